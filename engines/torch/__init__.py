@@ -1,0 +1,5 @@
+"""The PyTorch engine: `backend = "torch"`."""
+
+from engines.torch.engine import TorchEngine
+
+__all__ = ["TorchEngine"]

@@ -1,0 +1,42 @@
+"""What this framework offers on this machine, and the making of networks."""
+
+from __future__ import annotations
+
+import torch
+
+from engines.torch.training import TorchNetwork
+from ptycho_core.architecture import Weights
+from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
+from ptycho_core.engine import EngineInfo
+from ptycho_core.errors import BackendError
+
+
+class TorchEngine:
+    """Engine protocol of specs/engine.md."""
+
+    name = "torch"
+
+    def describe(self) -> EngineInfo:
+        return EngineInfo("torch", "PyTorch", torch.__version__, _devices(), ("32-true", "64-true", "bf16-mixed"))
+
+    def build(
+        self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+    ) -> TorchNetwork:
+        device = select_device(execution.accelerator)
+        return TorchNetwork(model, training, weights, device=torch.device(device), precision=execution.precision)
+
+
+def _devices() -> tuple[str, ...]:
+    cuda = ("cuda",) if torch.cuda.is_available() else ()
+    mps = ("mps",) if torch.backends.mps.is_available() else ()
+    return (*cuda, *mps, "cpu")
+
+
+def select_device(accelerator: str) -> str:
+    """The device for `accelerator`; BackendError when it is not there."""
+    if accelerator == "auto":
+        return _devices()[0]
+    if accelerator not in _devices():
+        seen = ", ".join(_devices())
+        raise BackendError(f"accelerator {accelerator!r} is not available to PyTorch, which sees: {seen}.")
+    return accelerator

@@ -1,0 +1,54 @@
+"""The architecture table, run in this framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ptycho_core.architecture import INPUT, Layer, Table
+
+ACTIVATIONS = {
+    "linear": lambda x: x,
+    "relu": F.relu,
+    "sigmoid": torch.sigmoid,
+    "swish": F.silu,
+    "softplus": F.softplus,
+    "tanh": torch.tanh,
+}
+
+
+def run_table(table: Table, parameters: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Amplitude and phase maps (B, C, N, N) of the network input x (B, C, N, N)."""
+    outputs = {INPUT: x.contiguous(memory_format=torch.channels_last)}
+    for layer in table.layers:
+        outputs[layer.name] = run_layer(layer, parameters, *(outputs[name] for name in layer.inputs))
+    return outputs[table.amplitude], outputs[table.phase]
+
+
+def run_layer(layer: Layer, parameters: Mapping[str, Tensor], x: Tensor, *others: Tensor) -> Tensor:
+    match layer.op:
+        case "conv":
+            kernel, bias = parameters[f"{layer.name}/kernel"], parameters[f"{layer.name}/bias"]
+            return ACTIVATIONS[layer.activation](F.conv2d(x, kernel, bias, padding=layer.kernel_size // 2))
+        case "max_pool":
+            return F.max_pool2d(x, 2)
+        case "upsample":
+            return F.interpolate(x, scale_factor=2, mode="nearest")
+        case "channels":
+            return x[:, layer.start : layer.stop]
+        case "pad":
+            return F.pad(x, [layer.width] * 4)
+        case "outside_centre":
+            border = x.shape[-1] // 4
+            centre = slice(border, x.shape[-1] - border)
+            mask = torch.ones_like(x[:1, :1])
+            mask[:, :, centre, centre] = 0
+            return x * mask
+        case "add":
+            return x + others[0]
+        case "scale":
+            return x * layer.factor
+    raise ValueError(f"layer {layer.name!r}: this engine has no op {layer.op!r}")

@@ -1,0 +1,53 @@
+"""The differentiable forward model: patches → one object for each group → exit waves → far-field intensity.
+
+Fields are pairs of real arrays, real and imaginary part on a leading axis of 2, up to the Fourier transform.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ptycho_core.layouts import OFFSETS_TO_XY
+
+
+def polar_to_field(amplitude: Tensor, phase: Tensor) -> Tensor:
+    """amplitude, phase (B, C, N, N) → field (2, B, C, N, N)."""
+    return torch.stack([amplitude * torch.cos(phase), amplitude * torch.sin(phase)])
+
+
+def placement_matrices(relative_offsets_px: Tensor, N: int, padding: int) -> Tensor:
+    """(2, B, C, N + 2 padding, N) for x and y: bilinear weight of patch pixel j in canvas pixel i.
+
+    A patch pixel j lies at canvas coordinate j + padding - relative offset (specs/physics.md, Groups).
+    """
+    offsets = rearrange(relative_offsets_px, OFFSETS_TO_XY)[..., None, None]
+    canvas = torch.arange(N + 2 * padding, dtype=offsets.dtype, device=offsets.device)[:, None]
+    pixel = torch.arange(N, dtype=offsets.dtype, device=offsets.device)
+    return torch.relu(1 - torch.abs(canvas - padding - pixel + offsets))
+
+
+def merge_group(patches: Tensor, weight: Tensor, placement: Tensor, epsilon: float) -> Tensor:
+    """Weighted mean of the patches (2, B, C, N, N) of each group on one canvas (2, B, M, M); weight (N, N)."""
+    x, y = placement
+    placed = torch.matmul(torch.matmul(y, patches * weight), x.mT).sum(dim=2)
+    total = torch.matmul(torch.matmul(y, weight), x.mT).sum(dim=1)
+    return placed / (total + epsilon)
+
+
+def extract_patches(canvas: Tensor, placement: Tensor) -> Tensor:
+    """The canvas (2, B, M, M) seen from each position: (2, B, C, N, N). The adjoint of the placement in a merge."""
+    x, y = placement
+    return torch.matmul(torch.matmul(y.mT, canvas[:, :, None]), x)
+
+
+def far_field_intensity(patches: Tensor, probe: Tensor, smoothing: Tensor | None) -> Tensor:
+    """Σ over modes of |F(P · O)|², DC at [N/2, N/2]. patches (2, B, C, N, N), probe (modes, N, N, 2) → (B, C, N, N)."""
+    exit_wave = torch.complex(*patches)[:, :, None] * torch.complex(*probe.unbind(-1))
+    if smoothing is not None:
+        smoothing = smoothing.to(exit_wave.dtype)
+        exit_wave = torch.matmul(torch.matmul(smoothing, exit_wave), smoothing.mT)
+    wave = torch.fft.fft2(exit_wave, norm="ortho")
+    intensity = (wave.real.square() + wave.imag.square()).sum(dim=2)
+    return torch.fft.fftshift(intensity, dim=(-2, -1))

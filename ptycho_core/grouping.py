@@ -1,0 +1,167 @@
+"""Groups of overlapping scan positions: indices and offsets only, batches gathered when asked for (specs/data.md, Groups)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import attrs
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from ptycho_core.contracts import Batch, Scan
+from ptycho_core.errors import ConfigurationError, DataError, explain
+from ptycho_core.layouts import BCXY_TO_OFFSETS, FRAMES_TO_BHWC
+from ptycho_core.patches import extract_patches
+
+OFFSET_SIGN = -1  # specs/data.md, Groups: relative offset = -(position - centre)
+
+
+@attrs.frozen(eq=False)
+class Groups:
+    """Groups of C patterns of one scan; nothing of the patterns is copied before a batch is asked for.
+
+    indices: int64 (G, C), row-major on the gridsize × gridsize layout: rows by y, within a row by x.
+    centres_px: float64 (G, 1, 2, 1), mean position of each group, [x, y] on axis 2.
+    relative_offsets_px: float32 (G, 1, 2, C), -(position - centre).
+    """
+
+    indices: NDArray[np.int64]
+    centres_px: NDArray[np.float64]
+    relative_offsets_px: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def reach_px(self) -> int:
+        """Canvas border that this set needs: the largest |relative offset|, rounded up."""
+        return math.ceil(np.abs(self.relative_offsets_px).max(initial=0))
+
+    def batches(
+        self,
+        scan: Scan,
+        batch_size: int,
+        *,
+        canvas_padding_px: int,
+        order: NDArray[np.int64] | None = None,
+        with_truth: bool = False,
+    ) -> Iterator[Batch]:
+        """Batches in `order` (indices of groups; as they are by default), the last one possibly smaller."""
+        order = np.arange(len(self)) if order is None else order
+        for start in range(0, len(order), batch_size):
+            yield self.gather(scan, order[start : start + batch_size], canvas_padding_px, with_truth)
+
+    def gather(self, scan: Scan, chosen: NDArray[np.int64], canvas_padding_px: int, with_truth: bool = False) -> Batch:
+        """One batch: the chosen groups' patterns, offsets and, if asked for, ground-truth patches."""
+        assert scan.bad_pixels is not None
+        frames = self.indices[chosen]
+        count, channels = frames.shape
+        amplitude = scan.diffraction_amplitude[frames.ravel()]
+        if scan.bad_pixels.any():
+            amplitude[:, scan.bad_pixels] = 0  # a fancy index has copied already
+        truth = None
+        if with_truth:
+            if scan.object_field is None:
+                remedy = "Give a scan with ground truth, or train without realspace_mae_weight."
+                received = "no object"
+                raise DataError(
+                    explain(scan.source, "objectGuess", expected="a complex object", received=received, remedy=remedy)
+                )
+            truth = extract_patches(scan.object_field, scan.positions_px[frames.ravel()], scan.N)
+            truth = rearrange(truth, FRAMES_TO_BHWC, b=count, c=channels)
+        return Batch(
+            diffraction_amplitude=rearrange(amplitude, FRAMES_TO_BHWC, b=count, c=channels),
+            relative_offsets_px=self.relative_offsets_px[chosen],
+            canvas_padding_px=canvas_padding_px,
+            bad_pixels=scan.bad_pixels,
+            object_patches=truth,
+        )
+
+
+def draw_groups(
+    positions_px: NDArray[np.float64],
+    rng: np.random.Generator,
+    *,
+    gridsize: int,
+    n_groups: int | None,
+    neighbor_count: int,
+    enable_oversampling: bool = False,
+    neighbor_pool_size: int | None = None,
+    sequential: bool = False,
+) -> Groups:
+    """Sample seed positions, then group each with C - 1 of its nearest neighbours, C = gridsize².
+
+    positions_px: float64 (M, 2). n_groups None is one group for every position. A seed belongs to its own group, so
+    one group for every position covers every position. More groups than positions (gridsize > 1) draw further choices
+    out of K neighbours and need `enable_oversampling` and neighbor_pool_size >= C; with gridsize 1 there is nothing
+    more to draw, and every position is taken once. Raises ConfigurationError otherwise, DataError for fewer points
+    than a group.
+    """
+    points, channels = len(positions_px), gridsize**2
+    n_groups = points if n_groups is None else n_groups
+    pool = neighbor_count if neighbor_pool_size is None else neighbor_pool_size
+    if points < channels:
+        remedy = "Scan more positions, or lower gridsize."
+        raise DataError(explain("positions", None, expected=f">= gridsize² = {channels}", received=points, remedy=remedy))
+    if channels == 1:
+        n_groups = min(n_groups, points)
+    if n_groups > points and not (enable_oversampling and pool >= channels):
+        received = f"{n_groups} groups of {channels} from {points} positions, pool of {pool}"
+        remedy = f"Set n_groups to {points} or fewer, or enable_oversampling with neighbor_pool_size >= {channels}."
+        expected = "enable_oversampling and neighbor_pool_size >= gridsize² for more groups than positions"
+        raise ConfigurationError(explain("n_groups", None, expected=expected, received=received, remedy=remedy))
+
+    seeds = _seed_points(points, n_groups, rng, sequential)
+    indices = seeds[:, None]
+    if channels > 1:
+        indices = _with_neighbours(positions_px, seeds, channels - 1, min(max(pool, channels - 1), points - 1), rng)
+        indices = _row_major(positions_px, indices, gridsize)
+    grouped = positions_px[indices]
+    centres = grouped.mean(axis=1, keepdims=True)
+    return Groups(
+        indices=indices,
+        centres_px=rearrange(centres, BCXY_TO_OFFSETS),
+        relative_offsets_px=rearrange(OFFSET_SIGN * (grouped - centres), BCXY_TO_OFFSETS).astype(np.float32),
+    )
+
+
+def largest_reach_px(positions_px: NDArray[np.float64], *, gridsize: int, neighbor_count: int) -> int:
+    """A canvas border, whole pixels, that fits every group which `draw_groups` can draw from these positions."""
+    if gridsize == 1:
+        return 0
+    k = min(max(neighbor_count, gridsize**2 - 1), len(positions_px) - 1)
+    distances, _ = cKDTree(positions_px).query(positions_px, k=k + 1)
+    # Every member lies within d of the seed, so its offset from the mean of C members is below 2 d (C - 1) / C.
+    return math.ceil(distances.max() * 2 * (1 - 1 / gridsize**2))
+
+
+def _seed_points(points: int, n_groups: int, rng: np.random.Generator, sequential: bool) -> NDArray[np.int64]:
+    """n_groups positions, each position as often as any other to within one."""
+    rounds = [np.arange(points) if sequential else rng.permutation(points) for _ in range(-(-n_groups // points))]
+    return np.concatenate(rounds)[:n_groups]
+
+
+def _with_neighbours(
+    positions_px: NDArray[np.float64], seeds: NDArray[np.int64], others: int, k: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """(G, 1 + others): each seed and a random choice of `others` among its k nearest neighbours."""
+    _, nearest = cKDTree(positions_px).query(positions_px[seeds], k=k + 1)
+    # The seed need not be first among coincident positions: move it to the end, wherever it is, and cut it off.
+    is_seed = nearest == seeds[:, None]
+    is_seed[~is_seed.any(axis=1), -1] = True
+    neighbours = np.take_along_axis(nearest, np.argsort(is_seed, axis=1, kind="stable"), axis=1)[:, :-1]
+    if others < k:
+        choice = np.sort(np.argpartition(rng.random(neighbours.shape), others - 1, axis=1)[:, :others], axis=1)
+        neighbours = np.take_along_axis(neighbours, choice, axis=1)
+    return np.concatenate([seeds[:, None], neighbours], axis=1)
+
+
+def _row_major(positions_px: NDArray[np.float64], indices: NDArray[np.int64], gridsize: int) -> NDArray[np.int64]:
+    """Each group's members as rows of rising y, each row by rising x: channel c is at row c // gridsize."""
+    by_y = np.take_along_axis(indices, np.argsort(positions_px[indices, 1], axis=1, kind="stable"), axis=1)
+    rows = by_y.reshape(len(indices), gridsize, gridsize)
+    rows = np.take_along_axis(rows, np.argsort(positions_px[rows, 0], axis=2, kind="stable"), axis=2)
+    return rows.reshape(len(indices), gridsize**2)

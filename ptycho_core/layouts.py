@@ -1,0 +1,14 @@
+"""Every change of axis order, named once. B groups, C patterns a group, N × N pixels, H × W canvas.
+
+numpy arrays that cross the engine door are channels-last, `b h w c`; kernels are `(kh, kw, in, out)`.
+"""
+
+BHWC_TO_BCHW = "b h w c -> b c h w"
+BCHW_TO_BHWC = "b c h w -> b h w c"
+BHWC_TO_FRAMES = "b h w c -> (b c) h w 1"
+FRAMES_TO_BCHW = "(b c) h w 1 -> b c h w"
+HWIO_TO_OIHW = "h w i o -> o i h w"
+OIHW_TO_HWIO = "o i h w -> h w i o"
+OFFSETS_TO_XY = "b 1 xy c -> xy b c"
+FRAMES_TO_BHWC = "(b c) h w -> b h w c"
+BCXY_TO_OFFSETS = "b c xy -> b 1 xy c"

@@ -1,0 +1,117 @@
+"""Constants and scaling of the forward model, the same for every engine (specs/physics.md)."""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.config import ModelConfig
+from ptycho_core.contracts import Scan
+
+INTENSITY_FLOOR = 1e-8  # specs/physics.md, Losses: predicted intensity is at least this
+MODULUS_FLOOR = 1e-6  # specs/physics.md, Losses: |z| = sqrt(|z|² + floor²) - floor, so that its gradient exists at 0
+PROBE_WEIGHT_FLOOR = 1e-3  # specs/physics.md, Groups: of the peak of the summed probe intensity
+MERGE_EPSILON = {"probe": 1e-6, "uniform": 1e-6, "central": 1e-3}  # specs/physics.md, Groups: added to the summed weights
+ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8  # specs/physics.md, Optimiser
+
+PROBE = "probe/field"  # (modes, N, N, 2): real and imaginary part
+LOG_SCALE = "intensity/log_scale"  # (): predicted amplitude is multiplied by exp of it
+INPUT_SCALE = "data/input_scale"  # (): k, network input = k · amplitude
+MEAN_INTENSITY = "data/mean_intensity"  # (): of the training set, a good pixel
+COUNTS_PER_INTENSITY = "data/counts_per_intensity"  # (): 1 where the dose is known
+
+
+@attrs.frozen
+class DataScale:
+    """What a training set fixes for good; stored among the weights and reused for every later scan."""
+
+    input_scale: float
+    mean_intensity: float
+    counts_per_intensity: float
+    mean_counts_per_frame: float
+
+    def as_weights(self) -> dict[str, NDArray[np.float32]]:
+        """The scalars under their canonical names."""
+        return {
+            INPUT_SCALE: np.float32(self.input_scale).reshape(()),
+            MEAN_INTENSITY: np.float32(self.mean_intensity).reshape(()),
+            COUNTS_PER_INTENSITY: np.float32(self.counts_per_intensity).reshape(()),
+        }
+
+
+def mean_frame_intensity(scan: Scan, chunk: int = 1024) -> float:
+    """Mean over the frames of the summed intensity of the good pixels, in the unit of amplitude², float64."""
+    good = ~np.asarray(scan.bad_pixels)
+    total = 0.0
+    for start in range(0, len(scan), chunk):
+        frames = scan.diffraction_amplitude[start : start + chunk][:, good]
+        total += float(np.einsum("mp,mp->", frames, frames, dtype=np.float64))
+    return total / len(scan)
+
+
+def measure_scale(scan: Scan, nphotons: float) -> DataScale:
+    """k = sqrt((N/2)² / mean frame intensity) and its companions; nphotons counts a frame where the dose is unknown."""
+    mean = mean_frame_intensity(scan)
+    counts = mean if scan.dose_known else nphotons
+    return DataScale(
+        input_scale=float(scan.N / 2 / np.sqrt(mean)),
+        mean_intensity=mean / int((~np.asarray(scan.bad_pixels)).sum()),
+        counts_per_intensity=counts / mean,
+        mean_counts_per_frame=counts,
+    )
+
+
+def calibrated_probe(scan: Scan, gauge: str) -> NDArray[np.float32]:
+    """The probe as the parameter (modes, N, N, 2) float32.
+
+    gauge "mean": Σ|P|² = mean frame intensity, so that a clear object has |O| = 1; "given": unchanged.
+    """
+    probe = scan.probe.astype(np.complex128)
+    if gauge == "mean":
+        probe *= np.sqrt(mean_frame_intensity(scan) / np.sum(np.abs(probe) ** 2))
+    return np.stack([probe.real, probe.imag], axis=-1).astype(np.float32)
+
+
+def complex_probe(weights: object) -> NDArray[np.complex64]:
+    """The probe parameter of a set of weights as complex64 (modes, N, N)."""
+    field = np.asarray(weights[PROBE])  # type: ignore[index]
+    return (field[..., 0] + 1j * field[..., 1]).astype(np.complex64)
+
+
+def probe_mask(N: int) -> NDArray[np.float64]:
+    """Disk of radius N/4 about pixel [N/2, N/2]: 1 inside, 0 outside; (N, N)."""
+    distance = np.hypot(*np.meshgrid(np.arange(N) - N // 2, np.arange(N) - N // 2))
+    return (distance <= N / 4).astype(np.float64)
+
+
+def outside_centre_mask(N: int) -> NDArray[np.float64]:
+    """1 outside the central N/2 square, 0 inside; (N, N)."""
+    mask = np.ones((N, N))
+    mask[N // 4 : N // 4 + N // 2, N // 4 : N // 4 + N // 2] = 0
+    return mask
+
+
+def smoothing_matrix(N: int, sigma: float) -> NDArray[np.float64]:
+    """G (N, N): a field f smoothed by a Gaussian of `sigma` pixels is G f Gᵀ; zero outside, cut at 4 sigma."""
+    radius = int(4 * sigma + 0.5)
+    distance = np.arange(N)[:, None] - np.arange(N)[None]
+    kernel = np.where(np.abs(distance) <= radius, np.exp(-0.5 * (distance / sigma) ** 2), 0)
+    taps = np.arange(-radius, radius + 1)
+    return kernel / np.exp(-0.5 * (taps / sigma) ** 2).sum()
+
+
+def merge_weight(probe: NDArray[np.floating], model: ModelConfig) -> NDArray[np.float64]:
+    """(N, N) weight of a patch in a merge, constant in training. probe: (modes, N, N, 2).
+
+    "probe": summed |P|² (masked where probe_mask) in units of its peak, plus PROBE_WEIGHT_FLOOR; "uniform": 1;
+    "central": 1 in the central N/2 square, else 0.
+    """
+    if model.merge_weights == "uniform":
+        return np.ones((model.N, model.N))
+    if model.merge_weights == "central":
+        return 1 - outside_centre_mask(model.N)
+    intensity = np.square(probe, dtype=np.float64).sum(axis=(0, 3))
+    if model.probe_mask:
+        intensity *= probe_mask(model.N)
+    return intensity / intensity.max() + PROBE_WEIGHT_FLOOR

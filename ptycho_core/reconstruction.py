@@ -1,0 +1,126 @@
+"""Predict patches and reassemble them as they come (specs/data.md, Reassembly)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import attrs
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+
+from ptycho_core.archive import Model
+from ptycho_core.config import ExecutionConfig, InferenceConfig
+from ptycho_core.contracts import Scan
+from ptycho_core.engine import EngineInfo, load_engine
+from ptycho_core.errors import Cancelled
+from ptycho_core.grouping import draw_groups
+from ptycho_core.physics import complex_probe
+from ptycho_core.prefetch import prefetch
+from ptycho_core.reassembly import ObjectCanvas
+from ptycho_core.training import check_size
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Reconstruction:
+    """The object of one scan.
+
+    object_field: complex64 (H, W); its pixel [0, 0] is at coordinate origin_px = (x, y).
+    overlap_count: int32 (H, W), patches over each pixel. probe: complex64 (modes, N, N), as the model holds it.
+    seconds: wall time by step; `total` holds prediction and reassembly, not the making of the network.
+    """
+
+    object_field: NDArray[np.complex64]
+    origin_px: tuple[float, float]
+    overlap_count: NDArray[np.int32]
+    probe: NDArray[np.complex64]
+    positions_px: NDArray[np.float64]
+    patterns: int
+    seconds: dict[str, float]
+    engine: EngineInfo
+    model_engine: EngineInfo
+
+    @property
+    def patterns_per_second(self) -> float:
+        """Patterns a second, prediction and reassembly together."""
+        return self.patterns / self.seconds["total"]
+
+    def summary(self) -> dict[str, object]:
+        """Plain values for a report."""
+        return {
+            "backend": self.engine.name,
+            "framework": self.engine.framework,
+            "framework_version": self.engine.version,
+            "model_written_by": self.model_engine.name,
+            "model_framework_version": self.model_engine.version,
+            "patterns": self.patterns,
+            "patterns_per_second": self.patterns_per_second,
+            "seconds": self.seconds,
+            "object_shape": list(self.object_field.shape),
+            "origin_px": list(self.origin_px),
+        }
+
+
+def reconstruct(
+    scan: Scan,
+    model: Model,
+    *,
+    backend: str = "auto",
+    config: InferenceConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Reconstruction:
+    """The object that `model` sees in `scan`, on a canvas of the positions' bounding box plus N.
+
+    on_batch: called with (groups done, groups) after every batch. Raises DataError when the scan does not fit the
+    model, BackendError when the engine is not there, Cancelled when `should_stop` says so.
+    """
+    config, execution = config or InferenceConfig(), execution or ExecutionConfig()
+    check_size(scan, model.config.model.N)
+    engine = load_engine(backend)
+    begun = time.perf_counter()
+    network = engine.build(model.config.model, None, model.weights, execution)
+    started = time.perf_counter()
+    groups = draw_groups(
+        scan.positions_px,
+        np.random.default_rng(config.seed),
+        gridsize=model.config.model.gridsize,
+        n_groups=config.n_groups,
+        neighbor_count=max(config.neighbor_count, model.config.model.channels - 1),
+    )
+    probe = complex_probe(model.weights)
+    intensity = np.square(np.abs(probe)).sum(axis=0)
+    weight = intensity / intensity.max() if config.weighting == "probe" else np.ones_like(intensity)
+    used = scan.positions_px[groups.indices.ravel()]
+    canvas = ObjectCanvas(used, weight)
+
+    seconds = {"build": started - begun, "grouping": time.perf_counter() - started, "predict": 0.0, "reassemble": 0.0}
+    size, done = execution.inference_batch_size, 0
+    for batch in prefetch(groups.batches(scan, size, canvas_padding_px=0)):
+        if should_stop():
+            raise Cancelled(f"stopped after {done} of {len(groups)} groups")
+        before = time.perf_counter()
+        patches = network.predict(batch)
+        predicted = time.perf_counter()
+        frames = groups.indices[done : done + len(batch)].ravel()
+        canvas.add(rearrange(patches, "b h w c -> (b c) h w"), scan.positions_px[frames])
+        seconds["predict"] += predicted - before
+        seconds["reassemble"] += time.perf_counter() - predicted
+        done += len(batch)
+        if on_batch is not None:
+            on_batch(done, len(groups))
+    object_field = canvas.object_field()
+    seconds["total"] = time.perf_counter() - started
+    return Reconstruction(
+        object_field=object_field,
+        origin_px=canvas.origin_px,
+        overlap_count=canvas.overlap_count,
+        probe=probe,
+        positions_px=used,
+        patterns=groups.indices.size,
+        seconds=seconds,
+        engine=engine.describe(),
+        model_engine=model.engine,
+    )
