@@ -1,14 +1,170 @@
-"""stub"""
+"""Trained models and their archive, `wts.h5.zip`: JSON and safetensors, no pickle (specs/archive.md)."""
+
 from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import attrs
-from ptycho_core.architecture import Weights
-from ptycho_core.config import TrainingConfig
-from ptycho_core.engine import EngineInfo
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+import ptycho_core
+from ptycho_core.architecture import Weights, build_table
+from ptycho_core.config import ModelConfig, TrainingConfig, from_mapping, to_mapping
+from ptycho_core.engine import EngineInfo, check_weights
+from ptycho_core.errors import ArchiveError, PtychoError, explain
+from ptycho_core.io.files import replacing
+from ptycho_core.physics import COUNTS_PER_INTENSITY, MEAN_INTENSITY
+
+ARCHIVE_NAME = "wts.h5.zip"
+FORMAT, FORMAT_VERSION = "ptycho-core model", 1
+MODELS = ("autoencoder", "diffraction_to_obj")
+MEMBERS = ("config.json", "params.json", "weights.safetensors", "history.csv")
+MANIFEST = "manifest.json"
+MEMBER_LIMIT = 4 * 2**30  # specs/archive.md, Limits: bytes of one member once unpacked
+
 
 @attrs.frozen(eq=False, kw_only=True)
 class Model:
+    """A trained network: what it takes to build it on any engine, and how it came about.
+
+    weights: canonical names → arrays, data scale and probe among them. history: one row for each epoch.
+    engine: what trained it. best_epoch: the epoch that the weights are from.
+    """
+
     config: TrainingConfig
     weights: Weights
-    history: list
+    history: list[dict[str, float]]
     engine: EngineInfo
     best_epoch: int
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the archive to `path` (a folder takes `wts.h5.zip` in it), whole or not at all; returns its path."""
+        target = Path(path)
+        target = target / ARCHIVE_NAME if target.is_dir() else target
+        members = {
+            "config.json": _to_json({"model": to_mapping(self.config.model), "training": to_mapping(self.config)}),
+            "params.json": _to_json(self.parameters()),
+            "weights.safetensors": safetensors.numpy.save(
+                {name: np.ascontiguousarray(array) for name, array in self.weights.items()}
+            ),
+            "history.csv": history_csv(self.history).encode(),
+        }
+        manifest = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "ptycho_core": ptycho_core.__version__,
+            "engine": attrs.asdict(self.engine),
+            "models": list(MODELS),
+            "best_epoch": self.best_epoch,
+            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in members.items()},
+        }
+        with replacing(target) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, content in {MANIFEST: _to_json(manifest), **members}.items():
+                archive.writestr(name, content)
+        return target
+
+    def parameters(self) -> dict[str, Any]:
+        """The flat snapshot that consumers of `params.cfg` read, with `intensity_scale` = sqrt(photons)/(N/2)."""
+        N = self.config.model.N
+        pixels = N**2
+        photons = float(self.weights[MEAN_INTENSITY] * self.weights[COUNTS_PER_INTENSITY]) * pixels
+        flat = to_mapping(self.config) | to_mapping(self.config.model)
+        return flat | {"intensity_scale": float(np.sqrt(photons) / (N / 2))}
+
+
+def history_csv(history: list[dict[str, float]]) -> str:
+    """The history as CSV text: a header line and one line for each epoch."""
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "epoch": int(row["epoch"])} for row in history)
+    return text.getvalue()
+
+
+def load_model(path: str | os.PathLike[str], *, backend: str | None = None) -> Model:
+    """The model in an archive, or in the folder that holds `wts.h5.zip`.
+
+    backend: an engine to check for right away; any engine can use any model. Raises ArchiveError naming the file, the
+    member and the remedy.
+    """
+    if backend is not None:
+        from ptycho_core.engine import load_engine
+
+        load_engine(backend)
+    target = Path(path)
+    target = target / ARCHIVE_NAME if target.is_dir() else target
+    manifest, members = _read_members(target)
+    try:
+        sections = json.loads(members["config.json"])
+        model = from_mapping(ModelConfig, sections["model"], source=f"{target}: config.json")
+        config = from_mapping(TrainingConfig, sections["training"], source=f"{target}: config.json", model=model)
+        weights = safetensors.numpy.load(members["weights.safetensors"])
+        engine = EngineInfo(**{**manifest["engine"], **_tuples(manifest["engine"])})
+        rows = csv.DictReader(io.StringIO(members["history.csv"].decode()))
+        history = [{name: float(value) for name, value in row.items() if value} for row in rows]
+        best_epoch = int(manifest["best_epoch"])
+        check_weights(build_table(model), weights)
+    except PtychoError as error:
+        raise ArchiveError(f"{target}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+        remedy = "The archive is damaged: train or copy it again."
+        received = f"{type(error).__name__}: {error}"
+        raise ArchiveError(explain(target, None, expected="a whole archive", received=received, remedy=remedy)) from error
+    return Model(config=config, weights=weights, history=history, engine=engine, best_epoch=best_epoch)
+
+
+def _read_members(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest and the members that it vouches for, their digests verified."""
+
+    def refuse(key: str | None, expected: object, received: object, remedy: str) -> ArchiveError:
+        return ArchiveError(explain(path, key, expected=expected, received=received, remedy=remedy))
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if sorted(names) != sorted((MANIFEST, *MEMBERS)):
+                dill = any(name.endswith(".dill") for name in names)
+                remedy = "It was written by the published implementation and holds pickles." if dill else "Train it again."
+                raise refuse(None, f"the members {MANIFEST}, {', '.join(MEMBERS)}", ", ".join(names[:8]), remedy)
+            for info in archive.infolist():
+                if info.file_size > MEMBER_LIMIT:
+                    remedy = "This is not one of our archives."
+                    raise refuse(info.filename, f"at most {MEMBER_LIMIT} bytes", info.file_size, remedy)
+            manifest = json.loads(archive.read(MANIFEST))
+            members = {name: archive.read(name) for name in MEMBERS}
+        if manifest["format"] != FORMAT or manifest["version"] != FORMAT_VERSION:
+            received = f"{manifest['format']!r}, version {manifest['version']}"
+            remedy = "Update ptycho-core to read an archive of a later version."
+            raise refuse(MANIFEST, f"{FORMAT!r}, version {FORMAT_VERSION}", received, remedy)
+        for name, content in members.items():
+            digest = hashlib.sha256(content).hexdigest()
+            if digest != manifest["sha256"][name]:
+                remedy = "It was changed after it was written: copy it again."
+                raise refuse(name, f"SHA-256 {manifest['sha256'][name]}", digest, remedy)
+    except FileNotFoundError as error:
+        raise refuse(None, f"a folder with {ARCHIVE_NAME}, or such a file", "no such file", "Check the path.") from error
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError) as error:
+        remedy = "It is truncated or not a model archive: copy or train it again."
+        received = f"{type(error).__name__}: {error}"
+        raise refuse(None, "a readable model archive", received, remedy) from error
+    return manifest, members
+
+
+def _tuples(plain: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(value) for name, value in plain.items() if isinstance(value, list)}
+
+
+def _to_json(content: object) -> bytes:
+    return json.dumps(content, indent=2, sort_keys=True).encode()

@@ -1,15 +1,15 @@
 """How close a reconstruction is to a truth, once what diffraction cannot determine has been taken out.
 
 A ptychographic object is known up to a global phase, an amplitude scale, a phase ramp and a shift, which the probe
-undoes. `align` removes and states them; `evaluate_fields` compares what is left inside the scanned area (specs/physics.md,
-Metrics). Fields are (H, W) with pixel [0, 0] first; vectors in results are [x, y] = [column, row].
+undoes. `align` removes and states them; `evaluate_fields` compares what is left inside the scanned area
+(specs/physics.md, Metrics). Vectors in results are [x, y] = [column, row], from the centre of pixel [0, 0].
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NoReturn, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal, NoReturn
 
 import attrs
 import numpy as np
@@ -18,18 +18,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from ptycho_core.errors import DataError, explain
 
-T = TypeVar("T")
 Field = NDArray[Any]  # (H, W), real or complex
 Mask = NDArray[np.bool_]
-Vector = NDArray[np.float64]  # (2,), [row, column]: internal, results are [x, y]
-Score = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+Vector = NDArray[np.float64]  # [row, column]: internal, results are [x, y]
 
 FLAT = 1e-6  # a standard deviation below this part of the magnitude is round-off of float32, not structure
 SSIM_SIGMA_PX, SSIM_RADIUS_PX, SSIM_K1, SSIM_K2 = 1.5, 5, 0.01, 0.03  # Wang et al. 2004, section III.C: 11 × 11 window
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2
 FRC_MINIMUM_PX = 8
 GRADIENT_STEP_PX = 2
-ALIGNMENT_ROUNDS, ALIGNMENT_TOLERANCE = 30, 1e-4
+FADE_START_PX, FADE_WIDTH_PX = 2, 12
+ALIGNMENT_ROUNDS, ALIGNMENT_TOLERANCE_PX = 40, 1e-4
 
 
 # ---- point by point ------------------------------------------------------------------------------------------------
@@ -133,7 +132,8 @@ def _whole_windows(inside: Mask) -> Mask:
 
 def _halve(image: Field) -> Field:
     height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
-    return image[:height, :width].reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+    blocks = image[:height, :width].reshape(height // 2, 2, width // 2, 2)
+    return np.asarray(blocks.mean(axis=(1, 3)))
 
 
 # ---- Fourier ring correlation --------------------------------------------------------------------------------------
@@ -156,41 +156,44 @@ class FRC:
 
 
 def frc(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None, *, taper: float = 0.125) -> FRC:
-    """Re Σ F_a F_b* / √(Σ|F_a|² Σ|F_b|²) on rings of spatial frequency (Saxton & Baumeister, J. Microsc. 127, 127 (1982)).
+    """Re Σ F_a F_b* / √(Σ|F_a|² Σ|F_b|²) on rings of spatial frequency.
 
+    Source: Saxton & Baumeister, J. Microsc. 127, 127 (1982).
     a, b: (H, W) real or complex; complex fields must share their global phase. Both are cut to the bounding box of the
     mask, their mean is removed, and a raised cosine fades them out towards the mask's edge, so that neither the border
     nor the shape of the mask correlates (Nieuwenhuizen et al., Nat. Methods 10, 557 (2013)).
     taper: width of that fade as a part of the box's shorter side; 0 for none.
-    A flat image gives NaN and a reason. DataError: shapes, not finite, a box under 8 x 8 pixels.
+    A flat image, or a box under 8 x 8 pixels, gives NaN and a reason. DataError: shapes differ, values are not finite.
     """
     first, second, inside = _pair("frc", a, b, mask)
     box = _bounding_box(inside)
     first, second, inside = first[box], second[box], inside[box]
     side = min(inside.shape)
-    if side < FRC_MINIMUM_PX:
-        _refuse("frc", "mask", f"at least {FRC_MINIMUM_PX} x {FRC_MINIMUM_PX} pixels", inside.shape, "Widen the mask.")
     frequency = np.arange(1, side // 2 + 1) / side
-    for image, name in ((first, "first"), (second, "second")):
-        if _is_flat(image[inside]):
-            reason = f"the {name} image is flat: without variance there is nothing to correlate"
-            return FRC(
-                frequency=frequency, correlation=np.full(len(frequency), np.nan), crossing_half=math.nan, reason=reason
-            )
+    if reason := _no_frc(first, second, inside):
+        nothing = np.full(len(frequency), np.nan)
+        return FRC(frequency=frequency, correlation=nothing, crossing_half=math.nan, reason=reason)
     window = _soft_window(inside, taper * side)
     spectrum_a, spectrum_b = (scipy.fft.fft2(window * (image - image[inside].mean())) for image in (first, second))
     curve = _ring_correlation(spectrum_a, spectrum_b, len(frequency))
-    crossing, reason_or_none = _half_crossing(frequency, curve)
-    return FRC(frequency=frequency, correlation=curve, crossing_half=crossing, reason=reason_or_none)
+    crossing, reason = _half_crossing(frequency, curve)
+    return FRC(frequency=frequency, correlation=curve, crossing_half=crossing, reason=reason)
+
+
+def _no_frc(first: Field, second: Field, inside: Mask) -> str | None:
+    if min(inside.shape) < FRC_MINIMUM_PX:
+        return f"{inside.shape[0]} x {inside.shape[1]} pixels are too few: at least {FRC_MINIMUM_PX} a side"
+    flat = [name for name, image in (("first", first), ("second", second)) if _is_flat(image[inside])]
+    return f"the {' and the '.join(flat)} image is flat: without variance nothing correlates" if flat else None
 
 
 def _ring_correlation(a: Field, b: Field, rings: int) -> NDArray[np.float64]:
     """Correlation of two spectra on rings 1 … `rings`, each 1 / (shorter side) wide; 0 where either has no power."""
     rows, columns = (scipy.fft.fftfreq(length) for length in a.shape)
-    ring = np.rint(np.hypot(rows[:, None], columns[None]) * min(a.shape)).astype(np.int64).ravel()
+    ring = np.rint(np.hypot(rows[:, None], columns[None]) * min(a.shape)).astype(np.intp).ravel()
 
     def over_rings(values: Field) -> NDArray[np.float64]:
-        return np.bincount(ring, weights=values.ravel(), minlength=rings + 1)[1 : rings + 1]
+        return np.asarray(np.bincount(ring, weights=values.ravel(), minlength=rings + 1)[1 : rings + 1], np.float64)
 
     cross = over_rings((a * b.conj()).real)
     power = np.sqrt(over_rings(np.abs(a) ** 2) * over_rings(np.abs(b) ** 2))
@@ -260,7 +263,7 @@ class Alignment:
     estimate(x, y) ≈ amplitude_scale · exp(i (global_phase_rad + phase_ramp · [x, y])) · truth([x, y] − shift_px),
     with pixel [0, 0] at x = y = 0.
 
-    aligned: complex128 (H, W), to be compared with the truth.
+    aligned: complex128 (H, W), comparable with the truth inside `mask`; a sub-pixel shift fades it to 0 further out.
     mask: bool (H, W), the given mask less the pixels that the shift moved in from beyond the border.
     phase_ramp_rad_per_px, shift_px: (x, y).
     reason: what could not be determined and was left alone, or None.
@@ -282,18 +285,22 @@ def align(
     *,
     remove_ramp: bool = True,
     shift: Literal["subpixel", "integer", "none"] = "subpixel",
+    max_shift_px: float | None = None,
 ) -> Alignment:
-    """Remove shift, phase ramp, global phase and amplitude scale from `estimate`, so that it matches `truth` in the mask.
+    """`estimate` without its shift, phase ramp, global phase and amplitude scale against `truth`, inside the mask.
 
     estimate, truth: (H, W) real or complex. mask: bool (H, W), default everywhere.
-    1. A whole-pixel shift, by matching products O(r) O*(r − 2 px), in which a ramp is only a constant factor.
-    2. In turn, until neither moves: the ramp, at the peak of the Fourier transform of estimate · truth* in the mask; the
-       sub-pixel shift, at the peak of their normalised cross-correlation. Both peaks are refined by matrix Fourier
-       transforms on ever finer grids (Guizar-Sicairos, Thurman & Fienup, Opt. Lett. 33, 156 (2008)).
-    3. Least squares in the mask: the global phase over the complex fields, the scale over their amplitudes, so that
+    max_shift_px: how far along x and y to search; default a quarter of the mask's bounding box.
+    1. A whole-pixel shift, by matching the products O(r) O*(r − 2 px), in which a ramp is only a constant factor.
+    2. A ramp, at the peak of the Fourier transform of estimate · truth* in the mask.
+    3. Ramp and sub-pixel shift together, by Gauss-Newton least squares over the complex fields in the mask. (The peak
+       of an upsampled cross-correlation, Guizar-Sicairos, Thurman & Fienup, Opt. Lett. 33, 156 (2008), is the same
+       optimum on a periodic field, but drifts where a mask cuts through structure.)
+    4. Least squares in the mask: the global phase over the complex fields, the scale over their amplitudes, so that
        phase errors do not pass for a loss of amplitude.
-    The search takes the field as periodic; `Alignment.mask` leaves out what came round. Fractional shifts are applied
-    by quintic splines. A flat or empty field keeps its shift, scale and phase: see `Alignment.reason`.
+    Shifts are periodic and, below a pixel, Fourier interpolation; for that the estimate fades out beyond the mask, lest
+    its far border ring. `Alignment.mask` leaves out what came round the border. A flat or empty field keeps its shift,
+    scale or phase: see `Alignment.reason`.
     DataError: shapes differ, not finite, empty mask, unknown `shift`.
     """
     if shift not in ("subpixel", "integer", "none"):
@@ -303,14 +310,17 @@ def align(
     reasons = []
 
     shift_px = np.zeros(2)
-    if shift != "none":
-        coarse = _coarse_shift(field, target, inside)
-        if coarse is None:
-            reasons.append("shift: an image has no structure inside the mask")
-            shift = "none"
-        else:
-            shift_px = coarse
-    ramp, shift_px = _ramp_and_shift(field, target, inside, shift_px, remove_ramp, shift)
+    if shift != "none" and (coarse := _coarse_shift(field, target, inside, max_shift_px)) is not None:
+        shift_px = coarse
+    elif shift != "none":
+        shift = "none"
+        reasons.append("shift: a field has no structure inside the mask")
+    if shift == "subpixel":
+        field = field * _faded_outside(np.roll(inside, shift_px.astype(np.int64), (0, 1)))
+    ramp = np.zeros(2)
+    if remove_ramp:
+        ramp = _coarse_ramp(_shifted(field, shift_px) * np.where(inside, target.conj(), 0))
+    ramp, shift_px = _refined(field, target, inside, ramp, shift_px, free=(remove_ramp, shift == "subpixel"))
 
     aligned = _shifted(field * _plane_wave(field.shape, -ramp), shift_px)
     inside = inside & _came_from_inside(field.shape, shift_px)
@@ -340,24 +350,7 @@ def _phase_and_scale(estimate: Field, truth: Field) -> tuple[float, float, str |
     return float(np.angle(overlap)), scale, None
 
 
-def _ramp_and_shift(
-    field: Field, target: Field, inside: Mask, shift_px: Vector, remove_ramp: bool, shift: str
-) -> tuple[Vector, Vector]:
-    """Ramp in rad/px and shift in px, each refined with the other removed, until both stand still."""
-    ramp, template = np.zeros(2), np.where(inside, target, 0)
-    sides = np.array(field.shape)
-    for _ in range(ALIGNMENT_ROUNDS):
-        before = np.concatenate([ramp * sides, shift_px])
-        if remove_ramp:
-            ramp = ramp + _ramp(_shifted(field * _plane_wave(field.shape, -ramp), shift_px) * template.conj())
-        if shift != "none":
-            shift_px = _refined_shift(field * _plane_wave(field.shape, -ramp), template, inside, shift_px, shift)
-        if np.abs(np.concatenate([ramp * sides, shift_px]) - before).max() < ALIGNMENT_TOLERANCE:
-            break
-    return ramp, shift_px
-
-
-def _coarse_shift(field: Field, target: Field, inside: Mask) -> Vector | None:
+def _coarse_shift(field: Field, target: Field, inside: Mask, max_shift_px: float | None) -> Vector | None:
     """The whole-pixel shift of `field` against `target` inside the mask; None where one of them has no structure.
 
     O(r) O*(r − step) follows a shift, holds amplitude and phase gradient, and turns a ramp into a constant factor.
@@ -366,13 +359,13 @@ def _coarse_shift(field: Field, target: Field, inside: Mask) -> Vector | None:
     for axis in (0, 1):
         step = min(GRADIENT_STEP_PX, field.shape[axis] - 1)
         valid = inside & np.roll(inside, step, axis)
-        valid[(slice(None),) * axis + (slice(step),)] = False  # those came round the border
+        np.moveaxis(valid, axis, 0)[:step] = False  # those came round the border
         image, template = (values * np.roll(values, step, axis).conj() for values in (field, target))
         score += _template_match(image, template, valid)
     if not score.any():
         return None
-    row, column = np.unravel_index(np.argmax(np.where(_allowed_shifts(inside), score, -1)), score.shape)
-    return np.array([_signed(int(row), score.shape[0]), _signed(int(column), score.shape[1])], np.float64)
+    row, column = np.unravel_index(np.argmax(np.where(_within_reach(inside, max_shift_px), score, -1)), field.shape)
+    return np.array([_signed(int(row), field.shape[0]), _signed(int(column), field.shape[1])], np.float64)
 
 
 def _template_match(image: Field, template: Field, inside: Mask) -> NDArray[np.float64]:
@@ -391,85 +384,92 @@ def _template_match(image: Field, template: Field, inside: Mask) -> NDArray[np.f
     return np.asarray(np.abs(cross) / np.sqrt(energy))
 
 
-def _allowed_shifts(inside: Mask) -> Mask:
-    """Periodic shifts that keep at least half of the mask's bounding box on the field, along each axis."""
-    axes = []
+def _within_reach(inside: Mask, max_shift_px: float | None) -> Mask:
+    """Periodic shifts of at most `max_shift_px`, or of a quarter of the mask's bounding box, along each axis."""
+    reach = []
     for span, length in zip(_bounding_box(inside), inside.shape, strict=True):
-        shifts = _signed(np.arange(length), length)
-        kept = np.minimum(span.stop + shifts, length) - np.maximum(span.start + shifts, 0)
-        axes.append(2 * kept >= span.stop - span.start)
-    return np.asarray(axes[0][:, None] & axes[1][None])
+        limit = (span.stop - span.start) / 4 if max_shift_px is None else max_shift_px
+        reach.append(np.abs(_signed(np.arange(length), length)) <= limit)
+    return np.asarray(reach[0][:, None] & reach[1][None])
 
 
-def _ramp(product: Field) -> Vector:
-    """[row, column] rad/px of the strongest plane wave in `product`."""
-    padded = [2 * scipy.fft.next_fast_len(side) for side in product.shape]  # half a bin between, so that no peak hides
+def _coarse_ramp(product: Field) -> Vector:
+    """[row, column] rad/px of the strongest plane wave in `product`, to a quarter of a period over the field."""
+    padded = [2 * scipy.fft.next_fast_len(side) for side in product.shape]
     peak = np.unravel_index(np.argmax(np.abs(scipy.fft.fft2(product, s=padded))), padded)
-    bins = 2 * np.pi / np.array(padded)
-    start = np.array([_signed(int(index), side) for index, side in zip(peak, padded, strict=True)]) * bins
-    rows, columns = (np.arange(side) for side in product.shape)
-
-    def score(at_rows: NDArray[np.float64], at_columns: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(np.abs(_matrix_dft(product, rows, columns, at_rows, at_columns)))
-
-    return _zoom(score, start, bins, levels=9)
+    return np.array([2 * np.pi * _signed(int(index), side) / side for index, side in zip(peak, padded, strict=True)])
 
 
-def _refined_shift(image: Field, template: Field, inside: Mask, start: Vector, shift: str) -> Vector:
-    """[row, column] px at the peak of |Σ e(r + d) t*(r)|² / Σ m(r) |e(r + d)|²: the least-squares shift.
+def _refined(
+    field: Field, target: Field, inside: Mask, ramp: Vector, shift_px: Vector, *, free: tuple[bool, bool]
+) -> tuple[Vector, Vector]:
+    """Ramp and shift that minimise Σ|target − c · field(r + shift) exp(−i ramp·r)|² over the mask, c complex.
 
-    Without the denominator, brighter surroundings would draw the peak away.
+    Gauss-Newton on those that are `free` (ramp, shift), at once because curvature couples them: a shifted parabola of
+    phase differs by a ramp. A step that does not improve the fit is halved; a degenerate direction is not taken.
     """
-    frequencies = [-2 * np.pi * scipy.fft.fftfreq(side) for side in image.shape]
-    cross = scipy.fft.fft2(image) * scipy.fft.fft2(template).conj()
-    energy = scipy.fft.fft2(np.abs(image) ** 2) * scipy.fft.fft2(inside.astype(np.float64)).conj()
-
-    def score(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
-        numerator, denominator = (_matrix_dft(values, *frequencies, rows, columns) for values in (cross, energy))
-        floor = max(1e-9 * abs(energy[0, 0]), np.finfo(np.float64).tiny)
-        return np.asarray(np.abs(numerator) ** 2 / np.maximum(denominator.real, floor))
-
-    return _zoom(score, start, np.ones(2), levels=1 if shift == "integer" else 9)
-
-
-def _matrix_dft(
-    values: Field,
-    rows: NDArray[np.float64],
-    columns: NDArray[np.float64],
-    at_rows: NDArray[np.float64],
-    at_columns: NDArray[np.float64],
-) -> Field:
-    """Σ values(y, x) exp(−i (u y + v x)) for the few u, v that are asked for, as two matrix products."""
-    return np.asarray(
-        np.exp(-1j * np.outer(at_rows, rows)) @ values @ np.exp(-1j * np.outer(columns, at_columns)), np.complex128
+    unknown = np.repeat(free, 2)
+    rows, columns = (
+        coordinates[inside] for coordinates in np.indices(field.shape) - np.reshape(field.shape, (2, 1, 1)) / 2
     )
+    v, u = (2j * np.pi * scipy.fft.fftfreq(side) for side in field.shape)
+    unit = np.concatenate([2 * np.pi / np.array(field.shape), np.ones(2)])  # a period over the field; a pixel
+    truth = target[inside]
+
+    state, step, best = np.concatenate([ramp, shift_px]), np.zeros(4), -1.0
+    for _ in range(ALIGNMENT_ROUNDS if unknown.any() else 0):
+        trial = state + step
+        moved = _shifted(field * _plane_wave(field.shape, -trial[:2]), trial[2:])
+        estimate = moved[inside]
+        overlap, energy = np.vdot(estimate, truth), np.vdot(estimate, estimate).real
+        if energy == 0:
+            break
+        if (fit := abs(overlap) ** 2 / energy) > best:
+            state, best, scale = trial, fit, overlap / energy
+            spectrum = scipy.fft.fft2(moved)
+            slopes = [scipy.fft.ifft2(spectrum * gradient)[inside] for gradient in (v[:, None], u[None])]
+            basis = scale * np.array([-1j * rows * estimate, -1j * columns * estimate, *slopes])[unknown]
+            step = np.zeros(4)
+            step[unknown] = _least_squares(scale * estimate, basis, truth - scale * estimate, unit[unknown])
+            step /= max(1.0, np.abs(step / unit).max() / 0.5)
+        else:
+            step = step / 2
+        if np.abs(step / unit).max() < ALIGNMENT_TOLERANCE_PX:
+            break
+    return state[:2], state[2:]
 
 
-def _zoom(score: Score, start: Vector, spacing: Vector, *, levels: int) -> Vector:
-    """Where `score` is largest near `start`: grids of 9 × 9 points, each four times finer than the one before."""
-    offsets = np.arange(-4, 5)
-    for level in range(levels):
-        rows, columns = (start[axis] + offsets * spacing[axis] / 4**level for axis in (0, 1))
-        values = score(rows, columns)
-        best = np.unravel_index(np.argmax(values), values.shape)
-        if values[best] > values[4, 4]:  # a tie keeps the centre: a flat score must not wander
-            start = np.array([rows[best[0]], columns[best[1]]])
-    return start
+def _least_squares(fitted: Field, basis: Field, residual: Field, unit: Vector) -> Vector:
+    """Real coefficients of `basis` in `residual`, when `fitted` may take up any complex factor besides."""
+    columns = np.concatenate([[fitted, 1j * fitted], basis * unit[:, None]])
+    normal, right = (columns.conj() @ columns.T).real, (columns.conj() @ residual).real
+    size = np.sqrt(np.maximum(np.diag(normal), np.finfo(np.float64).tiny))
+    solution = np.linalg.lstsq(normal / np.outer(size, size), right / size, rcond=1e-9)[0] / size
+    return np.asarray(solution[2:] * unit)
 
 
 def _shifted(field: Field, shift_px: Vector) -> Field:
-    """field(r + shift), periodic: exact for whole pixels, quintic splines between."""
+    """field(r + shift), periodic: a roll for whole pixels, Fourier interpolation between."""
     whole = np.rint(shift_px)
     if np.array_equal(whole, shift_px):
         return np.roll(field, tuple(-whole.astype(np.int64)), (0, 1))
-    return np.asarray(scipy.ndimage.shift(field, -shift_px, order=5, mode="grid-wrap"))
+    rows, columns = (
+        np.exp(2j * np.pi * step * scipy.fft.fftfreq(side)) for side, step in zip(field.shape, shift_px, strict=True)
+    )
+    return np.asarray(scipy.fft.ifft2(scipy.fft.fft2(field) * rows[:, None] * columns[None]))
+
+
+def _faded_outside(inside: Mask) -> NDArray[np.float64]:
+    """1 in the mask, falling to 0 around it as a raised cosine."""
+    if inside.all():
+        return np.ones(inside.shape)
+    distance = scipy.ndimage.distance_transform_edt(~inside)
+    return np.asarray(np.cos(np.pi / 2 * np.clip((distance - FADE_START_PX) / FADE_WIDTH_PX, 0, 1)) ** 2)
 
 
 def _came_from_inside(shape: tuple[int, ...], shift_px: Vector) -> Mask:
-    rows, columns = (
-        (np.arange(side) + step >= 0) & (np.arange(side) + step <= side - 1)
-        for side, step in zip(shape, shift_px, strict=True)
-    )
+    sources = [np.arange(side) + step for side, step in zip(shape, shift_px, strict=True)]
+    rows, columns = ((source >= -0.5) & (source <= len(source) - 0.5) for source in sources)
     return np.asarray(rows[:, None] & columns[None])
 
 
@@ -490,8 +490,8 @@ def _signed(index: Any, length: int) -> Any:
 class Quality:
     """One real image (amplitude, or phase in rad) against its truth, inside the mask.
 
-    data_range: the truth's peak-to-peak, in the image's unit; what PSNR and SSIM refer to.
-    psnr_db: dB. frc_crossing: cycles/pixel. A metric without a meaning is NaN and has an entry in `reasons`.
+    data_range: the truth's peak-to-peak, in the image's unit; what PSNR (dB), SSIM and MS-SSIM refer to.
+    frc: of the two images. A metric that cannot be computed is NaN and has an entry in `reasons`.
     """
 
     mae: float
@@ -500,14 +500,14 @@ class Quality:
     psnr_db: float
     ssim: float
     ms_ssim: float
-    frc: FRC | None
-    frc_crossing: float
+    frc: FRC
     reasons: Mapping[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: numbers, None for NaN or infinity, and the reasons."""
-        names = ("mae", "mse", "data_range", "psnr_db", "ssim", "ms_ssim", "frc_crossing")
-        return {name: _json_number(getattr(self, name)) for name in names} | {"reasons": dict(self.reasons)}
+        names = ("mae", "mse", "data_range", "psnr_db", "ssim", "ms_ssim")
+        numbers = {name: _json_number(getattr(self, name)) for name in names}
+        return {**numbers, "frc_crossing": _json_number(self.frc.crossing_half), "reasons": dict(self.reasons)}
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -515,16 +515,15 @@ class Evaluation:
     """A reconstruction against a truth.
 
     correlation_before_alignment: `complex_correlation` in the mask as given, blind to the global phase only.
-    correlation: the same after alignment.
-    frc: of the aligned complex fields.
+    correlation: the same after alignment. frc: of the aligned complex fields.
     """
 
     correlation_before_alignment: float
     correlation: float
+    frc: FRC
     alignment: Alignment
     amplitude: Quality
     phase: Quality
-    frc: FRC | None
     reasons: Mapping[str, str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -533,14 +532,14 @@ class Evaluation:
         return {
             "correlation_before_alignment": _json_number(self.correlation_before_alignment),
             "correlation": _json_number(self.correlation),
-            "frc_crossing": _json_number(self.frc.crossing_half if self.frc else math.nan),
+            "frc_crossing": _json_number(self.frc.crossing_half),
             "reasons": dict(self.reasons),
             "alignment": {
-                "global_phase_rad": _json_number(alignment.global_phase_rad),
-                "amplitude_scale": _json_number(alignment.amplitude_scale),
-                "phase_ramp_rad_per_px": [_json_number(slope) for slope in alignment.phase_ramp_rad_per_px],
-                "shift_px": [_json_number(step) for step in alignment.shift_px],
-                "pixels": int(alignment.mask.sum()),
+                "global_phase_rad": alignment.global_phase_rad,
+                "amplitude_scale": alignment.amplitude_scale,
+                "phase_ramp_rad_per_px": list(alignment.phase_ramp_rad_per_px),
+                "shift_px": list(alignment.shift_px),
+                "pixels_compared": int(alignment.mask.sum()),
                 "reason": alignment.reason,
             },
             "amplitude": self.amplitude.as_dict(),
@@ -552,81 +551,68 @@ def evaluate_fields(estimate: ArrayLike, truth: ArrayLike, mask: ArrayLike | Non
     """Every metric of `estimate` against `truth` inside the mask, after `align`.
 
     estimate, truth: complex (H, W) on the same grid; mask: bool (H, W), usually `scanned_area`, default everywhere.
-    Phase images: the wrapped difference angle(estimate · truth*), less its mean, is added to the truth's phase, which
-    is counted from its minimum (SSIM is not blind to an offset); a truth that winds further than 2π keeps its own wraps.
+    Phase images: the wrapped difference from the truth, less its mean, is added to the truth's phase, which
+    is counted from its minimum (SSIM is not blind to an offset). A truth that winds beyond 2π keeps its own wraps.
     DataError as in `align`; what merely cannot be computed (an image too small, a flat truth) is NaN with a reason.
     """
     first, second, inside = _pair("evaluate_fields", estimate, truth, mask)
     alignment = align(first, second, inside)
     box = _bounding_box(alignment.mask)
-    found, target, inside = alignment.aligned[box], second[box], alignment.mask[box]
-
-    reasons: dict[str, str] = {}
-    field_frc = _or_reason(reasons, "frc", lambda: frc(found, target, inside))
-    correlations = {
-        "correlation_before_alignment": complex_correlation(first, second, mask),
-        "correlation": complex_correlation(found, target, inside),
+    found, target, compared = alignment.aligned[box], second[box], alignment.mask[box]
+    before, after = complex_correlation(first, second, inside), complex_correlation(found, target, compared)
+    curve = frc(found, target, compared)
+    flat = "a field is flat inside the mask"
+    reasons = {
+        "correlation_before_alignment": flat if math.isnan(before) else None,
+        "correlation": flat if math.isnan(after) else None,
+        "frc_crossing": curve.reason,
     }
-    reasons |= {name: "a field is flat inside the mask" for name, value in correlations.items() if math.isnan(value)}
-    if field_frc and field_frc.reason:
-        reasons["frc"] = field_frc.reason
-    amplitude_floor = FLAT * float(np.abs(target[inside]).max())
+    round_off = FLAT * float(np.abs(target[compared]).max())
     return Evaluation(
-        **correlations,
+        correlation_before_alignment=before,
+        correlation=after,
+        frc=curve,
         alignment=alignment,
-        amplitude=_quality(np.abs(found), np.abs(target), inside, amplitude_floor),
-        phase=_quality(*_phase_images(found, target, inside), inside, FLAT),
-        frc=field_frc,
-        reasons=reasons,
+        amplitude=_quality(np.abs(found), np.abs(target), compared, round_off),
+        phase=_quality(*_phase_images(found, target, compared), compared, FLAT),
+        reasons={name: reason for name, reason in reasons.items() if reason},
     )
 
 
 def _phase_images(estimate: Field, truth: Field, inside: Mask) -> tuple[Field, Field]:
     """Phases in rad on one branch: the truth from its minimum in the mask, the estimate beside it."""
     centre = np.exp(-1j * np.angle(truth[inside].sum()))
-    target = np.angle(truth * centre)
-    difference = np.angle(estimate * truth.conj())
+    found, target = (np.angle(field * centre + 0.0) for field in (estimate, truth))  # + 0.0: angle(-0) would be π
+    difference = np.angle(np.exp(1j * (found - target)))
     target = target - target[inside].min()
     return target + difference - difference[inside].mean(), target
 
 
-def _quality(estimate: Field, truth: Field, inside: Mask, floor: float) -> Quality:
-    """All metrics of a real image; `floor`, in its unit, is the variation that counts as round-off."""
-    reasons: dict[str, str] = {}
+def _quality(estimate: Field, truth: Field, inside: Mask, round_off: float) -> Quality:
+    """All metrics of a real image; less variation than `round_off`, in its unit, counts as none."""
+    estimate, truth = (
+        np.full_like(image, image[inside].mean()) if np.ptp(image[inside]) <= round_off else image
+        for image in (estimate, truth)
+    )
     data_range = float(np.ptp(truth[inside]))
-    values = dict.fromkeys(("psnr_db", "ssim", "ms_ssim"), math.nan)
-    curve = None
-    if data_range <= floor:
-        reasons = dict.fromkeys((*values, "frc_crossing"), "the truth is flat inside the mask")
-    else:
-        for name, metric in (("psnr_db", psnr), ("ssim", ssim), ("ms_ssim", ms_ssim)):
-            value = _or_reason(reasons, name, lambda metric=metric: metric(estimate, truth, data_range, inside))
-            values[name] = math.nan if value is None else value
-        if math.isinf(values["psnr_db"]):
-            reasons["psnr_db"] = "infinite: the two images are equal inside the mask"
-        if np.ptp(estimate[inside]) <= floor:
-            reasons["frc_crossing"] = "the estimate is flat inside the mask"
-        else:
-            curve = _or_reason(reasons, "frc_crossing", lambda: frc(estimate, truth, inside))
-        if curve and curve.reason:
-            reasons["frc_crossing"] = curve.reason
+    curve = frc(estimate, truth, inside)
+    reasons = {"frc_crossing": curve.reason} if curve.reason else {}
+    scores = {}
+    for name, metric in (("psnr_db", psnr), ("ssim", ssim), ("ms_ssim", ms_ssim)):
+        try:
+            scores[name] = metric(estimate, truth, data_range, inside)
+        except DataError as error:
+            scores[name], reasons[name] = math.nan, str(error)
+    if math.isinf(scores["psnr_db"]):
+        reasons["psnr_db"] = "infinite: the two images are equal inside the mask"
     return Quality(
         mae=mae(estimate, truth, inside),
         mse=mse(estimate, truth, inside),
         data_range=data_range,
-        **values,
+        **scores,
         frc=curve,
-        frc_crossing=curve.crossing_half if curve else math.nan,
         reasons=reasons,
     )
-
-
-def _or_reason(reasons: dict[str, str], name: str, compute: Callable[[], T]) -> T | None:
-    try:
-        return compute()
-    except DataError as error:
-        reasons[name] = str(error)
-        return None
 
 
 def _json_number(value: float) -> float | None:
@@ -656,7 +642,8 @@ def _pair(function: str, a: ArrayLike, b: ArrayLike, mask: ArrayLike | None) -> 
 def _image(function: str, key: str, values: ArrayLike) -> Field:
     image = np.asarray(values)
     if image.ndim != 2 or image.dtype.kind not in "biufc" or image.size == 0:
-        _refuse(function, key, "numbers (H, W)", f"{image.dtype} of shape {image.shape}", "Give one two-dimensional image.")
+        received = f"{image.dtype} of shape {image.shape}"
+        _refuse(function, key, "numbers of shape (H, W)", received, "Give one two-dimensional image.")
     if not np.isfinite(image).all():
         _refuse(function, key, "finite values", "NaN or infinity", "Set what was not measured to 0 and mask it.")
     return image.astype(np.complex128 if image.dtype.kind == "c" else np.float64)
@@ -674,7 +661,13 @@ def _real_pair(
 
 def _check_range(function: str, data_range: float) -> None:
     if not (math.isfinite(data_range) and data_range > 0):
-        _refuse(function, "data_range", "a positive number", data_range, "Take the peak-to-peak of the truth.")
+        _refuse(
+            function,
+            "data_range",
+            "a positive number",
+            data_range,
+            "Take the truth's peak-to-peak; a flat truth has none.",
+        )
 
 
 def _is_flat(values: Field) -> bool:

@@ -87,7 +87,6 @@ def simulate(
     _require_positive("photons", photons, "Give the mean counts of a frame, 1e6 for example.")
     step = N / 8 if step_px is None else step_px
     _require_positive("step_px", step, "Give a distance in object pixels; N/8 is usual.")
-
     check_ranges(amplitude_range, phase_range)
 
     generators = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
@@ -110,6 +109,8 @@ def simulate(
         counts = noise_rng.poisson(intensity) if noise else intensity
         amplitude[start : start + len(counts)] = np.sqrt(counts)
         start += len(counts)
+    if not amplitude.any():
+        _refuse("photons", "enough for a single count in the scan", photons, "Use more photons.")
     bad = _spoil(amplitude, bad_pixels, bad_rng)
 
     return Scan(

@@ -87,17 +87,17 @@ def read_greyscale(path: Path) -> NDArray[np.float64]:
             raise DataError(explain(path, None, expected="a readable image", received=error, remedy=remedy)) from None
     if pixels.ndim == 3 and pixels.shape[-1] in (3, 4):
         grey = pixels[..., :3] @ np.array([0.299, 0.587, 0.114])
-    elif pixels.ndim == 3 and pixels.shape[-1] in (1, 2):  # grey, or grey with transparency
+    elif pixels.ndim == 3:  # grey and transparency
         grey = pixels[..., 0].astype(np.float64)
-    elif pixels.ndim == 2:
-        grey = pixels.astype(np.float64)
     else:
-        remedy = "Save one greyscale or colour image."
-        raise DataError(explain(path, None, expected="one image", received=f"shape {pixels.shape}", remedy=remedy))
-    if np.issubdtype(pixels.dtype, np.integer):
+        grey = pixels.astype(np.float64)
+    if grey.ndim != 2 or not np.isfinite(grey).all():
+        remedy = "Save one greyscale or colour image without NaN."
+        raise DataError(explain(path, None, expected="an image", received=f"shape {pixels.shape}", remedy=remedy))
+    if pixels.dtype in (np.uint8, np.uint16):
         grey = grey / np.iinfo(pixels.dtype).max
-    elif grey.min() < 0 or grey.max() > 1:  # float images have no agreed white
-        grey = (grey - grey.min()) / np.ptp(grey)
+    elif grey.min() < 0 or grey.max() > 1:  # other numbers have no agreed white
+        grey = (grey - grey.min()) / max(float(np.ptp(grey)), np.finfo(np.float64).tiny)
     return np.asarray(np.clip(grey, 0, 1), dtype=np.float64)
 
 

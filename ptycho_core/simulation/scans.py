@@ -27,9 +27,10 @@ def raster(count: int, step_px: float, rng: np.random.Generator, *, jitter: floa
 def fermat(count: int, step_px: float, rng: np.random.Generator) -> Positions:
     """Fermat spiral with the golden angle, one position per step_px² of area, turned by a random angle.
 
-    r = step_px · sqrt(n / π), θ = n · π(3 - √5) (Huang et al., Opt. Express 22, 12634, 2014).
+    r = step_px · sqrt(n / π), θ = n · π(3 - √5) (Huang et al., Opt. Express 22, 12634, 2014), with n from 1/2 on: that
+    keeps the innermost positions as far apart as the others.
     """
-    n = np.arange(count)
+    n = np.arange(count) + 0.5
     radius = step_px * np.sqrt(n / np.pi)
     angle = n * np.pi * (3 - np.sqrt(5)) + rng.uniform(0, 2 * np.pi)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)

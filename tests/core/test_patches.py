@@ -80,13 +80,13 @@ def test_half_a_pixel_to_the_right_averages_neighbouring_columns() -> None:
 
 def test_origin_shifts_the_coordinates_of_the_object() -> None:
     field = random_field((32, 32), 3)
-    shifted = extract_patches(field, [[16 + 5.25, 16 - 7.5]], 8, origin_px=(5.25, -7.5))
+    shifted = extract_patches(field, [[21.25, 8.5]], 8, origin_px=(5.25, -7.5))
     np.testing.assert_array_equal(shifted, extract_patches(field, [[16, 16]], 8))
 
 
 def test_patches_beyond_the_object_are_zero_however_far() -> None:
     field = random_field((32, 32), 4)
-    assert not extract_patches(field, [[1e30, 16], [-1e30, -1e30], [16, 45], [-9, 16]], 16).any()
+    assert not extract_patches(field, [[1e30, 16.0], [-1e30, -1e30], [16.0, 45.0], [-9.0, 16.0]], 16).any()
 
 
 def test_no_positions_give_no_patches() -> None:

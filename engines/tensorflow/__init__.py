@@ -1,0 +1,5 @@
+"""The TensorFlow engine: `backend = "tensorflow"`."""
+
+from engines.tensorflow.engine import TensorFlowEngine
+
+__all__ = ["TensorFlowEngine"]

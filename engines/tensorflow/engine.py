@@ -1,0 +1,40 @@
+"""What this framework offers on this machine, and the making of networks."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from engines.tensorflow.training import TensorFlowNetwork
+from ptycho_core.architecture import Weights
+from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
+from ptycho_core.engine import EngineInfo
+from ptycho_core.errors import BackendError
+
+
+class TensorFlowEngine:
+    """Engine protocol of specs/engine.md."""
+
+    name = "tensorflow"
+
+    def describe(self) -> EngineInfo:
+        return EngineInfo("tensorflow", "TensorFlow", tf.__version__, _devices(), ("32-true", "64-true", "bf16-mixed"))
+
+    def build(
+        self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+    ) -> TensorFlowNetwork:
+        device = select_device(execution.accelerator)
+        return TensorFlowNetwork(model, training, weights, device=device, precision=execution.precision)
+
+
+def _devices() -> tuple[str, ...]:
+    cuda = ("cuda",) if tf.config.list_physical_devices("GPU") else ()
+    return (*cuda, "cpu")
+
+
+def select_device(accelerator: str) -> str:
+    """The framework's name of the device for `accelerator`; BackendError when it is not there."""
+    chosen = _devices()[0] if accelerator == "auto" else accelerator
+    if chosen not in _devices():
+        seen = ", ".join(_devices())
+        raise BackendError(f"accelerator {accelerator!r} is not available to TensorFlow, which sees: {seen}.")
+    return {"cuda": "/GPU:0", "cpu": "/CPU:0"}[chosen]

@@ -1,0 +1,69 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from ptycho_core.errors import DataError, explain
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file to write that becomes `path` when the block ends well: written beside, flushed to disk, renamed.
+
+    When the block raises, nothing is left and an existing `path` stays as it was. A file that cannot be made is a
+    DataError.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        remedy = "Choose a folder that exists and can be written."
+        raise DataError(explain(path, None, expected="a writable place", received=error.strerror, remedy=remedy)) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's own mode shuts everybody else out
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename itself on disk; a no-op where folders cannot be opened (Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8 text, whole or not at all."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def make_folder(path: Path) -> Path:
+    """The folder `path`, made if it is not there; DataError when it cannot be made or written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "Choose another output folder."
+        raise DataError(explain(path, None, expected="a folder", received=error.strerror, remedy=remedy)) from error
+    if not os.access(path, os.W_OK):
+        remedy = "Change its permissions or choose another output folder."
+        raise DataError(explain(path, None, expected="a writable folder", received="a read-only one", remedy=remedy))
+    return path

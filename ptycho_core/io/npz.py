@@ -1,0 +1,170 @@
+"""The NPZ contract (specs/data.md, NPZ) and reconstructions. No pickle is ever read or written."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.contracts import Scan
+from ptycho_core.errors import DataError, explain
+from ptycho_core.io.files import replacing
+
+Measurement = Literal["amplitude", "intensity"]
+
+PATTERNS = ("diff3d", "diffraction")
+METADATA = "_metadata"
+AMPLITUDE_UNIT = "sqrt(counts)"
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """All members of an NPZ file by key. Object arrays (pickles) are refused; so is a file that cannot be read."""
+
+    def refuse(key: str | None, received: object, remedy: str) -> DataError:
+        return DataError(explain(path, key, expected="a readable NPZ file", received=received, remedy=remedy))
+
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise refuse(None, "no such file", "Check the path.") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise refuse(None, error, "Write it with numpy.savez; it may be truncated.") from error
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise refuse(None, "a single .npy array", "Put the arrays of the contract into one .npz file.")
+    arrays = {}
+    with loaded:
+        for key in loaded.files:
+            try:
+                arrays[key] = loaded[key]
+            except ValueError as error:
+                raise refuse(key, error, "Save plain number arrays, no objects.") from error
+            except (OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+                raise refuse(key, error, "The file is truncated or damaged: write it again.") from error
+    return arrays
+
+
+def load_npz_scan(path: Path, *, measurement: Measurement | None = None) -> Scan:
+    """A scan from the NPZ contract.
+
+    measurement: what `diff3d` holds. Unstated, integers are intensity (counts) and real numbers amplitude, unless
+    `_metadata` says which. Raises DataError naming the file and the key.
+    """
+    arrays = read_npz(path)
+
+    def take(key: str, what: str) -> NDArray[Any]:
+        if key not in arrays:
+            remedy = f"The file holds: {', '.join(sorted(arrays)) or 'nothing'}."
+            raise DataError(explain(path, key, expected=what, received="no such key", remedy=remedy))
+        return arrays[key]
+
+    key = next((name for name in PATTERNS if name in arrays), PATTERNS[0])
+    metadata = _metadata(path, arrays)
+    x, y = take("xcoords", "(M,) column of each position"), take("ycoords", "(M,) row of each position")
+    patterns = _patterns_first(path, key, take(key, "(M, N, N) diffraction patterns"), len(np.atleast_1d(x)))
+    amplitude, dose_known = _amplitude(path, key, patterns, measurement or metadata.get("measurement"))
+    nominal = None
+    if "xcoords_start" in arrays and "ycoords_start" in arrays:
+        nominal = _positions(path, arrays["xcoords_start"], arrays["ycoords_start"])
+    return Scan(
+        diffraction_amplitude=amplitude,
+        positions_px=_positions(path, x, y),
+        probe=take("probeGuess", "(N, N) or (modes, N, N) complex probe"),
+        bad_pixels=arrays.get("bad_pixels"),
+        object_field=arrays.get("objectGuess"),
+        nominal_positions_px=nominal,
+        scan_index=arrays.get("scan_index"),
+        dose_known=dose_known or metadata.get("amplitude_unit") == AMPLITUDE_UNIT,
+        source=str(path),
+        metadata=metadata,
+    )
+
+
+def save_npz_scan(path: Path, scan: Scan) -> None:
+    """The scan in the NPZ contract: amplitudes under `diff3d`, `_metadata` as JSON text. Whole or not at all."""
+    assert scan.nominal_positions_px is not None and scan.bad_pixels is not None and scan.scan_index is not None
+    metadata = {**scan.metadata, "measurement": "amplitude"}
+    if scan.dose_known:
+        metadata["amplitude_unit"] = AMPLITUDE_UNIT
+    arrays = {
+        "diff3d": scan.diffraction_amplitude,
+        "xcoords": scan.positions_px[:, 0],
+        "ycoords": scan.positions_px[:, 1],
+        "xcoords_start": scan.nominal_positions_px[:, 0],
+        "ycoords_start": scan.nominal_positions_px[:, 1],
+        "probeGuess": scan.probe[0] if len(scan.probe) == 1 else scan.probe,
+        "bad_pixels": scan.bad_pixels,
+        "scan_index": scan.scan_index,
+        METADATA: np.array(json.dumps(metadata)),
+    }
+    if scan.object_field is not None:
+        arrays["objectGuess"] = scan.object_field
+    write_npz(path, arrays)
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Arrays as stored (uncompressed) members, so that they can be mapped. Whole or not at all."""
+    with replacing(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def _metadata(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    if METADATA not in arrays:
+        return {}
+    try:
+        metadata = json.loads(str(arrays[METADATA]))
+    except ValueError as error:
+        remedy = "Drop the key: it is optional."
+        raise DataError(explain(path, METADATA, expected="JSON text", received=error, remedy=remedy)) from error
+    if not isinstance(metadata, dict) or metadata.get("measurement") not in (None, "amplitude", "intensity"):
+        expected = "a JSON object; its measurement, if any, amplitude or intensity"
+        raise DataError(explain(path, METADATA, expected=expected, received=metadata, remedy="Mend or drop the key."))
+    return metadata
+
+
+def _patterns_first(path: Path, key: str, patterns: NDArray[Any], count: int) -> NDArray[Any]:
+    """(M, N, N), from the older (N, N, M) too where only one reading is possible."""
+    if patterns.ndim != 3:
+        return patterns  # the scan's own check says what is wrong
+    first, middle, last = patterns.shape
+    older = first == middle and last == count
+    newer = middle == last and first == count
+    if older and newer and first > 1:
+        expected = "a number of patterns that differs from their size"
+        remedy = f"{count} patterns of {first} x {first} can be read as (M, N, N) and as (N, N, M): drop a frame."
+        raise DataError(explain(path, key, expected=expected, received=f"shape {patterns.shape}", remedy=remedy))
+    return np.moveaxis(patterns, -1, 0) if older and not newer else patterns
+
+
+def _amplitude(path: Path, key: str, patterns: NDArray[Any], measurement: str | None) -> tuple[NDArray[Any], bool]:
+    """Amplitudes, and whether their squares are known to be counts."""
+    if patterns.dtype.kind not in "biuf":
+        expected = "real numbers"
+        raise DataError(explain(path, key, expected=expected, received=f"dtype {patterns.dtype}", remedy="Convert it."))
+    if measurement is None:
+        measurement = "amplitude" if patterns.dtype.kind == "f" else "intensity"
+    if measurement == "amplitude":
+        return patterns, False
+    if patterns.min(initial=0) < 0:
+        remedy = "Counts cannot be negative: undo a background subtraction, or mask those pixels."
+        expected, received = "counts >= 0", f"a minimum of {patterns.min():g}"
+        raise DataError(explain(path, key, expected=expected, received=received, remedy=remedy))
+    return np.sqrt(patterns, dtype=np.float32), True
+
+
+def _positions(path: Path, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
+    for key, coordinates in (("xcoords", x), ("ycoords", y)):
+        if coordinates.ndim != 1 or coordinates.dtype.kind not in "iuf":
+            received = f"{coordinates.dtype} of shape {coordinates.shape}"
+            remedy = "Save one column and one row coordinate for each pattern."
+            raise DataError(explain(path, key, expected="(M,) real numbers", received=received, remedy=remedy))
+    if len(x) != len(y):
+        remedy = "Save one column and one row coordinate for each pattern."
+        received = f"{len(x)} and {len(y)}"
+        raise DataError(explain(path, "xcoords, ycoords", expected="equal lengths", received=received, remedy=remedy))
+    return np.stack([x, y], axis=-1).astype(np.float64)

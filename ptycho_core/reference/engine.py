@@ -1,0 +1,28 @@
+"""The making of reference networks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptycho_core.architecture import Weights
+from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
+from ptycho_core.engine import EngineInfo
+from ptycho_core.errors import BackendError
+from ptycho_core.reference.training import ReferenceNetwork
+
+
+class ReferenceEngine:
+    """Engine protocol of specs/engine.md, always on the CPU and in float64, whatever precision is asked for."""
+
+    name = "reference"
+    network: type[ReferenceNetwork] = ReferenceNetwork
+
+    def describe(self) -> EngineInfo:
+        return EngineInfo(self.name, "numpy", np.__version__, ("cpu",), ("64-true",))
+
+    def build(
+        self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+    ) -> ReferenceNetwork:
+        if execution.accelerator not in ("auto", "cpu"):
+            raise BackendError(f"accelerator {execution.accelerator!r} is not available to numpy, which sees: cpu.")
+        return self.network(model, training, weights)

@@ -1,0 +1,192 @@
+"""A reference network: loss terms with their gradients, Adam, and the state in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+
+from ptycho_core.architecture import Weights, build_table
+from ptycho_core.config import ModelConfig, TrainingConfig
+from ptycho_core.contracts import Batch
+from ptycho_core.engine import LossTerms, check_weights, mean_terms, trainable_names
+from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BHWC
+from ptycho_core.physics import (
+    ADAM_BETA1,
+    ADAM_BETA2,
+    ADAM_EPSILON,
+    COUNTS_PER_INTENSITY,
+    INPUT_SCALE,
+    LOG_SCALE,
+    MEAN_INTENSITY,
+    PROBE,
+    merge_weight,
+)
+from ptycho_core.reference import losses
+from ptycho_core.reference.network import pull_back, run_table
+from ptycho_core.reference.physics import Array, Field, ForwardModel
+
+
+class ReferenceNetwork:
+    """Network protocol of specs/engine.md, in float64."""
+
+    forward_model: type[ForwardModel] = ForwardModel
+
+    def __init__(self, model: ModelConfig, training: TrainingConfig | None, weights: Weights) -> None:
+        self.model, self.training = model, training
+        self.table = build_table(model)
+        self.trainable = trainable_names(self.table, training)
+        self.physics = self.forward_model(model)
+        self.load_weights(weights)
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def weights(self) -> Weights:
+        return {name: array.copy() for name, array in self.arrays.items()}
+
+    def load_weights(self, weights: Weights) -> None:
+        check_weights(self.table, weights)
+        self.arrays = {name: np.array(array, np.float64) for name, array in weights.items()}
+        self.merge_weight = merge_weight(np.asarray(weights[PROBE]), self.model)
+        self.step = 0
+        self.first_moment = {name: np.zeros_like(self.arrays[name]) for name in self.trainable}
+        self.second_moment = {name: np.zeros_like(self.arrays[name]) for name in self.trainable}
+
+    def optimizer_state(self) -> Weights:
+        first = {f"first_moment/{name}": array.copy() for name, array in self.first_moment.items()}
+        second = {f"second_moment/{name}": array.copy() for name, array in self.second_moment.items()}
+        return {"step": np.asarray(float(self.step)), **first, **second}
+
+    def load_optimizer_state(self, state: Weights) -> None:
+        self.step = int(state["step"])
+        self.first_moment = {name: np.array(state[f"first_moment/{name}"], np.float64) for name in self.trainable}
+        self.second_moment = {name: np.array(state[f"second_moment/{name}"], np.float64) for name in self.trainable}
+
+    # -- work ------------------------------------------------------------------------------------------------------
+
+    def train_epoch(self, batches: Iterable[Batch], learning_rate: float) -> LossTerms:
+        terms = []
+        for batch in batches:
+            batch_terms, gradients = self._terms_and_gradients(batch)
+            self._adam_step(gradients, learning_rate)
+            terms.append((len(batch), batch_terms))
+        return mean_terms(terms)
+
+    def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
+        return mean_terms([(len(batch), self._loss(batch, self._patches(batch))[0]) for batch in batches])
+
+    def predict(self, batch: Batch) -> NDArray[np.complex64]:
+        return rearrange(self._patches(batch), BCHW_TO_BHWC).astype(np.complex64)
+
+    def gradients(self, batch: Batch) -> Weights:
+        return self._terms_and_gradients(batch)[1]
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _run(self, batch: Batch) -> dict[str, Array]:
+        """Every layer's output for a batch; frame by frame unless the object is merged."""
+        x = self.arrays[INPUT_SCALE] * batch.diffraction_amplitude.astype(np.float64)
+        return run_table(self.table, self.arrays, x if self.model.object_big else rearrange(x, BHWC_TO_FRAMES))
+
+    def _polar(self, outputs: dict[str, Array]) -> tuple[Array, Array]:
+        """Amplitude and phase (B, C, N, N) out of the layers' outputs."""
+        pattern, sizes = "b h w c -> b c h w", {}
+        if not self.model.object_big:
+            pattern, sizes = "(b c) h w 1 -> b c h w", {"c": self.model.channels}
+        amplitude, phase = (rearrange(outputs[name], pattern, **sizes) for name in (self.table.amplitude, self.table.phase))
+        return amplitude, phase
+
+    def _patches(self, batch: Batch) -> Field:
+        return self.physics.polar_to_field(*self._polar(self._run(batch)))
+
+    def _terms_and_gradients(self, batch: Batch) -> tuple[dict[str, float], dict[str, Array]]:
+        """Loss terms of a batch, and the gradient of the total by every trainable array, clipped as configured."""
+        assert self.training is not None
+        outputs = self._run(batch)
+        amplitude, phase = self._polar(outputs)
+        terms, by_patches, gradients = self._loss(batch, self.physics.polar_to_field(amplitude, phase))
+        by_maps = self.physics.polar_gradient(by_patches, amplitude, phase)
+        to_maps = BCHW_TO_BHWC if self.model.object_big else "b c h w -> (b c) h w 1"
+        by_amplitude, by_phase = (rearrange(g, to_maps) for g in by_maps)
+        cotangents = {self.table.amplitude: by_amplitude, self.table.phase: by_phase}
+        gradients |= pull_back(self.table, self.arrays, outputs, cotangents)
+        return terms, clip({name: gradients[name] for name in self.trainable}, self.training.gradient_clip_val)
+
+    def _loss(self, batch: Batch, patches: Field) -> tuple[dict[str, float], Field, dict[str, Array]]:
+        """Loss terms of patches (B, C, N, N); the total's gradients by the patches, and by name for probe and scale."""
+        assert self.training is not None
+        gradients = {name: np.zeros_like(self.arrays[name]) for name in (PROBE, LOG_SCALE)}
+        if self.model.model_type == "supervised":
+            error, by_patches = losses.complex_error(patches, self._truth(batch))
+            return {"total": error, "realspace_mae": error}, by_patches, gradients
+
+        placement = None
+        if self.model.object_big and self.model.channels > 1:
+            placement = self.physics.placement(batch.relative_offsets_px, batch.canvas_padding_px)
+            canvas = self.physics.merge_group(patches, self.merge_weight, placement)
+            patches = self.physics.extract(canvas, placement)
+        terms, by_patches, gradients = self._diffraction_loss(batch, patches)
+        if (weight := self.training.realspace_weight) > 0:
+            terms["total_variation"], g = losses.total_variation(patches)
+            terms["total"] += weight * terms["total_variation"]
+            by_patches = by_patches + weight * g
+        if (weight := self.training.realspace_mae_weight) > 0:
+            terms["realspace_mae"], g = losses.complex_error(patches, self._truth(batch))
+            terms["total"] += weight * terms["realspace_mae"]
+            by_patches = by_patches + weight * g
+        if placement is not None:
+            by_canvas = self.physics.place(by_patches, placement)
+            by_patches = self.physics.merge_adjoint(by_canvas, self.merge_weight, placement)
+        return terms, by_patches, gradients
+
+    def _diffraction_loss(self, batch: Batch, patches: Field) -> tuple[dict[str, float], Field, dict[str, Array]]:
+        """The terms that compare counts; gradients as `_loss`."""
+        assert self.training is not None
+        physics, good = self.physics, ~batch.bad_pixels
+        probe = self.arrays[PROBE][..., 0] + 1j * self.arrays[PROBE][..., 1]
+        amplitude = rearrange(batch.diffraction_amplitude.astype(np.float64), BHWC_TO_BCHW)
+        measured = physics.measured_intensity(amplitude)
+        far_field = physics.far_field(physics.exit_wave(patches, probe))
+        factor = np.exp(2 * self.arrays[LOG_SCALE])
+        predicted = physics.intensity(far_field) * factor
+
+        mean_intensity = float(self.arrays[MEAN_INTENSITY])
+        deviance, by_deviance = losses.masked_mean(*losses.half_deviance(predicted, measured), good)
+        error, by_error = losses.masked_mean(*losses.amplitude_error(predicted, measured), good)
+        nll, amplitude_mae = deviance / mean_intensity, error / np.sqrt(mean_intensity)
+        nll_weight, mae_weight = self.training.nll_weight, self.training.mae_weight
+        terms = {
+            "total": nll_weight * nll + mae_weight * amplitude_mae,
+            "nll": nll,
+            "reduced_deviance": 2 * deviance * float(self.arrays[COUNTS_PER_INTENSITY]),
+            "amplitude_mae": amplitude_mae,
+        }
+        g = nll_weight / mean_intensity * by_deviance + mae_weight / np.sqrt(mean_intensity) * by_error
+        by_exit_wave = physics.far_field_adjoint(physics.intensity_gradient(g * factor, far_field))
+        by_patches, by_probe = physics.exit_wave_gradient(by_exit_wave, patches, probe)
+        by_log_scale = np.asarray(2 * np.sum(g * predicted))
+        return terms, by_patches, {PROBE: np.stack([by_probe.real, by_probe.imag], axis=-1), LOG_SCALE: by_log_scale}
+
+    def _truth(self, batch: Batch) -> Field:
+        assert batch.object_patches is not None
+        return rearrange(batch.object_patches.astype(np.complex128), BHWC_TO_BCHW)
+
+    def _adam_step(self, gradients: dict[str, Array], learning_rate: float) -> None:
+        """Kingma & Ba, Adam, ICLR 2015, Algorithm 1: bias-corrected, epsilon outside the root."""
+        self.step += 1
+        for name, g in gradients.items():
+            self.first_moment[name] = ADAM_BETA1 * self.first_moment[name] + (1 - ADAM_BETA1) * g
+            self.second_moment[name] = ADAM_BETA2 * self.second_moment[name] + (1 - ADAM_BETA2) * g**2
+            mean = self.first_moment[name] / (1 - ADAM_BETA1**self.step)
+            deviation = np.sqrt(self.second_moment[name] / (1 - ADAM_BETA2**self.step))
+            self.arrays[name] = self.arrays[name] - learning_rate * mean / (deviation + ADAM_EPSILON)
+
+
+def clip(gradients: dict[str, Array], limit: float | None) -> dict[str, Array]:
+    """The gradients, scaled down together where their norm over all arrays is above `limit`."""
+    if limit is None:
+        return gradients
+    norm = np.sqrt(sum(float(np.sum(g**2)) for g in gradients.values()))
+    return {name: g * (limit / max(norm, limit)) for name, g in gradients.items()}
