@@ -9,7 +9,6 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from ptycho_core.config import ModelConfig, TrainingConfig, from_mapping, to_map
 from ptycho_core.engine import EngineInfo, check_weights
 from ptycho_core.errors import ArchiveError, PtychoError, explain
 from ptycho_core.io.files import replacing
-from ptycho_core.physics import COUNTS_PER_INTENSITY, MEAN_INTENSITY
+from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE
 
 ARCHIVE_NAME = "wts.h5.zip"
 FORMAT, FORMAT_VERSION = "ptycho-core model", 1
@@ -39,7 +38,7 @@ class Model:
     """A trained network: what it takes to build it on any engine, and how it came about.
 
     weights: canonical names → arrays, data scale and probe among them. history: one row for each epoch.
-    engine: what trained it. best_epoch: the epoch that the weights are from.
+    engine: what trained it. best_epoch: the epoch that the weights are from. backend: the engine to use it with.
     """
 
     config: TrainingConfig
@@ -47,6 +46,7 @@ class Model:
     history: list[dict[str, float]]
     engine: EngineInfo
     best_epoch: int
+    backend: str = "auto"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the archive to `path` (a folder takes `wts.h5.zip` in it), whole or not at all; returns its path."""
@@ -56,7 +56,7 @@ class Model:
             "config.json": _to_json({"model": to_mapping(self.config.model), "training": to_mapping(self.config)}),
             "params.json": _to_json(self.parameters()),
             "weights.safetensors": safetensors.numpy.save(
-                {name: np.ascontiguousarray(array) for name, array in self.weights.items()}
+                {name: np.asarray(array, order="C") for name, array in self.weights.items()}
             ),
             "history.csv": history_csv(self.history).encode(),
         }
@@ -76,11 +76,9 @@ class Model:
 
     def parameters(self) -> dict[str, Any]:
         """The flat snapshot that consumers of `params.cfg` read, with `intensity_scale` = sqrt(photons)/(N/2)."""
-        N = self.config.model.N
-        pixels = N**2
-        photons = float(self.weights[MEAN_INTENSITY] * self.weights[COUNTS_PER_INTENSITY]) * pixels
         flat = to_mapping(self.config) | to_mapping(self.config.model)
-        return flat | {"intensity_scale": float(np.sqrt(photons) / (N / 2))}
+        # input_scale = (N/2) / sqrt(mean frame intensity): specs/physics.md, Scale
+        return flat | {"intensity_scale": float(np.sqrt(self.weights[COUNTS_PER_INTENSITY]) / self.weights[INPUT_SCALE])}
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
@@ -93,16 +91,12 @@ def history_csv(history: list[dict[str, float]]) -> str:
     return text.getvalue()
 
 
-def load_model(path: str | os.PathLike[str], *, backend: str | None = None) -> Model:
+def load_model(path: str | os.PathLike[str], *, backend: str = "auto") -> Model:
     """The model in an archive, or in the folder that holds `wts.h5.zip`.
 
-    backend: an engine to check for right away; any engine can use any model. Raises ArchiveError naming the file, the
-    member and the remedy.
+    backend: the engine that `reconstruct` shall use it with; any engine can use any model. Raises ArchiveError naming
+    the file, the member and the remedy.
     """
-    if backend is not None:
-        from ptycho_core.engine import load_engine
-
-        load_engine(backend)
     target = Path(path)
     target = target / ARCHIVE_NAME if target.is_dir() else target
     manifest, members = _read_members(target)
@@ -111,7 +105,7 @@ def load_model(path: str | os.PathLike[str], *, backend: str | None = None) -> M
         model = from_mapping(ModelConfig, sections["model"], source=f"{target}: config.json")
         config = from_mapping(TrainingConfig, sections["training"], source=f"{target}: config.json", model=model)
         weights = safetensors.numpy.load(members["weights.safetensors"])
-        engine = EngineInfo(**{**manifest["engine"], **_tuples(manifest["engine"])})
+        engine = EngineInfo.from_mapping(manifest["engine"])
         rows = csv.DictReader(io.StringIO(members["history.csv"].decode()))
         history = [{name: float(value) for name, value in row.items() if value} for row in rows]
         best_epoch = int(manifest["best_epoch"])
@@ -122,7 +116,7 @@ def load_model(path: str | os.PathLike[str], *, backend: str | None = None) -> M
         remedy = "The archive is damaged: train or copy it again."
         received = f"{type(error).__name__}: {error}"
         raise ArchiveError(explain(target, None, expected="a whole archive", received=received, remedy=remedy)) from error
-    return Model(config=config, weights=weights, history=history, engine=engine, best_epoch=best_epoch)
+    return Model(config=config, weights=weights, history=history, engine=engine, best_epoch=best_epoch, backend=backend)
 
 
 def _read_members(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -160,10 +154,6 @@ def _read_members(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         received = f"{type(error).__name__}: {error}"
         raise refuse(None, "a readable model archive", received, remedy) from error
     return manifest, members
-
-
-def _tuples(plain: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(value) for name, value in plain.items() if isinstance(value, list)}
 
 
 def _to_json(content: object) -> bytes:

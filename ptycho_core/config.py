@@ -160,7 +160,7 @@ class TrainingConfig:
     intensity_scale_trainable: bool = _field(True, "Refine a global factor between predicted and measured amplitude.")
     learning_rate: float = _field(1e-3, "Learning rate at its highest.", _at_least(0, exclusive=True))
     scheduler: Literal["Default", "Exponential", "WarmupCosine"] = _field(
-        "Default", "Learning rate over the epochs: constant, times lr_decay an epoch, or warm-up and a cosine to lr_final."
+        "WarmupCosine", "Learning rate over the epochs: constant, times lr_decay an epoch, or warm-up and a cosine to lr_final."
     )
     lr_decay: float = _field(0.95, "Factor an epoch of the Exponential schedule.", _at_least(0, exclusive=True))
     lr_warmup_epochs: int = _field(0, "Epochs of linear warm-up of the WarmupCosine schedule.", _at_least(0))

@@ -7,7 +7,7 @@ import importlib.util
 import logging
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Protocol, SupportsFloat, runtime_checkable
+from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 import attrs
 import numpy as np
@@ -36,6 +36,12 @@ class EngineInfo:
     version: str
     devices: tuple[str, ...]
     precisions: tuple[str, ...]
+
+    @classmethod
+    def from_mapping(cls, plain: Mapping[str, Any]) -> EngineInfo:
+        """The inverse of `attrs.asdict`, lists for tuples as JSON has them. Raises KeyError or TypeError."""
+        devices, precisions = tuple(plain["devices"]), tuple(plain["precisions"])
+        return cls(plain["name"], plain["framework"], plain["version"], devices, precisions)
 
 
 @runtime_checkable

@@ -29,6 +29,10 @@ class BackendError(PtychoError, RuntimeError):
     """A backend is unknown, or its framework is not installed."""
 
 
+class MissingExtraError(PtychoError, RuntimeError):
+    """An optional dependency is needed and not installed; the message names the extra that brings it."""
+
+
 class TrainingError(PtychoError, RuntimeError):
     """Training cannot go on: the loss is no longer finite, for example."""
 

@@ -28,7 +28,7 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, 
 FRC_MINIMUM_PX = 8
 GRADIENT_STEP_PX = 2
 FADE_START_PX, FADE_WIDTH_PX = 2, 12
-ALIGNMENT_ROUNDS, ALIGNMENT_TOLERANCE_PX = 40, 1e-4
+ALIGNMENT_ROUNDS, ALIGNMENT_TOLERANCE_PX = 40, 1e-5
 
 
 # ---- point by point ------------------------------------------------------------------------------------------------
@@ -174,7 +174,9 @@ def frc(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None, *, taper: flo
         nothing = np.full(len(frequency), np.nan)
         return FRC(frequency=frequency, correlation=nothing, crossing_half=math.nan, reason=reason)
     window = _soft_window(inside, taper * side)
-    spectrum_a, spectrum_b = (scipy.fft.fft2(window * (image - image[inside].mean())) for image in (first, second))
+    spectrum_a, spectrum_b = (
+        scipy.fft.fft2(window * (image - np.average(image, weights=window))) for image in (first, second)
+    )
     curve = _ring_correlation(spectrum_a, spectrum_b, len(frequency))
     crossing, reason = _half_crossing(frequency, curve)
     return FRC(frequency=frequency, correlation=curve, crossing_half=crossing, reason=reason)
@@ -403,35 +405,28 @@ def _coarse_ramp(product: Field) -> Vector:
 def _refined(
     field: Field, target: Field, inside: Mask, ramp: Vector, shift_px: Vector, *, free: tuple[bool, bool]
 ) -> tuple[Vector, Vector]:
-    """Ramp and shift that minimise Σ|target − c · field(r + shift) exp(−i ramp·r)|² over the mask, c complex.
+    """Ramp and shift (those that are `free`) that make field(r + shift) exp(−i ramp·r) most like a multiple of target.
 
-    Gauss-Newton on those that are `free` (ramp, shift), at once because curvature couples them: a shifted parabola of
-    phase differs by a ramp. A step that does not improve the fit is halved; a degenerate direction is not taken.
+    Gauss-Newton on both at once, because curvature couples them: a shifted parabola of phase differs by a ramp. The
+    slopes are the truth's, which are free of the estimate's noise and the same in every round (inverse compositional:
+    Baker & Matthews, Int. J. Comput. Vis. 56, 221 (2004)). A step that does not raise the correlation is halved.
     """
-    unknown = np.repeat(free, 2)
-    rows, columns = (
-        coordinates[inside] for coordinates in np.indices(field.shape) - np.reshape(field.shape, (2, 1, 1)) / 2
-    )
-    v, u = (2j * np.pi * scipy.fft.fftfreq(side) for side in field.shape)
+    if not any(free) or not target[inside].any():
+        return ramp, shift_px
     unit = np.concatenate([2 * np.pi / np.array(field.shape), np.ones(2)])  # a period over the field; a pixel
     truth = target[inside]
+    solve = _least_squares(truth, _slopes(target, inside) * unit[:, None] * np.repeat(free, 2)[:, None])
 
-    state, step, best = np.concatenate([ramp, shift_px]), np.zeros(4), -1.0
-    for _ in range(ALIGNMENT_ROUNDS if unknown.any() else 0):
+    state, step, best = np.concatenate([ramp, shift_px]), np.zeros(4), 0.0
+    for _ in range(ALIGNMENT_ROUNDS):
         trial = state + step
-        moved = _shifted(field * _plane_wave(field.shape, -trial[:2]), trial[2:])
-        estimate = moved[inside]
-        overlap, energy = np.vdot(estimate, truth), np.vdot(estimate, estimate).real
-        if energy == 0:
-            break
-        if (fit := abs(overlap) ** 2 / energy) > best:
-            state, best, scale = trial, fit, overlap / energy
-            spectrum = scipy.fft.fft2(moved)
-            slopes = [scipy.fft.ifft2(spectrum * gradient)[inside] for gradient in (v[:, None], u[None])]
-            basis = scale * np.array([-1j * rows * estimate, -1j * columns * estimate, *slopes])[unknown]
-            step = np.zeros(4)
-            step[unknown] = _least_squares(scale * estimate, basis, truth - scale * estimate, unit[unknown])
-            step /= max(1.0, np.abs(step / unit).max() / 0.5)
+        estimate = _shifted(field * _plane_wave(field.shape, -trial[:2]), trial[2:])[inside]
+        overlap = np.vdot(truth, estimate)
+        fit = float(abs(overlap) / max(np.linalg.norm(estimate), np.finfo(np.float64).tiny))
+        if fit > best:
+            state, best = trial, fit
+            residual = solve @ (estimate * np.vdot(truth, truth).real / overlap - truth)
+            step = unit * residual.real / max(1.0, 2 * np.abs(residual.real).max())  # at most half a unit
         else:
             step = step / 2
         if np.abs(step / unit).max() < ALIGNMENT_TOLERANCE_PX:
@@ -439,13 +434,26 @@ def _refined(
     return state[:2], state[2:]
 
 
-def _least_squares(fitted: Field, basis: Field, residual: Field, unit: Vector) -> Vector:
-    """Real coefficients of `basis` in `residual`, when `fitted` may take up any complex factor besides."""
-    columns = np.concatenate([[fitted, 1j * fitted], basis * unit[:, None]])
-    normal, right = (columns.conj() @ columns.T).real, (columns.conj() @ residual).real
+def _slopes(target: Field, inside: Mask) -> Field:
+    """(4, pixels): by how much the target in the mask changes a unit of ramp (row, column) and of −shift."""
+    spectrum = scipy.fft.fft2(target * _faded_outside(inside))
+    v, u = (2j * np.pi * scipy.fft.fftfreq(side) for side in target.shape)
+    middle = np.reshape(target.shape, (2, 1, 1)) / 2  # about which ramp and phase are nearly independent
+    by_ramp = 1j * (np.indices(target.shape) - middle) * target
+    by_shift = [-scipy.fft.ifft2(spectrum * slope) for slope in (v[:, None], u[None])]
+    return np.array([values[inside] for values in (*by_ramp, *by_shift)])
+
+
+def _least_squares(truth: Field, slopes: Field) -> Field:
+    """(4, pixels): its product with a deviation from the truth has the four real coefficients of `slopes` as real part.
+
+    A complex multiple of the truth is free besides. Directions that the truth does not determine get 0.
+    """
+    basis = np.concatenate([[truth, 1j * truth], slopes])
+    normal = (basis.conj() @ basis.T).real
     size = np.sqrt(np.maximum(np.diag(normal), np.finfo(np.float64).tiny))
-    solution = np.linalg.lstsq(normal / np.outer(size, size), right / size, rcond=1e-9)[0] / size
-    return np.asarray(solution[2:] * unit)
+    inverse = np.linalg.pinv(normal / np.outer(size, size), rcond=1e-9, hermitian=True) / np.outer(size, size)
+    return np.asarray((inverse @ basis.conj())[2:])
 
 
 def _shifted(field: Field, shift_px: Vector) -> Field:
@@ -623,7 +631,7 @@ def _json_number(value: float) -> float | None:
 
 
 def _pair(function: str, a: ArrayLike, b: ArrayLike, mask: ArrayLike | None) -> tuple[Field, Field, Mask]:
-    """Two images in double precision and their mask, checked."""
+    """Two images, as float64 or complex128, and their mask, checked."""
     first, second = _image(function, "first image", a), _image(function, "second image", b)
     if first.shape != second.shape:
         remedy = "Cut both to the same pixels of the object grid."

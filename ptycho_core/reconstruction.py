@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -14,8 +17,9 @@ from ptycho_core.archive import Model
 from ptycho_core.config import ExecutionConfig, InferenceConfig
 from ptycho_core.contracts import Scan
 from ptycho_core.engine import EngineInfo, load_engine
-from ptycho_core.errors import Cancelled
+from ptycho_core.errors import Cancelled, DataError, explain
 from ptycho_core.grouping import draw_groups
+from ptycho_core.io.npz import read_npz, write_npz
 from ptycho_core.physics import complex_probe
 from ptycho_core.prefetch import prefetch
 from ptycho_core.reassembly import ObjectCanvas
@@ -41,6 +45,18 @@ class Reconstruction:
     engine: EngineInfo
     model_engine: EngineInfo
 
+    def save(self, path: Path) -> None:
+        """Write `reconstruction.npz` (specs/data.md, Reconstruction), whole or not at all."""
+        arrays = {
+            "object": self.object_field,
+            "origin_px": np.asarray(self.origin_px),
+            "overlap_count": self.overlap_count,
+            "probe": self.probe,
+            "positions_px": self.positions_px,
+            "summary": np.array(json.dumps(self.summary())),
+        }
+        write_npz(path, arrays)
+
     @property
     def patterns_per_second(self) -> float:
         """Patterns a second, prediction and reassembly together."""
@@ -50,10 +66,8 @@ class Reconstruction:
         """Plain values for a report."""
         return {
             "backend": self.engine.name,
-            "framework": self.engine.framework,
-            "framework_version": self.engine.version,
-            "model_written_by": self.model_engine.name,
-            "model_framework_version": self.model_engine.version,
+            "engine": attrs.asdict(self.engine),
+            "model_engine": attrs.asdict(self.model_engine),
             "patterns": self.patterns,
             "patterns_per_second": self.patterns_per_second,
             "seconds": self.seconds,
@@ -66,7 +80,7 @@ def reconstruct(
     scan: Scan,
     model: Model,
     *,
-    backend: str = "auto",
+    backend: str | None = None,
     config: InferenceConfig | None = None,
     execution: ExecutionConfig | None = None,
     on_batch: Callable[[int, int], None] | None = None,
@@ -74,12 +88,12 @@ def reconstruct(
 ) -> Reconstruction:
     """The object that `model` sees in `scan`, on a canvas of the positions' bounding box plus N.
 
-    on_batch: called with (groups done, groups) after every batch. Raises DataError when the scan does not fit the
+    backend: the engine, the model's own choice if unstated. on_batch: called with (groups done, groups) after every batch. Raises DataError when the scan does not fit the
     model, BackendError when the engine is not there, Cancelled when `should_stop` says so.
     """
     config, execution = config or InferenceConfig(), execution or ExecutionConfig()
     check_size(scan, model.config.model.N)
-    engine = load_engine(backend)
+    engine = load_engine(model.backend if backend is None else backend)
     begun = time.perf_counter()
     network = engine.build(model.config.model, None, model.weights, execution)
     started = time.perf_counter()
@@ -124,3 +138,35 @@ def reconstruct(
         engine=engine.describe(),
         model_engine=model.engine,
     )
+
+
+def load_reconstruction(path: str | os.PathLike[str]) -> Reconstruction:
+    """What `Reconstruction.save` wrote: the file, or the folder that holds `reconstruction.npz`. Raises DataError."""
+    file = Path(path)
+    file = file / "reconstruction.npz" if file.is_dir() else file
+    arrays = read_npz(file)
+    missing = {"object", "origin_px", "overlap_count", "probe", "positions_px", "summary"} - set(arrays)
+    if missing:
+        remedy = "Give what `ptycho reconstruct` wrote."
+        expected = "the keys of a reconstruction"
+        received = f"no {', '.join(sorted(missing))}"
+        raise DataError(explain(file, None, expected=expected, received=received, remedy=remedy))
+    try:
+        facts = json.loads(str(arrays["summary"]))
+        x, y = arrays["origin_px"]
+        return Reconstruction(
+            object_field=arrays["object"],
+            origin_px=(float(x), float(y)),
+            overlap_count=arrays["overlap_count"],
+            probe=arrays["probe"],
+            positions_px=arrays["positions_px"],
+            patterns=facts["patterns"],
+            seconds=facts["seconds"],
+            engine=EngineInfo.from_mapping(facts["engine"]),
+            model_engine=EngineInfo.from_mapping(facts["model_engine"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        remedy = "It is damaged: reconstruct again."
+        received = f"{type(error).__name__}: {error}"
+        expected = "a reconstruction's facts"
+        raise DataError(explain(file, "summary", expected=expected, received=received, remedy=remedy)) from error

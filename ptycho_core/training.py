@@ -77,6 +77,7 @@ class Fit:
         self.config = attrs.evolve(config, model=attrs.evolve(config.model))
         self.history: list[dict[str, float]] = []
         self.model: Model | None = None
+        self.interrupted = False
         self._on_batch, self._should_stop = on_batch, should_stop
         table = build_table(config.model)
         self._check_scan(scan, config)

@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
 
 
 def run_table(table: Table, weights: Mapping[str, Array], x: Array) -> dict[str, Array]:
-    """Every layer's output by name for the network input x (B, N, N, C); of a conv also what its activation is given."""
+    """Every layer's output by name for the network input x (B, N, N, C); of a conv also its activation's input."""
     outputs = {INPUT: x}
     for layer in table.layers:
         inputs = [outputs[name] for name in layer.inputs]
@@ -43,7 +43,8 @@ def run_layer(layer: Layer, x: Array, *others: Array) -> Array:
     """A layer without parameters."""
     match layer.op:
         case "max_pool":
-            return windows_of_2(x).max(axis=-1)
+            largest: Array = windows_of_2(x).max(axis=-1)
+            return largest
         case "upsample":
             return x.repeat(2, axis=1).repeat(2, axis=2)
         case "channels":
@@ -66,7 +67,7 @@ def pull_back(
     pending = dict(cotangents)
     gradients = {}
     for layer in reversed(table.layers):
-        g = pending.pop(layer.name)
+        g = pending.pop(layer.name, np.zeros_like(outputs[layer.name]))
         x = outputs[layer.inputs[0]]
         if layer.op == "conv":
             kernel = weights[f"{layer.name}/kernel"]
@@ -92,7 +93,8 @@ def layer_adjoint(layer: Layer, g: Array, x: Array) -> Array:
             b, h, w, c = g.shape
             return routed.reshape(b, h, w, c, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshape(x.shape)
         case "upsample":
-            return windows_of_2(g).sum(axis=-1)
+            summed: Array = windows_of_2(g).sum(axis=-1)
+            return summed
         case "channels":
             widened = np.zeros_like(x)
             widened[..., layer.start : layer.stop] = g
@@ -122,7 +124,7 @@ def kernel_gradient(x: Array, g: Array, size: int) -> Array:
 
 def neighbourhoods(x: Array, size: int) -> Array:
     """(B, H, W, C, size, size): each pixel's surroundings, zero outside."""
-    return sliding_window_view(pad(x, size // 2), (size, size), axis=(1, 2))  # type: ignore[call-overload, no-any-return]
+    return sliding_window_view(pad(x, size // 2), (size, size), axis=(1, 2))
 
 
 def pad(x: Array, width: int) -> Array:

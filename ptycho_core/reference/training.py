@@ -12,7 +12,7 @@ from ptycho_core.architecture import Weights, build_table
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.contracts import Batch
 from ptycho_core.engine import LossTerms, check_weights, mean_terms, trainable_names
-from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BHWC
+from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BCHW
 from ptycho_core.physics import (
     ADAM_BETA1,
     ADAM_BETA2,
@@ -78,7 +78,7 @@ class ReferenceNetwork:
         return mean_terms([(len(batch), self._loss(batch, self._patches(batch))[0]) for batch in batches])
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
-        return rearrange(self._patches(batch), BCHW_TO_BHWC).astype(np.complex64)
+        return np.ascontiguousarray(rearrange(self._patches(batch), BCHW_TO_BHWC), dtype=np.complex64)
 
     def gradients(self, batch: Batch) -> Weights:
         return self._terms_and_gradients(batch)[1]
@@ -92,10 +92,9 @@ class ReferenceNetwork:
 
     def _polar(self, outputs: dict[str, Array]) -> tuple[Array, Array]:
         """Amplitude and phase (B, C, N, N) out of the layers' outputs."""
-        pattern, sizes = "b h w c -> b c h w", {}
-        if not self.model.object_big:
-            pattern, sizes = "(b c) h w 1 -> b c h w", {"c": self.model.channels}
-        amplitude, phase = (rearrange(outputs[name], pattern, **sizes) for name in (self.table.amplitude, self.table.phase))
+        pattern = BHWC_TO_BCHW if self.model.object_big else FRAMES_TO_BCHW
+        maps = (outputs[name] for name in (self.table.amplitude, self.table.phase))
+        amplitude, phase = (rearrange(x, pattern, c=self.model.channels) for x in maps)
         return amplitude, phase
 
     def _patches(self, batch: Batch) -> Field:
@@ -107,10 +106,10 @@ class ReferenceNetwork:
         outputs = self._run(batch)
         amplitude, phase = self._polar(outputs)
         terms, by_patches, gradients = self._loss(batch, self.physics.polar_to_field(amplitude, phase))
-        by_maps = self.physics.polar_gradient(by_patches, amplitude, phase)
-        to_maps = BCHW_TO_BHWC if self.model.object_big else "b c h w -> (b c) h w 1"
-        by_amplitude, by_phase = (rearrange(g, to_maps) for g in by_maps)
-        cotangents = {self.table.amplitude: by_amplitude, self.table.phase: by_phase}
+        by_maps = [rearrange(g, BCHW_TO_BHWC) for g in self.physics.polar_gradient(by_patches, amplitude, phase)]
+        if not self.model.object_big:
+            by_maps = [rearrange(g, BHWC_TO_FRAMES) for g in by_maps]
+        cotangents = dict(zip((self.table.amplitude, self.table.phase), by_maps, strict=True))
         gradients |= pull_back(self.table, self.arrays, outputs, cotangents)
         return terms, clip({name: gradients[name] for name in self.trainable}, self.training.gradient_clip_val)
 
@@ -171,7 +170,8 @@ class ReferenceNetwork:
 
     def _truth(self, batch: Batch) -> Field:
         assert batch.object_patches is not None
-        return rearrange(batch.object_patches.astype(np.complex128), BHWC_TO_BCHW)
+        truth: Field = rearrange(batch.object_patches.astype(np.complex128), BHWC_TO_BCHW)
+        return truth
 
     def _adam_step(self, gradients: dict[str, Array], learning_rate: float) -> None:
         """Kingma & Ba, Adam, ICLR 2015, Algorithm 1: bias-corrected, epsilon outside the root."""

@@ -1,0 +1,1 @@
+"""Pictures of scans, training runs and reconstructions."""

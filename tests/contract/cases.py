@@ -1,0 +1,161 @@
+"""What the contract tests give to an engine: small, seeded, realistic in scale, and symmetric in nothing."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from ptycho_core.architecture import Weights, build_table, initial_weights
+from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
+from ptycho_core.contracts import Batch, Scan
+from ptycho_core.engine import Engine, LossTerms, Network
+from ptycho_core.grouping import draw_groups, largest_reach_px
+from ptycho_core.patches import extract_patches
+from ptycho_core.physics import LOG_SCALE, PROBE, calibrated_probe, measure_scale
+from ptycho_core.reference import ReferenceEngine
+
+PRECISIONS = ("64-true", "32-true")
+FORWARD_RTOL = {"64-true": 1e-12, "32-true": 2e-6}
+GRADIENT_RTOL = {"64-true": 1e-10, "32-true": 1e-5}
+"""Peak-normalised, specs/engine.md, Numerics."""
+
+
+@attrs.frozen(eq=False)
+class Case:
+    """A configuration, weights for it and batches of one scan, the last one smaller."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    weights: Weights
+    batches: tuple[Batch, ...]
+
+    @property
+    def batch(self) -> Batch:
+        return self.batches[0]
+
+
+def make_case(
+    *,
+    N: int = 32,
+    gridsize: int = 2,
+    modes: int = 1,
+    groups: int = 2,
+    photons: float = 2e4,
+    bad_pixels: bool = False,
+    canvas_margin_px: int = 0,
+    training: Mapping[str, Any] | None = None,
+    **model: Any,
+) -> Case:
+    """A case with `groups` groups a batch; `photons` a frame, few enough that many pixels count nothing."""
+    config = ModelConfig(N=N, gridsize=gridsize, **{"n_filters_scale": 1, **model})
+    neighbor_count = max(4, gridsize**2)
+    train = TrainingConfig(model=config, neighbor_count=neighbor_count, nphotons=photons, **(training or {}))
+    scan = make_scan(N, modes, photons, bad_pixels)
+    drawn = draw_groups(
+        scan.positions_px,
+        np.random.default_rng(1),
+        gridsize=gridsize,
+        n_groups=2 * groups + 1,
+        neighbor_count=neighbor_count,
+    )
+    padding = largest_reach_px(scan.positions_px, gridsize=gridsize, neighbor_count=neighbor_count) + canvas_margin_px
+    batches = tuple(drawn.batches(scan, groups, canvas_padding_px=padding, with_truth=True))
+    return Case(config, train, make_weights(config, scan, photons), batches)
+
+
+@functools.cache
+def make_scan(N: int, modes: int, photons: float, bad_pixels: bool) -> Scan:
+    """Twenty overlapping frames with photon noise, in an arbitrary unit, on a grid that differs along x and y."""
+    rng = np.random.default_rng(7)
+    column, row = np.meshgrid(np.arange(5), np.arange(4))
+    positions = np.stack([column * N / 10, row * N / 14], axis=-1).reshape(-1, 2) + rng.uniform(-0.7, 0.7, (20, 2))
+    positions += N
+    side = 3 * N
+    relief, thickness = (gaussian_filter(rng.normal(size=(side, side)), N / 16, mode="wrap") for _ in range(2))
+    field = (1 + 0.15 * thickness / thickness.std()) * np.exp(0.5j * relief / relief.std())
+    probe = make_probe(N, modes)
+    patches = extract_patches(field, positions, N)
+    waves = np.fft.fftshift(np.fft.fft2(patches[:, None] * probe, norm="ortho"), axes=(-2, -1))
+    intensity = np.sum(np.abs(waves) ** 2, axis=1)
+    counts = rng.poisson(intensity * photons / intensity.sum(axis=(1, 2)).mean())
+    mask = rng.random((N, N)) < 0.05 if bad_pixels else None
+    amplitude = 0.3 * np.sqrt(counts)  # the unit is not the photon: intensity · 1/0.09 = counts
+    return Scan(
+        diffraction_amplitude=amplitude.astype(np.float32),
+        positions_px=positions,
+        probe=probe,
+        bad_pixels=mask,
+        object_field=field.astype(np.complex64),
+    )
+
+
+def make_probe(N: int, modes: int) -> NDArray[np.complex64]:
+    """(modes, N, N): off centre, elliptic, curved, tilted; no mode is the mirror image or the conjugate of itself."""
+    y, x = (np.mgrid[:N, :N] - N / 2) / N
+    probe = [
+        0.6**mode
+        * (1 + mode * (x - 0.5 * y) * 8)
+        * np.exp(-(((x - 0.03) / 0.16) ** 2) - ((y + 0.05) / 0.22) ** 2)
+        * np.exp(1j * (14 * x**2 + 8 * y**2 - 9 * x * y + 2 * x + mode))
+        for mode in range(modes)
+    ]
+    return np.stack(probe).astype(np.complex64)
+
+
+def make_weights(model: ModelConfig, scan: Scan, photons: float) -> dict[str, NDArray[np.floating]]:
+    """Initial weights, moved off the start: biases, probe and scale are trained a little, so to speak."""
+    rng = np.random.default_rng(3)
+    weights: dict[str, NDArray[np.floating]] = {}
+    for name, array in initial_weights(build_table(model), rng).items():
+        nudge = rng.normal(scale=0.05, size=array.shape) if name.endswith("/bias") else 0
+        weights[name] = (array + nudge).astype(np.float32)
+    probe = calibrated_probe(scan, "mean")
+    nudge = rng.normal(scale=0.05 * np.abs(probe).max(), size=probe.shape)
+    log_scale = np.asarray(0.03, np.float32)
+    return {**weights, PROBE: probe + nudge.astype(np.float32), LOG_SCALE: log_scale, **measure_scale(scan, photons).as_weights()}
+
+
+def build(engine: Engine, case: Case, precision: str = "64-true", **changes: Any) -> Network:
+    """A network of the engine on the CPU."""
+    execution = ExecutionConfig(accelerator="cpu", precision=precision)  # type: ignore[arg-type]
+    settings = {"model": case.model, "training": case.training, "weights": case.weights, **changes}
+    return engine.build(**settings, execution=execution)
+
+
+def build_reference(case: Case, **changes: Any) -> Network:
+    return build(ReferenceEngine(), case, **changes)
+
+
+def assert_field_close(actual: Any, reference: Any, peak_rtol: float, what: str = "field") -> None:
+    """max |actual - reference| <= peak_rtol · max |reference|; on failure the worst place and its values are shown."""
+    actual, reference = np.asarray(actual), np.asarray(reference)
+    assert actual.shape == reference.shape, f"{what}: shape {actual.shape}; the reference has {reference.shape}"
+    error, peak = np.abs(actual - reference), np.abs(reference).max()
+    worst = np.unravel_index(np.argmax(np.where(np.isfinite(error), error, np.inf)), error.shape)
+    assert np.isfinite(actual).all() and error[worst] <= peak_rtol * peak, (
+        f"{what}: |actual - reference| = {error[worst]:.3e} at {tuple(map(int, worst))}, that is "
+        f"{error[worst] / peak if peak else np.inf:.3e} of the peak {peak:.6g}, allowed {peak_rtol:.1e}; "
+        f"actual {actual[worst]:.9g}, reference {reference[worst]:.9g}"
+    )
+
+
+def assert_arrays_close(actual: Weights, reference: Weights, peak_rtol: float, what: str = "weights") -> None:
+    """The same names, and every array close, each by its own peak."""
+    assert sorted(actual) == sorted(reference), what
+    for name, array in reference.items():
+        assert_field_close(actual[name], array, peak_rtol, f"{what}: {name}")
+
+
+def assert_terms_close(actual: LossTerms, reference: LossTerms, rtol: float) -> None:
+    """The same loss terms by name, each close."""
+    assert sorted(actual) == sorted(reference)
+    for name, value in reference.items():
+        assert abs(actual[name] - value) <= rtol * abs(value), (
+            f"loss term {name}: {actual[name]!r}; the reference has {value!r}; allowed {rtol:.1e} of it"
+        )
