@@ -1,8 +1,8 @@
 """Ptychographic images from physics-informed networks: one core, interchangeable engines.
 
-    scan = load_scan("scan.npz")
-    model = train(scan, TrainingConfig(model=ModelConfig(N=64), backend="torch"))
-    reconstruction = reconstruct(scan, model)
+scan = load_scan("scan.npz")
+model = train(scan, TrainingConfig(model=ModelConfig(N=64), backend="torch"))
+reconstruction = reconstruct(scan, model)
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Layer:
 
 @attrs.frozen
 class Table:
-    """A network (B, N, N, in) → amplitude and phase, (B, N, N, out) each; the last two layers' names say which."""
+    """A network (B, N, N, in) → amplitude and phase, (B, N, N, out) each: the outputs of the layers so named."""
 
     layers: tuple[Layer, ...]
     amplitude: str
@@ -154,10 +154,11 @@ def _depth(N: int) -> int:
     if 32 <= N <= 512 and N % 2**depth == 0:
         return depth
     valid = [n for n in range(32, 513) if n % 2 ** math.floor(math.log2(n / 8)) == 0]
-    below = max((n for n in valid if n <= N), default=valid[0])
-    above = min((n for n in valid if n >= N), default=valid[-1])
+    below, above = max((n for n in valid if n < N), default=None), min((n for n in valid if n > N), default=None)
     expected = "a size from 32 to 512 that halves evenly to 8-15 pixels"
     remedy = f"Crop the patterns to {below} or pad them to {above} pixels."
+    if below is None or above is None:
+        remedy = f"Pad the patterns to {above} pixels." if below is None else f"Crop the patterns to {below} pixels."
     raise ConfigurationError(explain("ModelConfig.N", None, expected=expected, received=N, remedy=remedy))
 
 

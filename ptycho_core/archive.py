@@ -8,7 +8,6 @@ import io
 import json
 import os
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from ptycho_core.architecture import Weights, build_table
 from ptycho_core.config import ModelConfig, TrainingConfig, from_mapping, to_mapping
 from ptycho_core.engine import EngineInfo, check_weights
 from ptycho_core.errors import ArchiveError, PtychoError, explain
-from ptycho_core.io.files import replacing
-from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE
+from ptycho_core.io.files import COMPRESSION, UNREADABLE, replacing
+from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE, PROBE
 
 ARCHIVE_NAME = "wts.h5.zip"
 FORMAT, FORMAT_VERSION = "ptycho-core model", 1
@@ -78,7 +77,8 @@ class Model:
         """The flat snapshot that consumers of `params.cfg` read, with `intensity_scale` = sqrt(photons)/(N/2)."""
         flat = to_mapping(self.config) | to_mapping(self.config.model)
         # input_scale = (N/2) / sqrt(mean frame intensity): specs/physics.md, Scale
-        return flat | {"intensity_scale": float(np.sqrt(self.weights[COUNTS_PER_INTENSITY]) / self.weights[INPUT_SCALE])}
+        intensity_scale = float(np.sqrt(self.weights[COUNTS_PER_INTENSITY]) / self.weights[INPUT_SCALE])
+        return flat | {"intensity_scale": intensity_scale, "nphotons": (intensity_scale * self.config.model.N / 2) ** 2}
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
@@ -110,12 +110,17 @@ def load_model(path: str | os.PathLike[str], *, backend: str = "auto") -> Model:
         history = [{name: float(value) for name, value in row.items() if value} for row in rows]
         best_epoch = int(manifest["best_epoch"])
         check_weights(build_table(model), weights)
+        modes, *size, _ = weights[PROBE].shape
+        if modes == 0 or size != [model.N, model.N]:
+            raise ArchiveError(f"weights: {PROBE}: expected N = {model.N}; received shape {weights[PROBE].shape}.")
     except PtychoError as error:
         raise ArchiveError(f"{target}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
         remedy = "The archive is damaged: train or copy it again."
         received = f"{type(error).__name__}: {error}"
-        raise ArchiveError(explain(target, None, expected="a whole archive", received=received, remedy=remedy)) from error
+        raise ArchiveError(
+            explain(target, None, expected="a whole archive", received=received, remedy=remedy)
+        ) from error
     return Model(config=config, weights=weights, history=history, engine=engine, best_epoch=best_epoch, backend=backend)
 
 
@@ -130,12 +135,18 @@ def _read_members(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
             names = archive.namelist()
             if sorted(names) != sorted((MANIFEST, *MEMBERS)):
                 dill = any(name.endswith(".dill") for name in names)
-                remedy = "It was written by the published implementation and holds pickles." if dill else "Train it again."
+                remedy = (
+                    "It was written by the published implementation and holds pickles." if dill else "Train it again."
+                )
                 raise refuse(None, f"the members {MANIFEST}, {', '.join(MEMBERS)}", ", ".join(names[:8]), remedy)
             for info in archive.infolist():
                 if info.file_size > MEMBER_LIMIT:
                     remedy = "This is not one of our archives."
                     raise refuse(info.filename, f"at most {MEMBER_LIMIT} bytes", info.file_size, remedy)
+                if info.compress_type not in COMPRESSION:
+                    remedy = "It is damaged or not one of our archives: copy or train it again."
+                    received = f"method {info.compress_type}"
+                    raise refuse(info.filename, "a stored or deflated member", received, remedy)
             manifest = json.loads(archive.read(MANIFEST))
             members = {name: archive.read(name) for name in MEMBERS}
         if manifest["format"] != FORMAT or manifest["version"] != FORMAT_VERSION:
@@ -147,9 +158,13 @@ def _read_members(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
             if digest != manifest["sha256"][name]:
                 remedy = "It was changed after it was written: copy it again."
                 raise refuse(name, f"SHA-256 {manifest['sha256'][name]}", digest, remedy)
+    except ArchiveError:
+        raise
     except FileNotFoundError as error:
-        raise refuse(None, f"a folder with {ARCHIVE_NAME}, or such a file", "no such file", "Check the path.") from error
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError) as error:
+        raise refuse(
+            None, f"a folder with {ARCHIVE_NAME}, or such a file", "no such file", "Check the path."
+        ) from error
+    except (*UNREADABLE, KeyError, TypeError) as error:
         remedy = "It is truncated or not a model archive: copy or train it again."
         received = f"{type(error).__name__}: {error}"
         raise refuse(None, "a readable model archive", received, remedy) from error

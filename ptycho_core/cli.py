@@ -166,18 +166,25 @@ class Output:
 # -- steps that commands share -------------------------------------------------------------------------------------
 
 
-def run_training(scan: Scan, config: TrainingConfig, test: Scan | None, execution: ExecutionConfig, output: Output) -> Fit:
+def run_training(
+    scan: Scan, config: TrainingConfig, test: Scan | None, execution: ExecutionConfig, output: Output
+) -> Fit:
     """Train with progress; an interrupt leaves `fit.model` with the best weights so far and is raised again."""
     from ptycho_core.training import fit
 
     run: Fit | None = None
     last = "loss –"
 
-    with output.bar(config.nepochs * min(config.n_groups, len(scan)) * config.model.channels, "train", "pattern") as update:
+    with output.bar(
+        config.nepochs * min(config.n_groups, len(scan)) * config.model.channels, "train", "pattern"
+    ) as update:
 
         def on_batch(progress: Progress) -> None:
             per_epoch = min(config.n_groups, len(scan)) * config.model.channels
-            update((progress.epoch - 1) * per_epoch + progress.patterns, f"epoch {progress.epoch}/{progress.nepochs}, {last}")
+            update(
+                (progress.epoch - 1) * per_epoch + progress.patterns,
+                f"epoch {progress.epoch}/{progress.nepochs}, {last}",
+            )
 
         run = fit(scan, config, test=test, execution=execution, on_batch=on_batch)
         output.say(f"backend: {run.engine.name} ({run.engine.framework} {run.engine.version})")
@@ -311,7 +318,9 @@ def reconstruct(
     data, model = load_scan(scan, measurement=measurement), load_model(model_path)
     make_folder(out)
     summary = reconstruct_into(data, model, out, backend, configs["inference"], configs["execution"], output)
-    text = f"{summary['reconstruction']}: {summary['patterns']} patterns, {summary['patterns_per_second']:.0f} patterns/s"
+    text = (
+        f"{summary['reconstruction']}: {summary['patterns']} patterns, {summary['patterns_per_second']:.0f} patterns/s"
+    )
     output.result(summary, text)
 
 

@@ -29,7 +29,8 @@ def _at_least(minimum: float, *, exclusive: bool = False) -> Check:
 
     def check(value: float) -> str | None:
         fits = value > minimum if exclusive else value >= minimum
-        return None if fits and math.isfinite(value) else f"a finite number {sign} {minimum:g}"
+        finite = isinstance(value, int) or math.isfinite(value)  # an int may be too large for math.isfinite
+        return None if fits and finite else f"a finite number {sign} {minimum:g}"
 
     return check
 
@@ -117,7 +118,9 @@ class ModelConfig:
     )
     architecture: str = _field("cnn", "Name of the network in the architecture table.")
     amplitude_ceiling: float = _field(
-        2.0, "Largest amplitude that a sigmoid head can represent.", _at_least(0, exclusive=True)
+        2.0,
+        "Factor of a sigmoid amplitude head; an untrained network predicts half of it.",
+        _at_least(0, exclusive=True),
     )
     merge_weights: Literal["probe", "uniform", "central"] = _field(
         "probe", "Weights of the patches in a merge: probe intensity, a plain count, or the central N/2 square only."
@@ -144,7 +147,9 @@ class TrainingConfig:
     )
     enable_oversampling: bool = _field(False, "Allow more groups than positions (gridsize > 1).")
     sequential_sampling: bool = _field(False, "Seed the groups at the first n_groups positions instead of random ones.")
-    n_subsample: int | None = _field(None, "Train on that many frames, drawn at random; all of them if unset.", _at_least(1))
+    n_subsample: int | None = _field(
+        None, "Train on that many frames, drawn at random; all of them if unset.", _at_least(1)
+    )
     subsample_seed: int | None = _field(None, "Seed of n_subsample; `seed` if unset.", _at_least(0))
     nll_weight: float = _field(1.0, "Weight of the Poisson negative log likelihood of the counts.", _weight)
     mae_weight: float = _field(0.0, "Weight of the mean absolute error of the diffraction amplitude.", _weight)
@@ -154,13 +159,14 @@ class TrainingConfig:
         1e9, "Mean photons a frame where the scan's dose is unknown.", _at_least(0, exclusive=True)
     )
     probe_gauge: Literal["mean", "given"] = _field(
-        "mean", "mean: scale the probe to the mean counts a frame; given: trust the probe's own counts."
+        "mean", "mean: scale the probe to the mean intensity of a frame; given: trust the probe's own."
     )
     probe_trainable: bool = _field(False, "Refine the probe with the network.")
     intensity_scale_trainable: bool = _field(True, "Refine a global factor between predicted and measured amplitude.")
     learning_rate: float = _field(1e-3, "Learning rate at its highest.", _at_least(0, exclusive=True))
     scheduler: Literal["Default", "Exponential", "WarmupCosine"] = _field(
-        "WarmupCosine", "Learning rate over the epochs: constant, times lr_decay an epoch, or warm-up and a cosine to lr_final."
+        "WarmupCosine",
+        "Learning rate over the epochs: constant, times lr_decay an epoch, or warm-up and a cosine to lr_final.",
     )
     lr_decay: float = _field(0.95, "Factor an epoch of the Exponential schedule.", _at_least(0, exclusive=True))
     lr_warmup_epochs: int = _field(0, "Epochs of linear warm-up of the WarmupCosine schedule.", _at_least(0))
@@ -194,13 +200,20 @@ class TrainingConfig:
             expected = f"neighbor_pool_size >= gridsize² = {self.model.channels} for oversampling"
             remedy = f"Set neighbor_pool_size to {self.model.channels} or more."
             _refuse("TrainingConfig.neighbor_pool_size", expected, pool, remedy)
-        if self.model.model_type == "supervised" and (self.nll_weight, self.mae_weight) not in ((1.0, 0.0), (0.0, 0.0)):
-            received = f"nll_weight = {self.nll_weight:g}, mae_weight = {self.mae_weight:g}"
+        others = {"mae_weight": self.mae_weight, "realspace_weight": self.realspace_weight}
+        others |= {"realspace_mae_weight": self.realspace_mae_weight}
+        if self.model.model_type == "supervised" and (any(others.values()) or self.nll_weight not in (0, 1)):
+            weights = {"nll_weight": self.nll_weight, **others}
+            received = ", ".join(f"{name} = {value:g}" for name, value in weights.items())
             remedy = "Leave them at their defaults: a supervised network is trained on ground truth alone."
-            _refuse("TrainingConfig", "no weights of the diffraction losses with model_type = supervised", received, remedy)
+            _refuse(
+                "TrainingConfig", "no weights of the diffraction losses with model_type = supervised", received, remedy
+            )
         if self.lr_warmup_epochs >= self.nepochs and self.scheduler == "WarmupCosine":
             remedy = "Warm up for fewer epochs than there are."
-            _refuse("TrainingConfig.lr_warmup_epochs", f"fewer than nepochs = {self.nepochs}", self.lr_warmup_epochs, remedy)
+            _refuse(
+                "TrainingConfig.lr_warmup_epochs", f"fewer than nepochs = {self.nepochs}", self.lr_warmup_epochs, remedy
+            )
 
 
 @attrs.define(kw_only=True)
@@ -268,7 +281,9 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         remedy = "Give an existing TOML file."
-        raise ConfigurationError(explain(path, None, expected="readable TOML", received=error, remedy=remedy)) from error
+        raise ConfigurationError(
+            explain(path, None, expected="readable TOML", received=error, remedy=remedy)
+        ) from error
     for name, table in document.items():
         if name not in SECTIONS or not isinstance(table, dict):
             near = _closest(name, SECTIONS)

@@ -43,15 +43,15 @@ class Scan:
         count, height, width = amplitude.shape
         if height != width:
             self._refuse("diffraction_amplitude", "square patterns (M, N, N)", amplitude.shape, "Crop or pad them.")
-        if count == 0:
+        if amplitude.size == 0:
             self._refuse("diffraction_amplitude", "at least one pattern", amplitude.shape, "Give a scan with data.")
-        lowest, highest = amplitude.min(), amplitude.max()  # NaN and infinities show in one of the two
+        brightest = amplitude.max(axis=0)
+        lowest, highest = amplitude.min(), brightest.max()  # NaN and infinities show in one of the two
         if not (np.isfinite(lowest) and np.isfinite(highest)):
-            self._refuse("diffraction_amplitude", "finite values", "NaN or infinity", "Mask or mend those pixels.")
+            remedy = "Set those pixels to 0 and mark them in bad_pixels."
+            self._refuse("diffraction_amplitude", "finite values", "NaN or infinity", remedy)
         if lowest < 0:
             self._refuse("diffraction_amplitude", "values >= 0", f"a minimum of {lowest:g}", "Subtract no background.")
-        if highest == 0:
-            self._refuse("diffraction_amplitude", "some counts", "zeros only", "Check which data set was read.")
 
         positions = _array(self, "positions_px", np.float64, "(M, 2) real numbers", ndim=2)
         if positions.shape != (count, 2):
@@ -75,6 +75,9 @@ class Scan:
         if mask.shape != (height, width) or mask.all():
             expected = f"shape ({height}, {width}) with at least one good pixel"
             self._refuse("bad_pixels", expected, f"shape {mask.shape}, {mask.sum()} bad", "Check the mask's sense.")
+        if not brightest[~mask].any():
+            remedy = "Check which data set was read, and the mask's sense."
+            self._refuse("diffraction_amplitude", "some counts in good pixels", "zeros only", remedy)
 
         if self.object_field is not None:
             field = _array(self, "object_field", np.complex64, "(H, W) complex numbers", ndim=2)

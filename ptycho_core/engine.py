@@ -58,7 +58,7 @@ class Network(Protocol):
         """Object patches (B, N, N, C), before any merge; of a batch, only the diffraction amplitude is used."""
 
     def gradients(self, batch: Batch) -> Weights:
-        """Gradient of the total loss of one batch, by canonical name, for every trainable array."""
+        """Gradient of one batch's total loss, clipped as configured, for every trainable array by canonical name."""
 
     def weights(self) -> Weights:
         """A copy of all weights."""
@@ -143,8 +143,8 @@ def is_installed(name: str) -> bool:
 def resolve_backend(backend: str = "auto") -> str:
     """The registered name that `backend` stands for.
 
-    "auto" takes the only installed engine, or tensorflow when both are. Raises BackendError for an unknown name and
-    when no engine is installed.
+    "auto" takes the only installed engine, or tensorflow before torch before any other. Raises BackendError for an
+    unknown name and when no engine is installed.
     """
     registered = registered_engines()
     if backend == "auto":
@@ -153,7 +153,7 @@ def resolve_backend(backend: str = "auto") -> str:
             raise BackendError(
                 "No engine is installed. Install one with: pip install 'ptycho-core[torch]' or 'ptycho-core[tensorflow]'"
             )
-        chosen = "tensorflow" if "tensorflow" in installed else installed[0]
+        chosen = next((name for name in ("tensorflow", "torch") if name in installed), installed[0])
         log.info("backend: %s (auto; installed: %s)", chosen, ", ".join(installed))
         return chosen
     name = SPELLINGS.get(backend, backend)

@@ -41,9 +41,7 @@ class Cancelled(Exception):
     """Raised inside a run when its caller asked it to stop; not an error of the input."""
 
 
-def explain(
-    source: str | os.PathLike[str], key: str | None, *, expected: object, received: object, remedy: str
-) -> str:
+def explain(source: str | os.PathLike[str], key: str | None, *, expected: object, received: object, remedy: str) -> str:
     """The one form of a message: `scan.npz: diff3d: expected …; received …. Remedy.`"""
     place = os.fspath(source) if key is None else f"{os.fspath(source)}: {key}"
     return f"{place}: expected {expected}; received {received}. {remedy}"

@@ -48,7 +48,8 @@ class Comparison:
         for name, quality in (("amplitude", self.metrics.amplitude), ("phase", self.metrics.phase)):
             figures = (quality.mae, quality.psnr_db, quality.data_range, quality.ssim)
             lines.append(
-                f"{name:10} " + " ".join(f"{figure:9.4f}" for figure in figures)
+                f"{name:10} "
+                + " ".join(f"{figure:9.4f}" for figure in figures)
                 + f" {quality.frc.crossing_half:9.4f} cycles/px"
             )
             lines += [f"{'':10} {metric}: {reason}" for metric, reason in quality.reasons.items()]

@@ -38,7 +38,7 @@ class Groups:
     @property
     def reach_px(self) -> int:
         """Canvas border that this set needs: the largest |relative offset|, rounded up."""
-        return math.ceil(np.abs(self.relative_offsets_px).max(initial=0))
+        return math.ceil(float(np.abs(self.relative_offsets_px).max(initial=0)))
 
     def batches(
         self,
@@ -105,7 +105,9 @@ def draw_groups(
     pool = neighbor_count if neighbor_pool_size is None else neighbor_pool_size
     if points < channels:
         remedy = "Scan more positions, or lower gridsize."
-        raise DataError(explain("positions", None, expected=f">= gridsize² = {channels}", received=points, remedy=remedy))
+        raise DataError(
+            explain("positions", None, expected=f">= gridsize² = {channels}", received=points, remedy=remedy)
+        )
     if channels == 1:
         n_groups = min(n_groups, points)
     if n_groups > points and not (enable_oversampling and pool >= channels):
@@ -135,7 +137,7 @@ def largest_reach_px(positions_px: NDArray[np.float64], *, gridsize: int, neighb
     k = min(max(neighbor_count, gridsize**2 - 1), len(positions_px) - 1)
     distances, _ = cKDTree(positions_px).query(positions_px, k=k + 1)
     # Every member lies within d of the seed, so its offset from the mean of C members is below 2 d (C - 1) / C.
-    return math.ceil(distances.max() * 2 * (1 - 1 / gridsize**2))
+    return math.ceil(float(distances.max()) * 2 * (1 - 1 / gridsize**2))
 
 
 def _seed_points(points: int, n_groups: int, rng: np.random.Generator, sequential: bool) -> NDArray[np.int64]:

@@ -303,31 +303,36 @@ def align(
     Shifts are periodic and, below a pixel, Fourier interpolation; for that the estimate fades out beyond the mask, lest
     its far border ring. `Alignment.mask` leaves out what came round the border. A flat or empty field keeps its shift,
     scale or phase: see `Alignment.reason`.
-    DataError: shapes differ, not finite, empty mask, unknown `shift`.
+    DataError: shapes differ, not finite, empty mask, unknown `shift`, negative max_shift_px.
     """
     if shift not in ("subpixel", "integer", "none"):
         _refuse("align", "shift", "'subpixel', 'integer' or 'none'", repr(shift), "Choose one of these.")
+    if max_shift_px is not None and not max_shift_px >= 0:
+        _refuse("align", "max_shift_px", "a number of pixels >= 0", max_shift_px, "Use shift='none' to search nowhere.")
     first, second, inside = _pair("align", estimate, truth, mask)
     field, target = first.astype(np.complex128), second.astype(np.complex128)
     reasons = []
 
+    reach_px = np.array([(span.stop - span.start) / 4 for span in _bounding_box(inside)])
+    if max_shift_px is not None:
+        reach_px = np.full(2, float(max_shift_px))
     shift_px = np.zeros(2)
-    if shift != "none" and (coarse := _coarse_shift(field, target, inside, max_shift_px)) is not None:
+    if shift != "none" and (coarse := _coarse_shift(field, target, inside, reach_px)) is not None:
         shift_px = coarse
     elif shift != "none":
         shift = "none"
         reasons.append("shift: a field has no structure inside the mask")
     if shift == "subpixel":
         field = field * _faded_outside(np.roll(inside, shift_px.astype(np.int64), (0, 1)))
+    inside = _still_measured(inside, shift_px)
     ramp = np.zeros(2)
     if remove_ramp:
         ramp = _coarse_ramp(_shifted(field, shift_px) * np.where(inside, target.conj(), 0))
-    ramp, shift_px = _refined(field, target, inside, ramp, shift_px, free=(remove_ramp, shift == "subpixel"))
+    free = (remove_ramp, shift == "subpixel")
+    ramp, shift_px = _refined(field, target, inside, ramp, shift_px, reach_px=reach_px, free=free)
 
     aligned = _shifted(field * _plane_wave(field.shape, -ramp), shift_px)
-    inside = inside & _came_from_inside(field.shape, shift_px)
-    if not inside.any():
-        _refuse("align", "mask", "pixels left after the shift", "none", "Use shift='none' or another mask.")
+    inside = _still_measured(inside, shift_px)
     phase, scale, undetermined = _phase_and_scale(aligned[inside], target[inside])
     if undetermined:
         reasons.append(undetermined)
@@ -343,7 +348,7 @@ def align(
 
 
 def _phase_and_scale(estimate: Field, truth: Field) -> tuple[float, float, str | None]:
-    """s and φ of estimate ≈ s·exp(iφ)·truth; 1 and 0 with a reason where they are undetermined."""
+    """φ and s of estimate ≈ s·exp(iφ)·truth; 0 and 1 with a reason where they are undetermined."""
     overlap = complex(np.vdot(truth, estimate))
     amplitudes = float(np.abs(truth) @ np.abs(estimate))
     if amplitudes == 0:
@@ -352,7 +357,7 @@ def _phase_and_scale(estimate: Field, truth: Field) -> tuple[float, float, str |
     return float(np.angle(overlap)), scale, None
 
 
-def _coarse_shift(field: Field, target: Field, inside: Mask, max_shift_px: float | None) -> Vector | None:
+def _coarse_shift(field: Field, target: Field, inside: Mask, reach_px: Vector) -> Vector | None:
     """The whole-pixel shift of `field` against `target` inside the mask; None where one of them has no structure.
 
     O(r) O*(r − step) follows a shift, holds amplitude and phase gradient, and turns a ramp into a constant factor.
@@ -366,8 +371,11 @@ def _coarse_shift(field: Field, target: Field, inside: Mask, max_shift_px: float
         score += _template_match(image, template, valid)
     if not score.any():
         return None
-    row, column = np.unravel_index(np.argmax(np.where(_within_reach(inside, max_shift_px), score, -1)), field.shape)
-    return np.array([_signed(int(row), field.shape[0]), _signed(int(column), field.shape[1])], np.float64)
+    rows, columns = (_signed(np.arange(side), side) for side in field.shape)
+    score[np.abs(rows) > reach_px[0]] = -1
+    score[:, np.abs(columns) > reach_px[1]] = -1
+    row, column = np.unravel_index(np.argmax(score), field.shape)
+    return np.array([rows[row], columns[column]], np.float64)
 
 
 def _template_match(image: Field, template: Field, inside: Mask) -> NDArray[np.float64]:
@@ -386,15 +394,6 @@ def _template_match(image: Field, template: Field, inside: Mask) -> NDArray[np.f
     return np.asarray(np.abs(cross) / np.sqrt(energy))
 
 
-def _within_reach(inside: Mask, max_shift_px: float | None) -> Mask:
-    """Periodic shifts of at most `max_shift_px`, or of a quarter of the mask's bounding box, along each axis."""
-    reach = []
-    for span, length in zip(_bounding_box(inside), inside.shape, strict=True):
-        limit = (span.stop - span.start) / 4 if max_shift_px is None else max_shift_px
-        reach.append(np.abs(_signed(np.arange(length), length)) <= limit)
-    return np.asarray(reach[0][:, None] & reach[1][None])
-
-
 def _coarse_ramp(product: Field) -> Vector:
     """[row, column] rad/px of the strongest plane wave in `product`, to a quarter of a period over the field."""
     padded = [2 * scipy.fft.next_fast_len(side) for side in product.shape]
@@ -403,7 +402,14 @@ def _coarse_ramp(product: Field) -> Vector:
 
 
 def _refined(
-    field: Field, target: Field, inside: Mask, ramp: Vector, shift_px: Vector, *, free: tuple[bool, bool]
+    field: Field,
+    target: Field,
+    inside: Mask,
+    ramp: Vector,
+    shift_px: Vector,
+    *,
+    reach_px: Vector,
+    free: tuple[bool, bool],
 ) -> tuple[Vector, Vector]:
     """Ramp and shift (those that are `free`) that make field(r + shift) exp(−i ramp·r) most like a multiple of target.
 
@@ -420,6 +426,7 @@ def _refined(
     state, step, best = np.concatenate([ramp, shift_px]), np.zeros(4), 0.0
     for _ in range(ALIGNMENT_ROUNDS):
         trial = state + step
+        trial[2:] = np.clip(trial[2:], -reach_px, reach_px)
         estimate = _shifted(field * _plane_wave(field.shape, -trial[:2]), trial[2:])[inside]
         overlap = np.vdot(truth, estimate)
         fit = float(abs(overlap) / max(np.linalg.norm(estimate), np.finfo(np.float64).tiny))
@@ -475,10 +482,14 @@ def _faded_outside(inside: Mask) -> NDArray[np.float64]:
     return np.asarray(np.cos(np.pi / 2 * np.clip((distance - FADE_START_PX) / FADE_WIDTH_PX, 0, 1)) ** 2)
 
 
-def _came_from_inside(shape: tuple[int, ...], shift_px: Vector) -> Mask:
-    sources = [np.arange(side) + step for side, step in zip(shape, shift_px, strict=True)]
+def _still_measured(inside: Mask, shift_px: Vector) -> Mask:
+    """The mask less the pixels that a shift takes from beyond the border."""
+    sources = [np.arange(side) + step for side, step in zip(inside.shape, shift_px, strict=True)]
     rows, columns = ((source >= -0.5) & (source <= len(source) - 0.5) for source in sources)
-    return np.asarray(rows[:, None] & columns[None])
+    kept: Mask = inside & rows[:, None] & columns[None]
+    if not kept.any():
+        _refuse("align", "mask", "pixels left after the shift", "none", "Take a smaller max_shift_px or another mask.")
+    return kept
 
 
 def _plane_wave(shape: tuple[int, ...], ramp: Vector) -> Field:

@@ -6,13 +6,18 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_core.architecture import Weights
 from ptycho_core.config import ModelConfig
 from ptycho_core.contracts import Scan
 
 INTENSITY_FLOOR = 1e-8  # specs/physics.md, Losses: predicted intensity is at least this
-MODULUS_FLOOR = 1e-6  # specs/physics.md, Losses: |z| = sqrt(|z|² + floor²) - floor, so that its gradient exists at 0
+MODULUS_FLOOR = 1e-6  # specs/physics.md, Losses: sqrt(|z|² + floor²) - floor stands for |z|, differentiable at 0
 PROBE_WEIGHT_FLOOR = 1e-3  # specs/physics.md, Groups: of the peak of the summed probe intensity
-MERGE_EPSILON = {"probe": 1e-6, "uniform": 1e-6, "central": 1e-3}  # specs/physics.md, Groups: added to the summed weights
+MERGE_EPSILON = {
+    "probe": 1e-6,
+    "uniform": 1e-6,
+    "central": 1e-3,
+}  # specs/physics.md, Groups: added to the summed weights
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8  # specs/physics.md, Optimiser
 
 PROBE = "probe/field"  # (modes, N, N, 2): real and imaginary part
@@ -34,9 +39,9 @@ class DataScale:
     def as_weights(self) -> dict[str, NDArray[np.float32]]:
         """The scalars under their canonical names."""
         return {
-            INPUT_SCALE: np.float32(self.input_scale).reshape(()),
-            MEAN_INTENSITY: np.float32(self.mean_intensity).reshape(()),
-            COUNTS_PER_INTENSITY: np.float32(self.counts_per_intensity).reshape(()),
+            INPUT_SCALE: np.array(self.input_scale, np.float32),
+            MEAN_INTENSITY: np.array(self.mean_intensity, np.float32),
+            COUNTS_PER_INTENSITY: np.array(self.counts_per_intensity, np.float32),
         }
 
 
@@ -73,10 +78,10 @@ def calibrated_probe(scan: Scan, gauge: str) -> NDArray[np.float32]:
     return np.stack([probe.real, probe.imag], axis=-1).astype(np.float32)
 
 
-def complex_probe(weights: object) -> NDArray[np.complex64]:
+def complex_probe(weights: Weights) -> NDArray[np.complex64]:
     """The probe parameter of a set of weights as complex64 (modes, N, N)."""
-    field = np.asarray(weights[PROBE])  # type: ignore[index]
-    return (field[..., 0] + 1j * field[..., 1]).astype(np.complex64)
+    field = np.asarray(weights[PROBE])
+    return np.asarray(field[..., 0] + 1j * field[..., 1], np.complex64)
 
 
 def probe_mask(N: int) -> NDArray[np.float64]:
@@ -98,7 +103,23 @@ def smoothing_matrix(N: int, sigma: float) -> NDArray[np.float64]:
     distance = np.arange(N)[:, None] - np.arange(N)[None]
     kernel = np.where(np.abs(distance) <= radius, np.exp(-0.5 * (distance / sigma) ** 2), 0)
     taps = np.arange(-radius, radius + 1)
-    return kernel / np.exp(-0.5 * (taps / sigma) ** 2).sum()
+    return np.asarray(kernel / np.exp(-0.5 * (taps / sigma) ** 2).sum())
+
+
+def reassembly_weight(weights: Weights, model: ModelConfig, weighting: str) -> NDArray[np.float64]:
+    """(N, N) weight of a patch on the object canvas: summed |P|² in units of its peak, or 1; 0 where nothing is predicted.
+
+    Nothing is predicted outside the central N/2 square with pad_object and without probe_big, and outside a probe mask.
+    """
+    weight = np.ones((model.N, model.N))
+    if weighting == "probe":
+        weight = np.square(weights[PROBE], dtype=np.float64).sum(axis=(0, 3))
+        weight /= weight.max()
+    if model.probe_mask:
+        weight = weight * probe_mask(model.N)
+    if model.pad_object and not model.probe_big:
+        weight = weight * (1 - outside_centre_mask(model.N))
+    return weight
 
 
 def merge_weight(probe: NDArray[np.floating], model: ModelConfig) -> NDArray[np.float64]:
@@ -114,4 +135,4 @@ def merge_weight(probe: NDArray[np.floating], model: ModelConfig) -> NDArray[np.
     intensity = np.square(probe, dtype=np.float64).sum(axis=(0, 3))
     if model.probe_mask:
         intensity *= probe_mask(model.N)
-    return intensity / intensity.max() + PROBE_WEIGHT_FLOOR
+    return np.asarray(intensity / intensity.max() + PROBE_WEIGHT_FLOOR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ class ObjectCanvas:
         """positions_px: (M, 2), all that will be placed. weight: (N, N), of every pixel of a patch."""
         self.N = len(weight)
         low = np.floor(positions_px.min(axis=0)) - self.N // 2
-        high = np.floor(positions_px.max(axis=0)) + self.N // 2 + 1  # one more: a sub-pixel shift spills over
+        high = np.floor(positions_px.max(axis=0)) - self.N // 2 + self.N + 1  # one more: a sub-pixel shift spills over
         width, height = (high - low).astype(int)
         self.origin_px = (float(low[0]), float(low[1]))
         self._weight = np.asarray(weight, np.float32)
@@ -30,13 +31,13 @@ class ObjectCanvas:
 
     def add(self, patches: NDArray[np.complex64], positions_px: NDArray[np.float64]) -> None:
         """Add patches (B, N, N) centred at positions (B, 2), [x, y]; bilinear where these are not whole."""
-        corner = positions_px - self.N // 2 - np.asarray(self.origin_px)
-        whole = np.floor(corner).astype(int)
-        fraction = (corner - whole).astype(np.float32)
+        whole = np.floor(positions_px)  # as in the bounding box, before anything is added that could round it up
+        fraction = (positions_px - whole).astype(np.float32)
+        corners = (whole - self.N // 2 - np.asarray(self.origin_px)).astype(int)
         placed = _shift(patches * self._weight, fraction)
         weights = _shift(np.broadcast_to(self._weight, patches.shape), fraction)
         side = self.N + 1
-        for (x, y), patch, weight in zip(whole, placed, weights, strict=True):
+        for (x, y), patch, weight in zip(corners, placed, weights, strict=True):
             window = np.s_[y : y + side, x : x + side]
             self._sum[window] += patch
             self._weights[window] += weight
@@ -48,7 +49,7 @@ class ObjectCanvas:
         return np.divide(self._sum, self._weights, out=np.zeros_like(self._sum), where=known).astype(np.complex64)
 
 
-def _shift(patches: NDArray[np.generic], fraction: NDArray[np.float32]) -> NDArray[np.generic]:
+def _shift(patches: NDArray[Any], fraction: NDArray[np.float32]) -> NDArray[Any]:
     """(B, N, N) → (B, N + 1, N + 1): moved by a fraction [x, y] of a pixel in [0, 1), bilinear."""
     fx, fy = fraction[:, 0, None, None], fraction[:, 1, None, None]
     count, height, width = patches.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -17,13 +18,15 @@ from ptycho_core.archive import Model
 from ptycho_core.config import ExecutionConfig, InferenceConfig
 from ptycho_core.contracts import Scan
 from ptycho_core.engine import EngineInfo, load_engine
-from ptycho_core.errors import Cancelled, DataError, explain
+from ptycho_core.errors import Cancelled, ConfigurationError, DataError, explain
 from ptycho_core.grouping import draw_groups
 from ptycho_core.io.npz import read_npz, write_npz
-from ptycho_core.physics import complex_probe
+from ptycho_core.physics import MEAN_INTENSITY, complex_probe, mean_frame_intensity, reassembly_weight
 from ptycho_core.prefetch import prefetch
 from ptycho_core.reassembly import ObjectCanvas
 from ptycho_core.training import check_size
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -88,11 +91,14 @@ def reconstruct(
 ) -> Reconstruction:
     """The object that `model` sees in `scan`, on a canvas of the positions' bounding box plus N.
 
-    backend: the engine, the model's own choice if unstated. on_batch: called with (groups done, groups) after every batch. Raises DataError when the scan does not fit the
-    model, BackendError when the engine is not there, Cancelled when `should_stop` says so.
+    backend: the engine, the model's own choice if unstated. on_batch: called with (groups done, groups) after every
+    batch. Raises DataError when the scan does not fit the model, BackendError when the engine is not there, Cancelled
+    when `should_stop` says so.
     """
     config, execution = config or InferenceConfig(), execution or ExecutionConfig()
     check_size(scan, model.config.model.N)
+    _check_groups(scan, config)
+    _warn_of_other_intensity(scan, model)
     engine = load_engine(model.backend if backend is None else backend)
     begun = time.perf_counter()
     network = engine.build(model.config.model, None, model.weights, execution)
@@ -105,10 +111,8 @@ def reconstruct(
         neighbor_count=max(config.neighbor_count, model.config.model.channels - 1),
     )
     probe = complex_probe(model.weights)
-    intensity = np.square(np.abs(probe)).sum(axis=0)
-    weight = intensity / intensity.max() if config.weighting == "probe" else np.ones_like(intensity)
     used = scan.positions_px[groups.indices.ravel()]
-    canvas = ObjectCanvas(used, weight)
+    canvas = ObjectCanvas(used, reassembly_weight(model.weights, model.config.model, config.weighting))
 
     seconds = {"build": started - begun, "grouping": time.perf_counter() - started, "predict": 0.0, "reassemble": 0.0}
     size, done = execution.inference_batch_size, 0
@@ -138,6 +142,26 @@ def reconstruct(
         engine=engine.describe(),
         model_engine=model.engine,
     )
+
+
+def _check_groups(scan: Scan, config: InferenceConfig) -> None:
+    if config.n_groups is not None and config.n_groups > len(scan):
+        expected, remedy = f"at most {len(scan)}, the frames of {scan.source}", "Lower n_groups or leave it unset."
+        message = explain("InferenceConfig.n_groups", None, expected=expected, received=config.n_groups, remedy=remedy)
+        raise ConfigurationError(message)
+
+
+def _warn_of_other_intensity(scan: Scan, model: Model) -> None:
+    """The network's input is scaled as in training: patterns of another intensity are outside what it has seen."""
+    trained = float(model.weights[MEAN_INTENSITY]) * int((~np.asarray(scan.bad_pixels)).sum())
+    ratio = mean_frame_intensity(scan) / trained
+    if not 0.1 < ratio < 10:
+        log.warning(
+            "%s: a frame's intensity is %.3g times that of the training scan. Check whether one of them holds counts "
+            "and the other amplitudes (--measurement), or train on this dose.",
+            scan.source,
+            ratio,
+        )
 
 
 def load_reconstruction(path: str | os.PathLike[str]) -> Reconstruction:

@@ -78,6 +78,7 @@ class Fit:
         self.history: list[dict[str, float]] = []
         self.model: Model | None = None
         self.interrupted = False
+        self._best, self._best_epoch = math.inf, 0
         self._on_batch, self._should_stop = on_batch, should_stop
         table = build_table(config.model)
         self._check_scan(scan, config)
@@ -86,6 +87,7 @@ class Fit:
         if test is not None:
             self._check_scan(test, config)
 
+        self._draw(self._scan, np.random.default_rng(config.seed), config.n_groups)  # what cannot be drawn is said now
         scale = measure_scale(self._scan, config.nphotons)
         _report_dose(self._scan, config, scale.mean_counts_per_frame)
         probe = calibrated_probe(self._scan, config.probe_gauge)
@@ -105,8 +107,6 @@ class Fit:
         if self._test is not None:
             n_groups = min(config.n_groups, len(self._test))
             test_groups = self._draw(self._test, np.random.default_rng([config.seed, 0]), n_groups)
-        best, since_best = math.inf, 0
-
         while len(self.history) < config.nepochs:
             epoch = len(self.history) + 1
             started = time.perf_counter()
@@ -131,10 +131,17 @@ class Fit:
                 remedy = "Lower learning_rate or set gradient_clip_val; the best weights so far are kept."
                 received = f"train {train['total']}, monitored {monitored}"
                 raise TrainingError(
-                    explain("training", f"loss of epoch {epoch}", expected="a finite number", received=received, remedy=remedy)
+                    explain(
+                        "training",
+                        f"loss of epoch {epoch}",
+                        expected="a finite number",
+                        received=received,
+                        remedy=remedy,
+                    )
                 )
-            is_best = monitored < best
-            best, since_best = (monitored, 0) if is_best else (best, since_best + 1)
+            is_best = monitored < self._best
+            if is_best:
+                self._best, self._best_epoch = monitored, epoch
             report = EpochReport(
                 epoch=epoch,
                 nepochs=config.nepochs,
@@ -155,8 +162,8 @@ class Fit:
                     best_epoch=epoch,
                 )
             yield report
-            if config.early_stop_patience is not None and since_best >= config.early_stop_patience:
-                log.info("early stop: no better loss for %d epochs", since_best)
+            if config.early_stop_patience is not None and epoch - self._best_epoch >= config.early_stop_patience:
+                log.info("early stop: no better loss for %d epochs", config.early_stop_patience)
                 return
 
     @property
@@ -254,7 +261,9 @@ def check_size(scan: Scan, N: int) -> None:
     if scan.N != N:
         remedy = f"Crop or pad the patterns to {N} x {N}, or train with --N {scan.N}."
         expected = f"{N} x {N} patterns, as the model is configured"
-        raise DataError(explain(scan.source, "diff3d", expected=expected, received=f"{scan.N} x {scan.N}", remedy=remedy))
+        raise DataError(
+            explain(scan.source, "diff3d", expected=expected, received=f"{scan.N} x {scan.N}", remedy=remedy)
+        )
 
 
 def _subsample(scan: Scan, config: TrainingConfig) -> Scan:
@@ -283,11 +292,12 @@ def _report_dose(scan: Scan, config: TrainingConfig, counts: float) -> None:
 def _warn_if_ambiguous(scan: Scan, config: TrainingConfig) -> None:
     """A symmetric probe of flat phase lights an object and its conjugate mirror image alike (specs/physics.md)."""
     mirrored = np.roll(scan.probe[:, ::-1, ::-1], (1, 1), axis=(1, 2))  # about pixel [N/2, N/2]
-    symmetry = abs(np.sum(scan.probe * mirrored)) / np.sum(np.abs(scan.probe) ** 2)
-    if symmetry > SYMMETRIC_PROBE and config.model.gridsize == 1 and config.model.model_type == "pinn":
+    symmetry = np.abs(np.sum(scan.probe * mirrored, axis=(1, 2))).sum() / np.sum(np.abs(scan.probe) ** 2)
+    alone = config.model.gridsize == 1 or not config.model.object_big
+    if symmetry > SYMMETRIC_PROBE and alone and config.model.model_type == "pinn":
         log.warning(
             "%s: the probe is symmetric with a flat phase (%.2f of 1): single patterns cannot tell an object from its "
-            "conjugate mirror image. Use gridsize 2 or a curved probe.",
+            "conjugate mirror image. Use gridsize 2 with object_big, or a curved probe.",
             scan.source,
             symmetry,
         )

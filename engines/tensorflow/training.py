@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines.tensorflow import losses, physics
 from engines.tensorflow.network import run_table
-from engines.tensorflow.weights import to_arrays, to_tensor, to_tensors
+from engines.tensorflow.weights import to_arrays, to_tensors
 from ptycho_core.architecture import Weights, build_table
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.contracts import Batch
@@ -109,7 +110,7 @@ class TensorFlowNetwork:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _constant(self, array: NDArray[np.floating]) -> tf.Tensor:
+    def _constant(self, array: NDArray[np.generic]) -> tf.Tensor:
         return tf.cast(array, self.dtype)
 
     def _arguments(self, batch: Batch) -> tuple[tf.Tensor | int | None, ...]:
@@ -181,7 +182,7 @@ class TensorFlowNetwork:
             total = total + self.training.realspace_mae_weight * terms["realspace_mae"]
         return {"total": total, **terms}
 
-    def _loss_and_gradients(self, *arguments: tf.Tensor | int | None) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+    def _loss_and_gradients(self, *arguments: Any) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         assert self.training is not None
         parameters = [self.tensors[name] for name in self.trainable]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -194,7 +195,7 @@ class TensorFlowNetwork:
             gradients = [gradient * (limit / tf.maximum(norm, limit)) for gradient in gradients]
         return terms, gradients
 
-    def _eager_train_step(self, *arguments: tf.Tensor | int | None) -> dict[str, tf.Tensor]:
+    def _eager_train_step(self, *arguments: Any) -> dict[str, tf.Tensor]:
         *batch, rate = arguments
         terms, gradients = self._loss_and_gradients(*batch)
         # Keras's own Adam puts epsilon elsewhere: specs/physics.md, Optimiser.

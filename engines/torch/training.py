@@ -17,7 +17,7 @@ from ptycho_core.architecture import Weights, build_table
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.contracts import Batch
 from ptycho_core.engine import LossTerms, check_weights, mean_terms, trainable_names
-from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BCHW
+from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW
 from ptycho_core.physics import (
     ADAM_BETA1,
     ADAM_BETA2,
@@ -68,7 +68,8 @@ class TorchNetwork:
         self.tensors = to_tensors(weights, self.dtype, self.device)
         self.merge_weight = self._constant(merge_weight(np.asarray(weights[PROBE]), self.model))
         for name in self.trainable:
-            self.tensors[name].requires_grad_()
+            tensor = self.tensors[name].requires_grad_()
+            tensor.grad = torch.zeros_like(tensor)  # what no loss term reaches has gradient 0, not none
         # Every default of this optimiser that matters is stated: specs/physics.md, Optimiser.
         self.optimizer = torch.optim.Adam(
             [self.tensors[name] for name in self.trainable] or [torch.zeros(())],
@@ -125,7 +126,7 @@ class TorchNetwork:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _constant(self, array: NDArray[np.floating]) -> Tensor:
+    def _constant(self, array: NDArray[np.generic]) -> Tensor:
         return torch.tensor(array, dtype=self.dtype, device=self.device)
 
     def _amplitude(self, batch: Batch) -> Tensor:

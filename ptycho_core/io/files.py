@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from ptycho_core.errors import DataError, explain
+
+UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What the reading of a damaged zip file raises; RuntimeError: a member that is encrypted or of an unknown kind."""
+COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The methods that our files and numpy's have; of others the errors are not known."""
 
 
 @contextmanager
@@ -23,7 +30,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         remedy = "Choose a folder that exists and can be written."
-        raise DataError(explain(path, None, expected="a writable place", received=error.strerror, remedy=remedy)) from error
+        raise DataError(
+            explain(path, None, expected="a writable place", received=error.strerror, remedy=remedy)
+        ) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

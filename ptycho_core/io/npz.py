@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
-from ptycho_core.io.files import replacing
+from ptycho_core.io.files import COMPRESSION, UNREADABLE, replacing
 
 Measurement = Literal["amplitude", "intensity"]
 
@@ -33,19 +31,24 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         loaded = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
         raise refuse(None, "no such file", "Check the path.") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise refuse(None, error, "Write it with numpy.savez; it may be truncated.") from error
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise refuse(None, "a single .npy array", "Put the arrays of the contract into one .npz file.")
     arrays = {}
     with loaded:
+        methods = {info.compress_type for info in loaded.zip.infolist()} if loaded.zip is not None else set()
+        if not methods <= set(COMPRESSION):
+            raise refuse(None, f"compression of kind {max(methods)}", "Write it with numpy.savez; it may be damaged.")
         for key in loaded.files:
             try:
                 arrays[key] = loaded[key]
             except ValueError as error:
                 raise refuse(key, error, "Save plain number arrays, no objects.") from error
-            except (OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+            except (*UNREADABLE, MemoryError) as error:
                 raise refuse(key, error, "The file is truncated or damaged: write it again.") from error
+            if not isinstance(arrays[key], np.ndarray):
+                raise refuse(key, "a member that is no array", "Write the file with numpy.savez.")
     return arrays
 
 
@@ -151,7 +154,7 @@ def _amplitude(path: Path, key: str, patterns: NDArray[Any], measurement: str | 
     if measurement == "amplitude":
         return patterns, False
     if patterns.min(initial=0) < 0:
-        remedy = "Counts cannot be negative: undo a background subtraction, or mask those pixels."
+        remedy = "Undo a background subtraction, or set those pixels to 0 and mark them in bad_pixels."
         expected, received = "counts >= 0", f"a minimum of {patterns.min():g}"
         raise DataError(explain(path, key, expected=expected, received=received, remedy=remedy))
     return np.sqrt(patterns, dtype=np.float32), True

@@ -83,7 +83,7 @@ class ForwardModel:
     # -- exit wave and far field -----------------------------------------------------------------------------------
 
     def exit_wave(self, patches: Field, probe: Field) -> Field:
-        """Patches (B, C, N, N) lit by the probe (modes, N, N): (B, C, modes, N, N), masked and smoothed if asked for."""
+        """Patches (B, C, N, N) lit by the probe (modes, N, N) → (B, C, modes, N, N), masked and smoothed."""
         lit: Field = self.smoothing @ (patches[:, :, None] * (probe * self.probe_mask)) @ self.smoothing.T
         return lit
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ptycho_core.archive import ARCHIVE_NAME, MANIFEST, load_model
 from ptycho_core.errors import DataError, explain
+from ptycho_core.io.files import UNREADABLE
 from ptycho_core.io.npz import Measurement, load_npz_scan
 from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE, mean_frame_intensity
 from ptycho_core.reconstruction import load_reconstruction
@@ -21,7 +22,7 @@ def inspect_file(path: Path, measurement: Measurement | None = None) -> dict[str
     try:
         with zipfile.ZipFile(target) as archive:
             members = set(archive.namelist())
-    except (OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         remedy = "Give an NPZ scan, a model archive or a reconstruction."
         raise DataError(
             explain(target, None, expected="a readable NPZ or zip file", received=error, remedy=remedy)
@@ -61,7 +62,7 @@ def _scan_facts(path: Path, measurement: Measurement | None) -> dict[str, Any]:
         "patterns": len(scan),
         "N": scan.N,
         "probe_modes": len(scan.probe),
-        "bad_pixels": int(np.sum(scan.bad_pixels)),
+        "bad_pixels": int(np.asarray(scan.bad_pixels).sum()),
         "dose_known": scan.dose_known,
         "mean_frame_intensity": mean_frame_intensity(scan),
         "x_range_px": [float(low[0]), float(high[0])],

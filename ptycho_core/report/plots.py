@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, PtychoError, explain
+from ptycho_core.errors import DataError, MissingExtraError, explain
 
 if TYPE_CHECKING:
     from ptycho_core.contracts import Scan
@@ -81,9 +81,9 @@ def plot_losses(history: Sequence[Mapping[str, float]], path: StrPath) -> None:
 
 def plot_scan(scan: Scan, path: StrPath) -> None:
     """The mean pattern on a logarithmic scale (bad pixels grey), the probe, and the positions in their order."""
-    from matplotlib.colors import LogNorm
-
     figure = _figure(14.0, 4.4)
+    from matplotlib.colors import LogNorm  # after _figure, which explains its absence
+
     figure.suptitle(f"{scan.source}: {len(scan)} patterns of {scan.N} × {scan.N} pixels")
     pattern_axes, probe_axes, position_axes = figure.subplots(1, 3)
 
@@ -244,8 +244,9 @@ def _draw_frc(axes: Axes, frc: FRC | None) -> None:
         return
     axes.plot(frc.frequency, frc.correlation, color="C0", lw=1.8)
     axes.axvline(frc.crossing_half, color="C3", lw=1, ls=":")
-    crossing = f"{frc.crossing_half:.3f} cycles/px"
-    label = {0.5: "above 0.5 up to Nyquist", 0.0: "below 0.5 throughout"}.get(frc.crossing_half, f"0.5 at {crossing}")
+    label = {0.5: "above 0.5 up to Nyquist", 0.0: "below 0.5 throughout"}.get(
+        frc.crossing_half, f"0.5 at {frc.crossing_half:.3f}"
+    )
     right = frc.crossing_half > 0.25
     axes.annotate(
         label,
@@ -323,7 +324,7 @@ def _figure(width: float, height: float) -> Figure:
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise  # a broken installation, not an absent one
-        raise PtychoError(
+        raise MissingExtraError(
             "Plots need matplotlib, which is not installed. Install it with: pip install 'ptycho-core[plot]'"
         ) from error
     figure: Any = Figure(figsize=(width, height), dpi=DPI, layout="constrained")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from ptycho_core.architecture import Weights, build_table, initial_weights
+from ptycho_core.architecture import (
+    INPUT,
+    Table,
+    TableBuilder,
+    Weights,
+    build_table,
+    initial_weights,
+    network_channels,
+    register_architecture,
+)
 from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_core.contracts import Batch, Scan
 from ptycho_core.engine import Engine, LossTerms, Network
@@ -40,6 +50,30 @@ class Case:
         return self.batches[0]
 
 
+@register_architecture("contract")
+def small_network(model: ModelConfig) -> Table:
+    """A few filters a layer and every kind of layer: quick, and with few kinks for rounding to fall over."""
+    channels = network_channels(model)
+    table = TableBuilder(channels)
+    x = table.conv("encoder/conv0", INPUT, 5)
+    x = table.conv("encoder/conv1", x, 6)
+    bottleneck = table.max_pool("encoder/pool", x)
+    outputs = {}
+    for branch, activation, factor in (("amplitude", model.amp_activation, 1.5), ("phase", "tanh", math.pi)):
+        x = table.conv(f"{branch}/conv", bottleneck, 7)
+        inner = x if model.pad_object else table.up_block(f"{branch}/head", x, 4)
+        inner = table.channels(f"{branch}/inner", inner, 0, -3 if model.pad_object else 0)
+        y = table.scale(f"{branch}/scale", table.conv(f"{branch}/head/conv", inner, channels, activation), factor)
+        if model.pad_object:
+            y = table.pad(f"{branch}/pad", y, model.N // 4)
+        if model.pad_object and model.probe_big:
+            outer = table.up_block(f"{branch}/outer", table.channels(f"{branch}/outer/channels", x, -3, 0), 3)
+            outer = table.conv(f"{branch}/outer/conv", outer, channels, "swish")
+            y = table.add(f"{branch}/sum", y, table.outside_centre(f"{branch}/outer/mask", outer))
+        outputs[branch] = y
+    return table.finish(**outputs)
+
+
 def make_case(
     *,
     N: int = 32,
@@ -53,9 +87,9 @@ def make_case(
     **model: Any,
 ) -> Case:
     """A case with `groups` groups a batch; `photons` a frame, few enough that many pixels count nothing."""
-    config = ModelConfig(N=N, gridsize=gridsize, **{"n_filters_scale": 1, **model})
+    config = ModelConfig(N=N, gridsize=gridsize, **{"architecture": "contract", "n_filters_scale": 1, **model})
     neighbor_count = max(4, gridsize**2)
-    train = TrainingConfig(model=config, neighbor_count=neighbor_count, nphotons=photons, **(training or {}))
+    settings = {"probe_trainable": True, "neighbor_count": neighbor_count, "nphotons": photons, **(training or {})}
     scan = make_scan(N, modes, photons, bad_pixels)
     drawn = draw_groups(
         scan.positions_px,
@@ -66,7 +100,7 @@ def make_case(
     )
     padding = largest_reach_px(scan.positions_px, gridsize=gridsize, neighbor_count=neighbor_count) + canvas_margin_px
     batches = tuple(drawn.batches(scan, groups, canvas_padding_px=padding, with_truth=True))
-    return Case(config, train, make_weights(config, scan, photons), batches)
+    return Case(config, TrainingConfig(model=config, **settings), make_weights(config, scan, photons), batches)
 
 
 @functools.cache
@@ -108,9 +142,9 @@ def make_probe(N: int, modes: int) -> NDArray[np.complex64]:
     return np.stack(probe).astype(np.complex64)
 
 
-def make_weights(model: ModelConfig, scan: Scan, photons: float) -> dict[str, NDArray[np.floating]]:
+def make_weights(model: ModelConfig, scan: Scan, photons: float, seed: int = 3) -> dict[str, NDArray[np.floating]]:
     """Initial weights, moved off the start: biases, probe and scale are trained a little, so to speak."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     weights: dict[str, NDArray[np.floating]] = {}
     for name, array in initial_weights(build_table(model), rng).items():
         nudge = rng.normal(scale=0.05, size=array.shape) if name.endswith("/bias") else 0
@@ -118,7 +152,12 @@ def make_weights(model: ModelConfig, scan: Scan, photons: float) -> dict[str, ND
     probe = calibrated_probe(scan, "mean")
     nudge = rng.normal(scale=0.05 * np.abs(probe).max(), size=probe.shape)
     log_scale = np.asarray(0.03, np.float32)
-    return {**weights, PROBE: probe + nudge.astype(np.float32), LOG_SCALE: log_scale, **measure_scale(scan, photons).as_weights()}
+    return {
+        **weights,
+        PROBE: probe + nudge.astype(np.float32),
+        LOG_SCALE: log_scale,
+        **measure_scale(scan, photons).as_weights(),
+    }
 
 
 def build(engine: Engine, case: Case, precision: str = "64-true", **changes: Any) -> Network:

@@ -1,0 +1,197 @@
+"""The architecture table has the published widths, one canonical name for every array, and reproducible weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ptycho_core import architecture
+from ptycho_core.architecture import Table, TableBuilder, build_table, initial_weights, register_architecture
+from ptycho_core.config import ModelConfig
+from ptycho_core.errors import ConfigurationError
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(architecture, "_ARCHITECTURES", dict(architecture._ARCHITECTURES))
+
+
+def size(table: Table) -> int:
+    return sum(math.prod(shape) for shape in table.parameters.values())
+
+
+def widths(table: Table, *prefixes: str) -> list[int]:
+    """Output channels of the first convolution of each block whose name begins with a prefix."""
+    kernels = [(name, shape) for name, shape in table.parameters.items() if name.endswith("conv0/kernel")]
+    return [shape[-1] for prefix in prefixes for name, shape in kernels if name.startswith(prefix)]
+
+
+def test_the_default_network_has_the_published_number_of_parameters() -> None:
+    assert size(build_table(ModelConfig())) == 2_331_772
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize(
+    ("N", "encoder", "decoder", "outer"),
+    [
+        (64, [32, 64, 128], [64, 32], 32),
+        (128, [16, 32, 64, 128], [128, 64, 32], 16),
+        (256, [8, 16, 32, 64, 128], [256, 128, 64, 32], 8),
+    ],
+)
+def test_block_widths(N: int, scale: int, encoder: list[int], decoder: list[int], outer: int) -> None:
+    table = build_table(ModelConfig(N=N, n_filters_scale=scale))
+    assert widths(table, "encoder") == [scale * width for width in encoder]
+    for branch in ("amplitude", "phase"):
+        assert widths(table, f"{branch}/block") == [scale * width for width in decoder]
+        assert widths(table, f"{branch}/outer") == [scale * outer]
+
+
+@pytest.mark.parametrize("branch", ["amplitude", "phase"])
+def test_the_last_four_channels_make_the_outer_part(branch: str) -> None:
+    shapes = build_table(ModelConfig(gridsize=2)).parameters
+    assert shapes[f"{branch}/head/conv/kernel"] == (3, 3, 64 - 4, 4)
+    assert shapes[f"{branch}/outer/conv0/kernel"] == (3, 3, 4, 64)
+
+
+def test_without_the_outer_part_its_layers_are_gone_and_four_channels_unused() -> None:
+    shapes = build_table(ModelConfig(probe_big=False)).parameters
+    assert not [name for name in shapes if "outer" in name]
+    assert shapes["phase/head/conv/kernel"] == (3, 3, 60, 1)
+
+
+def test_without_padding_the_head_upsamples_all_channels() -> None:
+    shapes = build_table(ModelConfig(pad_object=False)).parameters
+    assert shapes["amplitude/head/conv0/kernel"] == (3, 3, 64, 64)
+    assert shapes["amplitude/head/conv/kernel"] == (3, 3, 64, 1)
+    assert not [name for name in shapes if "outer" in name]
+
+
+@pytest.mark.parametrize(
+    ("gridsize", "object_big", "channels"), [(1, True, 1), (2, True, 4), (3, True, 9), (2, False, 1), (3, False, 1)]
+)
+def test_input_and_output_channels(gridsize: int, object_big: bool, channels: int) -> None:
+    table = build_table(ModelConfig(gridsize=gridsize, object_big=object_big))
+    assert table.layers[0].in_channels == channels
+    out = {layer.name: layer.out_channels for layer in table.layers}
+    assert (out[table.amplitude], out[table.phase]) == (channels, channels)
+
+
+@pytest.mark.parametrize("N", [32, 48, 64, 72, 96, 128, 160, 512])
+@pytest.mark.parametrize("pad_object", [True, False])
+def test_the_maps_have_the_size_of_a_patch(N: int, pad_object: bool) -> None:
+    table = build_table(ModelConfig(N=N, pad_object=pad_object))
+    sides = {"input": float(N)}
+    for layer in table.layers:
+        first, *others = (sides[name] for name in layer.inputs)
+        assert all(other == first for other in others), layer.name
+        assert first == int(first), layer.name
+        sides[layer.name] = {"max_pool": first / 2, "upsample": first * 2}.get(layer.op, first) + 2 * layer.width
+    assert (sides[table.amplitude], sides[table.phase]) == (N, N)
+
+
+@pytest.mark.parametrize(("activation", "ceiling", "factor"), [("sigmoid", 2.5, 2.5), ("relu", 2.5, 1.0)])
+def test_only_a_sigmoid_is_multiplied_by_the_ceiling(activation: Any, ceiling: float, factor: float) -> None:
+    table = build_table(ModelConfig(amp_activation=activation, amplitude_ceiling=ceiling))
+    (amplitude,) = (layer for layer in table.layers if layer.name == table.amplitude)
+    assert (amplitude.op, amplitude.factor) == ("scale", factor)
+
+
+@pytest.mark.parametrize(
+    ("N", "remedy"),
+    [
+        (63, "Crop the patterns to 60 or pad them to 64 pixels."),
+        (65, "Crop the patterns to 64 or pad them to 72 pixels."),
+        (200, "Crop the patterns to 192 or pad them to 208 pixels."),
+        (31, "Pad the patterns to 32 pixels."),
+        (520, "Crop the patterns to 512 pixels."),
+    ],
+)
+def test_a_size_that_does_not_halve_names_the_nearest_that_do(N: int, remedy: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        build_table(ModelConfig(N=N))
+    expected = "a size from 32 to 512 that halves evenly to 8-15 pixels"
+    assert str(caught.value) == f"ModelConfig.N: expected {expected}; received {N}. {remedy}"
+
+
+def test_an_unknown_architecture_lists_the_known_ones() -> None:
+    message = "ModelConfig.architecture: expected a known name; received 'unet'. Registered architectures: cnn."
+    with pytest.raises(ConfigurationError) as caught:
+        build_table(ModelConfig(architecture="unet"))
+    assert str(caught.value) == message
+
+
+# -- weights -------------------------------------------------------------------------------------------------------
+
+
+def test_initial_weights_are_a_function_of_the_seed() -> None:
+    table = build_table(ModelConfig(N=32, n_filters_scale=1))
+    first, again, other = (initial_weights(table, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    for name in table.parameters:
+        np.testing.assert_array_equal(first[name], again[name], err_msg=name)
+    kernel = "encoder/block0/conv0/kernel"
+    assert (first[kernel] != other[kernel]).any()
+
+
+def test_initial_weights_have_the_names_and_shapes_of_the_table() -> None:
+    table = build_table(ModelConfig(N=64, gridsize=2, n_filters_scale=1))
+    weights = initial_weights(table, np.random.default_rng(0))
+    assert {name: array.shape for name, array in weights.items()} == table.parameters
+    assert list(weights) == list(table.parameters)
+    assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
+
+
+def test_kernels_fill_the_glorot_range_and_biases_are_zero() -> None:
+    table = build_table(ModelConfig(N=32, n_filters_scale=1))
+    for name, array in initial_weights(table, np.random.default_rng(0)).items():
+        if name.endswith("/bias"):
+            assert not array.any(), name
+            continue
+        limit = math.sqrt(6 / (9 * (array.shape[2] + array.shape[3])))
+        assert np.abs(array).max() <= np.float32(limit), name
+        if array.size > 1000:
+            assert np.abs(array).max() > 0.98 * limit, name
+            assert array.std() == pytest.approx(limit / math.sqrt(3), rel=0.1), name
+            assert abs(array.mean()) < 0.1 * limit, name
+
+
+# -- registration --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_registered_architecture_builds_by_its_name() -> None:
+    @register_architecture("plain")
+    def plain(model: ModelConfig) -> Table:
+        table = TableBuilder(architecture.network_channels(model))
+        x = table.conv("trunk", "input", 4)
+        return table.finish(amplitude=table.conv("a", x, 1, "sigmoid"), phase=table.conv("p", x, 1, "tanh"))
+
+    table = build_table(ModelConfig(architecture="plain"))
+    assert table.parameters == {
+        "trunk/kernel": (3, 3, 1, 4),
+        "trunk/bias": (4,),
+        "a/kernel": (3, 3, 4, 1),
+        "a/bias": (1,),
+        "p/kernel": (3, 3, 4, 1),
+        "p/bias": (1,),
+    }
+    assert (table.amplitude, table.phase) == ("a", "p")
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_name_can_be_registered_once() -> None:
+    with pytest.raises(ValueError, match="architecture 'cnn' is registered already"):
+        register_architecture("cnn")(lambda model: Table((), "", ""))
+
+
+def test_channels_are_cut_like_a_slice() -> None:
+    table = TableBuilder(10)
+    table.channels("inner", "input", 0, -4)
+    table.channels("outer", "input", -4, 0)
+    inner, outer = table.finish(amplitude="inner", phase="outer").layers
+    assert (inner.start, inner.stop, inner.out_channels) == (0, 6, 6)
+    assert (outer.start, outer.stop, outer.out_channels) == (6, 10, 4)

@@ -1,0 +1,180 @@
+"""Scaling, probe gauge, masks, smoothing and merge weights are what specs/physics.md says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from ptycho_core.config import ModelConfig
+from ptycho_core.contracts import Scan
+from ptycho_core.physics import (
+    COUNTS_PER_INTENSITY,
+    INPUT_SCALE,
+    MEAN_INTENSITY,
+    PROBE,
+    calibrated_probe,
+    complex_probe,
+    mean_frame_intensity,
+    measure_scale,
+    merge_weight,
+    outside_centre_mask,
+    probe_mask,
+    smoothing_matrix,
+)
+
+N = 16
+
+
+def scan(**changes: Any) -> Scan:
+    rng = np.random.default_rng(0)
+    fields = {
+        "diffraction_amplitude": rng.uniform(0, 30, (5, N, N)),
+        "positions_px": rng.uniform(0, 30, (5, 2)),
+        "probe": rng.normal(size=(2, N, N)) + 1j * rng.normal(size=(2, N, N)),
+    }
+    return Scan(**{**fields, **changes})
+
+
+# -- scale ---------------------------------------------------------------------------------------------------------
+
+
+def test_scaled_frames_have_the_mean_power_of_a_quarter_n_squared() -> None:
+    scanned = scan()
+    k = measure_scale(scanned, 1e9).input_scale
+    power = np.sum((k * scanned.diffraction_amplitude.astype(np.float64)) ** 2, axis=(1, 2))
+    assert power.mean() == pytest.approx((N / 2) ** 2, rel=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(factor=st.floats(1e-6, 1e6))
+def test_scaled_frames_do_not_depend_on_the_unit_of_the_data(factor: float) -> None:
+    one, other = scan(), scan(diffraction_amplitude=scan().diffraction_amplitude * factor)
+    first = measure_scale(one, 1e9).input_scale * one.diffraction_amplitude
+    second = measure_scale(other, 1e9).input_scale * other.diffraction_amplitude
+    np.testing.assert_allclose(second, first, rtol=1e-5)
+
+
+def test_mean_frame_intensity_does_not_depend_on_the_piece() -> None:
+    values = [mean_frame_intensity(scan(), chunk) for chunk in (1, 2, 5, 1024)]
+    expected = np.sum(scan().diffraction_amplitude.astype(np.float64) ** 2) / 5
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+
+
+def test_bad_pixels_are_left_out_of_every_mean() -> None:
+    bad = np.zeros((N, N), bool)
+    bad[2:4, 5] = True
+    hot = scan(bad_pixels=bad).diffraction_amplitude.copy()
+    hot[:, bad] = 1e6
+    one, other = scan(bad_pixels=bad), scan(bad_pixels=bad, diffraction_amplitude=hot)
+    assert measure_scale(one, 1e9) == measure_scale(other, 1e9)
+    good = one.diffraction_amplitude[:, ~bad].astype(np.float64)
+    assert measure_scale(one, 1e9).mean_intensity == pytest.approx(np.mean(good**2), rel=1e-6)
+    np.testing.assert_array_equal(calibrated_probe(one, "mean"), calibrated_probe(other, "mean"))
+
+
+def test_where_the_dose_is_unknown_nphotons_says_it() -> None:
+    measured = measure_scale(scan(dose_known=False), 5e4)
+    assert measured.mean_counts_per_frame == 5e4
+    assert measured.counts_per_intensity == pytest.approx(5e4 / mean_frame_intensity(scan()))
+
+
+def test_where_the_dose_is_known_it_is_measured() -> None:
+    measured = measure_scale(scan(dose_known=True), 5e4)
+    assert measured.mean_counts_per_frame == mean_frame_intensity(scan())
+    assert measured.counts_per_intensity == 1
+
+
+def test_the_scale_is_stored_as_float32_scalars_by_canonical_name() -> None:
+    weights = measure_scale(scan(), 1e9).as_weights()
+    assert set(weights) == {INPUT_SCALE, MEAN_INTENSITY, COUNTS_PER_INTENSITY}
+    assert {(array.shape, array.dtype.name) for array in weights.values()} == {((), "float32")}
+    assert weights[INPUT_SCALE] == np.float32(measure_scale(scan(), 1e9).input_scale)
+
+
+# -- probe ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_mean_gauge_gives_a_clear_object_the_mean_frame() -> None:
+    probe = calibrated_probe(scan(), "mean")
+    assert np.square(probe, dtype=np.float64).sum() == pytest.approx(mean_frame_intensity(scan()), rel=1e-6)
+
+
+def test_the_mean_gauge_multiplies_by_a_positive_number() -> None:
+    ratio = complex_probe({PROBE: calibrated_probe(scan(), "mean")}) / scan().probe
+    np.testing.assert_allclose(ratio, ratio[0, 0, 0].real, rtol=1e-5)
+    assert ratio[0, 0, 0].real > 0
+
+
+def test_the_given_gauge_leaves_the_probe_as_it_is() -> None:
+    np.testing.assert_array_equal(complex_probe({PROBE: calibrated_probe(scan(), "given")}), scan().probe)
+
+
+def test_the_probe_parameter_is_real_and_imaginary_part() -> None:
+    probe = calibrated_probe(scan(), "given")
+    assert (probe.shape, probe.dtype.name) == ((2, N, N, 2), "float32")
+    np.testing.assert_array_equal(probe[..., 1], scan().probe.imag)
+
+
+# -- masks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("N", [32, 64])
+def test_the_probe_mask_is_a_disk_about_the_centre_pixel(N: int) -> None:
+    mask = probe_mask(N)
+    row = mask[N // 2]
+    np.testing.assert_array_equal(np.flatnonzero(row), np.arange(N // 4, 3 * N // 4 + 1))
+    np.testing.assert_array_equal(mask, mask.T)
+    assert set(np.unique(mask)) == {0.0, 1.0}
+    assert mask.sum() == pytest.approx(np.pi * (N / 4) ** 2, rel=0.05)
+
+
+@pytest.mark.parametrize("N", [32, 48])
+def test_the_outer_mask_leaves_out_the_central_half(N: int) -> None:
+    mask = outside_centre_mask(N)
+    inside = np.zeros((N, N), bool)
+    inside[N // 4 : 3 * N // 4, N // 4 : 3 * N // 4] = True
+    np.testing.assert_array_equal(mask == 0, inside)
+    assert mask.sum() == N * N * 3 / 4
+
+
+# -- smoothing -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(sigma=st.floats(0.05, 8), N=st.sampled_from([16, 32]), seed=st.integers(0, 9))
+def test_smoothing_is_scipys_gaussian_with_zeros_outside(sigma: float, N: int, seed: int) -> None:
+    field = np.random.default_rng(seed).normal(size=(N, N))
+    matrix = smoothing_matrix(N, sigma)
+    reference = gaussian_filter(field, sigma, mode="constant", truncate=4)
+    np.testing.assert_allclose(matrix @ field @ matrix.T, reference, atol=1e-13)
+
+
+# -- merge weights -------------------------------------------------------------------------------------------------
+
+
+def two_modes() -> NDArray[np.float64]:
+    return np.random.default_rng(0).normal(size=(2, N, N, 2))
+
+
+def test_probe_weights_are_the_summed_intensity_in_units_of_its_peak_and_a_floor() -> None:
+    intensity = np.sum(two_modes() ** 2, axis=(0, 3))
+    weight = merge_weight(two_modes(), ModelConfig(N=N))
+    np.testing.assert_allclose(weight, intensity / intensity.max() + 1e-3, rtol=1e-12)
+
+
+def test_probe_weights_are_masked_with_the_probe() -> None:
+    weight = merge_weight(two_modes(), ModelConfig(N=N, probe_mask=True))
+    np.testing.assert_array_equal(weight[probe_mask(N) == 0], 1e-3)
+    assert weight.max() == pytest.approx(1.001)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "central"])
+def test_other_weights_do_not_depend_on_the_probe(kind: Any) -> None:
+    expected = np.ones((N, N)) if kind == "uniform" else 1 - outside_centre_mask(N)
+    np.testing.assert_array_equal(merge_weight(two_modes(), ModelConfig(N=N, merge_weights=kind)), expected)

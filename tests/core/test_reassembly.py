@@ -1,0 +1,173 @@
+"""Patches cut out of an object and put back are the object, wherever it was covered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ptycho_core.patches import extract_patches
+from ptycho_core.reassembly import ObjectCanvas
+
+whole = st.lists(st.tuples(st.integers(-9, 40), st.integers(-9, 40)), min_size=1, max_size=8).map(
+    lambda points: np.array(points, dtype=float)
+)
+fractional = st.lists(st.tuples(st.floats(-9, 40), st.floats(-9, 40)), min_size=1, max_size=6).map(np.array)
+sides = st.sampled_from([4, 8, 16]) | st.integers(2, 17)
+
+
+def field(seed: int) -> NDArray[np.complex64]:
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(90, 100)) + 1j * rng.normal(size=(90, 100))).astype(np.complex64)
+
+
+FIELD_ORIGIN = (-30.0, -25.0)  # room for every position above
+
+
+def canvas_of(positions: Any, weight: Any, seed: int = 0, *, pieces: int = 1) -> ObjectCanvas:
+    """The canvas with the patches of `field(seed)` at `positions` on it."""
+    canvas = ObjectCanvas(positions, weight)
+    for piece in np.array_split(positions, pieces):
+        canvas.add(extract_patches(field(seed), piece, len(weight), FIELD_ORIGIN), piece)
+    return canvas
+
+
+def cut(canvas: ObjectCanvas, array: NDArray[Any]) -> NDArray[Any]:
+    """The part of an array on the grid of `field` that the canvas covers; both grids are whole pixels apart."""
+    x, y = (int(own - other) for own, other in zip(canvas.origin_px, FIELD_ORIGIN, strict=True))
+    height, width = canvas.overlap_count.shape
+    return array[y : y + height, x : x + width]
+
+
+@settings(max_examples=30, deadline=None)
+@given(positions=whole, N=sides, seed=st.integers(0, 99))
+def test_whole_positions_give_the_object_back_exactly(positions: Any, N: int, seed: int) -> None:
+    weight = np.random.default_rng(seed).uniform(0.1, 1, (N, N))
+    canvas = canvas_of(positions, weight, seed)
+    covered = canvas.overlap_count > 0
+    np.testing.assert_allclose(canvas.object_field()[covered], cut(canvas, field(seed))[covered], rtol=2e-6, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(positions=fractional, N=sides, seed=st.integers(0, 99))
+def test_a_linear_object_comes_back_at_any_positions_inside_every_patch(positions: Any, N: int, seed: int) -> None:
+    """At the border of a patch one of the two pixels that a canvas pixel lies between is missing."""
+    a, b, c = np.random.default_rng(seed).normal(size=3) + 1j * np.random.default_rng(seed + 1).normal(size=3)
+    y, x = np.mgrid[:90, :100].astype(float)
+    linear = (a + b * x / 50 + c * y / 50).astype(np.complex64)
+    canvas = ObjectCanvas(positions, np.ones((N, N)))
+    canvas.add(extract_patches(linear, positions, N, FIELD_ORIGIN), positions)
+
+    corners = np.floor(positions).astype(int) - N // 2 - np.array(canvas.origin_px, dtype=int)
+    inside = np.zeros(canvas.overlap_count.shape, bool)
+    border = np.zeros_like(inside)
+    for left, top in corners:
+        inside[top + 1 : top + N, left + 1 : left + N] = True
+        window = np.zeros_like(inside)
+        window[top : top + N + 1, left : left + N + 1] = True
+        window[top + 1 : top + N, left + 1 : left + N] = False
+        border |= window
+    exact = inside & ~border
+    np.testing.assert_allclose(canvas.object_field()[exact], cut(canvas, linear)[exact], rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(positions=fractional, N=sides, pieces=st.integers(2, 6), seed=st.integers(0, 99))
+def test_patches_added_in_pieces_are_patches_added_at_once(positions: Any, N: int, pieces: int, seed: int) -> None:
+    weight = np.random.default_rng(seed).uniform(0, 1, (N, N))
+    once, piecewise = canvas_of(positions, weight, seed), canvas_of(positions, weight, seed, pieces=pieces)
+    np.testing.assert_array_equal(once.object_field(), piecewise.object_field())
+    np.testing.assert_array_equal(once.overlap_count, piecewise.overlap_count)
+
+
+@settings(max_examples=30, deadline=None)
+@given(positions=fractional, N=sides)
+def test_a_constant_object_is_constant_wherever_there_is_weight(positions: Any, N: int) -> None:
+    canvas = ObjectCanvas(positions, np.random.default_rng(0).uniform(0.1, 1, (N, N)))
+    canvas.add(np.full((len(positions), N, N), 2 - 1j, np.complex64), positions)
+    result = canvas.object_field()
+    np.testing.assert_allclose(result[result != 0], 2 - 1j, rtol=1e-5)
+    assert (result[canvas.overlap_count > 0] != 0).sum() >= 0.5 * (canvas.overlap_count > 0).sum()
+
+
+@settings(max_examples=30, deadline=None)
+@given(positions=fractional, N=sides)
+def test_the_canvas_is_the_bounding_box_of_the_positions_and_n(positions: Any, N: int) -> None:
+    canvas = ObjectCanvas(positions, np.ones((N, N)))
+    low, high = np.floor(positions.min(axis=0)), np.floor(positions.max(axis=0))
+    np.testing.assert_array_equal(canvas.origin_px, low - N // 2)
+    height, width = canvas.overlap_count.shape
+    np.testing.assert_array_equal((width, height), high - low + N + 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(positions=whole, N=sides)
+def test_overlap_count_is_the_number_of_patches_over_a_pixel(positions: Any, N: int) -> None:
+    canvas = canvas_of(positions, np.ones((N, N)))
+    expected = np.zeros(canvas.overlap_count.shape, int)
+    for column, row in positions - N // 2 - np.array(canvas.origin_px):
+        expected[int(row) : int(row) + N, int(column) : int(column) + N] += 1
+    np.testing.assert_array_equal(canvas.overlap_count, expected)
+
+
+def test_overlapping_patches_are_averaged_by_their_weight() -> None:
+    weight = np.array([[1.0, 3.0], [1.0, 3.0]])
+    canvas = ObjectCanvas(np.array([[1.0, 1.0], [2.0, 1.0]]), weight)
+    canvas.add(np.stack([np.full((2, 2), 1 + 0j), np.full((2, 2), 9 + 0j)]), np.array([[1.0, 1.0], [2.0, 1.0]]))
+    # in the middle column the first patch weighs 3 and the second 1
+    np.testing.assert_allclose(canvas.object_field()[:2, :3], [[1, (3 * 1 + 1 * 9) / 4, 9]] * 2, rtol=1e-6)
+
+
+def test_the_centre_pixel_of_a_patch_is_at_its_position() -> None:
+    canvas = ObjectCanvas(np.array([[20.0, 11.0], [40.0, 50.0]]), np.ones((8, 8)))
+    patch = np.zeros((1, 8, 8), np.complex64)
+    patch[0, 4, 4] = 1
+    canvas.add(patch, np.array([[20.0, 11.0]]))
+    (row,), (column,) = np.nonzero(canvas.object_field())
+    assert (column + canvas.origin_px[0], row + canvas.origin_px[1]) == (20, 11)
+
+
+@pytest.mark.parametrize(("x", "y"), [(10.25, 10.0), (10.0, 10.75), (10.5, 10.125)])
+def test_a_point_between_pixels_has_its_centre_of_mass_at_its_position(x: float, y: float) -> None:
+    canvas = ObjectCanvas(np.array([[x, y]]), np.ones((8, 8)))
+    patch = np.zeros((1, 8, 8), np.complex64)
+    patch[0, 4, 4] = 1
+    canvas.add(patch, np.array([[x, y]]))
+    mass = np.abs(canvas._sum)
+    rows, columns = np.indices(mass.shape)
+    assert np.sum(mass) == pytest.approx(1)
+    assert np.sum(mass * columns) + canvas.origin_px[0] == pytest.approx(x)
+    assert np.sum(mass * rows) + canvas.origin_px[1] == pytest.approx(y)
+
+
+def test_pixels_that_no_patch_covers_are_zero() -> None:
+    positions = np.array([[0.0, 0.0], [40.0, 40.0]])
+    canvas = canvas_of(positions, np.ones((8, 8)))
+    result = canvas.object_field()
+    assert not result[canvas.overlap_count == 0].any()
+    assert result[canvas.overlap_count > 0].all()
+
+
+def test_pixels_with_next_to_no_weight_are_zero() -> None:
+    weight = np.ones((8, 8))
+    weight[0, 0] = 1e-7
+    canvas = canvas_of(np.array([[10.0, 10.0]]), weight)
+    assert canvas.object_field()[0, 0] == 0
+    assert canvas.object_field()[0, 1] != 0
+
+
+def test_an_empty_canvas_is_zero() -> None:
+    canvas = ObjectCanvas(np.array([[3.0, 4.0]]), np.ones((8, 8)))
+    assert not canvas.object_field().any()
+    assert canvas.object_field().dtype == np.complex64
+
+
+def test_adding_leaves_the_patches_as_they_are() -> None:
+    patches = np.random.default_rng(0).normal(size=(2, 8, 8)).astype(np.complex64)
+    before, positions = patches.copy(), np.array([[3.5, 4.0], [5.0, 6.25]])
+    ObjectCanvas(positions, np.full((8, 8), 0.5)).add(patches, positions)
+    np.testing.assert_array_equal(patches, before)

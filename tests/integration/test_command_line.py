@@ -1,0 +1,132 @@
+"""train → save → load → reconstruct → evaluate in separate processes, on every engine."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.integration.conftest import ENGINES, SMALL, Run
+
+
+def test_train_writes_archive_configuration_history_and_figure(trained: Path) -> None:
+    assert sorted(path.name for path in trained.iterdir()) == ["config.toml", "history.csv", "loss.png", "wts.h5.zip"]
+    with (trained / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["total"]) for row in rows]
+    assert len(losses) == 4
+    assert losses[-1] < 0.7 * losses[0], losses
+
+
+def test_reconstruct_writes_object_on_its_grid_with_origin(
+    ptycho: Run, trained: Path, scan_file: Path, backend: str, tmp_path: Path
+) -> None:
+    ptycho("reconstruct", scan_file, "--model", trained, "--out", tmp_path, "--backend", backend)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "reconstruction.json",
+        "reconstruction.npz",
+        "reconstruction.png",
+    ]
+    scan = np.load(scan_file)
+    with np.load(tmp_path / "reconstruction.npz", allow_pickle=False) as file:
+        field, origin, count = file["object"], file["origin_px"], file["overlap_count"]
+    positions = np.stack([scan["xcoords"], scan["ycoords"]], axis=-1)
+    assert field.dtype == np.complex64
+    assert field.shape == count.shape
+    np.testing.assert_array_equal(origin, np.floor(positions.min(axis=0)) - 16)
+    assert count.sum() == 150 * 32**2
+    facts = json.loads((tmp_path / "reconstruction.json").read_text())
+    assert facts["backend"] == backend
+    assert facts["patterns"] == 150
+    assert facts["patterns_per_second"] == pytest.approx(150 / facts["seconds"]["total"])
+
+
+@pytest.mark.parametrize("reader", ENGINES)
+def test_every_engine_reconstructs_the_same_object_from_an_archive(
+    ptycho: Run, trained: Path, scan_file: Path, backend: str, reader: str, tmp_path: Path
+) -> None:
+    from ptycho_core.engine import is_installed
+
+    if not is_installed(reader):
+        pytest.skip(f"{reader} is not installed")
+    fields = []
+    for name in (backend, reader):
+        ptycho("reconstruct", scan_file, "--model", trained, "--out", tmp_path / name, "--backend", name)
+        fields.append(np.load(tmp_path / name / "reconstruction.npz")["object"])
+    error = np.abs(fields[0] - fields[1]).max() / np.abs(fields[0]).max()
+    assert error <= 1e-5, error
+
+
+def test_evaluate_prints_and_writes_every_metric(
+    ptycho: Run, trained: Path, scan_file: Path, backend: str, tmp_path: Path
+) -> None:
+    ptycho("reconstruct", scan_file, "--model", trained, "--out", tmp_path, "--backend", backend)
+    printed = json.loads(ptycho("evaluate", tmp_path, "--truth", scan_file, "--json").stdout)
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert printed == written
+    for image in ("amplitude", "phase"):
+        assert {"mae", "psnr_db", "data_range", "ssim", "frc_crossing"} <= set(printed[image])
+        assert printed[image]["data_range"] > 0
+    assert (tmp_path / "evaluation.png").stat().st_size > 0
+
+
+def test_same_seed_gives_the_same_archive_weights(
+    ptycho: Run, trained: Path, scan_file: Path, backend: str, tmp_path: Path
+) -> None:
+    from ptycho_core import load_model
+
+    ptycho("train", scan_file, "--out", tmp_path, "--backend", backend, *SMALL)
+    first, second = load_model(trained).weights, load_model(tmp_path).weights
+    for name, array in first.items():
+        # Threads add in another order from run to run: equal to rounding, amplified by four epochs of training.
+        np.testing.assert_allclose(second[name], array, atol=0.02 * max(np.abs(array).max(), 0.05), err_msg=name)
+
+
+def test_piped_output_is_plain_lines_and_json_stands_alone(
+    ptycho: Run, scan_file: Path, backend: str, tmp_path: Path
+) -> None:
+    done = ptycho("train", scan_file, "--out", tmp_path, "--backend", backend, *SMALL, "--nepochs", 1, "--json")
+    assert json.loads(done.stdout)["backend"] == backend
+    assert "epoch 1/1: loss" in done.stderr
+    assert "\r" not in done.stderr
+
+
+def test_interrupt_keeps_the_best_weights_so_far_and_exits_with_130(
+    ptycho: Run, scan_file: Path, backend: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-u", "-m", "ptycho_core", "train", str(scan_file), "--out", str(tmp_path)]
+    command += ["--backend", backend, "--n-filters-scale", "1", "--nepochs", "500"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("epoch 2/"):
+            break
+    time.sleep(0.2)  # into the next epoch
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, "".join(lines) + rest
+    assert "Traceback" not in rest
+    facts = json.loads(ptycho("inspect", tmp_path, "--json").stdout)
+    assert 2 <= facts["epochs"] < 500
+
+
+def test_missing_framework_is_named_with_the_remedy(ptycho: Run, scan_file: Path, tmp_path: Path) -> None:
+    from ptycho_core.engine import is_installed
+
+    absent = [name for name in ENGINES if not is_installed(name)]
+    if not absent:
+        pytest.skip("every engine is installed here")
+    done = ptycho("train", scan_file, "--out", tmp_path, "--backend", absent[0], check=False)
+    assert done.returncode == 2
+    assert f"pip install 'ptycho-core[{absent[0]}]'" in done.stderr
+    assert "Traceback" not in done.stderr
