@@ -149,7 +149,7 @@ def network_channels(model: ModelConfig) -> int:
 
 
 def _depth(N: int) -> int:
-    """Encoder blocks for N: down to a bottleneck of 8 to 15 pixels. ConfigurationError for an N that does not divide."""
+    """Encoder blocks for N, down to a bottleneck of 8 to 15 pixels; ConfigurationError for another N."""
     depth = math.floor(math.log2(N / 8)) if N >= 32 else 0
     if 32 <= N <= 512 and N % 2**depth == 0:
         return depth
@@ -164,7 +164,7 @@ def _depth(N: int) -> int:
 
 @register_architecture("cnn")
 def cnn(model: ModelConfig) -> Table:
-    """The convolutional autoencoder of PtychoPINN (Hoidn et al., Sci. Rep. 13, 22789, 2023): one encoder, two decoders."""
+    """One encoder and two decoders, as in PtychoPINN (Hoidn et al., Sci. Rep. 13, 22789, 2023)."""
     depth, scale = _depth(model.N), model.n_filters_scale
     channels = network_channels(model)
     table = TableBuilder(channels)

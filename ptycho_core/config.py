@@ -119,7 +119,7 @@ class ModelConfig:
     architecture: str = _field("cnn", "Name of the network in the architecture table.")
     amplitude_ceiling: float = _field(
         2.0,
-        "Factor of a sigmoid amplitude head; an untrained network predicts half of it.",
+        "Factor of a sigmoid amplitude head; an untrained network predicts half.",
         _at_least(0, exclusive=True),
     )
     merge_weights: Literal["probe", "uniform", "central"] = _field(

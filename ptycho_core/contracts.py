@@ -133,9 +133,9 @@ def _array(scan: Scan, key: str, dtype: type[np.generic], expected: str, *, ndim
 class Batch:
     """What an engine is given: numpy arrays only, channels last; B groups of C overlapping frames.
 
-    diffraction_amplitude: float32 (B, N, N, C), square root of counts, bad pixels zero.
+    diffraction_amplitude: float32 (B, N, N, C), square root of the intensity, bad pixels zero.
     relative_offsets_px: float32 (B, 1, 2, C), [x, y] on axis 2, -(position - group centre).
-    canvas_padding_px: border of the merge canvas on each side; at least max |relative offset|, the same for a whole run.
+    canvas_padding_px: border of the merge canvas on each side; at least max |relative offset|, one for a whole run.
     bad_pixels: bool (N, N).
     object_patches: complex64 (B, N, N, C) ground truth at the same positions, or None.
     """

@@ -151,7 +151,8 @@ def resolve_backend(backend: str = "auto") -> str:
         installed = [name for name in registered if is_installed(name)]
         if not installed:
             raise BackendError(
-                "No engine is installed. Install one with: pip install 'ptycho-core[torch]' or 'ptycho-core[tensorflow]'"
+                "No engine is installed. Install one with: "
+                "pip install 'ptycho-core[torch]' or pip install 'ptycho-core[tensorflow]'"
             )
         chosen = next((name for name in ("tensorflow", "torch") if name in installed), installed[0])
         log.info("backend: %s (auto; installed: %s)", chosen, ", ".join(installed))

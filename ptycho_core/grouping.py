@@ -1,4 +1,4 @@
-"""Groups of overlapping scan positions: indices and offsets only, batches gathered when asked for (specs/data.md, Groups)."""
+"""Groups of overlapping scan positions: indices and offsets; batches when asked for (specs/data.md, Groups)."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def smoothing_matrix(N: int, sigma: float) -> NDArray[np.float64]:
 
 
 def reassembly_weight(weights: Weights, model: ModelConfig, weighting: str) -> NDArray[np.float64]:
-    """(N, N) weight of a patch on the object canvas: summed |P|² in units of its peak, or 1; 0 where nothing is predicted.
+    """(N, N) weight of a patch on the object canvas: summed |P|² over its peak, or 1; 0 where it predicts nothing.
 
     Nothing is predicted outside the central N/2 square with pad_object and without probe_big, and outside a probe mask.
     """

@@ -17,12 +17,13 @@ from ptycho_core.contracts import Batch, Scan
 from ptycho_core.engine import LossTerms, load_engine
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError, TrainingError, explain
 from ptycho_core.grouping import Groups, draw_groups, largest_reach_px
-from ptycho_core.physics import LOG_SCALE, PROBE, calibrated_probe, measure_scale
+from ptycho_core.physics import LOG_SCALE, PROBE, calibrated_probe, measure_scale, outside_centre_mask
 from ptycho_core.prefetch import prefetch
 
 log = logging.getLogger(__name__)
 
 SYMMETRIC_PROBE = 0.9  # specs/physics.md, Ambiguity
+WIDE_PROBE = 0.2  # specs/model.md, Head: fraction of the probe's intensity outside the central N/2 square
 
 
 @attrs.frozen
@@ -92,6 +93,7 @@ class Fit:
         _report_dose(self._scan, config, scale.mean_counts_per_frame)
         probe = calibrated_probe(self._scan, config.probe_gauge)
         _warn_if_ambiguous(self._scan, config)
+        _warn_if_wide(self._scan, config)
         weights = initial_weights(table, np.random.default_rng(config.seed))
         weights |= {PROBE: probe, LOG_SCALE: np.zeros((), np.float32), **scale.as_weights()}
         engine = load_engine(config.backend)
@@ -287,6 +289,19 @@ def _report_dose(scan: Scan, config: TrainingConfig, counts: float) -> None:
     stated = config.nphotons
     if stated != attrs.fields(TrainingConfig).nphotons.default and not 0.1 < stated / counts < 10:
         log.warning("nphotons = %g is stated, %.3g were measured; the measured dose is used", stated, counts)
+
+
+def _warn_if_wide(scan: Scan, config: TrainingConfig) -> None:
+    """With pad_object all but four of the last channels see the central N/2 square alone (specs/model.md, Head)."""
+    intensity = np.square(np.abs(scan.probe)).sum(axis=0)
+    outside = float((intensity * outside_centre_mask(scan.N)).sum() / intensity.sum())
+    if config.model.pad_object and outside > WIDE_PROBE:
+        log.warning(
+            "%s: %.0f %% of the probe's intensity is outside the central N/2 square, where pad_object leaves the network "
+            "little to predict the object with. Training without pad_object (--no-pad-object) converges faster here.",
+            scan.source,
+            100 * outside,
+        )
 
 
 def _warn_if_ambiguous(scan: Scan, config: TrainingConfig) -> None:

@@ -26,6 +26,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     When the block raises, nothing is left and an existing `path` stays as it was. A file that cannot be made is a
     DataError.
     """
+    if path.is_dir():
+        remedy = "Give the name of a file."
+        raise DataError(explain(path, None, expected="a writable place", received="a folder", remedy=remedy))
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ Measurement = Literal["amplitude", "intensity"]
 PATTERNS = ("diff3d", "diffraction")
 METADATA = "_metadata"
 AMPLITUDE_UNIT = "sqrt(counts)"
+AXES = "frame, row, column"
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -35,20 +37,25 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise refuse(None, error, "Write it with numpy.savez; it may be truncated.") from error
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise refuse(None, "a single .npy array", "Put the arrays of the contract into one .npz file.")
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     with loaded:
         methods = {info.compress_type for info in loaded.zip.infolist()} if loaded.zip is not None else set()
         if not methods <= set(COMPRESSION):
             raise refuse(None, f"compression of kind {max(methods)}", "Write it with numpy.savez; it may be damaged.")
         for key in loaded.files:
             try:
-                arrays[key] = loaded[key]
-            except ValueError as error:
+                array = loaded[key]
+            except (
+                ValueError,
+                TypeError,
+                SyntaxError,
+                tokenize.TokenError,
+            ) as error:  # the last three: a broken header
                 raise refuse(key, error, "Save plain number arrays, no objects.") from error
             except (*UNREADABLE, MemoryError) as error:
                 raise refuse(key, error, "The file is truncated or damaged: write it again.") from error
-            if not isinstance(arrays[key], np.ndarray):
-                raise refuse(key, "a member that is no array", "Write the file with numpy.savez.")
+            if isinstance(array, np.ndarray):  # numpy gives the bytes of any other member
+                arrays[key] = array
     return arrays
 
 
@@ -69,11 +76,13 @@ def load_npz_scan(path: Path, *, measurement: Measurement | None = None) -> Scan
     key = next((name for name in PATTERNS if name in arrays), PATTERNS[0])
     metadata = _metadata(path, arrays)
     x, y = take("xcoords", "(M,) column of each position"), take("ycoords", "(M,) row of each position")
-    patterns = _patterns_first(path, key, take(key, "(M, N, N) diffraction patterns"), len(np.atleast_1d(x)))
+    patterns = take(key, "(M, N, N) diffraction patterns")
+    if metadata.get("axes") != AXES:
+        patterns = _patterns_first(path, key, patterns, len(np.atleast_1d(x)))
     amplitude, dose_known = _amplitude(path, key, patterns, measurement or metadata.get("measurement"))
     nominal = None
     if "xcoords_start" in arrays and "ycoords_start" in arrays:
-        nominal = _positions(path, arrays["xcoords_start"], arrays["ycoords_start"])
+        nominal = _positions(path, arrays["xcoords_start"], arrays["ycoords_start"], suffix="_start")
     return Scan(
         diffraction_amplitude=amplitude,
         positions_px=_positions(path, x, y),
@@ -91,7 +100,7 @@ def load_npz_scan(path: Path, *, measurement: Measurement | None = None) -> Scan
 def save_npz_scan(path: Path, scan: Scan) -> None:
     """The scan in the NPZ contract: amplitudes under `diff3d`, `_metadata` as JSON text. Whole or not at all."""
     assert scan.nominal_positions_px is not None and scan.bad_pixels is not None and scan.scan_index is not None
-    metadata = {**scan.metadata, "measurement": "amplitude"}
+    metadata = {**scan.metadata, "measurement": "amplitude", "axes": AXES}
     if scan.dose_known:
         metadata["amplitude_unit"] = AMPLITUDE_UNIT
     arrays = {
@@ -121,7 +130,7 @@ def _metadata(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         return {}
     try:
         metadata = json.loads(str(arrays[METADATA]))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         remedy = "Drop the key: it is optional."
         raise DataError(explain(path, METADATA, expected="JSON text", received=error, remedy=remedy)) from error
     if not isinstance(metadata, dict) or metadata.get("measurement") not in (None, "amplitude", "intensity"):
@@ -139,7 +148,10 @@ def _patterns_first(path: Path, key: str, patterns: NDArray[Any], count: int) ->
     newer = middle == last and first == count
     if older and newer and first > 1:
         expected = "a number of patterns that differs from their size"
-        remedy = f"{count} patterns of {first} x {first} can be read as (M, N, N) and as (N, N, M): drop a frame."
+        remedy = (
+            f"{count} patterns of {first} x {first} can be read as (M, N, N) and as (N, N, M): "
+            f"drop a frame, or say in {METADATA} that the axes are {AXES!r}."
+        )
         raise DataError(explain(path, key, expected=expected, received=f"shape {patterns.shape}", remedy=remedy))
     return np.moveaxis(patterns, -1, 0) if older and not newer else patterns
 
@@ -160,8 +172,9 @@ def _amplitude(path: Path, key: str, patterns: NDArray[Any], measurement: str | 
     return np.sqrt(patterns, dtype=np.float32), True
 
 
-def _positions(path: Path, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
-    for key, coordinates in (("xcoords", x), ("ycoords", y)):
+def _positions(path: Path, x: NDArray[Any], y: NDArray[Any], suffix: str = "") -> NDArray[np.float64]:
+    keys = f"xcoords{suffix}", f"ycoords{suffix}"
+    for key, coordinates in zip(keys, (x, y), strict=True):
         if coordinates.ndim != 1 or coordinates.dtype.kind not in "iuf":
             received = f"{coordinates.dtype} of shape {coordinates.shape}"
             remedy = "Save one column and one row coordinate for each pattern."
@@ -169,5 +182,5 @@ def _positions(path: Path, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float
     if len(x) != len(y):
         remedy = "Save one column and one row coordinate for each pattern."
         received = f"{len(x)} and {len(y)}"
-        raise DataError(explain(path, "xcoords, ycoords", expected="equal lengths", received=received, remedy=remedy))
+        raise DataError(explain(path, ", ".join(keys), expected="equal lengths", received=received, remedy=remedy))
     return np.stack([x, y], axis=-1).astype(np.float64)

@@ -83,12 +83,12 @@ class ReferenceNetwork:
     def gradients(self, batch: Batch) -> Weights:
         return self._terms_and_gradients(batch)[1]
 
-    # -- inside ----------------------------------------------------------------------------------------------------
-
-    def _run(self, batch: Batch) -> dict[str, Array]:
+    def run(self, batch: Batch) -> dict[str, Array]:
         """Every layer's output for a batch; frame by frame unless the object is merged."""
         x = self.arrays[INPUT_SCALE] * batch.diffraction_amplitude.astype(np.float64)
         return run_table(self.table, self.arrays, x if self.model.object_big else rearrange(x, BHWC_TO_FRAMES))
+
+    # -- inside ----------------------------------------------------------------------------------------------------
 
     def _polar(self, outputs: dict[str, Array]) -> tuple[Array, Array]:
         """Amplitude and phase (B, C, N, N) out of the layers' outputs."""
@@ -98,12 +98,12 @@ class ReferenceNetwork:
         return amplitude, phase
 
     def _patches(self, batch: Batch) -> Field:
-        return self.physics.polar_to_field(*self._polar(self._run(batch)))
+        return self.physics.polar_to_field(*self._polar(self.run(batch)))
 
     def _terms_and_gradients(self, batch: Batch) -> tuple[dict[str, float], dict[str, Array]]:
         """Loss terms of a batch, and the gradient of the total by every trainable array, clipped as configured."""
         assert self.training is not None
-        outputs = self._run(batch)
+        outputs = self.run(batch)
         amplitude, phase = self._polar(outputs)
         terms, by_patches, gradients = self._loss(batch, self.physics.polar_to_field(amplitude, phase))
         by_maps = [rearrange(g, BCHW_TO_BHWC) for g in self.physics.polar_gradient(by_patches, amplitude, phase)]

@@ -54,13 +54,13 @@ def test_whole_positions_give_the_object_back_exactly(positions: Any, N: int, se
 
 @settings(max_examples=30, deadline=None)
 @given(positions=fractional, N=sides, seed=st.integers(0, 99))
-def test_a_linear_object_comes_back_at_any_positions_inside_every_patch(positions: Any, N: int, seed: int) -> None:
+def test_a_bilinear_object_comes_back_at_any_positions_inside_every_patch(positions: Any, N: int, seed: int) -> None:
     """At the border of a patch one of the two pixels that a canvas pixel lies between is missing."""
-    a, b, c = np.random.default_rng(seed).normal(size=3) + 1j * np.random.default_rng(seed + 1).normal(size=3)
+    a, b, c, d = (np.random.default_rng(seed).normal(size=(4, 2)) * [1, 1j]).sum(axis=1)
     y, x = np.mgrid[:90, :100].astype(float)
-    linear = (a + b * x / 50 + c * y / 50).astype(np.complex64)
+    bilinear = (a + b * x / 50 + c * y / 50 + d * x * y / 2500).astype(np.complex64)
     canvas = ObjectCanvas(positions, np.ones((N, N)))
-    canvas.add(extract_patches(linear, positions, N, FIELD_ORIGIN), positions)
+    canvas.add(extract_patches(bilinear, positions, N, FIELD_ORIGIN), positions)
 
     corners = np.floor(positions).astype(int) - N // 2 - np.array(canvas.origin_px, dtype=int)
     inside = np.zeros(canvas.overlap_count.shape, bool)
@@ -72,7 +72,7 @@ def test_a_linear_object_comes_back_at_any_positions_inside_every_patch(position
         window[top + 1 : top + N, left + 1 : left + N] = False
         border |= window
     exact = inside & ~border
-    np.testing.assert_allclose(canvas.object_field()[exact], cut(canvas, linear)[exact], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(canvas.object_field()[exact], cut(canvas, bilinear)[exact], rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,0 +1,224 @@
+"""Speed of each step beside the machine's own limit, measured in the same run.
+
+    python benchmarks/speed.py --backend torch --backend tensorflow
+
+Training step and prediction are held against a large float32 matrix product in the same framework (N = 64, gridsize 2,
+n_filters_scale 2, batch 16 unless set); reconstruction against prediction alone; gathering of batches against a copy of
+the same bytes; a cold start is a fresh process up to the end of its first training step. Medians; machines are noisy,
+so compare the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+from cases import print_table
+
+from ptycho_core import ExecutionConfig, InferenceConfig, ModelConfig, Scan, TrainingConfig, reconstruct, simulate
+from ptycho_core.architecture import INPUT, Table, build_table, initial_weights
+from ptycho_core.archive import Model
+from ptycho_core.engine import Network, load_engine
+from ptycho_core.grouping import Groups, draw_groups, largest_reach_px
+from ptycho_core.physics import LOG_SCALE, PROBE, calibrated_probe, measure_scale
+
+MATRIX = 2048
+Row = list[object]
+
+
+def median_seconds(function: Callable[[], object], repeats: int) -> float:
+    """Median of `repeats` calls after one that is not counted."""
+    function()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def matrix_rate(backend: str, repeats: int) -> float:
+    """FLOP/s of a float32 product of two 2048 × 2048 matrices in the engine's framework."""
+    a, b = (np.random.default_rng(seed).standard_normal((MATRIX, MATRIX), np.float32) for seed in (0, 1))
+    if backend == "torch":
+        import torch
+
+        x, y = torch.from_numpy(a), torch.from_numpy(b)
+        seconds = median_seconds(lambda: torch.matmul(x, y), repeats)
+    else:
+        import tensorflow as tf
+
+        u, v = tf.constant(a), tf.constant(b)
+        seconds = median_seconds(lambda: tf.matmul(u, v).numpy(), repeats)
+    return 2 * MATRIX**3 / seconds
+
+
+def network_flop(table: Table, N: int) -> float:
+    """Floating-point operations of one forward pass of one group: two for every multiply-add of a convolution."""
+    sizes = {INPUT: N}
+    flop = 0.0
+    for layer in table.layers:
+        size = sizes[layer.inputs[0]]
+        if layer.op == "conv":
+            flop += 2 * layer.kernel_size**2 * layer.in_channels * layer.out_channels * size**2
+        sizes[layer.name] = {"max_pool": size // 2, "upsample": size * 2, "pad": size + 2 * layer.width}.get(
+            layer.op, size
+        )
+    return flop
+
+
+def build(backend: str, scan: Scan, config: TrainingConfig) -> tuple[Network, Model, Groups, int]:
+    table = build_table(config.model)
+    scale = measure_scale(scan, config.nphotons).as_weights()
+    weights = initial_weights(table, np.random.default_rng(0))
+    weights |= {PROBE: calibrated_probe(scan, "mean"), LOG_SCALE: np.zeros((), np.float32), **scale}
+    engine = load_engine(backend)
+    network = engine.build(config.model, config, weights, ExecutionConfig())
+    grid, neighbours = config.model.gridsize, config.neighbor_count
+    groups = draw_groups(
+        scan.positions_px, np.random.default_rng(0), gridsize=grid, n_groups=len(scan), neighbor_count=neighbours
+    )
+    reach = largest_reach_px(scan.positions_px, gridsize=grid, neighbor_count=neighbours)
+    model = Model(config=config, weights=weights, history=[], engine=engine.describe(), best_epoch=1, backend=backend)
+    return network, model, groups, reach
+
+
+def engine_rows(backend: str, scan: Scan, config: TrainingConfig, repeats: int) -> list[Row]:
+    network, model, groups, reach = build(backend, scan, config)
+    size = config.batch_size
+    batches = list(groups.batches(scan, size, canvas_padding_px=reach))[: len(scan) // size]
+    flop = network_flop(build_table(config.model), config.model.N) * size
+    step = median_seconds(lambda: network.train_epoch(batches[:1], 1e-4), repeats)
+    before = matrix_rate(backend, repeats)
+    predict = median_seconds(lambda: network.predict(batches[0]), repeats)
+    limit = statistics.median([before, matrix_rate(backend, repeats)])
+
+    execution = ExecutionConfig(inference_batch_size=size)
+    alone, whole = [], []
+    for _ in range(3):
+        started = time.perf_counter()
+        for batch in batches:
+            network.predict(batch)
+        alone.append((time.perf_counter() - started) / sum(map(len, batches)))
+        result = reconstruct(scan, model, config=InferenceConfig(), execution=execution)
+        whole.append(result.seconds["total"] / len(groups))
+    ratio = statistics.median(w / a for w, a in zip(whole, alone, strict=True))
+    pattern = config.model.channels
+    return [
+        row(
+            backend,
+            "training step",
+            step,
+            f"{3 * flop / step / 1e9:.0f} GFLOP/s",
+            f"matrix product {limit / 1e9:.0f} GFLOP/s",
+            3 * flop / step / limit,
+        ),
+        row(
+            backend,
+            "prediction, a batch",
+            predict,
+            f"{flop / predict / 1e9:.0f} GFLOP/s",
+            f"matrix product {limit / 1e9:.0f} GFLOP/s",
+            flop / predict / limit,
+        ),
+        row(
+            backend,
+            "reconstruction, a group",
+            statistics.median(whole),
+            f"{pattern / statistics.median(whole):.0f} patterns/s",
+            f"prediction alone {statistics.median(alone) * 1e3:.2f} ms",
+            ratio,
+        ),
+    ]
+
+
+def row(backend: str, what: str, seconds: float, rate: str, limit: str, ratio: float) -> Row:
+    return [backend, what, f"{seconds * 1e3:.2f} ms", rate, limit, f"{ratio:.2f}"]
+
+
+def core_rows(scan: Scan, repeats: int) -> list[Row]:
+    """Grouping, gathering and reassembly do without an engine."""
+    from ptycho_core.reassembly import ObjectCanvas
+
+    rng = np.random.default_rng(0)
+    positions = rng.uniform(0, 3000, (100_000, 2))
+    draw = median_seconds(
+        lambda: draw_groups(positions, np.random.default_rng(0), gridsize=2, n_groups=None, neighbor_count=7), repeats
+    )
+    groups = draw_groups(scan.positions_px, rng, gridsize=2, n_groups=len(scan), neighbor_count=4)
+    order = rng.permutation(len(groups))
+    frames = scan.diffraction_amplitude[np.zeros(1, int)].nbytes
+
+    def gather() -> None:
+        for _ in groups.batches(scan, 16, canvas_padding_px=0, order=order):
+            pass
+
+    moved = len(groups) * 4 * frames
+    source = np.ones(moved // 4, np.float32)
+    target = np.empty_like(source)
+    gathered, copied = median_seconds(gather, repeats), median_seconds(lambda: np.copyto(target, source), repeats)
+    patches = np.ones((1000, 64, 64), np.complex64)
+    where = rng.uniform(32, 500, (1000, 2))
+
+    def reassemble() -> None:
+        canvas = ObjectCanvas(where, np.ones((64, 64)))
+        for start in range(0, 1000, 32):
+            canvas.add(patches[start : start + 32], where[start : start + 32])
+
+    placed = median_seconds(reassemble, repeats)
+    return [
+        row(
+            "core", "groups of 4 from 100,000 points", draw, f"{100_000 / draw / 1e6:.2f} M groups/s", "–", float("nan")
+        ),
+        row(
+            "core",
+            f"gathering {moved / 1e6:.0f} MB of batches",
+            gathered,
+            f"{moved / gathered / 1e9:.2f} GB/s",
+            f"memory copy {moved / copied / 1e9:.2f} GB/s",
+            copied / gathered,
+        ),
+        row(
+            "core", "reassembly of 1,000 sub-pixel patches", placed, f"{1000 / placed:.0f} patches/s", "–", float("nan")
+        ),
+    ]
+
+
+def cold_start_row(backend: str) -> Row:
+    """A fresh process: imports, a simulated scan of 16 frames, one training step."""
+    code = (
+        "import time; t = time.perf_counter();"
+        "from ptycho_core import ModelConfig, TrainingConfig, fit, simulate;"
+        "s = simulate(positions=16);"
+        f"c = TrainingConfig(model=ModelConfig(gridsize=2), backend={backend!r}, nepochs=1, n_groups=16);"
+        "next(iter(fit(s, c))); print(time.perf_counter() - t)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return row(
+        backend, "cold start to the end of the first step", float(done.stdout), "–", "15 s", float(done.stdout) / 15
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", action="append", required=True, help="engine; give it twice for both")
+    parser.add_argument("--N", type=int, default=64)
+    parser.add_argument("--gridsize", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    arguments = parser.parse_args()
+    scan = simulate(N=arguments.N, positions=128)
+    config = TrainingConfig(model=ModelConfig(N=arguments.N, gridsize=arguments.gridsize), n_groups=128)
+    rows = core_rows(scan, arguments.repeats)
+    for backend in arguments.backend:
+        rows += engine_rows(backend, scan, config, arguments.repeats)
+        rows.append(cold_start_row(backend))
+    print_table(("part", "step", "median", "rate", "limit in the same run", "ratio"), rows)
+
+
+if __name__ == "__main__":
+    main()

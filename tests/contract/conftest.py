@@ -1,0 +1,74 @@
+"""One suite for all engines: every test that asks for `engine` runs once on each of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ptycho_core.engine import Engine, registered_engines
+from tests.contract.backends import differing_tests, engine_or_skip, required_backends
+
+_tests: dict[str, tuple[str, str]] = {}
+"""Node id → engine, and the id without the engine's name."""
+_passed: dict[str, set[str]] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine",
+        action="append",
+        metavar="MODULE:FACTORY",
+        help="test this engine instead of the registered ones; may be given again",
+    )
+
+
+def engine_names(config: pytest.Config) -> list[str]:
+    chosen = config.getoption("--engine", default=None)
+    return chosen or sorted({*registered_engines(), *required_backends()})
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        names = engine_names(metafunc.config)
+        ids = [name.rpartition(":")[2] for name in names]
+        metafunc.parametrize("engine", names, ids=ids, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return engine_or_skip(request.param)
+
+
+# With PTYCHO_REQUIRE_BACKENDS, the same tests must have passed on all the engines that it names.
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and "engine" in callspec.params:
+            name = callspec.params["engine"]
+            test, _, values = item.nodeid.partition("[")
+            rest = values.rstrip("]").split("-")
+            rest.remove(name.rpartition(":")[2])
+            _tests[item.nodeid] = name, f"{test}[{'-'.join(rest)}]"
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed and report.nodeid in _tests:
+        name, test = _tests[report.nodeid]
+        _passed.setdefault(name, set()).add(test)
+
+
+def _differences() -> list[str]:
+    return differing_tests({name: _passed.get(name, set()) for name in required_backends()}) if _tests else []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.exitstatus == pytest.ExitCode.OK and _differences():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if differences := _differences():
+        terminalreporter.section("contract tests that did not pass on every required engine", red=True)
+        for line in differences:
+            terminalreporter.line(line)

@@ -1,0 +1,72 @@
+"""The gradient by every trainable array is the reference's."""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import pytest
+
+from ptycho_core.engine import Engine
+from ptycho_core.physics import LOG_SCALE, PROBE
+from tests.contract.cases import (
+    CASES,
+    GRADIENT_RTOL,
+    assert_gradients_close,
+    build,
+    build_reference,
+    expected,
+    make_case,
+    named_case,
+)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("precision", GRADIENT_RTOL)
+def test_gradients_equal_the_reference(engine: Engine, precision: str, name: str) -> None:
+    case = named_case(name)
+    assert_gradients_close(build(engine, case, precision).gradients(case.batch), expected(name).gradients, precision)
+
+
+@pytest.mark.parametrize(("N", "gridsize"), [(64, 1), (96, 2)])
+def test_gradients_of_a_deeper_cnn_equal_the_reference(engine: Engine, N: int, gridsize: int) -> None:
+    case = make_case(architecture="cnn", N=N, gridsize=gridsize, groups=1)
+    actual = build(engine, case).gradients(case.batch)
+    assert_gradients_close(actual, build_reference(case).gradients(case.batch), "64-true")
+
+
+def test_gradients_leave_the_network_as_it_is(engine: Engine) -> None:
+    case = named_case("merged")
+    network = build(engine, case)
+    network.gradients(case.batch)
+    weights, state = network.weights(), network.optimizer_state()
+    assert all(np.array_equal(weights[name], array) for name, array in case.weights.items())
+    assert not any(np.any(array) for array in state.values())
+
+
+def test_gradients_of_two_batches_do_not_add_up(engine: Engine) -> None:
+    case = named_case("merged")
+    network = build(engine, case)
+    network.gradients(case.batches[1])
+    assert_gradients_close(network.gradients(case.batch), expected("merged").gradients, "64-true")
+
+
+def test_supervised_loss_does_not_touch_probe_and_scale(engine: Engine) -> None:
+    case = named_case("supervised")
+    gradients = build(engine, case).gradients(case.batch)
+    assert not gradients[PROBE].any()
+    assert not gradients[LOG_SCALE].any()
+
+
+@pytest.mark.parametrize(("probe_trainable", "scale_trainable"), [(False, True), (True, False), (False, False)])
+def test_only_trainable_arrays_have_gradients(engine: Engine, probe_trainable: bool, scale_trainable: bool) -> None:
+    case = named_case("merged")
+    training = attrs.evolve(
+        case.training, probe_trainable=probe_trainable, intensity_scale_trainable=scale_trainable
+    )
+    gradients = build(engine, case, training=training).gradients(case.batch)
+    chosen = {name: array for name, array in expected("merged").gradients.items() if name not in (PROBE, LOG_SCALE)}
+    if probe_trainable:
+        chosen[PROBE] = expected("merged").gradients[PROBE]
+    if scale_trainable:
+        chosen[LOG_SCALE] = expected("merged").gradients[LOG_SCALE]
+    assert_gradients_close(gradients, chosen, "64-true")
