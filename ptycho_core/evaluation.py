@@ -2,18 +2,97 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from ptycho_core.alignment import Alignment, align
 from ptycho_core.errors import DataError, explain
 from ptycho_core.io.npz import read_npz
-from ptycho_core.metrics import Evaluation, evaluate_fields, scanned_area
+from ptycho_core.metrics import (
+    FLAT,
+    FRC,
+    Field,
+    Mask,
+    bounding_box,
+    check_pair,
+    complex_correlation,
+    frc,
+    mae,
+    ms_ssim,
+    mse,
+    psnr,
+    scanned_area,
+    ssim,
+)
 from ptycho_core.reconstruction import Reconstruction
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Quality:
+    """One real image (amplitude, or phase in rad) against its truth, inside the mask.
+
+    data_range: the truth's peak-to-peak, in the image's unit; what PSNR (dB), SSIM and MS-SSIM refer to.
+    frc: of the two images. A metric that cannot be computed is NaN and has an entry in `reasons`.
+    """
+
+    mae: float
+    mse: float
+    data_range: float
+    psnr_db: float
+    ssim: float
+    ms_ssim: float
+    frc: FRC
+    reasons: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: numbers, None for NaN or infinity, and the reasons."""
+        names = ("mae", "mse", "data_range", "psnr_db", "ssim", "ms_ssim")
+        numbers = {name: _json_number(getattr(self, name)) for name in names}
+        return {**numbers, "frc_crossing": _json_number(self.frc.crossing_half), "reasons": dict(self.reasons)}
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Evaluation:
+    """A reconstruction against a truth.
+
+    correlation_before_alignment: `complex_correlation` in the mask as given, blind to the global phase only.
+    correlation: the same after alignment. frc: of the aligned complex fields.
+    """
+
+    correlation_before_alignment: float
+    correlation: float
+    frc: FRC
+    alignment: Alignment
+    amplitude: Quality
+    phase: Quality
+    reasons: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: plain numbers, lists and text; NaN becomes None and keeps its reason. Arrays are left out."""
+        alignment = self.alignment
+        return {
+            "correlation_before_alignment": _json_number(self.correlation_before_alignment),
+            "correlation": _json_number(self.correlation),
+            "frc_crossing": _json_number(self.frc.crossing_half),
+            "reasons": dict(self.reasons),
+            "alignment": {
+                "global_phase_rad": alignment.global_phase_rad,
+                "amplitude_scale": alignment.amplitude_scale,
+                "phase_ramp_rad_per_px": list(alignment.phase_ramp_rad_per_px),
+                "shift_px": list(alignment.shift_px),
+                "pixels_compared": int(alignment.mask.sum()),
+                "reason": alignment.reason,
+            },
+            "amplitude": self.amplitude.as_dict(),
+            "phase": self.phase.as_dict(),
+        }
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -100,3 +179,75 @@ def _on_grid(truth: Truth, reconstruction: Reconstruction) -> tuple[NDArray[np.c
     if cut.size:
         field[rows, columns], inside[rows, columns] = cut, True
     return field, inside
+
+
+def evaluate_fields(estimate: ArrayLike, truth: ArrayLike, mask: ArrayLike | None = None) -> Evaluation:
+    """Every metric of `estimate` against `truth` inside the mask, after `align`.
+
+    estimate, truth: complex (H, W) on the same grid; mask: bool (H, W), usually `scanned_area`, default everywhere.
+    Phase images: the wrapped difference from the truth, less its mean, is added to the truth's phase, which
+    is counted from its minimum (SSIM is not blind to an offset). A truth that winds beyond 2π keeps its own wraps.
+    DataError as in `align`; what merely cannot be computed (an image too small, a flat truth) is NaN with a reason.
+    """
+    first, second, inside = check_pair("evaluate_fields", estimate, truth, mask)
+    alignment = align(first, second, inside)
+    box = bounding_box(alignment.mask)
+    found, target, compared = alignment.aligned[box], second[box], alignment.mask[box]
+    before, after = complex_correlation(first, second, inside), complex_correlation(found, target, compared)
+    curve = frc(found, target, compared)
+    flat = "a field is flat inside the mask"
+    reasons = {
+        "correlation_before_alignment": flat if math.isnan(before) else None,
+        "correlation": flat if math.isnan(after) else None,
+        "frc_crossing": curve.reason,
+    }
+    round_off = FLAT * float(np.abs(target[compared]).max())
+    return Evaluation(
+        correlation_before_alignment=before,
+        correlation=after,
+        frc=curve,
+        alignment=alignment,
+        amplitude=_quality(np.abs(found), np.abs(target), compared, round_off),
+        phase=_quality(*_phase_images(found, target, compared), compared, FLAT),
+        reasons={name: reason for name, reason in reasons.items() if reason},
+    )
+
+
+def _phase_images(estimate: Field, truth: Field, inside: Mask) -> tuple[Field, Field]:
+    """Phases in rad on one branch: the truth from its minimum in the mask, the estimate beside it."""
+    centre = np.exp(-1j * np.angle(truth[inside].sum()))
+    found, target = (np.angle(field * centre + 0.0) for field in (estimate, truth))  # + 0.0: angle(-0) would be π
+    difference = np.angle(np.exp(1j * (found - target)))
+    target = target - target[inside].min()
+    return target + difference - difference[inside].mean(), target
+
+
+def _quality(estimate: Field, truth: Field, inside: Mask, round_off: float) -> Quality:
+    """All metrics of a real image; less variation than `round_off`, in its unit, counts as none."""
+    estimate, truth = (
+        np.full_like(image, image[inside].mean()) if np.ptp(image[inside]) <= round_off else image
+        for image in (estimate, truth)
+    )
+    data_range = float(np.ptp(truth[inside]))
+    curve = frc(estimate, truth, inside)
+    reasons = {"frc_crossing": curve.reason} if curve.reason else {}
+    scores = {}
+    for name, metric in (("psnr_db", psnr), ("ssim", ssim), ("ms_ssim", ms_ssim)):
+        try:
+            scores[name] = metric(estimate, truth, data_range, inside)
+        except DataError as error:
+            scores[name], reasons[name] = math.nan, str(error)
+    if math.isinf(scores["psnr_db"]):
+        reasons["psnr_db"] = "infinite: the two images are equal inside the mask"
+    return Quality(
+        mae=mae(estimate, truth, inside),
+        mse=mse(estimate, truth, inside),
+        data_range=data_range,
+        **scores,
+        frc=curve,
+        reasons=reasons,
+    )
+
+
+def _json_number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

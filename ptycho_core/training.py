@@ -23,7 +23,9 @@ from ptycho_core.prefetch import prefetch
 log = logging.getLogger(__name__)
 
 SYMMETRIC_PROBE = 0.9  # specs/physics.md, Ambiguity
-WIDE_PROBE = 0.2  # specs/model.md, Head: fraction of the probe's intensity outside the central N/2 square
+WIDE_PROBE = (
+    0.2  # specs/model.md, The cnn architecture: fraction of the probe's intensity outside the central N/2 square
+)
 
 
 @attrs.frozen
@@ -292,13 +294,13 @@ def _report_dose(scan: Scan, config: TrainingConfig, counts: float) -> None:
 
 
 def _warn_if_wide(scan: Scan, config: TrainingConfig) -> None:
-    """With pad_object all but four of the last channels see the central N/2 square alone (specs/model.md, Head)."""
+    """With pad_object, four channels alone predict the object outside the centre (specs/model.md, Wide probes)."""
     intensity = np.square(np.abs(scan.probe)).sum(axis=0)
     outside = float((intensity * outside_centre_mask(scan.N)).sum() / intensity.sum())
     if config.model.pad_object and outside > WIDE_PROBE:
         log.warning(
-            "%s: %.0f %% of the probe's intensity is outside the central N/2 square, where pad_object leaves the network "
-            "little to predict the object with. Training without pad_object (--no-pad-object) converges faster here.",
+            "%s: %.0f %% of the probe's intensity is outside the central N/2 square, where pad_object leaves the "
+            "network little to predict with. Training without pad_object (--no-pad-object) converges faster here.",
             scan.source,
             100 * outside,
         )

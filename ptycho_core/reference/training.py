@@ -26,7 +26,7 @@ from ptycho_core.physics import (
 )
 from ptycho_core.reference import losses
 from ptycho_core.reference.network import pull_back, run_table
-from ptycho_core.reference.physics import Array, Field, ForwardModel
+from ptycho_core.reference.physics import Array, Field, ForwardModel, Placement
 
 
 class ReferenceNetwork:
@@ -88,6 +88,12 @@ class ReferenceNetwork:
         x = self.arrays[INPUT_SCALE] * batch.diffraction_amplitude.astype(np.float64)
         return run_table(self.table, self.arrays, x if self.model.object_big else rearrange(x, BHWC_TO_FRAMES))
 
+    def predicted_intensity(self, batch: Batch) -> Array:
+        """What the forward model says that the detector should have seen, (B, C, N, N)."""
+        far_field = self._far_field(self._merged(self._patches(batch), self._placement(batch)))
+        predicted: Array = self.physics.intensity(far_field) * np.exp(2 * self.arrays[LOG_SCALE])
+        return predicted
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _polar(self, outputs: dict[str, Array]) -> tuple[Array, Array]:
@@ -99,6 +105,25 @@ class ReferenceNetwork:
 
     def _patches(self, batch: Batch) -> Field:
         return self.physics.polar_to_field(*self._polar(self.run(batch)))
+
+    def _placement(self, batch: Batch) -> Placement | None:
+        """Where the patches of each group lie on its canvas; None where nothing is merged."""
+        if not self.model.object_big or self.model.channels == 1:
+            return None
+        return self.physics.placement(batch.relative_offsets_px, batch.canvas_padding_px)
+
+    def _merged(self, patches: Field, placement: Placement | None) -> Field:
+        """What the patches (B, C, N, N) of each group say together, seen from each position."""
+        if placement is None:
+            return patches
+        return self.physics.extract(self.physics.merge_group(patches, self.merge_weight, placement), placement)
+
+    def _probe(self) -> Field:
+        probe: Field = self.arrays[PROBE][..., 0] + 1j * self.arrays[PROBE][..., 1]
+        return probe
+
+    def _far_field(self, patches: Field) -> Field:
+        return self.physics.far_field(self.physics.exit_wave(patches, self._probe()))
 
     def _terms_and_gradients(self, batch: Batch) -> tuple[dict[str, float], dict[str, Array]]:
         """Loss terms of a batch, and the gradient of the total by every trainable array, clipped as configured."""
@@ -116,16 +141,13 @@ class ReferenceNetwork:
     def _loss(self, batch: Batch, patches: Field) -> tuple[dict[str, float], Field, dict[str, Array]]:
         """Loss terms of patches (B, C, N, N); the total's gradients by the patches, and by name for probe and scale."""
         assert self.training is not None
-        gradients = {name: np.zeros_like(self.arrays[name]) for name in (PROBE, LOG_SCALE)}
         if self.model.model_type == "supervised":
             error, by_patches = losses.complex_error(patches, self._truth(batch))
-            return {"total": error, "realspace_mae": error}, by_patches, gradients
+            untouched = {name: np.zeros_like(self.arrays[name]) for name in (PROBE, LOG_SCALE)}
+            return {"total": error, "realspace_mae": error}, by_patches, untouched
 
-        placement = None
-        if self.model.object_big and self.model.channels > 1:
-            placement = self.physics.placement(batch.relative_offsets_px, batch.canvas_padding_px)
-            canvas = self.physics.merge_group(patches, self.merge_weight, placement)
-            patches = self.physics.extract(canvas, placement)
+        placement = self._placement(batch)
+        patches = self._merged(patches, placement)
         terms, by_patches, gradients = self._diffraction_loss(batch, patches)
         if (weight := self.training.realspace_weight) > 0:
             terms["total_variation"], g = losses.total_variation(patches)
@@ -144,10 +166,9 @@ class ReferenceNetwork:
         """The terms that compare counts; gradients as `_loss`."""
         assert self.training is not None
         physics, good = self.physics, ~batch.bad_pixels
-        probe = self.arrays[PROBE][..., 0] + 1j * self.arrays[PROBE][..., 1]
         amplitude = rearrange(batch.diffraction_amplitude.astype(np.float64), BHWC_TO_BCHW)
         measured = physics.measured_intensity(amplitude)
-        far_field = physics.far_field(physics.exit_wave(patches, probe))
+        far_field = self._far_field(patches)
         factor = np.exp(2 * self.arrays[LOG_SCALE])
         predicted = physics.intensity(far_field) * factor
 
@@ -164,7 +185,7 @@ class ReferenceNetwork:
         }
         g = nll_weight / mean_intensity * by_deviance + mae_weight / np.sqrt(mean_intensity) * by_error
         by_exit_wave = physics.far_field_adjoint(physics.intensity_gradient(g * factor, far_field))
-        by_patches, by_probe = physics.exit_wave_gradient(by_exit_wave, patches, probe)
+        by_patches, by_probe = physics.exit_wave_gradient(by_exit_wave, patches, self._probe())
         by_log_scale = np.asarray(2 * np.sum(g * predicted))
         return terms, by_patches, {PROBE: np.stack([by_probe.real, by_probe.imag], axis=-1), LOG_SCALE: by_log_scale}
 
@@ -177,11 +198,11 @@ class ReferenceNetwork:
         """Kingma & Ba, Adam, ICLR 2015, Algorithm 1: bias-corrected, epsilon outside the root."""
         self.step += 1
         for name, g in gradients.items():
-            self.first_moment[name] = ADAM_BETA1 * self.first_moment[name] + (1 - ADAM_BETA1) * g
-            self.second_moment[name] = ADAM_BETA2 * self.second_moment[name] + (1 - ADAM_BETA2) * g**2
-            mean = self.first_moment[name] / (1 - ADAM_BETA1**self.step)
-            deviation = np.sqrt(self.second_moment[name] / (1 - ADAM_BETA2**self.step))
-            self.arrays[name] = self.arrays[name] - learning_rate * mean / (deviation + ADAM_EPSILON)
+            m, v, weight = self.first_moment[name], self.second_moment[name], self.arrays[name]
+            m[...] = ADAM_BETA1 * m + (1 - ADAM_BETA1) * g
+            v[...] = ADAM_BETA2 * v + (1 - ADAM_BETA2) * g**2
+            mean, square = m / (1 - ADAM_BETA1**self.step), v / (1 - ADAM_BETA2**self.step)
+            weight -= learning_rate * mean / (np.sqrt(square) + ADAM_EPSILON)
 
 
 def clip(gradients: dict[str, Array], limit: float | None) -> dict[str, Array]:

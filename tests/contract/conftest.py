@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: the reference's matrices are small, threads cost more
 
 from ptycho_core.engine import Engine, registered_engines
 from tests.contract.backends import differing_tests, engine_or_skip, required_backends

@@ -60,9 +60,7 @@ def test_supervised_loss_does_not_touch_probe_and_scale(engine: Engine) -> None:
 @pytest.mark.parametrize(("probe_trainable", "scale_trainable"), [(False, True), (True, False), (False, False)])
 def test_only_trainable_arrays_have_gradients(engine: Engine, probe_trainable: bool, scale_trainable: bool) -> None:
     case = named_case("merged")
-    training = attrs.evolve(
-        case.training, probe_trainable=probe_trainable, intensity_scale_trainable=scale_trainable
-    )
+    training = attrs.evolve(case.training, probe_trainable=probe_trainable, intensity_scale_trainable=scale_trainable)
     gradients = build(engine, case, training=training).gradients(case.batch)
     chosen = {name: array for name, array in expected("merged").gradients.items() if name not in (PROBE, LOG_SCALE)}
     if probe_trainable:

@@ -38,7 +38,9 @@ def test_weights_that_are_loaded_are_the_ones_used(engine: Engine) -> None:
     network.load_weights(other)
     reference = build_reference(case, weights=other)
     assert_field_close(network.predict(case.batch), reference.predict(case.batch), 1.2e-7, "patches")
-    assert network.evaluate([case.batch])["total"] == pytest.approx(reference.evaluate([case.batch])["total"], rel=1e-12)
+    assert network.evaluate([case.batch])["total"] == pytest.approx(
+        reference.evaluate([case.batch])["total"], rel=1e-12
+    )
     for key, array in other.items():
         np.testing.assert_array_equal(network.weights()[key], array, err_msg=key)
 

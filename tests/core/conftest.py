@@ -22,11 +22,12 @@ from ptycho_core.physics import LOG_SCALE
 N = 32
 
 
-def make_numbered_scan(count: int = 9, N: int = N, seed: int = 0, **changes: Any) -> Scan:
+def make_numbered_scan(count: int = 9, N: int = N, seed: int = 0, spread: int = 20, **changes: Any) -> Scan:
     """`count` frames over a random object; all pixels of frame m hold m + 1, so that a batch tells its frames."""
     rng = np.random.default_rng(seed)
-    positions = rng.uniform(N / 2, N / 2 + 20, (count, 2))
-    field = rng.normal(1, 0.2, (N + 24, N + 24)) * np.exp(1j * rng.normal(0, 0.5, (N + 24, N + 24)))
+    positions = rng.uniform(N / 2, N / 2 + spread, (count, 2))
+    shape = N + spread + 4, N + spread + 4
+    field = rng.normal(1, 0.2, shape) * np.exp(1j * rng.normal(0, 0.5, shape))
     y, x = np.mgrid[:N, :N] - N / 2
     fields: dict[str, Any] = {
         "diffraction_amplitude": np.ones((count, N, N), np.float32) * np.arange(1, count + 1)[:, None, None],

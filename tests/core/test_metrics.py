@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ptycho_core import metrics
+from ptycho_core import alignment, evaluation, metrics
 from ptycho_core.errors import DataError
 
 SHAPE = (72, 90)
@@ -281,7 +281,7 @@ def test_align_recovers_what_was_done_to_a_periodic_field(
     shift: tuple[float, float], ramp: tuple[float, float], phase: float, scale: float, seed: int
 ) -> None:
     truth = smooth_field(seed=seed)
-    result = metrics.align(disguised(truth, shift, ramp, phase, scale), truth)
+    result = alignment.align(disguised(truth, shift, ramp, phase, scale), truth)
     np.testing.assert_allclose(result.shift_px, shift, atol=1e-3)
     np.testing.assert_allclose(result.phase_ramp_rad_per_px, ramp, atol=1e-5)
     assert abs(np.exp(1j * result.global_phase_rad) - np.exp(1j * phase)) < 1e-3
@@ -296,7 +296,7 @@ def test_align_in_a_mask_is_not_led_astray_by_what_lies_outside() -> None:
     estimate = disguised(truth, (3.37, -5.81), (0.11, -0.07), 0.7, 1.3)
     measured = middle(shape, 10)
     estimate = np.where(measured, estimate, 0.3 * rng.standard_normal(shape))
-    result = metrics.align(estimate, truth, middle(shape, 30))
+    result = alignment.align(estimate, truth, middle(shape, 30))
     np.testing.assert_allclose(result.shift_px, (3.37, -5.81), atol=5e-3)
     np.testing.assert_allclose(result.phase_ramp_rad_per_px, (0.11, -0.07), atol=1e-4)
     assert result.amplitude_scale == pytest.approx(1.3, rel=1e-3)
@@ -306,7 +306,7 @@ def test_align_in_a_mask_is_not_led_astray_by_what_lies_outside() -> None:
 def test_align_holds_its_ground_in_noise() -> None:
     truth, rng = smooth_field((128, 128)), np.random.default_rng(11)
     noise = 0.5 * (rng.standard_normal(truth.shape) + 1j * rng.standard_normal(truth.shape))
-    result = metrics.align(disguised(truth, (-4.6, 7.3), (0.2, 0.05), 1.0, 1.0) + noise, truth, middle((128, 128)))
+    result = alignment.align(disguised(truth, (-4.6, 7.3), (0.2, 0.05), 1.0, 1.0) + noise, truth, middle((128, 128)))
     np.testing.assert_allclose(result.shift_px, (-4.6, 7.3), atol=0.1)
     np.testing.assert_allclose(result.phase_ramp_rad_per_px, (0.2, 0.05), atol=2e-3)
 
@@ -317,14 +317,14 @@ def test_align_separates_a_ramp_from_the_shift_of_a_curved_phase() -> None:
     truth = smooth_field((128, 128), phase=0.3) * np.exp(
         2e-3j * (x**2 + y**2) * np.exp(-(((x**2 + y**2) / 45**2) ** 4))
     )
-    result = metrics.align(disguised(truth, (2.4, -1.7), (0.05, 0.02), 0.0, 1.0), truth, middle((128, 128), 30))
+    result = alignment.align(disguised(truth, (2.4, -1.7), (0.05, 0.02), 0.0, 1.0), truth, middle((128, 128), 30))
     np.testing.assert_allclose(result.shift_px, (2.4, -1.7), atol=1e-2)
     np.testing.assert_allclose(result.phase_ramp_rad_per_px, (0.05, 0.02), atol=1e-4)
 
 
 def test_align_by_whole_pixels_leaves_the_values_alone() -> None:
     truth = smooth_field()
-    result = metrics.align(np.roll(truth, (-3, 5), (0, 1)), truth, middle(), remove_ramp=False, shift="integer")
+    result = alignment.align(np.roll(truth, (-3, 5), (0, 1)), truth, middle(), remove_ramp=False, shift="integer")
     assert result.shift_px == (5.0, -3.0)
     np.testing.assert_allclose(result.aligned[result.mask], truth[result.mask], atol=1e-12)
 
@@ -332,7 +332,7 @@ def test_align_by_whole_pixels_leaves_the_values_alone() -> None:
 def test_align_can_leave_ramp_and_shift_in_place() -> None:
     truth = smooth_field()
     estimate = disguised(truth, (2.0, 0.0), (0.02, 0.0), 0.0, 1.0)
-    result = metrics.align(estimate, truth, remove_ramp=False, shift="none")
+    result = alignment.align(estimate, truth, remove_ramp=False, shift="none")
     assert result.shift_px == (0.0, 0.0)
     assert result.phase_ramp_rad_per_px == (0.0, 0.0)
     assert metrics.complex_correlation(result.aligned, truth) < 0.9
@@ -340,7 +340,7 @@ def test_align_can_leave_ramp_and_shift_in_place() -> None:
 
 def test_align_leaves_out_what_came_round_the_border() -> None:
     truth = smooth_field()
-    result = metrics.align(np.roll(truth, (4, -7), (0, 1)), truth)
+    result = alignment.align(np.roll(truth, (4, -7), (0, 1)), truth)
     rows, columns = np.flatnonzero(result.mask.any(axis=1)), np.flatnonzero(result.mask.any(axis=0))
     assert (rows[0], rows[-1], columns[0], columns[-1]) == (0, SHAPE[0] - 5, 7, SHAPE[1] - 1)
 
@@ -350,19 +350,19 @@ def test_align_leaves_out_what_came_round_the_border() -> None:
 def test_align_searches_no_further_than_told(axis: int, shift: Any) -> None:
     truth = smooth_field()
     estimate = 0.65 * np.roll(truth, 12, axis) + 0.35 * np.roll(truth, 3, axis)
-    far, near = (metrics.align(estimate, truth, shift=shift, max_shift_px=limit).shift_px for limit in (14, 6))
+    far, near = (alignment.align(estimate, truth, shift=shift, max_shift_px=limit).shift_px for limit in (14, 6))
     assert far[1 - axis] == pytest.approx(12, abs=0.5)
     assert near[1 - axis] == pytest.approx(3, abs=1)
 
 
 def test_align_does_not_creep_beyond_the_limit() -> None:
     truth = smooth_field()
-    assert np.abs(metrics.align(np.roll(truth, 10, 1), truth, max_shift_px=6).shift_px).max() <= 6
+    assert np.abs(alignment.align(np.roll(truth, 10, 1), truth, max_shift_px=6).shift_px).max() <= 6
 
 
 def test_align_scale_is_not_lowered_by_phase_errors() -> None:
     truth, rng = smooth_field(), np.random.default_rng(12)
-    result = metrics.align(1.7 * truth * np.exp(0.5j * rng.standard_normal(SHAPE)), truth)
+    result = alignment.align(1.7 * truth * np.exp(0.5j * rng.standard_normal(SHAPE)), truth)
     assert result.amplitude_scale == pytest.approx(1.7, rel=0.02)
 
 
@@ -377,7 +377,7 @@ def test_align_scale_is_not_lowered_by_phase_errors() -> None:
     ],
 )
 def test_align_without_structure_gives_reasons_and_finite_numbers(estimate: Any, truth: Any, reason: str) -> None:
-    result = metrics.align(estimate, truth)
+    result = alignment.align(estimate, truth)
     assert np.isfinite(result.aligned).all()
     assert result.shift_px == (0.0, 0.0)
     assert result.reason is not None
@@ -385,7 +385,7 @@ def test_align_without_structure_gives_reasons_and_finite_numbers(estimate: Any,
 
 
 def test_align_of_unrelated_fields_stays_finite() -> None:
-    result = metrics.align(smooth_field(seed=1), smooth_field(seed=2), middle())
+    result = alignment.align(smooth_field(seed=1), smooth_field(seed=2), middle())
     assert np.isfinite(result.aligned).all()
     assert result.mask.any()
 
@@ -406,8 +406,8 @@ def test_evaluation_is_blind_to_the_ambiguities(
     truth, rng = smooth_field(), np.random.default_rng(13)
     noise = ndimage.gaussian_filter(rng.standard_normal((2, *SHAPE)), (0, 1, 1), mode="wrap")
     estimate = truth + 0.3 * (noise[0] + 1j * noise[1])
-    plain = metrics.evaluate_fields(estimate, truth, middle())
-    other = metrics.evaluate_fields(disguised(estimate, shift, ramp, phase, scale), truth, middle())
+    plain = evaluation.evaluate_fields(estimate, truth, middle())
+    other = evaluation.evaluate_fields(disguised(estimate, shift, ramp, phase, scale), truth, middle())
     assert other.correlation == pytest.approx(plain.correlation, abs=2e-3)
     assert other.frc.crossing_half == pytest.approx(plain.frc.crossing_half, abs=5e-3)
     for first, second in ((plain.amplitude, other.amplitude), (plain.phase, other.phase)):
@@ -418,7 +418,7 @@ def test_evaluation_is_blind_to_the_ambiguities(
 
 def test_evaluation_before_alignment_sees_the_ramp() -> None:
     truth = smooth_field()
-    result = metrics.evaluate_fields(disguised(truth, (0, 0), (0.1, 0.1), 1.0, 2.0), truth, middle())
+    result = evaluation.evaluate_fields(disguised(truth, (0, 0), (0.1, 0.1), 1.0, 2.0), truth, middle())
     assert result.correlation_before_alignment < 0.3
     assert result.correlation == pytest.approx(1, abs=1e-6)
 
@@ -426,11 +426,11 @@ def test_evaluation_before_alignment_sees_the_ramp() -> None:
 def test_evaluation_states_errors_in_amplitude_and_radians() -> None:
     truth = smooth_field(phase=0.3)
     sign = (-1.0) ** np.indices(SHAPE).sum(axis=0)
-    amplitude = metrics.evaluate_fields(truth * (1 + 0.05 * sign), truth, middle()).amplitude
+    amplitude = evaluation.evaluate_fields(truth * (1 + 0.05 * sign), truth, middle()).amplitude
     assert amplitude.mae == pytest.approx(0.05, rel=0.05)
     assert amplitude.data_range == pytest.approx(np.ptp(np.abs(truth)[middle()]))
     assert amplitude.psnr_db == pytest.approx(10 * math.log10(amplitude.data_range**2 / amplitude.mse))
-    phase = metrics.evaluate_fields(truth * np.exp(0.2j * sign), truth, middle()).phase
+    phase = evaluation.evaluate_fields(truth * np.exp(0.2j * sign), truth, middle()).phase
     assert phase.mae == pytest.approx(0.2, rel=0.02)
     assert phase.mse == pytest.approx(0.04, rel=0.04)
 
@@ -438,18 +438,18 @@ def test_evaluation_states_errors_in_amplitude_and_radians() -> None:
 def test_evaluation_wraps_phase_differences() -> None:
     truth = smooth_field(phase=0.1) * np.exp(3.1j)  # within 0.1 rad of the branch cut
     estimate = truth * np.exp(0.1j * np.sin(np.arange(SHAPE[1])))
-    assert metrics.evaluate_fields(estimate, truth, middle()).phase.mae < 0.1
+    assert evaluation.evaluate_fields(estimate, truth, middle()).phase.mae < 0.1
 
 
 def test_evaluation_is_written_as_strict_json_with_reasons() -> None:
-    result = metrics.evaluate_fields(smooth_field(seed=1), smooth_field(seed=2), middle())
+    result = evaluation.evaluate_fields(smooth_field(seed=1), smooth_field(seed=2), middle())
     text = json.dumps(result.as_dict(), allow_nan=False)
     assert json.loads(text)["amplitude"]["ms_ssim"] is None
     assert "176 x 176" in json.loads(text)["amplitude"]["reasons"]["ms_ssim"]
 
 
 def test_evaluation_of_a_flat_truth_refuses_scores_with_reasons() -> None:
-    values = metrics.evaluate_fields(smooth_field(), np.ones(SHAPE), middle()).as_dict()
+    values = evaluation.evaluate_fields(smooth_field(), np.ones(SHAPE), middle()).as_dict()
     assert values["correlation"] is None
     assert {"correlation", "frc_crossing"} <= values["reasons"].keys()
     for part in ("amplitude", "phase"):
@@ -459,14 +459,14 @@ def test_evaluation_of_a_flat_truth_refuses_scores_with_reasons() -> None:
 
 @pytest.mark.parametrize("phase", [0.5, 2.0, -2.5])
 def test_evaluation_of_an_empty_estimate_finds_no_phase_in_it(phase: float) -> None:
-    result = metrics.evaluate_fields(np.zeros(SHAPE), smooth_field(phase=0.3) * np.exp(1j * phase), middle())
+    result = evaluation.evaluate_fields(np.zeros(SHAPE), smooth_field(phase=0.3) * np.exp(1j * phase), middle())
     assert "first image is flat" in result.phase.reasons["frc_crossing"]
     assert result.phase.mae > 0.1
 
 
 def test_evaluation_of_a_large_field_has_every_score() -> None:
     truth = smooth_field((200, 190))
-    result = metrics.evaluate_fields(truth, truth)
+    result = evaluation.evaluate_fields(truth, truth)
     assert result.amplitude.ms_ssim == pytest.approx(1)
     assert result.phase.ms_ssim == pytest.approx(1)
     assert result.phase.frc.crossing_half == 0.5
@@ -481,10 +481,10 @@ def test_evaluation_of_a_large_field_has_every_score() -> None:
         (lambda: metrics.mae(np.ones((3, 3)), np.ones((3, 4))), r"expected shape \(3, 3\)"),
         (lambda: metrics.mse(np.ones(3), np.ones(3)), r"\(H, W\)"),
         (lambda: metrics.frc(np.full((9, 9), np.nan), np.ones((9, 9))), "finite"),
-        (lambda: metrics.align(np.ones((3, 3)), np.ones((3, 3)), np.zeros((3, 3), bool)), "at least one pixel"),
-        (lambda: metrics.align(np.ones((3, 3)), np.ones((3, 3)), np.ones((3, 3))), "booleans"),
-        (lambda: metrics.align(np.eye(3), np.eye(3), shift="half"), "'subpixel', 'integer' or 'none'"),  # type: ignore[arg-type]
-        (lambda: metrics.align(np.eye(3), np.eye(3), max_shift_px=-1), "max_shift_px"),
+        (lambda: alignment.align(np.ones((3, 3)), np.ones((3, 3)), np.zeros((3, 3), bool)), "at least one pixel"),
+        (lambda: alignment.align(np.ones((3, 3)), np.ones((3, 3)), np.ones((3, 3))), "booleans"),
+        (lambda: alignment.align(np.eye(3), np.eye(3), shift="half"), "'subpixel', 'integer' or 'none'"),  # type: ignore[arg-type]
+        (lambda: alignment.align(np.eye(3), np.eye(3), max_shift_px=-1), "max_shift_px"),
         (lambda: metrics.psnr(np.eye(3), np.eye(3), 0.0), "a positive number"),
         (lambda: metrics.ssim(np.eye(20) * 1j, np.eye(20), 1.0), "amplitude and phase separately"),
         (lambda: metrics.ssim(np.eye(10), np.eye(10), 1.0), "11 x 11"),
@@ -497,7 +497,7 @@ def test_what_cannot_be_compared_is_refused(call: Any, message: str) -> None:
 
 def test_metrics_import_no_framework_and_no_matplotlib() -> None:
     code = (
-        "import sys, ptycho_core.metrics, ptycho_core.report.plots;"
+        "import sys, ptycho_core.evaluation, ptycho_core.report.plots;"
         "print(sorted({'torch', 'tensorflow', 'matplotlib'} & sys.modules.keys()))"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
