@@ -10,7 +10,7 @@ from ptycho_core.architecture import Weights
 from ptycho_core.config import ModelConfig
 from ptycho_core.contracts import Scan
 
-INTENSITY_FLOOR = 1e-8  # specs/physics.md, Losses: predicted intensity is at least this
+INTENSITY_FLOOR = 1e-8  # specs/physics.md, Losses: predicted counts are at least this
 MODULUS_FLOOR = 1e-6  # specs/physics.md, Losses: sqrt(|z|² + floor²) - floor stands for |z|, differentiable at 0
 PROBE_WEIGHT_FLOOR = 1e-3  # specs/physics.md, Groups: of the peak of the summed probe intensity
 MERGE_EPSILON = {

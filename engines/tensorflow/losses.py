@@ -20,7 +20,7 @@ def half_deviance(predicted: tf.Tensor, measured: tf.Tensor) -> tf.Tensor:
 
 
 def amplitude_error(predicted: tf.Tensor, measured: tf.Tensor) -> tf.Tensor:
-    """| sqrt(I) - sqrt(n) |, a pixel."""
+    """| sqrt(I) - sqrt(n) |, a pixel; predicted and measured counts."""
     return tf.abs(tf.sqrt(tf.maximum(predicted, INTENSITY_FLOOR)) - tf.sqrt(measured))
 
 

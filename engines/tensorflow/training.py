@@ -166,14 +166,15 @@ class TensorFlowNetwork:
 
         probe = self.tensors[PROBE] if self.probe_mask is None else self.tensors[PROBE] * self.probe_mask
         intensity = physics.far_field_intensity(merged, tf.convert_to_tensor(probe), self.smoothing)
-        predicted = intensity * tf.exp(2 * self.tensors[LOG_SCALE])
-        measured = tf.square(measured_amplitude)
-        mean_intensity = self.tensors[MEAN_INTENSITY]
+        counts = self.tensors[COUNTS_PER_INTENSITY]
+        predicted = counts * tf.exp(2 * self.tensors[LOG_SCALE]) * intensity
+        measured = counts * tf.square(measured_amplitude)
+        mean_counts = counts * self.tensors[MEAN_INTENSITY]
         deviance = losses.masked_mean(losses.half_deviance(predicted, measured), good)
-        terms["nll"] = deviance / mean_intensity
-        terms["reduced_deviance"] = 2 * tf.stop_gradient(deviance) * self.tensors[COUNTS_PER_INTENSITY]
+        terms["nll"] = deviance / mean_counts
+        terms["reduced_deviance"] = 2 * tf.stop_gradient(deviance)
         error = losses.masked_mean(losses.amplitude_error(predicted, measured), good)
-        terms["amplitude_mae"] = error / tf.sqrt(mean_intensity)
+        terms["amplitude_mae"] = error / tf.sqrt(mean_counts)
         total = self.training.nll_weight * terms["nll"] + self.training.mae_weight * terms["amplitude_mae"]
         if self.training.realspace_weight > 0:
             terms["total_variation"] = losses.total_variation(merged)

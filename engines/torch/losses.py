@@ -21,7 +21,7 @@ def half_deviance(predicted: Tensor, measured: Tensor) -> Tensor:
 
 
 def amplitude_error(predicted: Tensor, measured: Tensor) -> Tensor:
-    """| sqrt(I) - sqrt(n) |, a pixel."""
+    """| sqrt(I) - sqrt(n) |, a pixel; predicted and measured counts."""
     return torch.abs(torch.sqrt(predicted.clamp_min(INTENSITY_FLOOR)) - torch.sqrt(measured))
 
 

@@ -171,15 +171,16 @@ class TorchNetwork:
 
         probe = self.tensors[PROBE] if self.probe_mask is None else self.tensors[PROBE] * self.probe_mask
         intensity = physics.far_field_intensity(merged, probe, self.smoothing)
-        predicted = intensity * torch.exp(2 * self.tensors[LOG_SCALE])
-        measured = measured_amplitude.square()
+        counts = self.tensors[COUNTS_PER_INTENSITY]
+        predicted = counts * torch.exp(2 * self.tensors[LOG_SCALE]) * intensity
+        measured = counts * measured_amplitude.square()
         good = self._constant(~batch.bad_pixels)
-        mean_intensity = self.tensors[MEAN_INTENSITY]
+        mean_counts = counts * self.tensors[MEAN_INTENSITY]
         deviance = losses.masked_mean(losses.half_deviance(predicted, measured), good)
-        terms["nll"] = deviance / mean_intensity
-        terms["reduced_deviance"] = 2 * deviance.detach() * self.tensors[COUNTS_PER_INTENSITY]
+        terms["nll"] = deviance / mean_counts
+        terms["reduced_deviance"] = 2 * deviance.detach()
         error = losses.masked_mean(losses.amplitude_error(predicted, measured), good)
-        terms["amplitude_mae"] = error / torch.sqrt(mean_intensity)
+        terms["amplitude_mae"] = error / torch.sqrt(mean_counts)
         total = self.training.nll_weight * terms["nll"] + self.training.mae_weight * terms["amplitude_mae"]
         if self.training.realspace_weight > 0:
             terms["total_variation"] = losses.total_variation(merged)

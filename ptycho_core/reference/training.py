@@ -167,23 +167,24 @@ class ReferenceNetwork:
         assert self.training is not None
         physics, good = self.physics, ~batch.bad_pixels
         amplitude = rearrange(batch.diffraction_amplitude.astype(np.float64), BHWC_TO_BCHW)
-        measured = physics.measured_intensity(amplitude)
+        counts = float(self.arrays[COUNTS_PER_INTENSITY])
+        measured = counts * physics.measured_intensity(amplitude)
         far_field = self._far_field(patches)
-        factor = np.exp(2 * self.arrays[LOG_SCALE])
+        factor = counts * np.exp(2 * self.arrays[LOG_SCALE])
         predicted = physics.intensity(far_field) * factor
 
-        mean_intensity = float(self.arrays[MEAN_INTENSITY])
+        mean_counts = counts * float(self.arrays[MEAN_INTENSITY])
         deviance, by_deviance = losses.masked_mean(*losses.half_deviance(predicted, measured), good)
         error, by_error = losses.masked_mean(*losses.amplitude_error(predicted, measured), good)
-        nll, amplitude_mae = deviance / mean_intensity, error / np.sqrt(mean_intensity)
+        nll, amplitude_mae = deviance / mean_counts, error / np.sqrt(mean_counts)
         nll_weight, mae_weight = self.training.nll_weight, self.training.mae_weight
         terms = {
             "total": nll_weight * nll + mae_weight * amplitude_mae,
             "nll": nll,
-            "reduced_deviance": 2 * deviance * float(self.arrays[COUNTS_PER_INTENSITY]),
+            "reduced_deviance": 2 * deviance,
             "amplitude_mae": amplitude_mae,
         }
-        g = nll_weight / mean_intensity * by_deviance + mae_weight / np.sqrt(mean_intensity) * by_error
+        g = nll_weight / mean_counts * by_deviance + mae_weight / np.sqrt(mean_counts) * by_error
         by_exit_wave = physics.far_field_adjoint(physics.intensity_gradient(g * factor, far_field))
         by_patches, by_probe = physics.exit_wave_gradient(by_exit_wave, patches, self._probe())
         by_log_scale = np.asarray(2 * np.sum(g * predicted))

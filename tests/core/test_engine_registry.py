@@ -1,0 +1,284 @@
+"""Engines are found by entry point, imported when asked for, and named with a remedy where they are not there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ptycho_core import engine as registry
+from ptycho_core.architecture import build_table, initial_weights
+from ptycho_core.config import ModelConfig, TrainingConfig
+from ptycho_core.engine import (
+    Engine,
+    EngineInfo,
+    Network,
+    check_weights,
+    is_installed,
+    load_engine,
+    mean_terms,
+    registered_engines,
+    resolve_backend,
+    trainable_names,
+)
+from ptycho_core.errors import ArchiveError, BackendError
+from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, PROBE
+
+Register = Callable[..., None]
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`without("torch")` makes a framework impossible to find, here and in our engine of that name."""
+
+    def hide(*frameworks: str) -> None:
+        for framework in frameworks:
+            for name in list(sys.modules):
+                if name == f"engines.{framework}" or name.startswith(f"engines.{framework}."):
+                    monkeypatch.delitem(sys.modules, name)
+            monkeypatch.setitem(sys.modules, framework, None)
+
+    return hide
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`installed("torch")` makes these engines' frameworks seem to be there, and no other's."""
+
+    def pretend(*names: str) -> None:
+        monkeypatch.setattr(registry, "is_installed", lambda name: name in names)
+
+    return pretend
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Register:
+    """`register(jax="code")` puts modules with that code in the place of all registered engines."""
+
+    def replace(**engines: str) -> None:
+        monkeypatch.syspath_prepend(tmp_path)
+        points = []
+        for name, code in engines.items():
+            module = f"{tmp_path.name}_{name}"
+            (tmp_path / f"{module}.py").write_text(code)
+            monkeypatch.delitem(sys.modules, module, raising=False)
+            points.append(EntryPoint(name=name, value=f"{module}:Engine", group=registry.ENTRY_POINT_GROUP))
+        monkeypatch.setattr(registry, "entry_points", lambda group: points)
+
+    return replace
+
+
+WORKING = "class Engine:\n    name = 'working'\n"
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+def test_both_engines_are_registered_in_order() -> None:
+    points = registered_engines()
+    assert list(points) == ["tensorflow", "torch"]
+    assert {name: point.value for name, point in points.items()} == {
+        "tensorflow": "engines.tensorflow:TensorFlowEngine",
+        "torch": "engines.torch:TorchEngine",
+    }
+
+
+def test_an_unknown_backend_lists_the_registered_ones() -> None:
+    with pytest.raises(BackendError) as caught:
+        load_engine("pytorchh")
+    assert str(caught.value) == "Unknown backend 'pytorchh'. Registered backends: tensorflow, torch."
+
+
+@pytest.mark.parametrize(("spelling", "name"), [("pytorch", "torch"), ("torch", "torch"), ("tensorflow", "tensorflow")])
+def test_spellings_of_a_backend(spelling: str, name: str) -> None:
+    assert resolve_backend(spelling) == name
+
+
+@pytest.mark.parametrize("spelling", ["Torch", "TENSORFLOW", "", "cpu"])
+def test_a_backend_is_not_guessed(spelling: str) -> None:
+    with pytest.raises(BackendError, match=f"Unknown backend {spelling!r}"):
+        resolve_backend(spelling)
+
+
+def test_an_engine_of_another_package_is_listed_and_loaded(register: Register) -> None:
+    register(jax=WORKING, torch="raise AssertionError('not asked for')")
+    assert list(registered_engines()) == ["jax", "torch"]
+    assert load_engine("jax").name == "working"
+    with pytest.raises(BackendError, match=r"Registered backends: jax, torch\.$"):
+        load_engine("tensorflow")
+
+
+def test_listing_engines_imports_none_of_them(register: Register) -> None:
+    register(jax="raise AssertionError('imported')")
+    assert list(registered_engines()) == ["jax"]
+    assert is_installed("jax")
+    assert resolve_backend("jax") == "jax"
+
+
+# -- absence -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backend", "name", "title"),
+    [("torch", "torch", "PyTorch"), ("pytorch", "torch", "PyTorch"), ("tensorflow",) * 2 + ("TensorFlow",)],
+)
+def test_a_framework_that_is_not_installed_is_named_with_the_remedy(
+    without: Callable[..., None], backend: str, name: str, title: str
+) -> None:
+    without(name)
+    with pytest.raises(BackendError) as caught:
+        load_engine(backend)
+    assert str(caught.value) == (
+        f"{title} backend selected, but the '{name}' package is not installed. "
+        f"Install it with: pip install 'ptycho-core[{name}]'"
+    )
+    assert isinstance(caught.value, RuntimeError)
+
+
+@pytest.mark.parametrize("name", ["torch", "tensorflow"])
+def test_a_framework_that_cannot_be_found_is_not_installed(without: Callable[..., None], name: str) -> None:
+    without(name)
+    assert not is_installed(name)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("import a_package_that_is_not_there", ModuleNotFoundError),
+        ("import torch.a_part_that_is_not_there", ModuleNotFoundError),
+        ("from os import a_name_that_is_not_there", ImportError),
+        ("1 / 0", ZeroDivisionError),
+        ("raise OSError('libcudart.so: cannot open shared object file')", OSError),
+        ("class Engine:\n    def __init__(self):\n        raise ValueError('no device')", ValueError),
+    ],
+    ids=["another-package", "part-of-the-framework", "name", "bug", "library", "construction"],
+)
+def test_any_other_failure_of_an_engine_passes_through(
+    register: Register, monkeypatch: pytest.MonkeyPatch, code: str, error: type[Exception]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", type(sys)("torch"))  # a framework that is there
+    register(torch=code)
+    with pytest.raises(error) as caught:
+        load_engine("torch")
+    assert not isinstance(caught.value, BackendError)
+
+
+def test_an_engine_of_another_package_says_itself_what_it_lacks(register: Register) -> None:
+    register(jax="import torch_like_package")
+    with pytest.raises(ModuleNotFoundError, match="torch_like_package"):
+        load_engine("jax")
+
+
+def test_no_engine_stands_in_for_another(register: Register, without: Callable[..., None]) -> None:
+    without("torch")
+    register(tensorflow=WORKING, torch="import torch")
+    with pytest.raises(BackendError, match="PyTorch backend selected"):
+        load_engine("torch")
+
+
+# -- auto ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen"),
+    [(("torch",), "torch"), (("tensorflow",), "tensorflow"), (("torch", "tensorflow"), "tensorflow")],
+)
+def test_auto_takes_the_only_one_or_tensorflow_and_says_so(
+    installed: Callable[..., None], core_log: pytest.LogCaptureFixture, there: tuple[str, ...], chosen: str
+) -> None:
+    installed(*there)
+    assert resolve_backend() == chosen
+    assert f"backend: {chosen} (auto; installed: {', '.join(sorted(there))})" in core_log.messages
+
+
+def test_auto_takes_ours_before_another_package(register: Register, installed: Callable[..., None]) -> None:
+    register(jax=WORKING, torch=WORKING)
+    installed("jax", "torch")
+    assert resolve_backend("auto") == "torch"
+    installed("jax")
+    assert resolve_backend("auto") == "jax"
+
+
+def test_auto_without_any_engine_says_how_to_get_one(installed: Callable[..., None]) -> None:
+    installed()
+    with pytest.raises(BackendError, match="No engine is installed") as caught:
+        load_engine("auto")
+    assert "pip install 'ptycho-core[torch]'" in str(caught.value)
+    assert "ptycho-core[tensorflow]'" in str(caught.value)
+
+
+def test_a_backend_that_was_asked_for_is_not_logged_as_a_choice(core_log: pytest.LogCaptureFixture) -> None:
+    resolve_backend("torch")
+    assert core_log.messages == []
+
+
+# -- the door ------------------------------------------------------------------------------------------------------
+
+
+def test_the_fake_engine_of_these_tests_fits_the_protocols(fake_engine: Any) -> None:
+    assert isinstance(fake_engine, Engine)
+    assert isinstance(fake_engine.build(ModelConfig(), None, {}, None), Network)
+
+
+def test_an_engines_description_survives_json() -> None:
+    info = EngineInfo("torch", "PyTorch", "2.4", ("cuda", "cpu"), ("32-true",))
+    plain = {
+        "name": "torch",
+        "framework": "PyTorch",
+        "version": "2.4",
+        "devices": ["cuda", "cpu"],
+        "precisions": ["32-true"],
+    }
+    assert EngineInfo.from_mapping(plain) == info
+    with pytest.raises(KeyError, match="framework"):
+        EngineInfo.from_mapping({"name": "torch", "devices": [], "precisions": []})
+
+
+def test_terms_are_means_weighted_by_the_groups_of_a_batch() -> None:
+    terms = mean_terms(
+        [(4, {"total": 1.0, "nll": 2.0}), (4, {"total": 2.0, "nll": 0.0}), (2, {"total": 9.0, "nll": 1.0})]
+    )
+    assert terms == {"total": pytest.approx(3.0), "nll": pytest.approx(1.0)}
+
+
+@pytest.mark.parametrize("probe", [False, True])
+@pytest.mark.parametrize("scale", [False, True])
+def test_what_is_trained_is_in_the_order_of_the_table_then_probe_then_scale(probe: bool, scale: bool) -> None:
+    table = build_table(ModelConfig(N=32))
+    names = trainable_names(table, TrainingConfig(probe_trainable=probe, intensity_scale_trainable=scale))
+    assert names == (*table.parameters, *[PROBE] * probe, *[LOG_SCALE] * scale)
+
+
+def test_nothing_is_trained_for_prediction() -> None:
+    assert trainable_names(build_table(ModelConfig(N=32)), None) == ()
+
+
+def weights_of(table: Any) -> dict[str, Any]:
+    scalars = dict.fromkeys((LOG_SCALE, INPUT_SCALE, MEAN_INTENSITY, COUNTS_PER_INTENSITY), np.float32(1))
+    return {**initial_weights(table, np.random.default_rng(0)), PROBE: np.ones((2, 32, 32, 2)), **scalars}
+
+
+def test_weights_that_fit_are_let_through() -> None:
+    table = build_table(ModelConfig(N=32, n_filters_scale=1))
+    check_weights(table, weights_of(table))
+
+
+def test_weights_of_another_configuration_list_the_differences() -> None:
+    table = build_table(ModelConfig(N=32, n_filters_scale=1, probe_big=False))
+    other = build_table(ModelConfig(N=32, n_filters_scale=1))
+    surplus = sorted(set(other.parameters) - set(table.parameters))
+    with pytest.raises(ArchiveError) as caught:
+        check_weights(table, weights_of(other))
+    assert str(caught.value) == f"weights: missing []; unexpected {surplus}; they are for another configuration."
+
+
+def test_weights_of_another_shape_are_named() -> None:
+    table = build_table(ModelConfig(N=32, n_filters_scale=1))
+    weights = weights_of(table) | {"phase/head/conv/bias": np.ones(4)}
+    with pytest.raises(ArchiveError, match=r"phase/head/conv/bias: expected shape \(1,\); received \(4,\)"):
+        check_weights(table, weights)
