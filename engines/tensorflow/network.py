@@ -49,5 +49,5 @@ def run_layer(layer: Layer, parameters: Mapping[str, tf.Tensor], x: tf.Tensor, *
         case "add":
             return x + others[0]
         case "scale":
-            return x * tf.cast(layer.factor, x.dtype)
+            return x * tf.constant(layer.factor, x.dtype)  # tf.cast would round a Python number to float32 first
     raise ValueError(f"layer {layer.name!r}: this engine has no op {layer.op!r}")

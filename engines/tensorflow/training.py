@@ -101,7 +101,7 @@ class TensorFlowNetwork:
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
         with tf.device(self.device):
             patches = self._graph_patches(self._constant(batch.diffraction_amplitude))
-            return np.asarray(patches).astype(np.complex64, copy=False)
+            return patches.numpy().astype(np.complex64, copy=False)
 
     def gradients(self, batch: Batch) -> Weights:
         with tf.device(self.device):
@@ -191,7 +191,7 @@ class TensorFlowNetwork:
             terms = self._loss_terms(*arguments)
         gradients = tape.gradient(terms["total"], parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         if self.training.gradient_clip_val is not None:
-            limit = tf.cast(self.training.gradient_clip_val, self.dtype)
+            limit = tf.constant(self.training.gradient_clip_val, self.dtype)
             norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients]))
             gradients = [gradient * (limit / tf.maximum(norm, limit)) for gradient in gradients]
         return terms, gradients
@@ -201,8 +201,8 @@ class TensorFlowNetwork:
         terms, gradients = self._loss_and_gradients(*batch)
         # Keras's own Adam puts epsilon elsewhere: specs/physics.md, Optimiser.
         self.step.assign_add(1)
-        correction1 = 1 - tf.pow(tf.cast(ADAM_BETA1, self.dtype), self.step)
-        correction2 = tf.sqrt(1 - tf.pow(tf.cast(ADAM_BETA2, self.dtype), self.step))
+        correction1 = 1 - tf.pow(tf.constant(ADAM_BETA1, self.dtype), self.step)
+        correction2 = tf.sqrt(1 - tf.pow(tf.constant(ADAM_BETA2, self.dtype), self.step))
         for name, gradient in zip(self.trainable, gradients, strict=True):
             first, second = self.first_moment[name], self.second_moment[name]
             first.assign(ADAM_BETA1 * first + (1 - ADAM_BETA1) * gradient)

@@ -16,7 +16,7 @@ def to_tensor(name: str, array: NDArray[np.floating], dtype: tf.DType) -> tf.Var
 
 def to_array(tensor: tf.Tensor) -> NDArray[np.floating]:
     """The inverse of `to_tensor`: a new array in the canonical layout."""
-    return np.array(tensor)
+    return np.array(tensor.numpy())
 
 
 def to_tensors(weights: Mapping[str, NDArray[np.floating]], dtype: tf.DType) -> dict[str, tf.Variable]:

@@ -68,8 +68,7 @@ class TorchNetwork:
         self.tensors = to_tensors(weights, self.dtype, self.device)
         self.merge_weight = self._constant(merge_weight(np.asarray(weights[PROBE]), self.model))
         for name in self.trainable:
-            tensor = self.tensors[name].requires_grad_()
-            tensor.grad = torch.zeros_like(tensor)  # what no loss term reaches has gradient 0, not none
+            self.tensors[name].requires_grad_()
         # Every default of this optimiser that matters is stated: specs/physics.md, Optimiser.
         self.optimizer = torch.optim.Adam(
             [self.tensors[name] for name in self.trainable] or [torch.zeros(())],
@@ -190,9 +189,12 @@ class TorchNetwork:
         return {"total": total, **terms}
 
     def _backward(self, batch: Batch) -> dict[str, Tensor]:
-        self.optimizer.zero_grad(set_to_none=False)
+        self.optimizer.zero_grad(set_to_none=True)
         terms = self._loss_terms(batch)
         terms["total"].backward()
+        for name in self.trainable:
+            if self.tensors[name].grad is None:  # no loss term reaches it: its gradient is 0, not absent
+                self.tensors[name].grad = torch.zeros_like(self.tensors[name])
         gradients = [self.tensors[name].grad for name in self.trainable]
         assert self.training is not None
         if self.training.gradient_clip_val is not None:

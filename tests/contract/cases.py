@@ -35,10 +35,6 @@ PRECISIONS = ("64-true", "32-true")
 FORWARD_RTOL = {"64-true": 1e-12, "32-true": 2e-6}
 GRADIENT_RTOL = {"64-true": 1e-10, "32-true": 1e-5}
 """Peak-normalised: specs/engine.md, Numerics."""
-SMALL_GRADIENT = {"64-true": 0.0, "32-true": 1e-3}
-"""An array's gradient is compared on at least this share of the largest one's scale: below it, in float32, it is the
-small difference of large terms."""
-
 ALL_TERMS = {"nll_weight": 0.7, "mae_weight": 0.5, "realspace_weight": 0.3, "realspace_mae_weight": 0.4}
 
 CASES: dict[str, dict[str, Any]] = {
@@ -70,7 +66,8 @@ CASES: dict[str, dict[str, Any]] = {
     "supervised": {"model_type": "supervised"},
     "supervised_frames_alone": {"model_type": "supervised", "object_big": False},
     "cnn": {"architecture": "cnn", "groups": 1},
-    "cnn_one_frame": {"architecture": "cnn", "gridsize": 1, "groups": 1, "pad_object": False},
+    # Compared with a truth too: else the global phase is free, and the gradient by its bias a sum that cancels.
+    "cnn_one_frame": {"architecture": "cnn", "gridsize": 1, "groups": 1, "pad_object": False, "training": ALL_TERMS},
 }
 """Every switch of the forward model and the losses, by name: arguments of `make_case`."""
 
@@ -100,8 +97,8 @@ class Expected:
 
 @functools.cache
 def named_case(name: str) -> Case:
-    """A case of `CASES`, with weights that keep the first batch away from kinks."""
-    return away_from_kinks(make_case(**CASES[name]))
+    """A case of `CASES`, well conditioned in its first batch."""
+    return well_conditioned(make_case(**CASES[name]))
 
 
 @functools.cache
@@ -141,27 +138,36 @@ def make_case(
     return Case(config, TrainingConfig(model=config, **settings), weights, batches)
 
 
-def away_from_kinks(case: Case, margin: float = 1e-6, attempts: int = 30) -> Case:
-    """The case with the first weights whose `kink_margin` is wide enough, or the widest one of `attempts`.
+def well_conditioned(case: Case, attempts: int = 40) -> Case:
+    """The case with the first weights for which float32 can be expected to give the gradient of float64.
 
-    Where a relu or a max-pool stands within rounding of its kink, float32 may fall on the other side than float64,
-    and the gradient jumps.
+    Otherwise the network stands on a kink, or predicts next to nothing where there are counts; no engine is to blame.
     """
-    widest, best = -1.0, case
     for seed in range(3, 3 + attempts):
         candidate = attrs.evolve(case, weights={**case.weights, **network_weights(case.model, seed)})
-        found = kink_margin(candidate)
-        if found > widest:
-            widest, best = found, candidate
-        if widest > margin:
-            break
-    return best
+        if kink_margin(candidate) > 1e-6 and condition(candidate) < 100:
+            return candidate
+    raise AssertionError(f"no well-conditioned weights among {attempts} for {case.model}")
+
+
+def condition(case: Case) -> float:
+    """Change of the likelihood's gradient by the far field w, relative, by a change of w relative to its peak.
+
+    The gradient of I - n ln I, I = |w|², is 2 (1 - n / I) w: where little is predicted, n / I is large, and rounding
+    of w with it.
+    """
+    network = ReferenceNetwork(case.model, case.training, case.weights)
+    amplitude = np.sqrt(network.predicted_intensity(case.batch))
+    good = ~case.batch.bad_pixels
+    ratio = np.moveaxis(case.batch.diffraction_amplitude, -1, 1).astype(np.float64) ** 2 / amplitude**2 * good
+    return float(np.linalg.norm(ratio) * amplitude.max() / np.linalg.norm((1 - ratio) * amplitude * good))
 
 
 def kink_margin(case: Case) -> float:
     """Smallest distance of a relu's input from 0 and of a pool's largest from its second, by the layer's peak.
 
-    Ties in a pool do not count: they are pixels with equal surroundings, whose gradients are equal too.
+    Within rounding of a kink, float32 may fall on the other side than float64, and the gradient jumps. Ties in a pool
+    do not count: they are pixels with equal surroundings, whose gradients are equal too.
     """
     network = ReferenceNetwork(case.model, case.training, case.weights)
     outputs = network.run(case.batch)
@@ -289,16 +295,6 @@ def assert_arrays_close(actual: Weights, reference: Weights, peak_rtol: float, w
     assert sorted(actual) == sorted(reference), what
     for name, array in reference.items():
         assert_field_close(actual[name], array, peak_rtol, f"{what}: {name}")
-
-
-def assert_gradients_close(actual: Weights, reference: Weights, precision: str) -> None:
-    """The same names, and every gradient close in that precision."""
-    assert sorted(actual) == sorted(reference)
-    largest = max(float(np.abs(array).max()) for array in reference.values())
-    for name, array in reference.items():
-        peak = float(np.abs(array).max())
-        widened = max(1.0, SMALL_GRADIENT[precision] * largest / peak) if peak else 1.0
-        assert_field_close(actual[name], array, widened * GRADIENT_RTOL[precision], f"gradient of {name}")
 
 
 def assert_terms_close(actual: LossTerms, reference: LossTerms, rtol: float) -> None:

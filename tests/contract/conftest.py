@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: the reference's matrices are small, threads cost more
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: the reference's matrices are too small to share
 
 from ptycho_core.engine import Engine, registered_engines
 from tests.contract.backends import differing_tests, engine_or_skip, required_backends

@@ -77,9 +77,23 @@ def assert_same(loaded: Model, saved: Model) -> None:
         np.testing.assert_array_equal(loaded.weights[name], array, err_msg=name)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of the archive of `tiny_model()`."""
+    return tiny_model().save(tmp_path_factory.mktemp("whole")).read_bytes()
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    return tiny_model().save(tmp_path)
+def saved(tmp_path: Path, whole: bytes) -> Path:
+    path = tmp_path / ARCHIVE_NAME
+    path.write_bytes(whole)
+    return path
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place for one archive after the other."""
+    return tmp_path_factory.mktemp("damaged") / ARCHIVE_NAME
 
 
 def members_of(path: Path) -> dict[str, bytes]:
@@ -233,37 +247,32 @@ def test_the_history_is_a_table_with_whole_epochs(saved: Path) -> None:
 
 @settings(max_examples=120, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), bits=st.sampled_from([1, 2, 4, 8, 16, 32, 64, 128, 255]))
-def test_a_flipped_byte_is_refused_or_makes_no_difference(
-    tmp_path_factory: pytest.TempPathFactory, place: float, bits: int
-) -> None:
+def test_a_flipped_byte_is_refused_or_makes_no_difference(whole: bytes, damaged: Path, place: float, bits: int) -> None:
     """No difference: dates, attributes and such, which say nothing about the content."""
-    path = tiny_model().save(tmp_path_factory.getbasetemp() / "flipped.zip")
-    content = bytearray(path.read_bytes())
+    content = bytearray(whole)
     content[int(place * len(content))] ^= bits
-    path.write_bytes(content)
+    damaged.write_bytes(content)
     with contextlib.suppress(ArchiveError):
-        assert_same(load_model(path), tiny_model())
+        assert_same(load_model(damaged), tiny_model())
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), name=st.sampled_from((MANIFEST, *MEMBERS)), bits=st.integers(1, 255))
 def test_a_flipped_byte_in_a_member_is_refused(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str, bits: int
+    whole: bytes, damaged: Path, data: st.DataObject, name: str, bits: int
 ) -> None:
-    path = tiny_model().save(tmp_path_factory.getbasetemp() / "flipped.zip")
-    whole, member = path.read_bytes(), members_of(path)[name]
+    damaged.write_bytes(whole)
+    member = members_of(damaged)[name]
     place = whole.index(member) + data.draw(st.integers(0, len(member) - 1))
-    path.write_bytes(whole[:place] + bytes([whole[place] ^ bits]) + whole[place + 1 :])
-    refusal(path)
+    damaged.write_bytes(whole[:place] + bytes([whole[place] ^ bits]) + whole[place + 1 :])
+    refusal(damaged)
 
 
 @settings(max_examples=40, deadline=None)
 @given(kept=st.floats(0, 1, exclude_max=True))
-def test_a_truncated_archive_is_refused(tmp_path_factory: pytest.TempPathFactory, kept: float) -> None:
-    path = tiny_model().save(tmp_path_factory.getbasetemp() / "short.zip")
-    content = path.read_bytes()
-    path.write_bytes(content[: int(kept * len(content))])
-    assert "copy or train it again" in refusal(path)
+def test_a_truncated_archive_is_refused(whole: bytes, damaged: Path, kept: float) -> None:
+    damaged.write_bytes(whole[: int(kept * len(whole))])
+    assert "copy or train it again" in refusal(damaged)
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -423,10 +432,10 @@ json_values = st.recursive(
     name=st.sampled_from(["manifest", "config", "weights"]),
     content=st.binary() | json_values.map(lambda value: json.dumps(value).encode()),
 )
-def test_any_other_content_is_refused(tmp_path_factory: pytest.TempPathFactory, name: str, content: bytes) -> None:
-    path = tiny_model().save(tmp_path_factory.getbasetemp() / "content.zip")
-    rewrite(path, **{name: content})
-    refusal(path)
+def test_any_other_content_is_refused(whole: bytes, damaged: Path, name: str, content: bytes) -> None:
+    damaged.write_bytes(whole)
+    rewrite(damaged, **{name: content})
+    refusal(damaged)
 
 
 @pytest.mark.parametrize("name", ["manifest", "config"])

@@ -75,7 +75,8 @@ def training_configs(draw: st.DrawFn) -> TrainingConfig:
     """Any valid one: fields drawn each by itself, then mended where they contradict each other."""
     model, values = draw(model_configs()), draw(plain("training"))
     if model.model_type == "supervised":
-        values |= {"nll_weight": draw(st.sampled_from([0.0, 1.0])), "mae_weight": 0.0}
+        values |= dict.fromkeys(("mae_weight", "realspace_weight", "realspace_mae_weight"), 0.0)
+        values["nll_weight"] = draw(st.sampled_from([0.0, 1.0]))
     elif values["nll_weight"] + values["mae_weight"] == 0:
         values["nll_weight"] = 1.0
     values["neighbor_count"] = max(values["neighbor_count"], model.channels)
@@ -195,9 +196,11 @@ def test_the_model_of_a_training_configuration_is_one() -> None:
             ["neighbor_pool_size >= gridsize² = 4", "received 3"],
         ),
         ({"model_type": "supervised"}, {"mae_weight": 0.5}, ["model_type = supervised", "mae_weight = 0.5"]),
+        ({"model_type": "supervised"}, {"nll_weight": 0.5}, ["model_type = supervised", "nll_weight = 0.5"]),
+        ({"model_type": "supervised"}, {"realspace_weight": 1}, ["model_type = supervised", "realspace_weight = 1"]),
         ({}, {"nepochs": 3, "lr_warmup_epochs": 3}, ["lr_warmup_epochs", "fewer than nepochs = 3", "received 3"]),
     ],
-    ids=["no-loss", "few-neighbours", "pool-without-oversampling", "small-pool", "supervised-losses", "warm-up"],
+    ids=["no-loss", "few-neighbours", "pool-alone", "small-pool", "amplitude", "likelihood", "variation", "warm-up"],
 )
 def test_fields_that_contradict_each_other_are_named(
     model: dict[str, Any], training: dict[str, Any], named: list[str]
@@ -301,7 +304,8 @@ BESIDE = {"neighbor_pool_size": ["--enable-oversampling"], "gridsize": ["--neigh
 
 def flags_given(command: str, *arguments: str) -> dict[str, Any]:
     """What the command would be called with."""
-    context = cli.commands[command].make_context(command, [*ARGUMENTS[command], *arguments])
+    with click.Context(cli, info_name="ptycho", **cli.context_settings) as parent:
+        context = cli.commands[command].make_context(command, [*ARGUMENTS[command], *arguments], parent=parent)
     return context.params
 
 
@@ -330,8 +334,9 @@ def test_a_flag_sets_its_field(command: str, section: str, name: str) -> None:
 
 @pytest.mark.parametrize("command", ["train", "reconstruct"])
 def test_help_shows_every_flag_with_its_default(command: str) -> None:
-    group = cli.commands[command]
-    text = group.get_help(click.Context(group, info_name=command, terminal_width=200, max_content_width=200))
+    parent = click.Context(cli, info_name="ptycho", **{**cli.context_settings, "max_content_width": 200})
+    subcommand = cli.commands[command]
+    text = subcommand.get_help(click.Context(subcommand, info_name=command, parent=parent, terminal_width=200))
     for name, section, field in FLAGGED:
         if name == command:
             default = fields_of(SECTIONS[section])[field].default
