@@ -109,7 +109,7 @@ def load_model(path: str | os.PathLike[str], *, backend: str = "auto") -> Model:
         rows = csv.DictReader(io.StringIO(members["history.csv"].decode()))
         history = [{name: float(value) for name, value in row.items() if value} for row in rows]
         best_epoch = int(manifest["best_epoch"])
-        check_weights(build_table(model), weights)
+        check_weights(build_table(model), weights, model.N)
         modes, *size, _ = weights[PROBE].shape
         if modes == 0 or size != [model.N, model.N]:
             raise ArchiveError(f"weights: {PROBE}: expected N = {model.N}; received shape {weights[PROBE].shape}.")

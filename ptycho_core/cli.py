@@ -295,6 +295,7 @@ def train(
 @click.option("--model", "model_path", type=FILE, required=True, help="Model archive, or the folder that holds it.")
 @click.option("--out", type=FILE, required=True, help="Folder to write to; made if it is not there.")
 @click.option("--backend", default="auto", show_default=True, help="Engine: any engine reads any model.")
+@click.option("--config", type=FILE, default=None, help="TOML file with tables [inference], [execution].")
 @measurement_option
 @output_options
 @config_options("inference", "execution")
@@ -303,6 +304,7 @@ def reconstruct(
     model_path: Path,
     out: Path,
     backend: str,
+    config: Path | None,
     measurement: Literal["amplitude", "intensity"] | None,
     quiet: bool,
     as_json: bool,
@@ -314,7 +316,7 @@ def reconstruct(
     from ptycho_core.io.files import make_folder
 
     output = Output(quiet, as_json)
-    configs = build_config(None, flags, "inference", "execution")
+    configs = build_config(config, flags, "inference", "execution")
     data, model = load_scan(scan, measurement=measurement), load_model(model_path)
     make_folder(out)
     summary = reconstruct_into(data, model, out, backend, configs["inference"], configs["execution"], output)
@@ -486,6 +488,6 @@ def demo(backend: str, out: Path, quiet: bool, as_json: bool) -> None:
     output.result(summary, f"{table}\n{figures}")
 
 
-DEMO_SCAN: dict[str, Any] = {"object": "siemens-star", "positions": 600, "photons": 1e6, "seed": 0}
+DEMO_SCAN: dict[str, Any] = {"object": "siemens-star", "positions": 500, "photons": 1e6, "seed": 0}
 DEMO_MODEL: dict[str, Any] = {"N": 64, "n_filters_scale": 1}
-DEMO_TRAINING: dict[str, Any] = {"nepochs": 12}
+DEMO_TRAINING: dict[str, Any] = {"nepochs": 8, "batch_size": 4}

@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError, explain
 
+NPZ_KEYS = {
+    "diffraction_amplitude": "diff3d",
+    "positions_px": "xcoords, ycoords",
+    "nominal_positions_px": "xcoords_start, ycoords_start",
+    "probe": "probeGuess",
+    "object_field": "objectGuess",
+}
+"""Under which keys an NPZ file holds a field; messages name both."""
+
 
 @attrs.frozen(eq=False, kw_only=True)
 class Scan:
@@ -94,6 +103,7 @@ class Scan:
                 self._refuse(name, f"{count} entries, one a pattern", length, "Drop it: it is optional.")
 
     def _refuse(self, key: str, expected: object, received: object, remedy: str) -> None:
+        key = f"{key} ({NPZ_KEYS[key]})" if key in NPZ_KEYS else key
         raise DataError(explain(self.source, key, expected=expected, received=received, remedy=remedy))
 
     def __len__(self) -> int:

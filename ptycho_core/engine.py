@@ -97,9 +97,9 @@ def trainable_names(table: Table, training: TrainingConfig | None) -> tuple[str,
     return (*table.parameters, *probe, *scale)
 
 
-def check_weights(table: Table, weights: Weights) -> None:
+def check_weights(table: Table, weights: Weights, N: int) -> None:
     """Refuse weights whose names or shapes are not those of the network: ArchiveError listing the differences."""
-    expected: dict[str, tuple[int | None, ...]] = {**table.parameters, PROBE: (None, None, None, 2)}
+    expected: dict[str, tuple[int | None, ...]] = {**table.parameters, PROBE: (None, N, N, 2)}
     expected |= dict.fromkeys((LOG_SCALE, INPUT_SCALE, MEAN_INTENSITY, COUNTS_PER_INTENSITY), ())
     missing = sorted(set(expected) - set(weights))
     unexpected = sorted(set(weights) - set(expected))

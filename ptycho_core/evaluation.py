@@ -131,7 +131,8 @@ class Comparison:
                 + " ".join(f"{figure:9.4f}" for figure in figures)
                 + f" {quality.frc.crossing_half:9.4f} cycles/px"
             )
-            lines += [f"{'':10} {metric}: {reason}" for metric, reason in quality.reasons.items()]
+            shown = ("psnr_db", "ssim", "frc_crossing")
+            lines += [f"{'':10} {metric}: {reason}" for metric, reason in quality.reasons.items() if metric in shown]
         return "\n".join(lines)
 
 
@@ -145,7 +146,11 @@ def load_truth(path: str | os.PathLike[str]) -> Truth:
         remedy = "Give a file with the true object."
         expected = "a complex object (H, W)"
         raise DataError(explain(file, key or "objectGuess", expected=expected, received=received, remedy=remedy))
-    x, y = arrays["origin_px"] if key == "object" and "origin_px" in arrays else (0.0, 0.0)
+    origin = arrays["origin_px"] if key == "object" and "origin_px" in arrays else np.zeros(2)
+    if origin.shape != (2,) or origin.dtype.kind not in "iuf":
+        received, remedy = f"{origin.dtype} of shape {origin.shape}", "Give what `ptycho reconstruct` wrote."
+        raise DataError(explain(file, "origin_px", expected="(x, y)", received=received, remedy=remedy))
+    x, y = origin
     return Truth(object_field=arrays[key].astype(np.complex64), origin_px=(float(x), float(y)), source=str(file))
 
 

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_core.errors import DataError, explain
+
+SPARSEST, SMALL_CANVAS = 1e-3, 2**24  # specs/data.md, Reassembly: smallest coverage, canvas pixels always allowed
 WEIGHT_FLOOR = 1e-6  # specs/data.md, Reassembly: of the largest summed weight; below it the object is not known
 
 
@@ -23,6 +26,11 @@ class ObjectCanvas:
         low = np.floor(positions_px.min(axis=0)) - self.N // 2
         high = np.floor(positions_px.max(axis=0)) - self.N // 2 + self.N + 1  # one more: a sub-pixel shift spills over
         width, height = (high - low).astype(int)
+        if width * height > max(SMALL_CANVAS, positions_px.size * self.N**2 / 2 / SPARSEST):
+            remedy = "Give positions in pixels of the object grid; metres or nanometres spread them too far."
+            expected = "positions whose patches cover 1/1000 of their bounding box"
+            received = f"{len(positions_px)} patches of {self.N} x {self.N} on {width} x {height} pixels"
+            raise DataError(explain("positions", None, expected=expected, received=received, remedy=remedy))
         self.origin_px = (float(low[0]), float(low[1]))
         self._weight = np.asarray(weight, np.float32)
         self._sum = np.zeros((height, width), np.complex128)

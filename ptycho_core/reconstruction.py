@@ -130,6 +130,9 @@ def reconstruct(
         if on_batch is not None:
             on_batch(done, len(groups))
     object_field = canvas.object_field()
+    if not np.isfinite(object_field).all():
+        expected, remedy = "finite predictions", "Check the scan's intensities and the model, or use precision 32-true."
+        raise DataError(explain(scan.source, None, expected=expected, received="NaN or infinity", remedy=remedy))
     seconds["total"] = time.perf_counter() - started
     return Reconstruction(
         object_field=object_field,

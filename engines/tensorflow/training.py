@@ -64,7 +64,7 @@ class TensorFlowNetwork:
         return to_arrays(self.tensors)
 
     def load_weights(self, weights: Weights) -> None:
-        check_weights(self.table, weights)
+        check_weights(self.table, weights, self.model.N)
         with tf.device(self.device):
             self.tensors = to_tensors(weights, self.dtype)
             self.merge_weight = self._constant(merge_weight(np.asarray(weights[PROBE]), self.model))

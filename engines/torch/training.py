@@ -64,7 +64,7 @@ class TorchNetwork:
         return to_arrays(self.tensors)
 
     def load_weights(self, weights: Weights) -> None:
-        check_weights(self.table, weights)
+        check_weights(self.table, weights, self.model.N)
         self.tensors = to_tensors(weights, self.dtype, self.device)
         self.merge_weight = self._constant(merge_weight(np.asarray(weights[PROBE]), self.model))
         for name in self.trainable:

@@ -46,8 +46,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp's own mode shuts everybody else out
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            remedy = "Free some space or choose another place."
+            message = explain(path, None, expected="a file written whole", received=error.strerror, remedy=remedy)
+            raise DataError(message) from error
         raise
 
 

@@ -47,7 +47,7 @@ class ReferenceNetwork:
         return {name: array.copy() for name, array in self.arrays.items()}
 
     def load_weights(self, weights: Weights) -> None:
-        check_weights(self.table, weights)
+        check_weights(self.table, weights, self.model.N)
         self.arrays = {name: np.array(array, np.float64) for name, array in weights.items()}
         self.merge_weight = merge_weight(np.asarray(weights[PROBE]), self.model)
         self.step = 0

@@ -49,12 +49,13 @@ CASES: dict[str, dict[str, Any]] = {
     "softplus": {"amp_activation": "softplus"},
     "relu": {"amp_activation": "relu"},
     "centre_only": {"probe_big": False},
+    "short": {"gridsize": 1, "probe_big": False},
     "not_padded": {"pad_object": False},
     "probe_mask": {"probe_mask": True},
     "smoothing": {"gaussian_smoothing_sigma": 0.8},
     "two_modes": {"modes": 2},
     "bad_pixels": {"bad_pixels": True},
-    "amplitude_loss": {"training": {"nll_weight": 0.0, "mae_weight": 1.0}},
+    "amplitude_loss": {"modes": 2, "training": {"nll_weight": 0.0, "mae_weight": 1.0}},
     "all_terms": {"training": ALL_TERMS},
     "everything": {
         "modes": 2,
@@ -65,11 +66,11 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "supervised": {"model_type": "supervised"},
     "supervised_frames_alone": {"model_type": "supervised", "object_big": False},
-    "cnn": {"architecture": "cnn", "groups": 1},
+    "cnn": {"architecture": "cnn", "groups": 1, "modes": 2},
     # Compared with a truth too: else the global phase is free, and the gradient by its bias a sum that cancels.
     "cnn_one_frame": {"architecture": "cnn", "gridsize": 1, "groups": 1, "pad_object": False, "training": ALL_TERMS},
 }
-"""Every switch of the forward model and the losses, by name: arguments of `make_case`."""
+"""Every switch of the forward model and the losses, by name: arguments of `make_case`. "short" has few layers."""
 
 
 @attrs.frozen(eq=False)

@@ -6,10 +6,11 @@ import os
 
 import pytest
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: the reference's matrices are too small to share
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # before numpy: these networks are too small to share out
+    os.environ.setdefault(variable, "1")
 
-from ptycho_core.engine import Engine, registered_engines
-from tests.contract.backends import differing_tests, engine_or_skip, required_backends
+from ptycho_core.engine import Engine, registered_engines  # noqa: E402
+from tests.contract.backends import differing_tests, engine_or_skip, required_backends  # noqa: E402
 
 _tests: dict[str, tuple[str, str]] = {}
 """Node id → engine, and the id without the engine's name."""

@@ -89,7 +89,7 @@ def test_patches_of_a_smaller_batch_are_the_same_patches(engine: Engine) -> None
 
 
 def test_predict_and_evaluate_change_nothing(engine: Engine) -> None:
-    case = named_case("merged")
+    case = named_case("short")
     network = build(engine, case)
     first = network.predict(case.batch)
     network.evaluate(case.batches)
@@ -100,7 +100,7 @@ def test_predict_and_evaluate_change_nothing(engine: Engine) -> None:
 
 
 def test_truth_is_not_needed_where_no_term_uses_it(engine: Engine) -> None:
-    case = named_case("merged")
+    case = named_case("short")
     batch = attrs.evolve(case.batch, object_patches=None)
     network = build(engine, case)
     assert network.evaluate([batch]) == network.evaluate([case.batch])
@@ -117,7 +117,7 @@ def test_loss_terms_are_plain_floats(engine: Engine) -> None:
 def test_weights_leave_in_the_precision_they_are_kept_in(engine: Engine, precision: str) -> None:
     if precision not in engine.describe().precisions:
         pytest.skip(f"{engine.name} has no {precision}")
-    case = named_case("merged")
+    case = named_case("short")
     network = build(engine, case, precision)
     kept = np.float64 if precision == "64-true" else np.float32
     arrays = {**network.weights(), **network.optimizer_state(), **network.gradients(case.batch)}
@@ -125,9 +125,9 @@ def test_weights_leave_in_the_precision_they_are_kept_in(engine: Engine, precisi
 
 
 def test_networks_of_one_engine_do_not_share_state(engine: Engine) -> None:
-    case = named_case("merged")
+    case = named_case("short")
     one, other = build(engine, case), build(engine, case)
     one.train_epoch(case.batches, 1e-2)
     for key, array in case.weights.items():
         np.testing.assert_array_equal(other.weights()[key], array, err_msg=key)
-    assert_field_close(other.predict(case.batch), expected("merged").patches, 1.2e-7, "patches")
+    assert_field_close(other.predict(case.batch), expected("short").patches, 1.2e-7, "patches")

@@ -29,7 +29,7 @@ def test_weights_come_back_exactly(engine: Engine, name: str, precision: str) ->
 
 
 def test_weights_that_are_loaded_are_the_ones_used(engine: Engine) -> None:
-    case = named_case("merged")
+    case = named_case("short")
     rng = np.random.default_rng(0)
     other = {name: (array * rng.uniform(0.9, 1.1)).astype(np.float32) for name, array in case.weights.items()}
     network = build(engine, case)
@@ -46,7 +46,7 @@ def test_weights_that_are_loaded_are_the_ones_used(engine: Engine) -> None:
 
 
 def test_weights_are_copies(engine: Engine) -> None:
-    case = named_case("merged")
+    case = named_case("short")
     given = {name: array.copy() for name, array in case.weights.items()}
     network = build(engine, case, "32-true", weights=given)
     for array in (*given.values(), *network.weights().values()):
@@ -80,7 +80,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_load_weights_refuses_what_does_not_fit(engine: Engine, kind: str) -> None:
-    case = named_case("merged")
+    case = named_case("short")
     name, damage = DAMAGE[kind]
     network = build(engine, case)
     with pytest.raises(ArchiveError, match=name):

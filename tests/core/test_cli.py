@@ -86,8 +86,11 @@ def test_a_missing_file_is_named(ptycho: Ptycho, arguments: list[str]) -> None:
     [
         ({"diff3d": None}, ["diff3d: expected", "no such key", "The file holds: _metadata, bad_pixels"]),
         ({"probeGuess": None}, ["probeGuess: expected", "no such key"]),
-        ({"diff3d": np.full((40, 32, 32), np.nan)}, ["diffraction_amplitude: expected finite values"]),
-        ({"probeGuess": np.ones((16, 16))}, ["probe: expected shape (modes, 32, 32); received shape (1, 16, 16)"]),
+        ({"diff3d": np.full((40, 32, 32), np.nan)}, ["diffraction_amplitude (diff3d): expected finite values"]),
+        (
+            {"probeGuess": np.ones((16, 16))},
+            ["probe (probeGuess): expected shape (modes, 32, 32); received shape (1, 16, 16)"],
+        ),
         ({"xcoords": np.zeros(3)}, ["xcoords, ycoords: expected equal lengths; received 3 and 40"]),
         ({"diff3d": np.array([{}], dtype=object)}, ["diff3d: ", "Object arrays cannot be loaded"]),
     ],
@@ -139,9 +142,10 @@ def test_a_file_in_the_place_of_the_output_folder_is_refused(ptycho: Ptycho, sca
     assert_refused(outcome, "scan.npz: expected a folder; received File exists. Choose another output folder.")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_an_output_folder_that_cannot_be_written_is_refused(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o500)
+    if os.access(tmp_path / "out", os.W_OK):
+        pytest.skip("this user may write everywhere")
     assert_refused(ptycho("train", scan_file, "--out", tmp_path / "out"), "out: expected a writable folder")
 
 

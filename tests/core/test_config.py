@@ -126,6 +126,7 @@ def test_every_field_is_explained(section: str, name: str) -> None:
         (TrainingConfig, "nphotons", 0, "TrainingConfig.nphotons: expected a finite number > 0; received 0"),
         (TrainingConfig, "nphotons", float("inf"), "nphotons: expected a finite number > 0; received inf"),
         (TrainingConfig, "learning_rate", "1e-3", "TrainingConfig.learning_rate: expected a number; received '1e-3'"),
+        (TrainingConfig, "learning_rate", True, "TrainingConfig.learning_rate: expected a number; received True"),
         (TrainingConfig, "n_subsample", 0, "TrainingConfig.n_subsample: expected a finite number >= 1; received 0"),
         (TrainingConfig, "n_groups", None, "TrainingConfig.n_groups: expected a whole number; received None"),
         (InferenceConfig, "n_groups", 0, "InferenceConfig.n_groups: expected a finite number >= 1; received 0"),
@@ -262,7 +263,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | 
         read_toml(path)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(config=training_configs())
 def test_a_training_configuration_survives_its_file(tmp_path_factory: pytest.TempPathFactory, config: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "training.toml"

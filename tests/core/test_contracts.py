@@ -79,14 +79,14 @@ NO_GOOD_PIXEL = np.ones((N, N), bool)
     ],
 )
 def test_what_does_not_fit_is_refused_by_source_and_key(key: str, value: Any, message: str) -> None:
-    with pytest.raises(DataError, match=rf"^run42\.npz: {key}: {message}"):
+    with pytest.raises(DataError, match=rf"^run42\.npz: {key}( \([a-zA-Z0-9_, ]+\))?: {message}"):
         Scan(**{**good(), key: value})
 
 
 def test_counts_in_bad_pixels_only_are_no_counts() -> None:
     hot = np.zeros((N, N), bool)
     hot[2, 3] = True
-    with pytest.raises(DataError, match=r"run42\.npz: diffraction_amplitude: expected some counts"):
+    with pytest.raises(DataError, match=r"run42\.npz: diffraction_amplitude \(diff3d\): expected some counts"):
         Scan(**{**good(), "diffraction_amplitude": np.ones((COUNT, N, N)) * hot, "bad_pixels": hot})
 
 

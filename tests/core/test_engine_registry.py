@@ -265,7 +265,7 @@ def weights_of(table: Any) -> dict[str, Any]:
 
 def test_weights_that_fit_are_let_through() -> None:
     table = build_table(ModelConfig(N=32, n_filters_scale=1))
-    check_weights(table, weights_of(table))
+    check_weights(table, weights_of(table), 32)
 
 
 def test_weights_of_another_configuration_list_the_differences() -> None:
@@ -273,7 +273,7 @@ def test_weights_of_another_configuration_list_the_differences() -> None:
     other = build_table(ModelConfig(N=32, n_filters_scale=1))
     surplus = sorted(set(other.parameters) - set(table.parameters))
     with pytest.raises(ArchiveError) as caught:
-        check_weights(table, weights_of(other))
+        check_weights(table, weights_of(other), 32)
     assert str(caught.value) == f"weights: missing []; unexpected {surplus}; they are for another configuration."
 
 
@@ -281,4 +281,4 @@ def test_weights_of_another_shape_are_named() -> None:
     table = build_table(ModelConfig(N=32, n_filters_scale=1))
     weights = weights_of(table) | {"phase/head/conv/bias": np.ones(4)}
     with pytest.raises(ArchiveError, match=r"phase/head/conv/bias: expected shape \(1,\); received \(4,\)"):
-        check_weights(table, weights)
+        check_weights(table, weights, 32)

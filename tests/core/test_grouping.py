@@ -158,6 +158,15 @@ def test_no_group_reaches_beyond_the_largest_reach(drawing: Drawing) -> None:
     assert np.abs(drawn(drawing).relative_offsets_px).max() <= largest + 1e-12  # the mean of equal numbers may be off
 
 
+def test_the_largest_reach_fits_a_group_with_one_member_far_from_all_others() -> None:
+    x = [0.0, -10, -10.5, -11, -11.5, -12, 10, 10, 10, 10.5, 11]  # the K-th neighbours are at most 10 away
+    positions = np.stack([x, np.zeros(11)], axis=1)
+    drawing = (positions, {"gridsize": 2, "n_groups": 1, "neighbor_count": 4, "sequential": True})
+    reached = max(np.abs(drawn(drawing, seed).relative_offsets_px).max() for seed in range(20))
+    assert reached == 12.5  # members at 0, -10, 10 and 10
+    assert largest_reach_px(positions, gridsize=2, neighbor_count=4) == 15
+
+
 def test_the_reach_is_the_largest_offset_rounded_up() -> None:
     positions = np.array([[0.0, 0.0], [10, 0], [0, 9], [10, 9.5]])
     assert drawn((positions, {"gridsize": 2, "n_groups": None, "neighbor_count": 3})).reach_px == 5

@@ -235,6 +235,14 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run(fake_engine: Any, num
     assert run.model is None
 
 
+def test_a_training_loss_that_is_not_finite_ends_the_run_whatever_the_validation_loss(
+    fake_engine: Any, numbered_scan: Any
+) -> None:
+    fake_engine.train_loss = lambda epoch: math.nan
+    with pytest.raises(TrainingError, match=r"loss of epoch 1: .* received train nan, monitored 1\.0"):
+        list(fit(numbered_scan(), config(), test=numbered_scan(seed=1)))
+
+
 # -- callbacks -----------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,324 @@
+"""The yardstick itself is held by finite differences, Parseval, adjoint identities and formulas written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ptycho_core.architecture import INPUT, Layer
+from ptycho_core.config import ExecutionConfig, ModelConfig
+from ptycho_core.engine import Engine, Network, registered_engines
+from ptycho_core.errors import BackendError
+from ptycho_core.patches import extract_patches
+from ptycho_core.physics import LOG_SCALE, MERGE_EPSILON, PROBE
+from ptycho_core.reference import ForwardModel, ReferenceEngine, ReferenceNetwork, losses
+from ptycho_core.reference.network import (
+    ACTIVATIONS,
+    convolve,
+    kernel_gradient,
+    layer_adjoint,
+    run_layer,
+    run_table,
+)
+from ptycho_core.reference.training import clip
+from tests.contract.cases import CASES, Case, assert_field_close, named_case
+
+STEP = 3e-7
+RNG_SEED = 11
+
+
+def network_of(case: Case) -> ReferenceNetwork:
+    return ReferenceNetwork(case.model, case.training, case.weights)
+
+
+def slope(network: ReferenceNetwork, case: Case, direction: dict[str, NDArray[np.float64]]) -> float:
+    """Central difference of the total loss along `direction`; merge weights stay as they are."""
+    start = dict(network.arrays)
+    values = []
+    for sign in (1, -1):
+        network.arrays = {**start, **{name: start[name] + sign * STEP * d for name, d in direction.items()}}
+        values.append(network.evaluate([case.batch])["total"])
+    network.arrays = start
+    return (values[0] - values[1]) / (2 * STEP)
+
+
+def assert_slopes_agree(network: ReferenceNetwork, case: Case, gradients: Any, direction: Any) -> None:
+    length = np.sqrt(sum(np.sum(d**2) for d in direction.values()))
+    direction = {name: d / length for name, d in direction.items()}
+    expected = sum(float(np.sum(gradients[name] * d)) for name, d in direction.items())
+    size = np.sqrt(sum(np.sum(gradients[name] ** 2) for name in direction))
+    measured = slope(network, case, direction)
+    allowed = 1e-6 * size + 2e-9  # the second: rounding of the loss, over the step
+    assert abs(measured - expected) <= allowed, (
+        f"along {sorted(direction)[:3]}…: finite difference {measured:.9g}, gradient {expected:.9g}, "
+        f"difference {measured - expected:.1e}, allowed {allowed:.1e}"
+    )
+
+
+# -- gradients -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_are_the_slopes_of_the_loss(name: str) -> None:
+    """Along a random direction and along the gradient, for each part of the network by itself."""
+    case = named_case(name)
+    network, rng = network_of(case), np.random.default_rng(RNG_SEED)
+    gradients = network.gradients(case.batch)
+    assert set(gradients) == set(network.trainable)
+    for part in ("encoder", "amplitude", "phase", PROBE, LOG_SCALE):
+        names = [key for key in gradients if key.startswith(part)]
+        assert names, part
+        assert_slopes_agree(network, case, gradients, {key: rng.normal(size=gradients[key].shape) for key in names})
+        if any(gradients[key].any() for key in names):
+            assert_slopes_agree(network, case, gradients, {key: gradients[key] for key in names})
+
+
+@pytest.mark.parametrize("name", ["merged", "everything"])
+def test_single_entries_of_every_gradient_are_slopes(name: str) -> None:
+    case = named_case(name)
+    network, rng = network_of(case), np.random.default_rng(RNG_SEED)
+    gradients = network.gradients(case.batch)
+    for key, gradient in gradients.items():
+        largest = int(np.abs(gradient).argmax())
+        for index in {largest, int(rng.integers(gradient.size))}:
+            entry = np.zeros(gradient.size)
+            entry[index] = 1
+            assert_slopes_agree(network, case, gradients, {key: entry.reshape(gradient.shape)})
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_derivatives_of_activations_are_slopes(activation: str) -> None:
+    function, derivative = ACTIVATIONS[activation]
+    x = np.concatenate([np.linspace(-30, 30, 60), [-700.0, 700.0]])  # an even number: none is 0, where relu has a kink
+    step = 1e-5
+    np.testing.assert_allclose(derivative(x), (function(x + step) - function(x - step)) / (2 * step), atol=1e-8)
+
+
+def test_convolution_is_the_sum_over_its_window() -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    x, kernel = rng.normal(size=(1, 5, 6, 2)), rng.normal(size=(3, 3, 2, 4))
+    expected = np.zeros((1, 5, 6, 4))
+    for i, j, di, dj in np.ndindex(5, 6, 3, 3):
+        if 0 <= i + di - 1 < 5 and 0 <= j + dj - 1 < 6:
+            expected[0, i, j] += x[0, i + di - 1, j + dj - 1] @ kernel[di, dj]
+    np.testing.assert_allclose(convolve(x, kernel), expected, atol=1e-13)
+
+
+def test_convolution_gradients_are_adjoints() -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    x, kernel, g = rng.normal(size=(2, 5, 6, 2)), rng.normal(size=(3, 3, 2, 4)), rng.normal(size=(2, 5, 6, 4))
+    product = np.sum(convolve(x, kernel) * g)
+    assert np.sum(x * convolve(g, kernel[::-1, ::-1].swapaxes(2, 3))) == pytest.approx(product, rel=1e-12)
+    assert np.sum(kernel * kernel_gradient(x, g, 3)) == pytest.approx(product, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Layer("y", "upsample", (INPUT,), 3, 3),
+        Layer("y", "channels", (INPUT,), 3, 2, start=1, stop=3),
+        Layer("y", "pad", (INPUT,), 3, 3, width=2),
+        Layer("y", "outside_centre", (INPUT,), 3, 3),
+        Layer("y", "scale", (INPUT,), 3, 3, factor=-0.7),
+    ],
+    ids=lambda layer: layer.op,
+)
+def test_linear_layers_have_their_adjoints(layer: Layer) -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    x = rng.normal(size=(2, 8, 8, 3))
+    y = run_layer(layer, x)
+    g = rng.normal(size=y.shape)
+    assert np.sum(y * g) == pytest.approx(np.sum(x * layer_adjoint(layer, g, x)), rel=1e-12)
+
+
+def test_an_unknown_layer_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"'y'.*'wavelet'"):
+        run_layer(Layer("y", "wavelet", (INPUT,), 3, 3), np.zeros((1, 4, 4, 3)))
+
+
+def test_a_layer_that_leads_nowhere_has_gradient_zero() -> None:
+    case = named_case("short")
+    network = network_of(case)
+    idle = Layer("idle/conv", "conv", (INPUT,), 1, 2)
+    network.table = attrs.evolve(network.table, layers=(*network.table.layers, idle))
+    network.arrays |= {"idle/conv/kernel": np.ones((3, 3, 1, 2)), "idle/conv/bias": np.ones(2)}
+    network.trainable = (*network.trainable, "idle/conv/kernel")
+    assert "idle/conv" in run_table(network.table, network.arrays, case.batch.diffraction_amplitude)
+    assert not network.gradients(case.batch)["idle/conv/kernel"].any()
+
+
+# -- physics -------------------------------------------------------------------------------------------------------
+
+
+def random_field(rng: np.random.Generator, *shape: int) -> NDArray[np.complex128]:
+    return rng.normal(size=shape) + 1j * rng.normal(size=shape)
+
+
+def inner(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The real inner product of complex arrays as pairs of real ones."""
+    return float(np.vdot(a, b).real)
+
+
+def offsets_px(rng: np.random.Generator, groups: int, channels: int) -> NDArray[np.float64]:
+    return rng.uniform(-3, 3, (groups, 1, 2, channels))
+
+
+def test_far_field_keeps_the_power() -> None:
+    field = random_field(np.random.default_rng(RNG_SEED), 2, 3, 2, 16, 16)
+    model = ForwardModel(ModelConfig(N=16))
+    power = np.sum(np.abs(model.far_field(field)) ** 2, axis=(-2, -1))
+    np.testing.assert_allclose(power, np.sum(np.abs(field) ** 2, axis=(-2, -1)), rtol=1e-12)
+
+
+def test_far_field_is_the_fourier_sum_with_its_origin_in_the_centre() -> None:
+    N = 16
+    field = random_field(np.random.default_rng(RNG_SEED), N, N)
+    r, k = np.arange(N), np.arange(N) - N // 2
+    matrix = np.exp(-2j * np.pi * np.outer(k, r) / N) / np.sqrt(N)
+    np.testing.assert_allclose(ForwardModel(ModelConfig(N=N)).far_field(field), matrix @ field @ matrix.T, atol=1e-12)
+
+
+def test_far_field_adjoint_is_its_adjoint() -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    field, g = random_field(rng, 3, 16, 16), random_field(rng, 3, 16, 16)
+    model = ForwardModel(ModelConfig(N=16))
+    assert inner(model.far_field(field), g) == pytest.approx(inner(field, model.far_field_adjoint(g)), rel=1e-12)
+
+
+def test_merge_group_is_adjoint_of_extract_patches() -> None:
+    """But for its weights: a merge with weight 1, times what it divides by, against `extract`."""
+    rng = np.random.default_rng(RNG_SEED)
+    model = ForwardModel(ModelConfig(N=16, gridsize=2, merge_weights="uniform"))
+    placement, weight = model.placement(offsets_px(rng, 2, 4), 5), np.ones((16, 16))
+    patches, canvas = random_field(rng, 2, 4, 16, 16), random_field(rng, 2, 26, 26)
+    placed = model.merge_group(patches, weight, placement) * model.summed_weight(weight, placement)
+    np.testing.assert_allclose(placed, model.place(patches, placement), atol=1e-12)
+    assert inner(placed, canvas) == pytest.approx(inner(patches, model.extract(canvas, placement)), rel=1e-12)
+
+
+@pytest.mark.parametrize("merge_weights", MERGE_EPSILON)
+def test_merge_adjoint_is_adjoint_of_merge_group(merge_weights: Any) -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    model = ForwardModel(ModelConfig(N=16, gridsize=2, merge_weights=merge_weights))
+    placement, weight = model.placement(offsets_px(rng, 2, 4), 5), rng.uniform(0.1, 1, (16, 16))
+    patches, g = random_field(rng, 2, 4, 16, 16), random_field(rng, 2, 26, 26)
+    left = inner(model.merge_group(patches, weight, placement), g)
+    assert left == pytest.approx(inner(patches, model.merge_adjoint(g, weight, placement)), rel=1e-12)
+
+
+def test_a_canvas_is_seen_as_patches_are_cut_from_an_object() -> None:
+    """The offsets' sign, their order of x and y and the centre of a patch are those of the data contract."""
+    N, padding = 16, 6
+    rng = np.random.default_rng(RNG_SEED)
+    object_field = random_field(rng, 60, 70).astype(np.complex64)
+    positions = np.array([[30.3, 24.9], [33.7, 22.1], [28.6, 27.2], [31.4, 29.8]])
+    positions += np.array([31, 26]) - positions.mean(axis=0)
+    centre = positions.mean(axis=0, keepdims=True)
+    canvas = extract_patches(object_field, centre, N + 2 * padding)
+    relative_offsets = -(positions - centre).T[None, None]
+    model = ForwardModel(ModelConfig(N=N, gridsize=2))
+    seen = model.extract(canvas.astype(np.complex128), model.placement(relative_offsets, padding))
+    assert_field_close(seen[0], extract_patches(object_field, positions, N), 1e-6, "patches")
+
+
+def test_a_merge_of_patches_that_agree_gives_the_object_back() -> None:
+    N, padding = 16, 6
+    rng = np.random.default_rng(RNG_SEED)
+    canvas = random_field(rng, 1, N + 2 * padding, N + 2 * padding)
+    model = ForwardModel(ModelConfig(N=N, gridsize=2, merge_weights="uniform"))
+    whole = np.array([[2, -3, 1, 0], [-1, 4, 0, -3]], dtype=np.float64)[None, None]
+    placement = model.placement(whole, padding)
+    merged = model.merge_group(model.extract(canvas, placement), np.ones((N, N)), placement)
+    lit = model.place(np.ones((1, 4, N, N), complex), placement).real > 0.5
+    np.testing.assert_allclose(merged[lit], canvas[lit], rtol=2e-6)  # the epsilon of the merge
+
+
+def test_exit_wave_gradient_is_adjoint_in_patches_and_probe() -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    model = ForwardModel(ModelConfig(N=16, probe_mask=True, gaussian_smoothing_sigma=0.9))
+    patches, probe, g = (
+        random_field(rng, 2, 3, 16, 16),
+        random_field(rng, 2, 16, 16),
+        random_field(rng, 2, 3, 2, 16, 16),
+    )
+    by_patches, by_probe = model.exit_wave_gradient(g, patches, probe)
+    product = inner(model.exit_wave(patches, probe), g)
+    assert inner(patches, by_patches) == pytest.approx(product, rel=1e-12)
+    assert inner(probe, by_probe) == pytest.approx(product, rel=1e-12)
+
+
+# -- losses and optimiser ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["merged", "one_frame", "everything"])
+def test_a_perfect_prediction_has_no_deviance(name: str) -> None:
+    case = named_case(name)
+    predicted = network_of(case).predicted_intensity(case.batch)
+    value, derivative = losses.half_deviance(predicted, predicted)
+    assert np.abs(value).max() <= 1e-12 * predicted.max()
+    assert np.abs(derivative).max() == 0
+
+
+def test_half_deviance_is_the_likelihood_ratio() -> None:
+    measured = np.array([0.0, 1.0, 2.0, 5.0])
+    predicted = np.array([0.7, 0.7, 3.0, 5.0])
+    likelihood = np.array([0.7, 0.7, 3 - 2 * np.log(3), 5 - 5 * np.log(5)])
+    perfect = np.array([0.0, 1.0, 2 - 2 * np.log(2), 5 - 5 * np.log(5)])
+    likelihood[1] -= np.log(0.7)
+    np.testing.assert_allclose(losses.half_deviance(predicted, measured)[0], likelihood - perfect, atol=1e-14)
+
+
+def test_total_variation_of_a_ramp_is_its_slope() -> None:
+    y, x = np.mgrid[:8, :8]
+    ramp = (0.3 * x + 0.4j * y)[None, None]
+    assert losses.total_variation(ramp)[0] == pytest.approx(0.7, abs=1e-5)
+
+
+def test_adam_is_the_algorithm_of_the_paper() -> None:
+    case = named_case("short")
+    network = network_of(case)
+    name, rate = "encoder/conv0/bias", 1e-2
+    theta, m, v = case.weights[name].astype(np.float64), 0.0, 0.0
+    for t in range(1, 4):
+        g = network.gradients(case.batch)[name]
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        theta = theta - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        network.train_epoch([case.batch], rate)
+        np.testing.assert_allclose(network.weights()[name], theta, rtol=1e-12)
+
+
+def test_training_lowers_the_loss() -> None:
+    case = named_case("everything")
+    network = network_of(case)
+    before = network.evaluate(case.batches)["total"]
+    for _ in range(5):
+        network.train_epoch(case.batches, 2e-3)
+    assert network.evaluate(case.batches)["total"] < before
+
+
+def test_clipping_limits_the_norm_and_keeps_the_direction() -> None:
+    gradients = {"a": np.array([3.0, 0.0]), "b": np.array([[4.0]])}
+    clipped = clip(gradients, 0.5)
+    np.testing.assert_allclose(clipped["a"], [0.3, 0])
+    np.testing.assert_allclose(clipped["b"], [[0.4]])
+    assert clip(gradients, 5.1)["b"] == 4
+    assert clip(gradients, None) is gradients
+
+
+# -- protocol ------------------------------------------------------------------------------------------------------
+
+
+def test_reference_has_the_protocols_methods_and_is_not_registered() -> None:
+    assert isinstance(ReferenceEngine(), Engine)
+    assert isinstance(network_of(named_case("short")), Network)
+    assert "reference" not in registered_engines()
+
+
+def test_reference_runs_on_the_cpu_only() -> None:
+    case = named_case("short")
+    with pytest.raises(BackendError, match="cuda"):
+        ReferenceEngine().build(case.model, None, case.weights, ExecutionConfig(accelerator="cuda"))

@@ -1,0 +1,117 @@
+"""Engines made of the reference with one fault each, which the contract tests must notice.
+
+Each is a factory for `pytest tests/contract --engine tests.meta.faults:<name>`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.contracts import Batch
+from ptycho_core.engine import EngineInfo
+from ptycho_core.reference import ForwardModel, ReferenceEngine, ReferenceNetwork
+from ptycho_core.reference.physics import Array, Field, Placement
+
+
+def engine_with(
+    forward_model: type[ForwardModel] = ForwardModel, network: type[ReferenceNetwork] = ReferenceNetwork
+) -> type[ReferenceEngine]:
+    class FaultyNetwork(network):  # type: ignore[misc, valid-type]
+        pass
+
+    class FaultyEngine(ReferenceEngine):
+        pass
+
+    FaultyNetwork.forward_model = forward_model
+    FaultyEngine.network = FaultyNetwork
+    return FaultyEngine
+
+
+class _AxesSwapped(ForwardModel):
+    def placement(self, relative_offsets_px: NDArray[np.floating], padding: int) -> Placement:
+        x, y = super().placement(relative_offsets_px, padding)
+        return y, x
+
+
+class _NoShift(ForwardModel):
+    def far_field(self, exit_wave: Field) -> Field:
+        return np.fft.fft2(exit_wave, norm="ortho")
+
+    def far_field_adjoint(self, g: Field) -> Field:
+        return np.fft.ifft2(g, norm="ortho")
+
+
+class _ChannelsTransposed(ForwardModel):
+    """Offsets of a group column by column, its patches row by row."""
+
+    def placement(self, relative_offsets_px: NDArray[np.floating], padding: int) -> Placement:
+        side = round(relative_offsets_px.shape[-1] ** 0.5)
+        order = np.arange(side**2).reshape(side, side).T.ravel()
+        return super().placement(relative_offsets_px[..., order], padding)
+
+
+class _ConjugatedGradient(ForwardModel):
+    """The other convention, ∂L/∂Re z - i ∂L/∂Im z."""
+
+    def exit_wave_gradient(self, g: Field, patches: Field, probe: Field) -> tuple[Field, Field]:
+        by_patches, by_probe = super().exit_wave_gradient(g, patches, probe)
+        return by_patches.conj(), by_probe.conj()
+
+
+class _HalfPixelShift(ForwardModel):
+    def placement(self, relative_offsets_px: NDArray[np.floating], padding: int) -> Placement:
+        return super().placement(relative_offsets_px + 0.5, padding)
+
+
+class _AmplitudeForIntensity(ForwardModel):
+    def measured_intensity(self, diffraction_amplitude: Array) -> Array:
+        return diffraction_amplitude
+
+
+class _PatchesTransposed(ReferenceNetwork):
+    def predict(self, batch: Batch) -> NDArray[np.complex64]:
+        return super().predict(batch).swapaxes(1, 2)
+
+
+class _GradientsOfTheBatchBefore(ReferenceNetwork):
+    """State that is left over from an earlier call."""
+
+    def gradients(self, batch: Batch) -> Any:
+        gradients = super().gradients(batch)
+        left_over = getattr(self, "left_over", {})
+        self.left_over = gradients
+        return {name: array + left_over.get(name, 0) for name, array in gradients.items()}
+
+
+class _KeptInFloat32(ReferenceNetwork):
+    """Computes in float64 all the same; only what it hands out is float32."""
+
+    def weights(self) -> Any:
+        return {name: array.astype(np.float32) for name, array in super().weights().items()}
+
+    def gradients(self, batch: Batch) -> Any:
+        return {name: array.astype(np.float32) for name, array in super().gradients(batch).items()}
+
+    def optimizer_state(self) -> Any:
+        state = super().optimizer_state()
+        return {name: array if name == "step" else array.astype(np.float32) for name, array in state.items()}
+
+
+class claims_float32(engine_with(network=_KeptInFloat32)):  # type: ignore[misc]
+    def describe(self) -> EngineInfo:
+        return attrs.evolve(super().describe(), precisions=("32-true",))
+
+
+sound = engine_with()
+axes_swapped = engine_with(_AxesSwapped)
+no_fftshift = engine_with(_NoShift)
+channels_transposed = engine_with(_ChannelsTransposed)
+conjugated_gradient = engine_with(_ConjugatedGradient)
+half_pixel_shift = engine_with(_HalfPixelShift)
+amplitude_for_intensity = engine_with(_AmplitudeForIntensity)
+patches_transposed = engine_with(network=_PatchesTransposed)
+gradients_add_up = engine_with(network=_GradientsOfTheBatchBefore)
