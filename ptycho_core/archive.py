@@ -22,7 +22,7 @@ from ptycho_core.config import ModelConfig, TrainingConfig, from_mapping, to_map
 from ptycho_core.engine import EngineInfo, check_weights
 from ptycho_core.errors import ArchiveError, PtychoError, explain
 from ptycho_core.io.files import COMPRESSION, UNREADABLE, replacing
-from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE, PROBE
+from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE
 
 ARCHIVE_NAME = "wts.h5.zip"
 FORMAT, FORMAT_VERSION = "ptycho-core model", 1
@@ -110,9 +110,6 @@ def load_model(path: str | os.PathLike[str], *, backend: str = "auto") -> Model:
         history = [{name: float(value) for name, value in row.items() if value} for row in rows]
         best_epoch = int(manifest["best_epoch"])
         check_weights(build_table(model), weights, model.N)
-        modes, *size, _ = weights[PROBE].shape
-        if modes == 0 or size != [model.N, model.N]:
-            raise ArchiveError(f"weights: {PROBE}: expected N = {model.N}; received shape {weights[PROBE].shape}.")
     except PtychoError as error:
         raise ArchiveError(f"{target}: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
