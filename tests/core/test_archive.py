@@ -387,9 +387,12 @@ def forge_weights(path: Path, change: Callable[[dict[str, Any]], object]) -> Non
         (lambda weights: weights.update({PROBE: np.ones((16, 16))}), f"weights: {PROBE}: expected shape"),
         (
             lambda weights: weights.update({PROBE: np.ones((1, 8, 8, 2))}),
-            f"weights: {PROBE}: expected N = 16; received",
+            f"weights: {PROBE}: expected shape (None, 16, 16, 2); received (1, 8",
         ),
-        (lambda weights: weights.update({PROBE: np.ones((0, 16, 16, 2))}), f"weights: {PROBE}: expected N = 16"),
+        (
+            lambda weights: weights.update({PROBE: np.ones((0, 16, 16, 2))}),
+            f"weights: {PROBE}: expected shape (None, 16, 16, 2); received (0",
+        ),
     ],
     ids=["nan", "infinite", "missing", "surplus", "shape", "no-scalar", "flat-probe", "small-probe", "no-mode"],
 )
