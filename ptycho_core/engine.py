@@ -107,7 +107,11 @@ def check_weights(table: Table, weights: Weights, N: int) -> None:
         raise ArchiveError(f"weights: missing {missing}; unexpected {unexpected}; they are for another configuration.")
     for name, shape in expected.items():
         received = np.shape(weights[name])
-        fits = len(shape) == len(received) and 0 not in received and all(s in (None, r) for s, r in zip(shape, received, strict=True))
+        fits = (
+            len(shape) == len(received)
+            and 0 not in received
+            and all(s in (None, r) for s, r in zip(shape, received, strict=True))
+        )
         if not fits:
             raise ArchiveError(f"weights: {name}: expected shape {shape}; received {received}.")
         if not np.isfinite(weights[name]).all():

@@ -23,6 +23,8 @@ class TensorFlowEngine:
         self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
     ) -> TensorFlowNetwork:
         device = select_device(execution.accelerator)
+        if device == "/GPU:0":  # this framework's default rounds float32 products to TensorFloat-32
+            tf.config.experimental.enable_tensor_float_32_execution(False)
         return TensorFlowNetwork(model, training, weights, device=device, precision=execution.precision)
 
 

@@ -56,7 +56,16 @@ class TensorFlowNetwork:
         if model.gaussian_smoothing_sigma > 0:
             self.smoothing = self._constant(smoothing_matrix(model.N, model.gaussian_smoothing_sigma))
         self.probe_mask = self._constant(probe_mask(model.N))[..., None] if model.probe_mask else None
-        self.load_weights(weights)
+        check_weights(self.table, weights, model.N)
+        zeros = {name: np.zeros_like(weights[name]) for name in self.trainable}
+        with tf.device(self.device):
+            self.tensors = to_tensors(weights, self.dtype)
+            self.merge_weight = tf.Variable(merge_weight(np.asarray(weights[PROBE]), model), dtype=self.dtype)
+            self.first_moment, self.second_moment = to_tensors(zeros, self.dtype), to_tensors(zeros, self.dtype)
+            self.step = tf.Variable(0, dtype=tf.float64)
+        self._train_step = tf.function(self._eager_train_step, autograph=False)
+        self._graph_loss_terms = tf.function(self._loss_terms, autograph=False)
+        self._graph_patches = tf.function(self._patches, autograph=False)
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -65,16 +74,12 @@ class TensorFlowNetwork:
 
     def load_weights(self, weights: Weights) -> None:
         check_weights(self.table, weights, self.model.N)
-        with tf.device(self.device):
-            self.tensors = to_tensors(weights, self.dtype)
-            self.merge_weight = self._constant(merge_weight(np.asarray(weights[PROBE]), self.model))
-            zeros = {name: np.zeros_like(weights[name]) for name in self.trainable}
-            self.first_moment, self.second_moment = to_tensors(zeros, self.dtype), to_tensors(zeros, self.dtype)
-            self.step = tf.Variable(0, dtype=self.dtype)
-        # A graph holds on to the variables that it was made with: make new ones.
-        self._train_step = tf.function(self._eager_train_step, autograph=False)
-        self._graph_loss_terms = tf.function(self._loss_terms, autograph=False)
-        self._graph_patches = tf.function(self._patches, autograph=False)
+        # A graph holds on to the variables that it was made with: they are filled anew, not replaced.
+        for name, tensor in self.tensors.items():
+            tensor.assign(self._constant(weights[name]))
+        self.merge_weight.assign(self._constant(merge_weight(np.asarray(weights[PROBE]), self.model)))
+        for moment in (*self.first_moment.values(), *self.second_moment.values(), self.step):
+            moment.assign(tf.zeros_like(moment))
 
     def optimizer_state(self) -> Weights:
         first = {f"first_moment/{name}": moment for name, moment in self.first_moment.items()}
@@ -83,8 +88,8 @@ class TensorFlowNetwork:
 
     def load_optimizer_state(self, state: Weights) -> None:
         for name in self.trainable:
-            self.first_moment[name].assign(state[f"first_moment/{name}"])
-            self.second_moment[name].assign(state[f"second_moment/{name}"])
+            self.first_moment[name].assign(self._constant(state[f"first_moment/{name}"]))
+            self.second_moment[name].assign(self._constant(state[f"second_moment/{name}"]))
         self.step.assign(float(state["step"]))
 
     # -- work ----------------------------------------------------------------------------------------------------
@@ -201,8 +206,10 @@ class TensorFlowNetwork:
         terms, gradients = self._loss_and_gradients(*batch)
         # Keras's own Adam puts epsilon elsewhere: specs/physics.md, Optimiser.
         self.step.assign_add(1)
-        correction1 = 1 - tf.pow(tf.constant(ADAM_BETA1, self.dtype), self.step)
-        correction2 = tf.sqrt(1 - tf.pow(tf.constant(ADAM_BETA2, self.dtype), self.step))
+        # In float64: 1 - beta^step cancels. A Python number would be made float32.
+        beta1, beta2 = (tf.constant(beta, tf.float64) for beta in (ADAM_BETA1, ADAM_BETA2))
+        correction1 = tf.cast(1 - beta1**self.step, self.dtype)
+        correction2 = tf.cast(tf.sqrt(1 - beta2**self.step), self.dtype)
         for name, gradient in zip(self.trainable, gradients, strict=True):
             first, second = self.first_moment[name], self.second_moment[name]
             first.assign(ADAM_BETA1 * first + (1 - ADAM_BETA1) * gradient)

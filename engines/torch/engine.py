@@ -17,12 +17,14 @@ class TorchEngine:
     name = "torch"
 
     def describe(self) -> EngineInfo:
-        return EngineInfo("torch", "PyTorch", torch.__version__, _devices(), ("32-true", "64-true", "bf16-mixed"))
+        return EngineInfo("torch", "PyTorch", str(torch.__version__), _devices(), ("32-true", "64-true", "bf16-mixed"))
 
     def build(
         self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
     ) -> TorchNetwork:
         device = select_device(execution.accelerator)
+        if device == "cuda":  # this framework's default rounds float32 convolutions to TensorFloat-32
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         return TorchNetwork(model, training, weights, device=torch.device(device), precision=execution.precision)
 
 

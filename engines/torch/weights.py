@@ -17,7 +17,9 @@ def to_tensor(name: str, array: NDArray[np.floating], dtype: torch.dtype, device
     """The array under `name` as a new tensor; kernels become (out, in, kh, kw), channels last in memory."""
     array = np.asarray(array)
     if name.endswith("/kernel"):
-        tensor = torch.tensor(rearrange(array, HWIO_TO_OIHW), dtype=dtype, device=device)
+        # The copy gives plain strides: an axis of length 1 may have any, and a convolution's gradient minds them.
+        array = np.ascontiguousarray(rearrange(array, HWIO_TO_OIHW))
+        tensor = torch.tensor(array, dtype=dtype, device=device)
         return tensor.contiguous(memory_format=torch.channels_last)
     return torch.tensor(array, dtype=dtype, device=device)
 

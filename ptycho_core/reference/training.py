@@ -89,7 +89,7 @@ class ReferenceNetwork:
         return run_table(self.table, self.arrays, x if self.model.object_big else rearrange(x, BHWC_TO_FRAMES))
 
     def predicted_intensity(self, batch: Batch) -> Array:
-        """What the forward model says that the detector should have seen, (B, C, N, N)."""
+        """What the detector should have seen, (B, C, N, N), in the unit of the squared diffraction amplitude."""
         far_field = self._far_field(self._merged(self._patches(batch), self._placement(batch)))
         predicted: Array = self.physics.intensity(far_field) * np.exp(2 * self.arrays[LOG_SCALE])
         return predicted

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # before numpy: these networks are too small to share out
-    os.environ.setdefault(variable, "1")
-
-from ptycho_core.engine import Engine, registered_engines  # noqa: E402
-from tests.contract.backends import differing_tests, engine_or_skip, required_backends  # noqa: E402
+from ptycho_core.engine import Engine, registered_engines
+from tests.contract.backends import differing_tests, engine_or_skip, required_backends
 
 _tests: dict[str, tuple[str, str]] = {}
 """Node id → engine, and the id without the engine's name."""
@@ -54,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             test, _, values = item.nodeid.partition("[")
             rest = values.rstrip("]").split("-")
             rest.remove(name.rpartition(":")[2])
-            _tests[item.nodeid] = name, f"{test}[{'-'.join(rest)}]"
+            _tests[item.nodeid] = name, f"{test}[{'-'.join(rest)}]" if rest else test
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
