@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ptycho_core import load_model
+from ptycho_core.engine import is_installed
 from tests.integration.conftest import ENGINES, SMALL, Run
 
 
@@ -49,20 +51,19 @@ def test_reconstruct_writes_object_on_its_grid_with_origin(
     assert facts["patterns_per_second"] == pytest.approx(150 / facts["seconds"]["total"])
 
 
-@pytest.mark.parametrize("reader", ENGINES)
-def test_every_engine_reconstructs_the_same_object_from_an_archive(
-    ptycho: Run, trained: Path, scan_file: Path, backend: str, reader: str, tmp_path: Path
+def test_another_engine_reconstructs_the_same_object_from_an_archive(
+    ptycho: Run, trained: Path, scan_file: Path, backend: str, tmp_path: Path
 ) -> None:
-    from ptycho_core.engine import is_installed
-
-    if not is_installed(reader):
-        pytest.skip(f"{reader} is not installed")
+    others = [name for name in ENGINES if name != backend and is_installed(name)]
+    if not others:
+        pytest.skip(f"{backend} is the only engine installed")
     fields = []
-    for name in (backend, reader):
+    for name in (backend, *others):
         ptycho("reconstruct", scan_file, "--model", trained, "--out", tmp_path / name, "--backend", name)
         fields.append(np.load(tmp_path / name / "reconstruction.npz")["object"])
-    error = np.abs(fields[0] - fields[1]).max() / np.abs(fields[0]).max()
-    assert error <= 1e-5, error
+    for other in fields[1:]:
+        error = np.abs(fields[0] - other).max() / np.abs(fields[0]).max()
+        assert error <= 1e-5, error
 
 
 def test_evaluate_prints_and_writes_every_metric(
@@ -81,8 +82,6 @@ def test_evaluate_prints_and_writes_every_metric(
 def test_same_seed_gives_the_same_archive_weights(
     ptycho: Run, trained: Path, scan_file: Path, backend: str, tmp_path: Path
 ) -> None:
-    from ptycho_core import load_model
-
     ptycho("train", scan_file, "--out", tmp_path, "--backend", backend, *SMALL)
     first, second = load_model(trained).weights, load_model(tmp_path).weights
     for name, array in first.items():
@@ -121,8 +120,6 @@ def test_interrupt_keeps_the_best_weights_so_far_and_exits_with_130(
 
 
 def test_missing_framework_is_named_with_the_remedy(ptycho: Run, scan_file: Path, tmp_path: Path) -> None:
-    from ptycho_core.engine import is_installed
-
     absent = [name for name in ENGINES if not is_installed(name)]
     if not absent:
         pytest.skip("every engine is installed here")
