@@ -81,3 +81,13 @@ def test_an_input_of_zeros_is_predicted(engine: Engine) -> None:
     batch = with_amplitude(case, np.zeros_like(case.batch.diffraction_amplitude))
     actual = build(engine, case).predict(batch)
     assert_field_close(actual, build_reference(case).predict(batch), 1.2e-7, "patches")
+
+
+def test_bf16_mixed_predicts_the_same_to_its_own_precision(engine: Engine) -> None:
+    if "bf16-mixed" not in engine.describe().precisions:
+        pytest.skip(f"{engine.name} has no bf16-mixed")
+    case, reference = named_case("merged"), expected("merged").patches
+    patches = build(engine, case, "bf16-mixed").predict(case.batch)
+    assert_field_close(patches, reference, 0.03, "patches")
+    error = np.abs(patches - reference).max() / np.abs(reference).max()
+    assert error > 1e-4, f"the layers ran in float32, not in bfloat16: {error}"
