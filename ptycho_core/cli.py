@@ -31,7 +31,7 @@ from ptycho_core.config import (
     read_toml,
     to_toml,
 )
-from ptycho_core.errors import MissingExtraError, PtychoError
+from ptycho_core.errors import MissingExtraError, PtychoError, TrainingError
 
 if TYPE_CHECKING:
     from ptycho_core.contracts import Scan
@@ -168,38 +168,31 @@ class Output:
 
 def run_training(
     scan: Scan, config: TrainingConfig, test: Scan | None, execution: ExecutionConfig, output: Output
-) -> Fit:
-    """Train with progress; an interrupt leaves `fit.model` with the best weights so far and is raised again."""
+) -> tuple[Fit, KeyboardInterrupt | TrainingError | None]:
+    """Train with progress. What stopped the run early, if anything did, is returned for the caller to raise."""
     from ptycho_core.training import fit
 
-    run: Fit | None = None
     last = "loss –"
 
-    with output.bar(
-        config.nepochs * min(config.n_groups, len(scan)) * config.model.channels, "train", "pattern"
-    ) as update:
+    def on_batch(progress: Progress) -> None:
+        done = (progress.epoch - 1) * run.patterns_per_epoch + progress.patterns
+        update(done, f"epoch {progress.epoch}/{progress.nepochs}, {last}")
 
-        def on_batch(progress: Progress) -> None:
-            per_epoch = min(config.n_groups, len(scan)) * config.model.channels
-            update(
-                (progress.epoch - 1) * per_epoch + progress.patterns,
-                f"epoch {progress.epoch}/{progress.nepochs}, {last}",
-            )
-
-        run = fit(scan, config, test=test, execution=execution, on_batch=on_batch)
-        output.say(f"backend: {run.engine.name} ({run.engine.framework} {run.engine.version})")
-        started = time.perf_counter()
+    run = fit(scan, config, test=test, execution=execution, on_batch=on_batch)
+    output.say(f"backend: {run.engine.name} ({run.engine.framework} {run.engine.version})")
+    started = time.perf_counter()
+    with output.bar(config.nepochs * run.patterns_per_epoch, "train", "pattern") as update:
         try:
             for report in run:
                 last = describe_losses(report)
-                done = time.perf_counter() - started
-                left = done / report.epoch * (report.nepochs - report.epoch)
+                update(report.epoch * run.patterns_per_epoch, f"epoch {report.epoch}/{report.nepochs}, {last}")
+                left = (time.perf_counter() - started) / report.epoch * (report.nepochs - report.epoch)
                 if not sys.stderr.isatty():
                     rate = f"{report.patterns_per_second:.0f} patterns/s, {left:.0f} s left"
                     output.say(f"epoch {report.epoch}/{report.nepochs}: {last}, {rate}")
-        except KeyboardInterrupt:
-            run.interrupted = True
-    return run
+        except (KeyboardInterrupt, TrainingError) as stop:
+            return run, stop
+    return run, None
 
 
 def describe_losses(report: EpochReport) -> str:
@@ -226,7 +219,6 @@ def write_training(run: Fit, folder: Path, execution: ExecutionConfig, output: O
         "losses": run.history[run.model.best_epoch - 1],
         "seconds": sum(row["seconds"] for row in run.history),
         "figure": figure,
-        "interrupted": run.interrupted,
     }
 
 
@@ -280,14 +272,14 @@ def train(
     if flags["N"] is None and (config is None or "N" not in read_toml(config).get("model", {})):
         configs["training"].model.N = data.N
     make_folder(out)
-    run = run_training(data, configs["training"], test_data, configs["execution"], output)
+    run, stop = run_training(data, configs["training"], test_data, configs["execution"], output)
     if run.model is None:
         output.say("No epoch had ended: nothing was written.")
-        raise KeyboardInterrupt
-    summary = write_training(run, out, configs["execution"], output)
-    output.result(summary, f"{summary['archive']}: best epoch {summary['best_epoch']} of {summary['epochs']}")
-    if run.interrupted:
-        raise KeyboardInterrupt
+    else:
+        summary = {**write_training(run, out, configs["execution"], output), "stopped_early": stop is not None}
+        output.result(summary, f"{summary['archive']}: best epoch {summary['best_epoch']} of {summary['epochs']}")
+    if stop is not None:
+        raise stop
 
 
 @cli.command()
@@ -474,9 +466,9 @@ def demo(backend: str, out: Path, quiet: bool, as_json: bool) -> None:
     output.say("2/4 train")
     config = TrainingConfig(model=ModelConfig(**DEMO_MODEL), backend=backend, n_groups=len(scan), **DEMO_TRAINING)
     execution = ExecutionConfig()
-    run = run_training(scan, config, None, execution, output)
-    if run.model is None or run.interrupted:
-        raise KeyboardInterrupt
+    run, stop = run_training(scan, config, None, execution, output)
+    if stop is not None:
+        raise stop
     training = write_training(run, out, execution, output)
     output.say("3/4 reconstruct")
     model = load_model(out)

@@ -63,7 +63,8 @@ class Fit:
     """A training run: iterate for one `EpochReport` after every epoch; leave the loop to stop.
 
     `model` is the model with the best weights so far: lowest total loss on the test scan, or on the training scan
-    when there is none. It is None until the first epoch has ended.
+    when there is none. It is None until the first epoch has ended. `patterns_per_epoch` counts a pattern once for each
+    group that it is in.
     """
 
     def __init__(
@@ -80,7 +81,6 @@ class Fit:
         self.config = attrs.evolve(config, model=attrs.evolve(config.model))
         self.history: list[dict[str, float]] = []
         self.model: Model | None = None
-        self.interrupted = False
         self._best, self._best_epoch = math.inf, 0
         self._on_batch, self._should_stop = on_batch, should_stop
         table = build_table(config.model)
@@ -90,7 +90,8 @@ class Fit:
         if test is not None:
             self._check_scan(test, config)
 
-        self._draw(self._scan, np.random.default_rng(config.seed), config.n_groups)  # what cannot be drawn is said now
+        groups = self._draw(self._scan, np.random.default_rng(config.seed), config.n_groups)  # or it says why not
+        self.patterns_per_epoch = groups.indices.size
         scale = measure_scale(self._scan, config.nphotons)
         _report_dose(self._scan, config, scale.mean_counts_per_frame)
         probe = calibrated_probe(self._scan, config.probe_gauge)
