@@ -21,7 +21,7 @@ from ptycho_core.architecture import Weights, build_table
 from ptycho_core.config import ModelConfig, TrainingConfig, from_mapping, to_mapping
 from ptycho_core.engine import EngineInfo, check_weights
 from ptycho_core.errors import ArchiveError, PtychoError, explain
-from ptycho_core.io.files import COMPRESSION, UNREADABLE, replacing
+from ptycho_core.io.files import COMPRESSION, UNREADABLE, make_folder, replacing
 from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE
 
 ARCHIVE_NAME = "wts.h5.zip"
@@ -48,9 +48,13 @@ class Model:
     backend: str = "auto"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the archive to `path` (a folder takes `wts.h5.zip` in it), whole or not at all; returns its path."""
+        """Write the archive, whole or not at all; returns its path.
+
+        A path without an ending is a folder, made if it is not there; the archive in it is `wts.h5.zip`.
+        """
         target = Path(path)
-        target = target / ARCHIVE_NAME if target.is_dir() else target
+        if target.is_dir() or not target.suffix:
+            target = make_folder(target) / ARCHIVE_NAME
         members = {
             "config.json": _to_json({"model": to_mapping(self.config.model), "training": to_mapping(self.config)}),
             "params.json": _to_json(self.parameters()),

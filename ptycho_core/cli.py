@@ -21,6 +21,7 @@ import click
 
 from ptycho_core import __version__
 from ptycho_core.config import (
+    NO_FILE,
     SECTIONS,
     ExecutionConfig,
     InferenceConfig,
@@ -110,14 +111,17 @@ def measurement_option(command: Command) -> Command:
     return click.option("--measurement", type=kinds, default=None, help=text)(command)
 
 
-def build_config(path: Path | None, flags: dict[str, Any], *sections: str) -> dict[str, Any]:
-    """One configuration for each section: a flag wins over the file, the file over the default."""
+def build_config(
+    path: Path | None, flags: dict[str, Any], *sections: str, defaults: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """One configuration for each section: a flag wins over the file, the file over `defaults`, these over the class."""
     tables = {} if path is None else read_toml(path)
-    source = "configuration" if path is None else str(path)
+    source = NO_FILE if path is None else str(path)
     for section in sections:
         known = fields_of(SECTIONS[section])
         given = {name: value for name, value in flags.items() if name in known and value is not None}
-        tables[section] = {**tables.get(section, {}), **given}
+        assumed = {name: value for name, value in (defaults or {}).items() if name in known}
+        tables[section] = {**assumed, **tables.get(section, {}), **given}
     built = {name: from_mapping(SECTIONS[name], tables[name], source=source) for name in sections if name != "training"}
     if "training" in sections:
         built["training"] = from_mapping(TrainingConfig, tables["training"], source=source, model=built["model"])
@@ -167,9 +171,17 @@ class Output:
 
 
 def run_training(
-    scan: Scan, config: TrainingConfig, test: Scan | None, execution: ExecutionConfig, output: Output
+    scan: Scan,
+    config: TrainingConfig,
+    test: Scan | None,
+    execution: ExecutionConfig,
+    output: Output,
+    folder: Path,
 ) -> tuple[Fit, KeyboardInterrupt | TrainingError | None]:
-    """Train with progress. What stopped the run early, if anything did, is returned for the caller to raise."""
+    """Train with progress; the best model so far is in `folder` after every epoch.
+
+    What stopped the run early, if anything did, is returned for the caller to raise.
+    """
     from ptycho_core.training import fit
 
     last = "loss –"
@@ -185,6 +197,8 @@ def run_training(
         try:
             for report in run:
                 last = describe_losses(report)
+                if report.is_best and run.model is not None:
+                    run.model.save(folder)  # whatever ends the run later, the best so far is on disk
                 update(report.epoch * run.patterns_per_epoch, f"epoch {report.epoch}/{report.nepochs}, {last}")
                 left = (time.perf_counter() - started) / report.epoch * (report.nepochs - report.epoch)
                 if not sys.stderr.isatty():
@@ -241,7 +255,7 @@ def draw(output: Output, function: str, *arguments: Any, **keywords: Any) -> str
 @cli.command()
 @click.argument("scan", type=FILE)
 @click.option("--test", type=FILE, default=None, help="A second scan; its loss chooses the best weights.")
-@click.option("--out", type=FILE, required=True, help="Folder to write to; made if it is not there.")
+@click.option("--out", type=FILE, default=None, help="Folder to write to; made if it is not there.")
 @click.option("--config", type=FILE, default=None, help="TOML file with tables [model], [training], [execution].")
 @click.option("--show-config", is_flag=True, help="Print the configuration that flags and file give, and stop.")
 @measurement_option
@@ -250,7 +264,7 @@ def draw(output: Output, function: str, *arguments: Any, **keywords: Any) -> str
 def train(
     scan: Path,
     test: Path | None,
-    out: Path,
+    out: Path | None,
     config: Path | None,
     show_config: bool,
     measurement: Literal["amplitude", "intensity"] | None,
@@ -263,16 +277,17 @@ def train(
     from ptycho_core.io.files import make_folder
 
     output = Output(quiet, as_json)
-    configs = build_config(config, flags, "model", "training", "execution")
-    if show_config:
+    if out is None and not show_config:
+        raise click.UsageError("Missing option '--out'.")
+    build_config(config, flags, "model", "training", "execution")  # its errors come before a large scan is read
+    data = load_scan(scan, measurement=measurement)
+    configs = build_config(config, flags, "model", "training", "execution", defaults={"N": data.N})
+    if out is None or show_config:
         click.echo(to_toml(**configs), nl=False)
         return
-    data = load_scan(scan, measurement=measurement)
     test_data = None if test is None else load_scan(test, measurement=measurement)
-    if flags["N"] is None and (config is None or "N" not in read_toml(config).get("model", {})):
-        configs["training"].model.N = data.N
     make_folder(out)
-    run, stop = run_training(data, configs["training"], test_data, configs["execution"], output)
+    run, stop = run_training(data, configs["training"], test_data, configs["execution"], output, out)
     if run.model is None:
         output.say("No epoch had ended: nothing was written.")
     else:
@@ -414,12 +429,22 @@ def simulate(out: Path, object_: str, quiet: bool, as_json: bool, **settings: An
 @cli.command()
 @click.argument("file", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--figure", type=FILE, default=None, help="Draw a scan's mean pattern, probe and positions (.png).")
 @measurement_option
-def inspect(file: Path, as_json: bool, measurement: Literal["amplitude", "intensity"] | None) -> None:
+def inspect(
+    file: Path, as_json: bool, figure: Path | None, measurement: Literal["amplitude", "intensity"] | None
+) -> None:
     """Say what FILE is: a scan, a model archive or a reconstruction."""
     from ptycho_core.report.inspection import inspect_file
 
+    Output(quiet=False, as_json=as_json)
+
     facts = inspect_file(file, measurement)
+    if figure is not None:
+        from ptycho_core.io import load_scan
+        from ptycho_core.report.plots import plot_scan
+
+        plot_scan(load_scan(file, measurement=measurement), figure)
     click.echo(json.dumps(facts, indent=2) if as_json else as_table(facts))
 
 
@@ -466,7 +491,7 @@ def demo(backend: str, out: Path, quiet: bool, as_json: bool) -> None:
     output.say("2/4 train")
     config = TrainingConfig(model=ModelConfig(**DEMO_MODEL), backend=backend, n_groups=len(scan), **DEMO_TRAINING)
     execution = ExecutionConfig()
-    run, stop = run_training(scan, config, None, execution, output)
+    run, stop = run_training(scan, config, None, execution, output, out)
     if stop is not None:
         raise stop
     training = write_training(run, out, execution, output)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 import attrs
-import cattrs
 import tomli_w
 
 from ptycho_core.errors import ConfigurationError, explain
@@ -44,7 +43,12 @@ def _power_of_two(value: int) -> str | None:
 
 
 def _field(default: Any, help: str, check: Check | None = None) -> Any:
-    return attrs.field(default=default, validator=_validate, metadata={"help": help, "check": check})
+    return attrs.field(default=default, converter=_plain, validator=_validate, metadata={"help": help, "check": check})
+
+
+def _plain(value: Any) -> Any:
+    """A numpy scalar as the Python number that it holds."""
+    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
 
 
 def _validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -250,6 +254,7 @@ SECTIONS: dict[str, type[Any]] = {
 """The tables of a configuration file, and the class that each one fills."""
 
 T = TypeVar("T")
+NO_FILE = "configuration"
 
 
 def fields_of(cls: type[Any]) -> dict[str, attrs.Attribute[Any]]:
@@ -257,7 +262,7 @@ def fields_of(cls: type[Any]) -> dict[str, attrs.Attribute[Any]]:
     return {field.name: field for field in attrs.fields(cls) if field.name != "model"}
 
 
-def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str = "configuration", **nested: Any) -> T:
+def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str = NO_FILE, **nested: Any) -> T:
     """An instance of `cls` from plain values; an unknown key is an error that names the closest known one."""
     known = fields_of(cls)
     for key in values:
@@ -266,12 +271,15 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str = "conf
             remedy = f"Did you mean {near!r}?" if near else f"Known fields: {', '.join(sorted(known))}."
             expected = f"a field of {cls.__name__}"
             raise ConfigurationError(explain(source, key, expected=expected, received="an unknown one", remedy=remedy))
-    return cls(**values, **nested)
+    try:
+        return cls(**values, **nested)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{source}: {error}" if source != NO_FILE else str(error)) from error
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """The fields of one configuration as plain values, unset ones left out, `model` left to its own table."""
-    plain: dict[str, Any] = cattrs.unstructure(config)
+    plain: dict[str, Any] = attrs.asdict(config)
     return {key: value for key, value in plain.items() if value is not None and key != "model"}
 
 

@@ -98,6 +98,8 @@ class Scan:
         if self.scan_index is None:
             object.__setattr__(self, "scan_index", np.arange(count))
         index = _array(self, "scan_index", np.int64, "(M,) integers", ndim=1)
+        if nominal.shape[1] != 2:
+            self._refuse("nominal_positions_px", f"shape ({count}, 2)", f"shape {nominal.shape}", "Drop it.")
         for name, length in (("nominal_positions_px", len(nominal)), ("scan_index", len(index))):
             if length != count:
                 self._refuse(name, f"{count} entries, one a pattern", length, "Drop it: it is optional.")

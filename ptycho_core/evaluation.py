@@ -150,6 +150,9 @@ def load_truth(path: str | os.PathLike[str]) -> Truth:
     if origin.shape != (2,) or origin.dtype.kind not in "iuf":
         received, remedy = f"{origin.dtype} of shape {origin.shape}", "Give what `ptycho reconstruct` wrote."
         raise DataError(explain(file, "origin_px", expected="(x, y)", received=received, remedy=remedy))
+    if arrays[key].dtype.kind not in "biufc":
+        received, remedy = f"dtype {arrays[key].dtype}", "Save complex numbers."
+        raise DataError(explain(file, key, expected="a complex object (H, W)", received=received, remedy=remedy))
     x, y = origin
     return Truth(object_field=arrays[key].astype(np.complex64), origin_px=(float(x), float(y)), source=str(file))
 

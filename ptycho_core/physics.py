@@ -67,14 +67,17 @@ def measure_scale(scan: Scan, nphotons: float) -> DataScale:
     )
 
 
-def calibrated_probe(scan: Scan, gauge: str) -> NDArray[np.float32]:
+def calibrated_probe(scan: Scan, gauge: str, *, masked: bool = False) -> NDArray[np.float32]:
     """The probe as the parameter (modes, N, N, 2) float32.
 
-    gauge "mean": Σ|P|² = mean frame intensity, so that a clear object has |O| = 1; "given": unchanged.
+    gauge "mean": the empty beam puts the mean frame intensity into the good pixels, so that a clear object has
+    |O| = 1 (without bad pixels and mask: Σ|P|² = mean frame intensity); "given": unchanged. masked: `probe_mask`.
     """
     probe = scan.probe.astype(np.complex128)
     if gauge == "mean":
-        probe *= np.sqrt(mean_frame_intensity(scan) / np.sum(np.abs(probe) ** 2))
+        lit = probe * probe_mask(scan.N) if masked else probe
+        beam = np.fft.fftshift(np.abs(np.fft.fft2(lit, norm="ortho")) ** 2, axes=(-2, -1)).sum(axis=0)
+        probe *= np.sqrt(mean_frame_intensity(scan) / beam[~np.asarray(scan.bad_pixels)].sum())
     return np.stack([probe.real, probe.imag], axis=-1).astype(np.float32)
 
 

@@ -27,7 +27,7 @@ class ObjectCanvas:
         high = np.floor(positions_px.max(axis=0)) - self.N // 2 + self.N + 1  # one more: a sub-pixel shift spills over
         width, height = (high - low).astype(int)
         if width * height > max(SMALL_CANVAS, positions_px.size * self.N**2 / 2 / SPARSEST):
-            remedy = "Give positions in pixels of the object grid; metres or nanometres spread them too far."
+            remedy = "Give positions in pixels of the object grid, not in a finer unit, and drop stray ones."
             expected = "positions whose patches cover 1/1000 of their bounding box"
             received = f"{len(positions_px)} patches of {self.N} x {self.N} on {width} x {height} pixels"
             raise DataError(explain("positions", None, expected=expected, received=received, remedy=remedy))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -21,12 +21,10 @@ from ptycho_core.engine import EngineInfo, load_engine
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError, explain
 from ptycho_core.grouping import draw_groups
 from ptycho_core.io.npz import read_npz, write_npz
-from ptycho_core.physics import MEAN_INTENSITY, complex_probe, mean_frame_intensity, reassembly_weight
+from ptycho_core.physics import complex_probe, reassembly_weight
 from ptycho_core.prefetch import prefetch
 from ptycho_core.reassembly import ObjectCanvas
-from ptycho_core.training import check_size
-
-log = logging.getLogger(__name__)
+from ptycho_core.training import check_size, warn_of_other_intensity
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -98,7 +96,7 @@ def reconstruct(
     config, execution = config or InferenceConfig(), execution or ExecutionConfig()
     check_size(scan, model.config.model.N)
     _check_groups(scan, config)
-    _warn_of_other_intensity(scan, model)
+    warn_of_other_intensity(scan, model.weights)
     engine = load_engine(model.backend if backend is None else backend)
     begun = time.perf_counter()
     network = engine.build(model.config.model, None, model.weights, execution)
@@ -116,19 +114,20 @@ def reconstruct(
 
     seconds = {"build": started - begun, "grouping": time.perf_counter() - started, "predict": 0.0, "reassemble": 0.0}
     size, done = execution.inference_batch_size, 0
-    for batch in prefetch(groups.batches(scan, size, canvas_padding_px=0)):
-        if should_stop():
-            raise Cancelled(f"stopped after {done} of {len(groups)} groups")
-        before = time.perf_counter()
-        patches = network.predict(batch)
-        predicted = time.perf_counter()
-        frames = groups.indices[done : done + len(batch)].ravel()
-        canvas.add(rearrange(patches, "b h w c -> (b c) h w"), scan.positions_px[frames])
-        seconds["predict"] += predicted - before
-        seconds["reassemble"] += time.perf_counter() - predicted
-        done += len(batch)
-        if on_batch is not None:
-            on_batch(done, len(groups))
+    with contextlib.closing(prefetch(groups.batches(scan, size, canvas_padding_px=0))) as batches:
+        for batch in batches:
+            if should_stop():
+                raise Cancelled(f"stopped after {done} of {len(groups)} groups")
+            before = time.perf_counter()
+            patches = network.predict(batch)
+            predicted = time.perf_counter()
+            frames = groups.indices[done : done + len(batch)].ravel()
+            canvas.add(rearrange(patches, "b h w c -> (b c) h w"), scan.positions_px[frames])
+            seconds["predict"] += predicted - before
+            seconds["reassemble"] += time.perf_counter() - predicted
+            done += len(batch)
+            if on_batch is not None:
+                on_batch(done, len(groups))
     object_field = canvas.object_field()
     if not np.isfinite(object_field).all():
         expected, remedy = "finite predictions", "Check the scan's intensities and the model, or use precision 32-true."
@@ -152,19 +151,6 @@ def _check_groups(scan: Scan, config: InferenceConfig) -> None:
         expected, remedy = f"at most {len(scan)}, the frames of {scan.source}", "Lower n_groups or leave it unset."
         message = explain("InferenceConfig.n_groups", None, expected=expected, received=config.n_groups, remedy=remedy)
         raise ConfigurationError(message)
-
-
-def _warn_of_other_intensity(scan: Scan, model: Model) -> None:
-    """The network's input is scaled as in training: patterns of another intensity are outside what it has seen."""
-    trained = float(model.weights[MEAN_INTENSITY]) * int((~np.asarray(scan.bad_pixels)).sum())
-    ratio = mean_frame_intensity(scan) / trained
-    if not 0.1 < ratio < 10:
-        log.warning(
-            "%s: a frame's intensity is %.3g times that of the training scan. Check whether one of them holds counts "
-            "and the other amplitudes (--measurement), or train on this dose.",
-            scan.source,
-            ratio,
-        )
 
 
 def load_reconstruction(path: str | os.PathLike[str]) -> Reconstruction:

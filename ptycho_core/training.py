@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import attrs
 import numpy as np
 
-from ptycho_core.architecture import build_table, initial_weights
+from ptycho_core.architecture import Weights, build_table, initial_weights
 from ptycho_core.archive import Model
 from ptycho_core.config import ExecutionConfig, TrainingConfig
 from ptycho_core.contracts import Batch, Scan
 from ptycho_core.engine import LossTerms, load_engine
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError, TrainingError, explain
 from ptycho_core.grouping import Groups, draw_groups, largest_reach_px
-from ptycho_core.physics import LOG_SCALE, PROBE, calibrated_probe, measure_scale, outside_centre_mask
+from ptycho_core.physics import (
+    LOG_SCALE,
+    MEAN_INTENSITY,
+    PROBE,
+    calibrated_probe,
+    mean_frame_intensity,
+    measure_scale,
+    outside_centre_mask,
+    probe_mask,
+)
 from ptycho_core.prefetch import prefetch
 
 log = logging.getLogger(__name__)
 
 SYMMETRIC_PROBE = 0.9  # specs/physics.md, Ambiguity
-WIDE_PROBE = (
-    0.2  # specs/model.md, The cnn architecture: fraction of the probe's intensity outside the central N/2 square
-)
+SMALLEST_EXTENT_PX, LARGEST_REACH = 0.1, 4  # specs/data.md, Groups
+WIDE_PROBE = 0.2  # specs/model.md, Wide probes
 
 
 @attrs.frozen
@@ -50,7 +59,7 @@ class EpochReport:
 
 @attrs.frozen
 class Progress:
-    """Within an epoch, after a batch was handed to the engine."""
+    """Within an epoch, before a batch is handed to the engine: `patterns` of the epoch are done."""
 
     epoch: int
     nepochs: int
@@ -78,7 +87,7 @@ class Fit:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         config.validate()
-        self.config = attrs.evolve(config, model=attrs.evolve(config.model))
+        self.config = config = attrs.evolve(config, model=attrs.evolve(config.model))  # later changes do not reach it
         self.history: list[dict[str, float]] = []
         self.model: Model | None = None
         self._best, self._best_epoch = math.inf, 0
@@ -90,15 +99,21 @@ class Fit:
         if test is not None:
             self._check_scan(test, config)
 
+        self._test_groups = None
+        if test is not None:
+            n_groups = min(config.n_groups, len(test))
+            self._test_groups = self._draw(test, np.random.default_rng([config.seed, 0]), n_groups)
         groups = self._draw(self._scan, np.random.default_rng(config.seed), config.n_groups)  # or it says why not
         self.patterns_per_epoch = groups.indices.size
         scale = measure_scale(self._scan, config.nphotons)
         _report_dose(self._scan, config, scale.mean_counts_per_frame)
-        probe = calibrated_probe(self._scan, config.probe_gauge)
+        probe = calibrated_probe(self._scan, config.probe_gauge, masked=config.model.probe_mask)
         _warn_if_ambiguous(self._scan, config)
         _warn_if_wide(self._scan, config)
         weights = initial_weights(table, np.random.default_rng(config.seed))
         weights |= {PROBE: probe, LOG_SCALE: np.zeros((), np.float32), **scale.as_weights()}
+        if test is not None:
+            warn_of_other_intensity(test, weights)
         engine = load_engine(config.backend)
         self.engine = engine.describe()
         self._network = engine.build(config.model, self.config, weights, execution or ExecutionConfig())
@@ -108,10 +123,6 @@ class Fit:
         padding = self._canvas_padding(scan)
         if self._test is not None:
             padding = max(padding, self._canvas_padding(self._test))
-        test_groups = None
-        if self._test is not None:
-            n_groups = min(config.n_groups, len(self._test))
-            test_groups = self._draw(self._test, np.random.default_rng([config.seed, 0]), n_groups)
         while len(self.history) < config.nepochs:
             epoch = len(self.history) + 1
             started = time.perf_counter()
@@ -123,30 +134,24 @@ class Fit:
             batches = groups.batches(
                 scan, config.batch_size, canvas_padding_px=padding, order=order, with_truth=self._with_truth
             )
-            train = self._network.train_epoch(self._watched(batches, epoch, len(groups)), rate)
+            # Closed at once whatever happens: a generator that an exception holds on to would keep its thread.
+            with contextlib.closing(self._watched(batches, epoch, len(groups))) as watched:
+                train = self._network.train_epoch(watched, rate)
             seconds = time.perf_counter() - started
             validation = None
-            if self._test is not None and test_groups is not None:
-                batches = test_groups.batches(
+            if self._test is not None and self._test_groups is not None:
+                batches = self._test_groups.batches(
                     self._test, config.batch_size, canvas_padding_px=padding, with_truth=self._with_truth
                 )
-                validation = self._network.evaluate(prefetch(batches))
+                with contextlib.closing(prefetch(batches)) as gathered:
+                    validation = self._network.evaluate(gathered)
             monitored = (train if validation is None else validation)["total"]
             if not math.isfinite(train["total"]) or not math.isfinite(monitored):
-                remedy = "Lower learning_rate or set gradient_clip_val; the best weights so far are kept."
-                received = f"train {train['total']}, monitored {monitored}"
-                raise TrainingError(
-                    explain(
-                        "training",
-                        f"loss of epoch {epoch}",
-                        expected="a finite number",
-                        received=received,
-                        remedy=remedy,
-                    )
-                )
+                raise _diverged(f"loss of epoch {epoch}", f"train {train['total']}, monitored {monitored}")
             is_best = monitored < self._best
-            if is_best:
-                self._best, self._best_epoch = monitored, epoch
+            weights = self._network.weights() if is_best else {}
+            if any(not np.isfinite(array).all() for array in weights.values()):
+                raise _diverged(f"weights after epoch {epoch}", "NaN or infinity")  # its last step is in no loss yet
             report = EpochReport(
                 epoch=epoch,
                 nepochs=config.nepochs,
@@ -159,12 +164,14 @@ class Fit:
             )
             self.history.append(report.as_row())
             if is_best:
+                self._best, self._best_epoch = monitored, epoch
                 self.model = Model(
                     config=self.config,
-                    weights=self._network.weights(),
+                    weights=weights,
                     history=self.history,
                     engine=self.engine,
                     best_epoch=epoch,
+                    backend=self.engine.name,
                 )
             yield report
             if config.early_stop_patience is not None and epoch - self._best_epoch >= config.early_stop_patience:
@@ -197,19 +204,27 @@ class Fit:
 
     def _canvas_padding(self, scan: Scan) -> int:
         pool = self.config.neighbor_pool_size or self.config.neighbor_count
-        return largest_reach_px(scan.positions_px, gridsize=self.config.model.gridsize, neighbor_count=pool)
+        reach = largest_reach_px(scan.positions_px, gridsize=self.config.model.gridsize, neighbor_count=pool)
+        if reach > LARGEST_REACH * scan.N:
+            expected = f"neighbours within {LARGEST_REACH} patches of each other, so that a group fits on a canvas"
+            received, remedy = f"a reach of {reach} px at N = {scan.N}", "Drop stray positions, or use gridsize 1."
+            raise DataError(
+                explain(scan.source, "xcoords, ycoords", expected=expected, received=received, remedy=remedy)
+            )
+        return reach
 
-    def _watched(self, batches: Iterator[Batch], epoch: int, groups: int) -> Iterator[Batch]:
+    def _watched(self, batches: Iterator[Batch], epoch: int, groups: int) -> Generator[Batch]:
         """The batches, gathered ahead; progress is told and a wish to stop is looked at before each one."""
         total = -(-groups // self.config.batch_size)
         patterns = 0
-        for number, batch in enumerate(prefetch(batches)):
-            if self._should_stop():
-                raise Cancelled(f"stopped in epoch {epoch}, before batch {number + 1} of {total}")
-            if self._on_batch is not None:
-                self._on_batch(Progress(epoch, self.config.nepochs, number, total, patterns))
-            yield batch
-            patterns += len(batch) * self.config.model.channels
+        with contextlib.closing(prefetch(batches)) as gathered:
+            for number, batch in enumerate(gathered):
+                if self._should_stop():
+                    raise Cancelled(f"stopped in epoch {epoch}, before batch {number + 1} of {total}")
+                if self._on_batch is not None:
+                    self._on_batch(Progress(epoch, self.config.nepochs, number, total, patterns))
+                yield batch
+                patterns += len(batch) * self.config.model.channels
 
 
 def fit(
@@ -261,8 +276,31 @@ def learning_rate(config: TrainingConfig, epoch: int) -> float:
     return config.learning_rate
 
 
+def _diverged(what: str, received: str) -> TrainingError:
+    remedy = "Lower learning_rate or set gradient_clip_val."
+    return TrainingError(explain("training", what, expected="finite numbers", received=received, remedy=remedy))
+
+
+def warn_of_other_intensity(scan: Scan, weights: Weights) -> None:
+    """The network's input is scaled as in training: patterns of another intensity are outside what it has seen."""
+    trained = float(weights[MEAN_INTENSITY]) * int((~np.asarray(scan.bad_pixels)).sum())
+    ratio = mean_frame_intensity(scan) / trained
+    if not 0.1 < ratio < 10:
+        log.warning(
+            "%s: a frame's intensity is %.3g times that of the training scan. Check whether one of them holds counts "
+            "and the other amplitudes (--measurement), or train on this dose.",
+            scan.source,
+            ratio,
+        )
+
+
 def check_size(scan: Scan, N: int) -> None:
-    """DataError unless the scan's patterns have the network's size."""
+    """DataError unless the scan's patterns have the network's size, and its positions can be in pixels."""
+    extent = float(np.ptp(scan.positions_px, axis=0).max())
+    if len(scan) > 1 and 0 < extent < SMALLEST_EXTENT_PX:
+        expected = "positions in pixels of the object grid"
+        received, remedy = f"positions within {extent:g} px", "Convert metres to pixels."
+        raise DataError(explain(scan.source, "xcoords, ycoords", expected=expected, received=received, remedy=remedy))
     if scan.N != N:
         remedy = f"Crop or pad the patterns to {N} x {N}, or train with --N {scan.N}."
         expected = f"{N} x {N} patterns, as the model is configured"
@@ -297,6 +335,8 @@ def _report_dose(scan: Scan, config: TrainingConfig, counts: float) -> None:
 def _warn_if_wide(scan: Scan, config: TrainingConfig) -> None:
     """With pad_object, four channels alone predict the object outside the centre (specs/model.md, Wide probes)."""
     intensity = np.square(np.abs(scan.probe)).sum(axis=0)
+    if config.model.probe_mask:
+        intensity = intensity * probe_mask(scan.N)
     outside = float((intensity * outside_centre_mask(scan.N)).sum() / intensity.sum())
     if config.model.pad_object and outside > WIDE_PROBE:
         log.warning(

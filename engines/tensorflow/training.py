@@ -116,7 +116,8 @@ class TensorFlowNetwork:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _constant(self, array: NDArray[np.generic]) -> tf.Tensor:
-        return tf.cast(array, self.dtype)
+        with tf.device(self.device):
+            return tf.cast(array, self.dtype)
 
     def _arguments(self, batch: Batch) -> tuple[tf.Tensor | int | None, ...]:
         """A batch as tensors; the canvas border stays a whole number, because shapes follow from it."""

@@ -25,8 +25,8 @@ class TorchEngine:
         device = select_device(execution.accelerator)
         if device == "cuda":  # this framework's default rounds float32 convolutions to TensorFloat-32
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        if device == "mps" and execution.precision == "64-true":
-            raise BackendError("precision '64-true' is not available on mps. Use accelerator 'cpu' or '32-true'.")
+        if device == "mps" and execution.precision != "32-true":
+            raise BackendError(f"precision {execution.precision!r} is not available on mps. Use '32-true'.")
         return TorchNetwork(model, training, weights, device=torch.device(device), precision=execution.precision)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -138,7 +139,7 @@ class TorchNetwork:
         channels = x.shape[1]
         if not self.model.object_big:
             x = rearrange(x, "b c h w -> (b c) 1 h w")
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+        with torch.autocast(self.device.type, torch.bfloat16) if self.mixed else contextlib.nullcontext():
             maps = run_table(self.table, self.tensors, x)
         amplitude, phase = (m.to(self.dtype) for m in maps)
         if not self.model.object_big:

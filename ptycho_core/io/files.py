@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from ptycho_core.errors import DataError, explain
 
 UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What the reading of a damaged zip file raises; RuntimeError: a member that is encrypted or of an unknown kind."""
+BROKEN_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError)
+"""What numpy raises for the header of an array that is damaged, or of Python objects."""
 COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The methods that our files and numpy's have; of others the errors are not known."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tokenize
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
-from ptycho_core.io.files import COMPRESSION, UNREADABLE, replacing
+from ptycho_core.io.files import BROKEN_HEADER, COMPRESSION, UNREADABLE, replacing
+
+log = logging.getLogger(__name__)
 
 Measurement = Literal["amplitude", "intensity"]
 
@@ -45,12 +47,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         for key in loaded.files:
             try:
                 array = loaded[key]
-            except (
-                ValueError,
-                TypeError,
-                SyntaxError,
-                tokenize.TokenError,
-            ) as error:  # the last three: a broken header
+            except BROKEN_HEADER as error:
                 raise refuse(key, error, "Save plain number arrays, no objects.") from error
             except (*UNREADABLE, MemoryError) as error:
                 raise refuse(key, error, "The file is truncated or damaged: write it again.") from error
@@ -101,8 +98,14 @@ def save_npz_scan(path: Path, scan: Scan) -> None:
     """The scan in the NPZ contract: amplitudes under `diff3d`, `_metadata` as JSON text. Whole or not at all."""
     assert scan.nominal_positions_px is not None and scan.bad_pixels is not None and scan.scan_index is not None
     metadata = {**scan.metadata, "measurement": "amplitude", "axes": AXES}
+    metadata.pop("amplitude_unit", None)
     if scan.dose_known:
         metadata["amplitude_unit"] = AMPLITUDE_UNIT
+    try:
+        text = json.dumps(metadata)
+    except (TypeError, ValueError) as error:
+        remedy = "Keep plain numbers, text, lists and mappings in a scan's metadata."
+        raise DataError(explain(path, METADATA, expected="JSON", received=error, remedy=remedy)) from error
     arrays = {
         "diff3d": scan.diffraction_amplitude,
         "xcoords": scan.positions_px[:, 0],
@@ -112,7 +115,7 @@ def save_npz_scan(path: Path, scan: Scan) -> None:
         "probeGuess": scan.probe[0] if len(scan.probe) == 1 else scan.probe,
         "bad_pixels": scan.bad_pixels,
         "scan_index": scan.scan_index,
-        METADATA: np.array(json.dumps(metadata)),
+        METADATA: np.array(text),
     }
     if scan.object_field is not None:
         arrays["objectGuess"] = scan.object_field
@@ -121,8 +124,9 @@ def save_npz_scan(path: Path, scan: Scan) -> None:
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Arrays as stored (uncompressed) members, so that they can be mapped. Whole or not at all."""
+    assert not any(np.asarray(array).dtype.hasobject for array in arrays.values()), "no pickle is ever written"
     with replacing(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stubs take one array for allow_pickle
 
 
 def _metadata(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
@@ -163,6 +167,9 @@ def _amplitude(path: Path, key: str, patterns: NDArray[Any], measurement: str | 
         raise DataError(explain(path, key, expected=expected, received=f"dtype {patterns.dtype}", remedy="Convert it."))
     if measurement is None:
         measurement = "amplitude" if patterns.dtype.kind == "f" else "intensity"
+        log.info("%s: %s: read as %s, because the type is %s", path, key, measurement, patterns.dtype)
+        if measurement == "amplitude" and np.array_equal(patterns[:1], np.round(patterns[:1])):
+            log.warning("%s: %s: all whole numbers: if they are counts, say so (--measurement intensity)", path, key)
     if measurement == "amplitude":
         return patterns, False
     if patterns.min(initial=0) < 0:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ptycho_core.architecture import build_table
 from ptycho_core.archive import ARCHIVE_NAME, MANIFEST, load_model
 from ptycho_core.errors import DataError, explain
 from ptycho_core.io.files import UNREADABLE
@@ -44,7 +45,7 @@ def _model_facts(path: Path) -> dict[str, Any]:
         "gridsize": network.gridsize,
         "architecture": network.architecture,
         "model_type": network.model_type,
-        "parameters": int(sum(array.size for name, array in model.weights.items() if "/" in name)),
+        "parameters": sum(model.weights[name].size for name in build_table(network).parameters),
         "best_epoch": model.best_epoch,
         "epochs": len(model.history),
         "loss": model.history[model.best_epoch - 1]["total"],

@@ -7,7 +7,6 @@ pyplot, no global state. A file appears complete or not at all.
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError, MissingExtraError, explain
+from ptycho_core.io.files import make_folder, replacing
+from ptycho_core.metrics import bounding_box
 
 if TYPE_CHECKING:
     from ptycho_core.contracts import Scan
@@ -135,8 +136,8 @@ def plot_comparison(
 ) -> None:
     """Amplitude and phase of truth, aligned estimate and their difference, and the Fourier ring correlation.
 
-    estimate: complex (H, W), as `metrics.align` returns it; truth: complex (H, W). mask: bool (H, W), where the two may
-    be compared; default: where the truth is not 0. frc: None draws no curve.
+    estimate: complex (H, W), as `alignment.align` returns it; truth: complex (H, W). mask: bool (H, W), where the two
+    may be compared; default: where the truth is not 0. frc: None draws no curve.
     """
     inside, focus = _coverage("plot_comparison", truth, mask)
     _coverage("plot_comparison", estimate, inside)
@@ -174,7 +175,7 @@ def _draw(
     """An image in pixels, framed to the covered area, grey outside it, with a colour bar."""
     low, high = limits
     shown = axes.imshow(np.ma.masked_where(~covered, image), cmap=_color_map(color_map), vmin=low, vmax=high)
-    rows, columns = _bounding_box(covered)
+    rows, columns = bounding_box(covered)
     axes.set(title=title, xlabel="x (px)", ylabel="y (px)")
     axes.set(xlim=(columns.start - 0.5, columns.stop - 0.5), ylim=(rows.stop - 0.5, rows.start - 0.5))
     below, above = bool(image[covered].min() < low), bool(image[covered].max() > high)
@@ -272,15 +273,10 @@ def _coverage(function: str, field: Field, covered: Mask | None) -> tuple[Mask, 
     middle = np.zeros_like(inside)
     rows, columns = (
         slice(span.start + (span.stop - span.start) // 4, span.stop - (span.stop - span.start) // 4)
-        for span in _bounding_box(inside)
+        for span in bounding_box(inside)
     )
     middle[rows, columns] = inside[rows, columns]
     return inside, middle if middle.any() else inside
-
-
-def _bounding_box(inside: Mask) -> tuple[slice, slice]:
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _limits(values: Field) -> Limits:
@@ -334,12 +330,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: StrPath) -> None:
-    """Write beside the target, then replace it: nothing half-written is ever seen."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        figure.savefig(beside, format="png", dpi=DPI)
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
+    make_folder(target.parent)
+    with replacing(target) as file:
+        figure.savefig(file, format="png", dpi=DPI)

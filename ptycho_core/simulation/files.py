@@ -13,6 +13,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from ptycho_core.errors import ConfigurationError, DataError, explain
+from ptycho_core.io.files import BROKEN_HEADER, UNREADABLE
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -122,7 +123,7 @@ def _unzipped(path: Path, file: BinaryIO) -> zipfile.ZipFile:
 def _read_array(path: Path, member: str | None, stream: IO[bytes]) -> NDArray[Any]:
     try:
         return np.asarray(npy_format.read_array(stream, allow_pickle=False))
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:  # damaged, or Python objects inside
+    except (*UNREADABLE, *BROKEN_HEADER) as error:  # damaged, or Python objects inside
         remedy = "Write the file again with numpy.save or numpy.savez, complex numbers only."
         raise DataError(explain(path, member, expected="a numpy array", received=error, remedy=remedy)) from None
 
@@ -148,6 +149,6 @@ def _ndim(archive: zipfile.ZipFile, member: str) -> int | None:
             version = npy_format.read_magic(stream)
             read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
             shape, _, dtype = read_header(stream)
-        except (ValueError, EOFError, zipfile.BadZipFile):
+        except (*UNREADABLE, *BROKEN_HEADER):
             return None
     return None if dtype.hasobject else len(shape)

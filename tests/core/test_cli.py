@@ -418,7 +418,7 @@ def test_an_interrupt_writes_the_best_weights_so_far_and_ends_with_130(
     assert outcome.code == 130
     assert "Traceback" not in outcome.err
     summary = json.loads(outcome.out)
-    assert (summary["interrupted"], summary["epochs"]) == (True, 2)
+    assert (summary["stopped_early"], summary["epochs"]) == (True, 2)
     assert load_model(tmp_path / "out").best_epoch == 2
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -96,12 +95,12 @@ def test_a_failed_drawing_leaves_the_old_file_and_no_other(tmp_path: Path, monke
     target = tmp_path / "losses.png"
     target.write_text("old")
 
-    def fail(self: Any, path: os.PathLike[str], **_: Any) -> None:
-        Path(path).write_text("half")
-        raise OSError("disk full")
+    def fail(self: Any, file: Any, **_: Any) -> None:
+        file.write(b"half")
+        raise OSError(28, "disk full")
 
     monkeypatch.setattr(figure_module.Figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DataError, match="disk full"):
         plots.plot_losses(history(), target)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]

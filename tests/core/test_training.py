@@ -220,7 +220,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_best(
     fake_engine.train_loss = {1: 2.0, 2: 1.0, 3: loss}.__getitem__
     run = fit(numbered_scan(), config(nepochs=9))
     with pytest.raises(
-        TrainingError, match=r"training: loss of epoch 3: expected a finite number; received train (nan|inf)"
+        TrainingError, match=r"training: loss of epoch 3: expected finite numbers; received train (nan|inf)"
     ):
         list(run)
     assert run.model is not None
