@@ -150,15 +150,16 @@ def core_rows(scan: Scan, repeats: int) -> list[Row]:
     draw = median_seconds(
         lambda: draw_groups(positions, np.random.default_rng(0), gridsize=2, n_groups=None, neighbor_count=7), repeats
     )
-    groups = draw_groups(scan.positions_px, rng, gridsize=2, n_groups=len(scan), neighbor_count=4)
-    order = rng.permutation(len(groups))
-    frames = scan.diffraction_amplitude[np.zeros(1, int)].nbytes
+    # Many times what caches hold, so that frames come from memory, as in a copy of the same bytes.
+    frames = np.tile(scan.diffraction_amplitude, (max(1, 2**28 // scan.diffraction_amplitude.nbytes), 1, 1))
+    large = Scan(diffraction_amplitude=frames, positions_px=rng.uniform(0, 1000, (len(frames), 2)), probe=scan.probe)
+    groups = draw_groups(large.positions_px, rng, gridsize=2, n_groups=len(large) // 4, neighbor_count=4)
 
     def gather() -> None:
-        for _ in groups.batches(scan, 16, canvas_padding_px=0, order=order):
+        for _ in groups.batches(large, 16, canvas_padding_px=0):
             pass
 
-    moved = len(groups) * 4 * frames
+    moved = groups.indices.size * frames[0].nbytes
     source = np.ones(moved // 4, np.float32)
     target = np.empty_like(source)
     gathered, copied = median_seconds(gather, repeats), median_seconds(lambda: np.copyto(target, source), repeats)

@@ -8,35 +8,69 @@ reconstruction = reconstruct(scan, model)
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
-    "ExecutionConfig": "config",
-    "InferenceConfig": "config",
-    "ModelConfig": "config",
-    "TrainingConfig": "config",
-    "Batch": "contracts",
-    "Scan": "contracts",
-    "Engine": "engine",
-    "Network": "engine",
-    "registered_engines": "engine",
-    "PtychoError": "errors",
-    "Model": "archive",
-    "load_model": "archive",
-    "load_scan": "io",
-    "save_scan": "io",
-    "evaluate": "evaluation",
-    "register_architecture": "architecture",
-    "Reconstruction": "reconstruction",
-    "load_reconstruction": "reconstruction",
-    "reconstruct": "reconstruction",
-    "simulate": "simulation",
-    "EpochReport": "training",
-    "fit": "training",
-    "train": "training",
+if TYPE_CHECKING:  # what `__getattr__` gives at run time, for type checkers and editors
+    from ptycho_core.architecture import TableBuilder as TableBuilder
+    from ptycho_core.architecture import register_architecture as register_architecture
+    from ptycho_core.archive import Model as Model
+    from ptycho_core.archive import load_model as load_model
+    from ptycho_core.config import ExecutionConfig as ExecutionConfig
+    from ptycho_core.config import InferenceConfig as InferenceConfig
+    from ptycho_core.config import ModelConfig as ModelConfig
+    from ptycho_core.config import TrainingConfig as TrainingConfig
+    from ptycho_core.contracts import Batch as Batch
+    from ptycho_core.contracts import Scan as Scan
+    from ptycho_core.engine import Engine as Engine
+    from ptycho_core.engine import Network as Network
+    from ptycho_core.engine import registered_engines as registered_engines
+    from ptycho_core.errors import ArchiveError as ArchiveError
+    from ptycho_core.errors import BackendError as BackendError
+    from ptycho_core.errors import Cancelled as Cancelled
+    from ptycho_core.errors import ConfigurationError as ConfigurationError
+    from ptycho_core.errors import DataError as DataError
+    from ptycho_core.errors import PtychoError as PtychoError
+    from ptycho_core.errors import TrainingError as TrainingError
+    from ptycho_core.evaluation import Comparison as Comparison
+    from ptycho_core.evaluation import Truth as Truth
+    from ptycho_core.evaluation import evaluate as evaluate
+    from ptycho_core.evaluation import load_truth as load_truth
+    from ptycho_core.io import load_scan as load_scan
+    from ptycho_core.io import save_scan as save_scan
+    from ptycho_core.reconstruction import Reconstruction as Reconstruction
+    from ptycho_core.reconstruction import load_reconstruction as load_reconstruction
+    from ptycho_core.reconstruction import reconstruct as reconstruct
+    from ptycho_core.simulation import simulate as simulate
+    from ptycho_core.training import EpochReport as EpochReport
+    from ptycho_core.training import Fit as Fit
+    from ptycho_core.training import Progress as Progress
+    from ptycho_core.training import fit as fit
+    from ptycho_core.training import train as train
+
+_MODULES = {
+    "architecture": ("TableBuilder", "register_architecture"),
+    "archive": ("Model", "load_model"),
+    "config": ("ExecutionConfig", "InferenceConfig", "ModelConfig", "TrainingConfig"),
+    "contracts": ("Batch", "Scan"),
+    "engine": ("Engine", "Network", "registered_engines"),
+    "errors": (
+        "ArchiveError",
+        "BackendError",
+        "Cancelled",
+        "ConfigurationError",
+        "DataError",
+        "PtychoError",
+        "TrainingError",
+    ),
+    "evaluation": ("Comparison", "Truth", "evaluate", "load_truth"),
+    "io": ("load_scan", "save_scan"),
+    "reconstruction": ("Reconstruction", "load_reconstruction", "reconstruct"),
+    "simulation": ("simulate",),
+    "training": ("EpochReport", "Fit", "Progress", "fit", "train"),
 }
+_PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted([*_PUBLIC, "__version__"])
 
 
