@@ -105,6 +105,7 @@ class Fit:
             self._test_groups = self._draw(test, np.random.default_rng([config.seed, 0]), n_groups)
         groups = self._draw(self._scan, np.random.default_rng(config.seed), config.n_groups)  # or it says why not
         self.patterns_per_epoch = groups.indices.size
+        self._padding = max(self._canvas_padding(each) for each in (self._scan, test) if each is not None)
         scale = measure_scale(self._scan, config.nphotons)
         _report_dose(self._scan, config, scale.mean_counts_per_frame)
         probe = calibrated_probe(self._scan, config.probe_gauge, masked=config.model.probe_mask)
@@ -119,10 +120,7 @@ class Fit:
         self._network = engine.build(config.model, self.config, weights, execution or ExecutionConfig())
 
     def __iter__(self) -> Iterator[EpochReport]:
-        config, scan = self.config, self._scan
-        padding = self._canvas_padding(scan)
-        if self._test is not None:
-            padding = max(padding, self._canvas_padding(self._test))
+        config, scan, padding = self.config, self._scan, self._padding
         while len(self.history) < config.nepochs:
             epoch = len(self.history) + 1
             started = time.perf_counter()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import attrs
 import click
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -374,3 +375,15 @@ def test_a_misspelt_key_in_the_file_names_file_and_key(tmp_path: Path) -> None:
     path.write_text("[model]\ngridsze = 2\n")
     with pytest.raises(ConfigurationError, match=r"run.toml: gridsze: .*Did you mean 'gridsize'\?"):
         build_config(path, {}, "model", "training")
+
+
+def test_a_value_that_a_file_gets_wrong_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[training]\nbatch_size = 17\n")
+    with pytest.raises(ConfigurationError, match=r"run\.toml: TrainingConfig\.batch_size: expected a positive power"):
+        build_config(path, {}, "model", "training")
+
+
+def test_numpy_scalars_are_taken_as_numbers() -> None:
+    model = ModelConfig(N=np.int64(64), amplitude_ceiling=np.float64(1.5))  # type: ignore[arg-type]
+    assert (type(model.N), type(model.amplitude_ceiling)) == (int, float)

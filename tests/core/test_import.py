@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -81,3 +83,10 @@ def test_a_scan_survives_pickling(numbered_scan: Any) -> None:
     twin = pickled(scan)
     for field in attrs.fields(type(scan)):
         np.testing.assert_array_equal(getattr(twin, field.name), getattr(scan, field.name), err_msg=field.name)
+
+
+def test_type_checkers_are_told_every_public_name() -> None:
+    tree = ast.parse(Path(str(ptycho_core.__file__)).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    told = {(line.module, line.names[0].asname) for line in block.body if isinstance(line, ast.ImportFrom)}
+    assert told == {(f"ptycho_core.{module}", name) for name, module in ptycho_core._PUBLIC.items()}

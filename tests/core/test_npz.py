@@ -10,13 +10,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ptycho_core import load_scan, save_scan
+from ptycho_core import load_scan, save_scan, simulate
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError
 from ptycho_core.io.files import make_folder, replacing, write_text
@@ -517,3 +518,16 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         pytest.skip("this user may write everywhere")
     with pytest.raises(DataError, match="expected a writable folder; received a read-only one"):
         make_folder(tmp_path)
+
+
+def test_a_dose_that_is_no_longer_known_is_not_written_as_known(tmp_path: Path) -> None:
+    scan = simulate(N=32, positions=4)
+    save_scan(tmp_path / "scan.npz", attrs.evolve(scan, dose_known=False))
+    assert not load_scan(tmp_path / "scan.npz").dose_known
+
+
+def test_metadata_that_json_cannot_hold_is_refused_and_nothing_written(tmp_path: Path) -> None:
+    scan = attrs.evolve(simulate(N=32, positions=4), metadata={"energy": np.float32(8)})
+    with pytest.raises(DataError, match=r"_metadata: expected JSON"):
+        save_scan(tmp_path / "scan.npz", scan)
+    assert list(tmp_path.iterdir()) == []

@@ -178,3 +178,20 @@ def test_probe_weights_are_masked_with_the_probe() -> None:
 def test_other_weights_do_not_depend_on_the_probe(kind: Any) -> None:
     expected = np.ones((N, N)) if kind == "uniform" else 1 - outside_centre_mask(N)
     np.testing.assert_array_equal(merge_weight(two_modes(), ModelConfig(N=N, merge_weights=kind)), expected)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_clear_object_has_amplitude_one_behind_a_beamstop(masked: bool) -> None:
+    y, x = np.mgrid[:32, :32] - 16
+    probe = np.exp(-(x**2 + y**2) / 72 + 0.03j * x**2)
+    lit = probe * probe_mask(32) if masked else probe
+    pattern = np.abs(np.fft.fftshift(np.fft.fft2(lit, norm="ortho")))
+    beamstop = np.hypot(x, y) < 4
+    scan = Scan(
+        diffraction_amplitude=np.stack([7 * pattern] * 3),
+        positions_px=np.array([[16.0, 16], [20, 16], [16, 20]]),
+        probe=probe,
+        bad_pixels=beamstop,
+    )
+    calibrated = calibrated_probe(scan, "mean", masked=masked)
+    np.testing.assert_allclose(calibrated[0, ..., 0] + 1j * calibrated[0, ..., 1], 7 * probe, rtol=0, atol=7e-6)

@@ -7,6 +7,7 @@ import math
 import threading
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -486,3 +487,46 @@ def test_a_scan_is_not_changed_by_training(fake_engine: Any, numbered_scan: Any)
     np.testing.assert_array_equal(scan.diffraction_amplitude, before[0])
     np.testing.assert_array_equal(scan.probe, before[1])
     assert not fake_engine.epochs[0][0].diffraction_amplitude[:, bad].any()
+
+
+def test_a_model_is_used_with_the_engine_that_trained_it(numbered_scan: Any) -> None:
+    run = fit(numbered_scan(), config(nepochs=1))
+    list(run)
+    assert run.model is not None
+    assert run.model.backend == run.engine.name
+
+
+def test_weights_that_are_not_finite_never_become_the_best(
+    fake_engine: Any, numbered_scan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step of an epoch is in no loss yet: it can spoil the weights while the loss still falls."""
+    run = fit(numbered_scan(), config(nepochs=3))
+    reports = iter(run)
+    next(reports)
+    whole = run._network.weights()
+    monkeypatch.setattr(run._network, "weights", lambda: {**whole, LOG_SCALE: np.full((), np.nan)})
+    with pytest.raises(TrainingError, match="weights after epoch 2"):
+        next(reports)
+    assert run.model is not None
+    assert epoch_of(run.model) == 1
+
+
+def test_positions_in_metres_are_refused(numbered_scan: Any) -> None:
+    scan = numbered_scan()
+    with pytest.raises(DataError, match=r"xcoords, ycoords: expected positions in pixels .* Convert metres"):
+        fit(attrs.evolve(scan, positions_px=scan.positions_px * 1e-8), config())
+
+
+def test_a_stray_position_is_refused_before_it_makes_a_huge_canvas(numbered_scan: Any) -> None:
+    scan = numbered_scan()
+    positions = scan.positions_px.copy()
+    positions[0] += 3000
+    with pytest.raises(DataError, match=r"xcoords, ycoords: expected neighbours within 4 patches"):
+        fit(attrs.evolve(scan, positions_px=positions), config(gridsize=2, n_groups=9))
+
+
+def test_a_test_scan_of_another_intensity_is_warned_of(numbered_scan: Any, core_log: pytest.LogCaptureFixture) -> None:
+    scan = numbered_scan()
+    bright = attrs.evolve(scan, diffraction_amplitude=100 * scan.diffraction_amplitude)
+    fit(scan, config(), test=bright)
+    assert "1e+04 times that of the training scan" in core_log.text
