@@ -507,4 +507,4 @@ def demo(backend: str, out: Path, quiet: bool, as_json: bool) -> None:
 
 DEMO_SCAN: dict[str, Any] = {"object": "siemens-star", "positions": 500, "photons": 1e6, "seed": 0}
 DEMO_MODEL: dict[str, Any] = {"N": 64, "n_filters_scale": 1}
-DEMO_TRAINING: dict[str, Any] = {"nepochs": 8, "batch_size": 4}
+DEMO_TRAINING: dict[str, Any] = {"nepochs": 12, "batch_size": 4}
