@@ -489,11 +489,11 @@ def test_a_scan_is_not_changed_by_training(fake_engine: Any, numbered_scan: Any)
     assert not fake_engine.epochs[0][0].diffraction_amplitude[:, bad].any()
 
 
-def test_a_model_is_used_with_the_engine_that_trained_it(numbered_scan: Any) -> None:
+def test_a_model_is_used_with_the_engine_that_trained_it(fake_engine: Any, numbered_scan: Any) -> None:
     run = fit(numbered_scan(), config(nepochs=1))
     list(run)
     assert run.model is not None
-    assert run.model.backend == run.engine.name
+    assert run.model.backend == fake_engine.name
 
 
 def test_weights_that_are_not_finite_never_become_the_best(
@@ -525,7 +525,9 @@ def test_a_stray_position_is_refused_before_it_makes_a_huge_canvas(numbered_scan
         fit(attrs.evolve(scan, positions_px=positions), config(gridsize=2, n_groups=9))
 
 
-def test_a_test_scan_of_another_intensity_is_warned_of(numbered_scan: Any, core_log: pytest.LogCaptureFixture) -> None:
+def test_a_test_scan_of_another_intensity_is_warned_of(
+    fake_engine: Any, numbered_scan: Any, core_log: pytest.LogCaptureFixture
+) -> None:
     scan = numbered_scan()
     bright = attrs.evolve(scan, diffraction_amplitude=100 * scan.diffraction_amplitude)
     fit(scan, config(), test=bright)

@@ -103,7 +103,14 @@ def test_interrupt_keeps_the_best_weights_so_far_and_exits_with_130(
 ) -> None:
     command = [sys.executable, "-u", "-m", "ptycho_core", "train", str(scan_file), "--out", str(tmp_path)]
     command += ["--backend", backend, "--n-filters-scale", "1", "--nepochs", "500"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # A shell starts what runs in the background with interrupts ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert process.stderr is not None
     lines = []
     for line in process.stderr:
