@@ -21,6 +21,7 @@ from ptycho_core.engine import EngineInfo, load_engine
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError, explain
 from ptycho_core.grouping import draw_groups
 from ptycho_core.io.npz import read_npz, write_npz
+from ptycho_core.layouts import BHWC_TO_PATCHES
 from ptycho_core.physics import complex_probe, reassembly_weight
 from ptycho_core.prefetch import prefetch
 from ptycho_core.reassembly import ObjectCanvas
@@ -122,7 +123,7 @@ def reconstruct(
             patches = network.predict(batch)
             predicted = time.perf_counter()
             frames = groups.indices[done : done + len(batch)].ravel()
-            canvas.add(rearrange(patches, "b h w c -> (b c) h w"), scan.positions_px[frames])
+            canvas.add(rearrange(patches, BHWC_TO_PATCHES), scan.positions_px[frames])
             seconds["predict"] += predicted - before
             seconds["reassemble"] += time.perf_counter() - predicted
             done += len(batch)

@@ -17,7 +17,7 @@ from ptycho_core.architecture import Weights, build_table
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.contracts import Batch
 from ptycho_core.engine import LossTerms, check_weights, mean_terms, trainable_names
-from ptycho_core.layouts import BHWC_TO_BCHW
+from ptycho_core.layouts import ALONE_LAST_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES
 from ptycho_core.physics import (
     ADAM_BETA1,
     ADAM_BETA2,
@@ -135,11 +135,11 @@ class TensorFlowNetwork:
         x = self.tensors[INPUT_SCALE] * diffraction_amplitude
         channels = x.shape[-1]
         if not self.model.object_big:
-            x = rearrange(x, "b h w c -> (b c) h w 1")
+            x = rearrange(x, BHWC_TO_FRAMES)
         maps = run_table(self.table, self.tensors, tf.cast(x, self.layer_dtype))
         amplitude, phase = (tf.cast(m, self.dtype) for m in maps)
         if not self.model.object_big:
-            amplitude, phase = (rearrange(m, "(b c) h w 1 -> b h w c", c=channels) for m in (amplitude, phase))
+            amplitude, phase = (rearrange(m, ALONE_LAST_TO_BHWC, c=channels) for m in (amplitude, phase))
         return amplitude, phase
 
     def _patches(self, diffraction_amplitude: tf.Tensor) -> tf.Tensor:

@@ -18,7 +18,7 @@ from ptycho_core.architecture import Weights, build_table
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.contracts import Batch
 from ptycho_core.engine import LossTerms, check_weights, mean_terms, trainable_names
-from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW
+from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
 from ptycho_core.physics import (
     ADAM_BETA1,
     ADAM_BETA2,
@@ -138,12 +138,12 @@ class TorchNetwork:
         x = self.tensors[INPUT_SCALE] * diffraction_amplitude
         channels = x.shape[1]
         if not self.model.object_big:
-            x = rearrange(x, "b c h w -> (b c) 1 h w")
+            x = rearrange(x, BCHW_TO_ALONE_FIRST)
         with torch.autocast(self.device.type, torch.bfloat16) if self.mixed else contextlib.nullcontext():
             maps = run_table(self.table, self.tensors, x)
         amplitude, phase = (m.to(self.dtype) for m in maps)
         if not self.model.object_big:
-            amplitude, phase = (rearrange(m, "(b c) 1 h w -> b c h w", c=channels) for m in (amplitude, phase))
+            amplitude, phase = (rearrange(m, ALONE_FIRST_TO_BCHW, c=channels) for m in (amplitude, phase))
         return amplitude, phase
 
     def _loss_terms(self, batch: Batch) -> dict[str, Tensor]:
