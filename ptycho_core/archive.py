@@ -18,9 +18,10 @@ import safetensors.numpy
 
 import ptycho_core
 from ptycho_core.architecture import Weights, build_table
-from ptycho_core.config import ModelConfig, TrainingConfig, from_mapping, to_mapping
+from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.engine import EngineInfo, check_weights
 from ptycho_core.errors import ArchiveError, PtychoError, explain
+from ptycho_core.fields import from_mapping, to_mapping
 from ptycho_core.io.files import COMPRESSION, UNREADABLE, make_folder, replacing
 from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE
 

@@ -20,19 +20,10 @@ import attrs
 import click
 
 from ptycho_core import __version__
-from ptycho_core.config import (
-    NO_FILE,
-    SECTIONS,
-    ExecutionConfig,
-    InferenceConfig,
-    ModelConfig,
-    TrainingConfig,
-    fields_of,
-    from_mapping,
-    read_toml,
-    to_toml,
-)
+from ptycho_core.config import SECTIONS, ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_core.configfiles import read_config, to_toml
 from ptycho_core.errors import MissingExtraError, PtychoError, TrainingError
+from ptycho_core.fields import fields_of, from_mapping
 
 if TYPE_CHECKING:
     from ptycho_core.contracts import Scan
@@ -115,8 +106,8 @@ def build_config(
     path: Path | None, flags: dict[str, Any], *sections: str, defaults: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """One configuration for each section: a flag wins over the file, the file over `defaults`, these over the class."""
-    tables = {} if path is None else read_toml(path)
-    source = NO_FILE if path is None else str(path)
+    tables = {} if path is None else read_config(path)
+    source = None if path is None else str(path)
     for section in sections:
         known = fields_of(SECTIONS[section])
         given = {name: value for name, value in flags.items() if name in known and value is not None}

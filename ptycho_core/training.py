@@ -270,7 +270,7 @@ def learning_rate(config: TrainingConfig, epoch: int) -> float:
             return config.learning_rate * (done + 1) / (config.lr_warmup_epochs + 1)
         span = max(1, config.nepochs - 1 - config.lr_warmup_epochs)
         cosine = 0.5 * (1 + math.cos(math.pi * (done - config.lr_warmup_epochs) / span))
-        return config.learning_rate * (config.lr_final + (1 - config.lr_final) * cosine)
+        return config.learning_rate * (config.lr_min_ratio + (1 - config.lr_min_ratio) * cosine)
     return config.learning_rate
 
 

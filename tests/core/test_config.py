@@ -20,14 +20,10 @@ from ptycho_core.config import (
     InferenceConfig,
     ModelConfig,
     TrainingConfig,
-    describe_type,
-    fields_of,
-    from_mapping,
-    read_toml,
-    to_mapping,
-    to_toml,
 )
+from ptycho_core.configfiles import read_config, to_toml
 from ptycho_core.errors import ConfigurationError
+from ptycho_core.fields import describe_type, fields_of, from_mapping, to_mapping
 
 ALL_FIELDS = [(section, name) for section, cls in SECTIONS.items() for name in fields_of(cls)]
 
@@ -252,7 +248,7 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, m
     path = tmp_path / "run.toml"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=message):
-        read_toml(path)
+        read_config(path)
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"], ids=["missing", "not-utf8"])
@@ -261,7 +257,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"run\.toml: expected readable TOML; received"):
-        read_toml(path)
+        read_config(path)
 
 
 @settings(max_examples=20, deadline=None)
@@ -269,7 +265,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | 
 def test_a_training_configuration_survives_its_file(tmp_path_factory: pytest.TempPathFactory, config: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "training.toml"
     path.write_bytes(to_toml(model=config.model, training=config).encode())
-    tables = read_toml(path)
+    tables = read_config(path)
     twin = from_mapping(TrainingConfig, tables["training"], model=from_mapping(ModelConfig, tables["model"]))
     assert twin == config
     assert attrs.asdict(twin) == attrs.asdict(config)
@@ -284,7 +280,7 @@ def test_other_configurations_survive_their_file(
     config = SECTIONS[section](**data.draw(plain(section)))
     path = tmp_path_factory.getbasetemp() / "other.toml"
     path.write_bytes(to_toml(**{section: config}).encode())
-    assert from_mapping(SECTIONS[section], read_toml(path)[section]) == config
+    assert from_mapping(SECTIONS[section], read_config(path)[section]) == config
 
 
 def test_unset_fields_are_left_out_of_the_file() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ptycho_core.config import SECTIONS, fields_of
+from ptycho_core.config import SECTIONS
+from ptycho_core.fields import fields_of
 
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "specs"

@@ -346,11 +346,11 @@ def test_the_cosine_schedule_goes_from_the_highest_to_the_last_rate() -> None:
     halfway = (1 + 0.1) / 2
     quarter = 0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2
     expected = [0.01, 0.01 * quarter, 0.01 * halfway, 0.01 * (1.1 - quarter), 0.001]
-    assert rates(scheduler="WarmupCosine", lr_final=0.1, nepochs=5) == pytest.approx(expected, rel=1e-12)
+    assert rates(scheduler="WarmupCosine", lr_min_ratio=0.1, nepochs=5) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_warm_up_rises_linearly_to_the_highest_rate() -> None:
-    values = rates(scheduler="WarmupCosine", lr_warmup_epochs=3, lr_final=0.0, nepochs=6)
+    values = rates(scheduler="WarmupCosine", lr_warmup_epochs=3, lr_min_ratio=0.0, nepochs=6)
     assert values == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.005, 0.0], abs=1e-12)
 
 
@@ -368,7 +368,7 @@ def test_a_single_epoch_has_the_highest_rate(nepochs: int) -> None:
 )
 def test_no_rate_is_above_the_highest_or_below_zero(nepochs: int, warmup: int, final: float, scheduler: Any) -> None:
     values = rates(
-        nepochs=nepochs, lr_warmup_epochs=min(warmup, nepochs - 1), lr_final=final, scheduler=scheduler, lr_decay=0.9
+        nepochs=nepochs, lr_warmup_epochs=min(warmup, nepochs - 1), lr_min_ratio=final, scheduler=scheduler, lr_decay=0.9
     )
     assert max(values) == pytest.approx(0.01, rel=1e-12)
     assert all(0 <= rate <= 0.01 * (1 + 1e-12) for rate in values)

@@ -1,0 +1,212 @@
+"""Fields of a configuration class: typed, limited and explained where they are defined (specs/configuration.md).
+
+A class is made of `setting`s; what a field takes, what it needs beside it and how it is explained lie in its metadata,
+from which the checks, the command line's flags and the reference table are made.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import math
+import os
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import attrs
+
+from ptycho_core.errors import ConfigurationError, explain
+
+Check = Callable[[Any], str | None]
+"""Returns what is allowed, as one phrase, when a value is refused; otherwise None."""
+
+T = TypeVar("T")
+
+
+# -- what a value may be -------------------------------------------------------------------------------------------
+
+
+def at_least(minimum: float, *, exclusive: bool = False) -> Check:
+    sign = ">" if exclusive else ">="
+
+    def check(value: float) -> str | None:
+        fits = value > minimum if exclusive else value >= minimum
+        finite = isinstance(value, int) or math.isfinite(value)  # an int may be too large for math.isfinite
+        return None if fits and finite else f"a finite number {sign} {minimum:g}"
+
+    return check
+
+
+def fraction(value: float) -> str | None:
+    return None if 0 <= value <= 1 else "a number between 0 and 1"
+
+
+def below_one(value: float) -> str | None:
+    return None if 0 <= value < 1 else "a number from 0 to below 1"
+
+
+def power_of_two(value: int) -> str | None:
+    return None if value > 0 and value & (value - 1) == 0 else "a positive power of two, such as 8, 16 or 32"
+
+
+def only(*choices: object, because: str = "") -> Check:
+    """One of `choices`; `because` says why nothing else is."""
+    text = " or ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices)
+    return lambda value: None if value in choices else f"{text}{because and f' ({because})'}"
+
+
+def given(value: object) -> str | None:
+    return "a value" if value is None else None
+
+
+# -- a field -------------------------------------------------------------------------------------------------------
+
+
+def setting(
+    default: Any,
+    help: str,
+    check: Check | None = None,
+    *,
+    beside: Mapping[str, Check] | None = None,
+    spellings: Mapping[str, str] | None = None,
+) -> Any:
+    """A field with its explanation and its limits, and the other `spellings` of its values.
+
+    beside: what other fields must be for it to have an effect. A field without effect must keep its default: it is
+    refused otherwise, never ignored.
+    """
+    metadata = {"help": help, "check": check, "beside": beside or {}, "spellings": spellings or {}}
+    converter = attrs.Converter(_plain, takes_field=True)  # type: ignore[call-overload]
+    return attrs.field(default=default, converter=converter, validator=check_value, metadata=metadata)
+
+
+def _plain(value: Any, field: attrs.Attribute[Any]) -> Any:
+    """A numpy scalar as the Python number that it holds, text as a path where the field is one, usual spellings."""
+    if type(value).__module__ == "numpy" and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, str):
+        value = field.metadata["spellings"].get(value, value)
+    takes_path = "Path" in str(field.type)
+    return Path(value) if takes_path and isinstance(value, (str, os.PathLike)) else value
+
+
+def check_value(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Refuse a value of the wrong type or outside what the field's check allows: ConfigurationError."""
+    annotation = hints_of(type(instance))[attribute.name]
+    allowed = None if _has_type(value, annotation) else describe_type(annotation)
+    check = attribute.metadata.get("check")
+    if allowed is None and check is not None and value is not None:
+        allowed = check(value)
+    if allowed is not None:
+        remedy = f"Set {attribute.name} to {allowed}."
+        if isinstance(value, str) and (near := closest(value, typing.get_args(annotation))):
+            remedy = f"Did you mean {near!r}?"
+        name = f"{type(instance).__name__}.{attribute.name}"
+        raise ConfigurationError(explain(name, None, expected=allowed, received=repr(value), remedy=remedy))
+
+
+def check_effects(instance: Any) -> None:
+    """Refuse a field that is set and has no effect beside the others as they are."""
+    fields = fields_of(type(instance))
+    for name, field in fields.items():
+        value = getattr(instance, name)
+        if value == field.default:
+            continue
+        for other, check in field.metadata["beside"].items():
+            beside = getattr(instance, other)
+            if (allowed := check(beside)) is not None:
+                shown = repr(beside).lower() if isinstance(beside, bool) else repr(beside)
+                refuse(
+                    f"{type(instance).__name__}.{name}",
+                    f"{other} = {allowed} beside it, without which it has no effect",
+                    f"{name} = {value!r} and {other} = {shown}",
+                    f"Set {other} to {allowed}, or leave {name} at {field.default!r}.",
+                )
+
+
+def refuse(name: str, expected: str, received: object, remedy: str) -> typing.NoReturn:
+    raise ConfigurationError(explain(name, None, expected=expected, received=received, remedy=remedy))
+
+
+@functools.cache
+def hints_of(cls: type[Any]) -> Mapping[str, Any]:
+    """The types of a class's fields."""
+    return typing.get_type_hints(cls)
+
+
+def fields_of(cls: type[Any]) -> dict[str, attrs.Attribute[Any]]:
+    """The settable fields of a configuration class; `model` is a table of its own."""
+    return {field.name: field for field in attrs.fields(cls) if field.name != "model"}
+
+
+def kind_of(annotation: Any) -> Any:
+    """The type or Literal that an annotation allows, None left out."""
+    if typing.get_origin(annotation) is Literal:
+        return annotation
+    return next((kind for kind in typing.get_args(annotation) if kind is not types.NoneType), annotation)
+
+
+def _has_type(value: Any, annotation: Any) -> bool:
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        return isinstance(value, str) and value in typing.get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return any(_has_type(value, option) for option in typing.get_args(annotation))
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, annotation)
+
+
+def describe_type(annotation: Any) -> str:
+    """`int | None` → "a whole number or nothing", for messages and help."""
+    if typing.get_origin(annotation) is Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(annotation)))
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(describe_type(option) for option in typing.get_args(annotation))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "nothing"}
+    return {**names, Path: "a path"}.get(annotation, f"a {annotation.__name__}")
+
+
+def show_default(field: attrs.Attribute[Any]) -> str:
+    """The default of a field as a configuration file writes it, "unset" for None."""
+    if field.default is None:
+        return "unset"
+    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+
+
+def closest(word: str, options: Iterable[Any]) -> str | None:
+    """The option that resembles `word`, if one does."""
+    near = difflib.get_close_matches(word, [option for option in options if isinstance(option, str)], n=1)
+    return near[0] if near else None
+
+
+# -- plain values --------------------------------------------------------------------------------------------------
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str | None = None, **nested: Any) -> T:
+    """An instance of `cls` from plain values; an unknown key is an error that names the closest known one."""
+    known = [*fields_of(cls), *getattr(cls, "DEPRECATED", ())]
+    for key in values:
+        if key not in known:
+            near = closest(key, known)
+            remedy = f"Did you mean {near!r}?" if near else f"Known fields: {', '.join(sorted(fields_of(cls)))}."
+            expected = f"a field of {cls.__name__}"
+            message = explain(source or "configuration", key, expected=expected, received="an unknown one", remedy=remedy)
+            raise ConfigurationError(message)
+    try:
+        return cls(**values, **nested)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{source}: {error}" if source else str(error)) from error
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The fields of one configuration as plain values, unset ones left out, `model` left to its own table."""
+    values = {name: getattr(config, name) for name in fields_of(type(config))}
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in values.items() if value is not None
+    }
