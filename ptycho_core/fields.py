@@ -79,7 +79,7 @@ def setting(
     refused otherwise, never ignored.
     """
     metadata = {"help": help, "check": check, "beside": beside or {}, "spellings": spellings or {}}
-    converter = attrs.Converter(_plain, takes_field=True)  # type: ignore[call-overload]
+    converter = attrs.Converter(_plain, takes_field=True)
     return attrs.field(default=default, converter=converter, validator=check_value, metadata=metadata)
 
 
@@ -132,7 +132,7 @@ def refuse(name: str, expected: str, received: object, remedy: str) -> typing.No
 
 
 @functools.cache
-def hints_of(cls: type[Any]) -> Mapping[str, Any]:
+def hints_of(cls: Any) -> Mapping[str, Any]:
     """The types of a class's fields."""
     return typing.get_type_hints(cls)
 
@@ -196,7 +196,9 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str | None 
             near = closest(key, known)
             remedy = f"Did you mean {near!r}?" if near else f"Known fields: {', '.join(sorted(fields_of(cls)))}."
             expected = f"a field of {cls.__name__}"
-            message = explain(source or "configuration", key, expected=expected, received="an unknown one", remedy=remedy)
+            message = explain(
+                source or "configuration", key, expected=expected, received="an unknown one", remedy=remedy
+            )
             raise ConfigurationError(message)
     try:
         return cls(**values, **nested)
