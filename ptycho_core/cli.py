@@ -95,10 +95,9 @@ def with_scan(flags: dict[str, Any], field: str, scan: Path | None) -> None:
 
 def load(config: Any, field: str, measurement: Measurement, what: str) -> Scan:
     """The scan that a configuration names, or an error that says how to name one."""
-    from ptycho_core.config import existing_file
     from ptycho_core.io import load_scan
 
-    path = existing_file(config, field)
+    path = getattr(config, field)
     if path is None:
         name, remedy = f"{type(config).__name__}.{field}", "Give it as the argument SCAN or in the configuration."
         raise ConfigurationError(explain(name, None, expected=what, received="none", remedy=remedy))

@@ -12,7 +12,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -131,10 +131,12 @@ def refuse(name: str, expected: str, received: object, remedy: str) -> typing.No
     raise ConfigurationError(explain(name, None, expected=expected, received=received, remedy=remedy))
 
 
-@functools.cache
-def hints_of(cls: Any) -> Mapping[str, Any]:
+def hints_of(cls: type[Any]) -> Mapping[str, Any]:
     """The types of a class's fields."""
-    return typing.get_type_hints(cls)
+    return _hints(typing.cast(Hashable, cls))
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def fields_of(cls: type[Any]) -> dict[str, attrs.Attribute[Any]]:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def lazy_names(package: str, modules: Mapping[str, tuple[str, ...]]) -> tuple[Callable[[str], Any], list[str]]:
-    """`__getattr__` of a package whose submodules hold the names given, and those names in order.
+def lazy_names(package: str, modules: Mapping[str, tuple[str, ...]]) -> tuple[Callable[[str], Any], dict[str, str]]:
+    """`__getattr__` of a package whose submodules hold the names given, and the submodule of each name.
 
     modules: submodule → the names that the package takes from it.
     """
@@ -19,4 +19,4 @@ def lazy_names(package: str, modules: Mapping[str, tuple[str, ...]]) -> tuple[Ca
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(f"{package}.{public[name]}"), name)
 
-    return attribute, sorted(public)
+    return attribute, public

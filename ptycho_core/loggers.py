@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,8 +60,6 @@ def _tensorboard(folder: Path, run: Fit) -> Iterator[Log]:
 
 @contextmanager
 def _mlflow(folder: Path, run: Fit) -> Iterator[Log]:
-    import os
-
     mlflow = _package("mlflow", "mlflow")
     # A client of its own: the package's module-level functions keep the current run in a global.
     place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.absolute() / 'mlflow.db'}")

@@ -68,11 +68,11 @@ def train_into(
     make_folder(folder)
     output.say(f"backend: {run.engine.name} ({run.engine.framework} {run.engine.version})")
     started, stop = time.perf_counter(), None
-    with (
-        output.bar(config.nepochs * run.patterns_per_epoch, "train", "pattern") as update,
-        logger(execution.logger, folder, run) as log,
-    ):
-        try:
+    try:
+        with (
+            output.bar(config.nepochs * run.patterns_per_epoch, "train", "pattern") as update,
+            logger(execution.logger, folder, run) as log,
+        ):
             for report in run:
                 last = describe_losses(report)
                 if execution.enable_checkpointing:
@@ -83,8 +83,8 @@ def train_into(
                 if not sys.stderr.isatty():
                     rate = f"{report.patterns_per_second:.0f} patterns/s, {left:.0f} s left"
                     output.say(f"epoch {report.epoch}/{report.nepochs}: {last}, {rate}")
-        except (KeyboardInterrupt, TrainingError) as error:
-            stop = error
+    except (KeyboardInterrupt, TrainingError) as error:
+        stop = error
     return Trained(run, stop, None if run.model is None else _write(run, folder, execution, output, stop))
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # what `__getattr__` gives at run time, for type checkers and
     from ptycho_core.legacy.workflows import save_outputs as save_outputs
     from ptycho_core.legacy.workflows import train_cdi_model as train_cdi_model
 
-__getattr__, __all__ = lazy_names(
+__getattr__, _names = lazy_names(
     __name__,
     {
         "data": ("RawData", "generate_grouped_data"),
@@ -39,6 +39,7 @@ __getattr__, __all__ = lazy_names(
         ),
     },
 )
+__all__ = sorted(_names)
 
 
 def __dir__() -> list[str]:

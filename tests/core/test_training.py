@@ -45,10 +45,11 @@ def test_every_epoch_is_reported(fake_engine: Any, numbered_scan: Any) -> None:
 
 
 def test_a_row_of_the_history_is_flat() -> None:
-    report = EpochReport(2, 9, 1e-3, {"total": 0.5, "nll": 0.25}, {"total": 0.75}, True, 3.5, 20.0)
+    report = EpochReport(2, 9, 1e-3, 0.5, {"total": 0.5, "nll": 0.25}, {"total": 0.75}, True, True, 3.5, 20.0)
     assert report.as_row() == {
         "epoch": 2.0,
         "learning_rate": 1e-3,
+        "physics_weight": 0.5,
         "total": 0.5,
         "nll": 0.25,
         "validation_total": 0.75,
@@ -229,7 +230,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_best(
 def test_a_validation_loss_that_is_not_finite_ends_the_run(fake_engine: Any, numbered_scan: Any) -> None:
     fake_engine.validation_loss = lambda epoch: math.nan
     run = fit(numbered_scan(), config(), test=numbered_scan(seed=1))
-    with pytest.raises(TrainingError, match=r"loss of epoch 1: .* monitored nan\. Lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"loss of epoch 1: .* monitored total nan\. Lower learning_rate"):
         list(run)
     assert run.model is None
 
@@ -238,7 +239,7 @@ def test_a_training_loss_that_is_not_finite_ends_the_run_whatever_the_validation
     fake_engine: Any, numbered_scan: Any
 ) -> None:
     fake_engine.train_loss = lambda epoch: math.nan
-    with pytest.raises(TrainingError, match=r"loss of epoch 1: .* received train nan, monitored 1\.0"):
+    with pytest.raises(TrainingError, match=r"loss of epoch 1: .* received train nan, monitored total 1\.0"):
         list(fit(numbered_scan(), config(), test=numbered_scan(seed=1)))
 
 
