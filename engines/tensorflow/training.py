@@ -69,7 +69,7 @@ class TensorFlowNetwork:
         return to_arrays(self.tensors)
 
     def load_weights(self, weights: Weights) -> None:
-        check_weights(self.table, weights, self.model.N, modes=len(self.tensors[PROBE]))
+        check_weights(self.table, weights, self.model.N, modes=self.tensors[PROBE].shape[0])
         # A graph holds on to the variables that it was made with: they are filled anew, not replaced.
         for name, tensor in self.tensors.items():
             tensor.assign(self._constant(weights[name]))
