@@ -94,7 +94,7 @@ def test_the_maps_have_the_size_of_a_patch(N: int, pad_object: bool) -> None:
     assert (sides[table.amplitude], sides[table.phase]) == (N, N)
 
 
-@pytest.mark.parametrize(("activation", "ceiling", "factor"), [("sigmoid", 2.5, 2.5), ("relu", 2.5, 1.0)])
+@pytest.mark.parametrize(("activation", "ceiling", "factor"), [("sigmoid", 2.5, 2.5), ("relu", 2.0, 1.0)])
 def test_only_a_sigmoid_is_multiplied_by_the_ceiling(activation: Any, ceiling: float, factor: float) -> None:
     table = build_table(ModelConfig(amp_activation=activation, amplitude_ceiling=ceiling))
     (amplitude,) = (layer for layer in table.layers if layer.name == table.amplitude)
