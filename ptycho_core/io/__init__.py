@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from ptycho_core.contracts import Scan
-from ptycho_core.io.npz import Measurement, load_npz_scan, save_npz_scan
+from ptycho_core.frames import Measurement
+from ptycho_core.io.npz import load_npz_scan, save_npz_scan
 
 
 def load_scan(path: str | os.PathLike[str], *, measurement: Measurement | None = None) -> Scan:

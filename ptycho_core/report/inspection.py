@@ -11,8 +11,9 @@ import numpy as np
 from ptycho_core.architecture import build_table
 from ptycho_core.archive import ARCHIVE_NAME, MANIFEST, load_model
 from ptycho_core.errors import DataError, explain
+from ptycho_core.frames import Measurement
 from ptycho_core.io.files import UNREADABLE
-from ptycho_core.io.npz import Measurement, load_npz_scan
+from ptycho_core.io.npz import load_npz_scan
 from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE, mean_frame_intensity
 from ptycho_core.reconstruction import load_reconstruction
 

@@ -88,8 +88,7 @@ def plot_scan(scan: Scan, path: StrPath) -> None:
     figure.suptitle(f"{scan.source}: {len(scan)} patterns of {scan.N} × {scan.N} pixels")
     pattern_axes, probe_axes, position_axes = figure.subplots(1, 3)
 
-    amplitude = scan.diffraction_amplitude
-    intensity = np.einsum("mij,mij->ij", amplitude, amplitude, dtype=np.float64) / len(scan)
+    intensity = scan.mean_pattern()
     shown = np.ma.masked_where((intensity <= 0) | np.asarray(scan.bad_pixels), intensity)
     top = float(shown.max()) if shown.count() else 1.0
     bottom = max(float(np.percentile(shown.compressed(), 1)) if shown.count() else top, 1e-6 * top)
