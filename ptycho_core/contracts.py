@@ -186,3 +186,13 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.diffraction_amplitude)
+
+    def part(self, groups: slice) -> Batch:
+        """Some of its groups; a view."""
+        return Batch(
+            diffraction_amplitude=self.diffraction_amplitude[groups],
+            relative_offsets_px=self.relative_offsets_px[groups],
+            canvas_padding_px=self.canvas_padding_px,
+            bad_pixels=self.bad_pixels,
+            object_patches=None if self.object_patches is None else self.object_patches[groups],
+        )

@@ -354,6 +354,8 @@ class Frames:
 
     def _amplitude(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Steps and root, on an array that nobody else holds."""
+        if values.dtype == np.float32 and self.measurement == "amplitude" and not self.steps:
+            return values
         counts = self.measurement == "intensity"
         for step in self.steps:
             if isinstance(step, Bin) and not counts:
@@ -433,10 +435,12 @@ def _integers(index: Any, length: int) -> NDArray[np.int64]:
         return np.flatnonzero(array)
     if array.ndim > 1 or (array.size and array.dtype.kind not in "iu"):
         raise IndexError(f"patterns are indexed by one integer, an array of them, booleans or a slice, not {index!r}")
-    array = array.astype(np.int64)
-    if array.size and (array.min() < -length or array.max() >= length):
-        raise IndexError(f"index {array.min()} … {array.max()} is out of range for {length} patterns")
-    return np.where(array < 0, array + length, array)
+    array = array.astype(np.int64, copy=False)
+    if array.size and (array.min() < 0 or array.max() >= length):
+        if array.min() < -length or array.max() >= length:
+            raise IndexError(f"index {array.min()} … {array.max()} is out of range for {length} patterns")
+        array = np.where(array < 0, array + length, array)
+    return array
 
 
 def _refusal(key: str, expected: object, received: object, remedy: str) -> DataError:

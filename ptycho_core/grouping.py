@@ -16,6 +16,8 @@ from ptycho_core.errors import ConfigurationError, DataError, explain
 from ptycho_core.layouts import BCXY_TO_OFFSETS, FRAMES_TO_BHWC
 from ptycho_core.patches import extract_patches
 
+GATHERED_BYTES = 2**21
+"""Small batches are gathered several at a time, up to this size: a large gathering costs less than many small ones."""
 OFFSET_SIGN = -1  # specs/data.md, Groups: relative offset = -(position - centre)
 
 
@@ -40,6 +42,11 @@ class Groups:
         """Canvas border that this set needs: the largest |relative offset|, rounded up."""
         return math.ceil(float(np.abs(self.relative_offsets_px).max(initial=0)))
 
+    def in_scan_order(self) -> Groups:
+        """The same groups by their first frame: frames that are read together lie together then, and their patches too."""
+        order = np.argsort(self.indices.min(axis=1), kind="stable")
+        return Groups(self.indices[order], self.centres_px[order], self.relative_offsets_px[order])
+
     def batches(
         self,
         scan: Scan,
@@ -51,8 +58,12 @@ class Groups:
     ) -> Iterator[Batch]:
         """Batches in `order` (indices of groups; as they are by default), the last one possibly smaller."""
         order = np.arange(len(self)) if order is None else order
-        for start in range(0, len(order), batch_size):
-            yield self.gather(scan, order[start : start + batch_size], canvas_padding_px, with_truth)
+        batch_bytes = 4 * batch_size * self.indices.shape[1] * scan.N**2
+        at_once = batch_size * max(1, GATHERED_BYTES // batch_bytes)
+        for first in range(0, len(order), at_once):
+            gathered = self.gather(scan, order[first : first + at_once], canvas_padding_px, with_truth)
+            for start in range(0, len(gathered), batch_size):
+                yield gathered.part(slice(start, start + batch_size))
 
     def gather(self, scan: Scan, chosen: NDArray[np.int64], canvas_padding_px: int, with_truth: bool = False) -> Batch:
         """One batch: the chosen groups' patterns, offsets and, if asked for, ground-truth patches."""

@@ -108,7 +108,7 @@ def reconstruct(
         gridsize=model.config.model.gridsize,
         n_groups=config.n_groups,
         neighbor_count=max(config.neighbor_count, model.config.model.channels - 1),
-    )
+    ).in_scan_order()
     probe = complex_probe(model.weights)
     used = scan.positions_px[groups.indices.ravel()]
     canvas = ObjectCanvas(used, reassembly_weight(model.weights, model.config.model, config.weighting))
