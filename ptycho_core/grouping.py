@@ -43,7 +43,7 @@ class Groups:
         return math.ceil(float(np.abs(self.relative_offsets_px).max(initial=0)))
 
     def in_scan_order(self) -> Groups:
-        """The same groups by their first frame: frames that are read together lie together then, and their patches too."""
+        """The same groups by their first frame: frames that are read together lie together, and so do their patches."""
         order = np.argsort(self.indices.min(axis=1), kind="stable")
         return Groups(self.indices[order], self.centres_px[order], self.relative_offsets_px[order])
 

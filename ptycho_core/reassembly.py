@@ -22,8 +22,8 @@ class ObjectCanvas:
 
     `origin_px` is the (x, y) coordinate of canvas pixel [0, 0]; pixel [N/2, N/2] of a patch is at its position.
 
-    Every patch is added to the sum. Its weights are not: all patches have the same, so a canvas of points is enough, each
-    shared between the pixels that it lies between; convolved with the weights of one patch it is the summed weight.
+    Every patch is added to the sum. Its weights are not: all patches have the same, so a canvas of points is enough,
+    each shared between the pixels around it; convolved with the weights of one patch it is the summed weight.
     """
 
     def __init__(self, positions_px: NDArray[np.float64], weight: NDArray[np.floating]) -> None:
