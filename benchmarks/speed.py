@@ -146,10 +146,6 @@ def core_rows(scan: Scan, repeats: int) -> list[Row]:
     from ptycho_core.reassembly import ObjectCanvas
 
     rng = np.random.default_rng(0)
-    positions = rng.uniform(0, 3000, (100_000, 2))
-    draw = median_seconds(
-        lambda: draw_groups(positions, np.random.default_rng(0), gridsize=2, n_groups=None, neighbor_count=7), repeats
-    )
     # Many times what caches hold, so that frames come from memory, as in a copy of the same bytes.
     frames = np.tile(scan.diffraction_amplitude, (max(1, 2**28 // scan.diffraction_amplitude.nbytes), 1, 1))
     large = Scan(diffraction_amplitude=frames, positions_px=rng.uniform(0, 1000, (len(frames), 2)), probe=scan.probe)
@@ -173,7 +169,7 @@ def core_rows(scan: Scan, repeats: int) -> list[Row]:
 
     placed = median_seconds(reassemble, repeats)
     return [
-        row("core", "groups of 4 from 100,000 points", draw, f"{100_000 / draw / 1e6:.2f} M groups/s", "–", None),
+        *(grouping_row(what, points) for points in (100_000, 1_000_000) for what in GROUPING),
         row(
             "core",
             f"gathering {moved / 1e6:.0f} MB of batches",
@@ -184,6 +180,30 @@ def core_rows(scan: Scan, repeats: int) -> list[Row]:
         ),
         row("core", "reassembly of 1,000 sub-pixel patches", placed, f"{1000 / placed:.0f} patches/s", "–", None),
     ]
+
+
+GROUPING = {
+    "groups of 4": "draw_groups(p, np.random.default_rng(0), gridsize=2, n_groups=None, neighbor_count=7)",
+    "largest reach": "largest_reach_px(p, gridsize=2, neighbor_count=7)",
+}
+
+
+def grouping_row(what: str, points: int) -> Row:
+    """Median of 5 in a fresh process, so that its peak memory less what it held before is the step's own."""
+    code = (
+        "import resource, statistics, timeit; import numpy as np;"
+        "from ptycho_core.grouping import draw_groups, largest_reach_px;"
+        f"step = lambda p: {GROUPING[what]};"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024;"
+        f"p = np.random.default_rng(0).uniform(0, 10 * {points} ** 0.5, ({points}, 2));"
+        "step(p[:1000]); before = peak();"
+        "seconds = statistics.median(timeit.repeat(lambda: step(p), number=1, repeat=5));"
+        "print(seconds, peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, megabytes = map(float, done.stdout.split())
+    rate = f"{points / seconds / 1e6:.2f} M points/s"
+    return row("core", f"{what} from {points:,} points", seconds, rate, f"peak memory {megabytes:.0f} MB", None)
 
 
 def cold_start_row(backend: str) -> Row:

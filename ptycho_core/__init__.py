@@ -7,8 +7,9 @@ reconstruction = reconstruct(scan, model)
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ptycho_core.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # what `__getattr__` gives at run time, for type checkers and
     from ptycho_core.config import InferenceConfig as InferenceConfig
     from ptycho_core.config import ModelConfig as ModelConfig
     from ptycho_core.config import TrainingConfig as TrainingConfig
+    from ptycho_core.configfiles import read_configs as read_configs
+    from ptycho_core.configfiles import write_config as write_config
     from ptycho_core.contracts import Batch as Batch
     from ptycho_core.contracts import Scan as Scan
     from ptycho_core.engine import Engine as Engine
@@ -49,36 +52,32 @@ if TYPE_CHECKING:  # what `__getattr__` gives at run time, for type checkers and
     from ptycho_core.training import fit as fit
     from ptycho_core.training import train as train
 
-_MODULES = {
-    "architecture": ("TableBuilder", "register_architecture"),
-    "archive": ("Model", "load_model"),
-    "config": ("ExecutionConfig", "InferenceConfig", "ModelConfig", "TrainingConfig"),
-    "contracts": ("Batch", "Scan"),
-    "engine": ("Engine", "Network", "registered_engines"),
-    "errors": (
-        "ArchiveError",
-        "BackendError",
-        "Cancelled",
-        "ConfigurationError",
-        "DataError",
-        "PtychoError",
-        "TrainingError",
-    ),
-    "evaluation": ("Comparison", "Truth", "evaluate", "load_truth"),
-    "io": ("load_scan", "save_scan"),
-    "reconstruction": ("Reconstruction", "load_reconstruction", "reconstruct"),
-    "simulation": ("simulate",),
-    "training": ("EpochReport", "Fit", "Progress", "fit", "train"),
-}
-_PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
-__all__ = sorted([*_PUBLIC, "__version__"])
-
-
-def __getattr__(name: str) -> Any:
-    """Public names are imported when first used, so that `import ptycho_core` stays fast."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+__getattr__, _names = lazy_names(
+    __name__,
+    {
+        "architecture": ("TableBuilder", "register_architecture"),
+        "archive": ("Model", "load_model"),
+        "config": ("ExecutionConfig", "InferenceConfig", "ModelConfig", "TrainingConfig"),
+        "configfiles": ("read_configs", "write_config"),
+        "contracts": ("Batch", "Scan"),
+        "engine": ("Engine", "Network", "registered_engines"),
+        "errors": (
+            "ArchiveError",
+            "BackendError",
+            "Cancelled",
+            "ConfigurationError",
+            "DataError",
+            "PtychoError",
+            "TrainingError",
+        ),
+        "evaluation": ("Comparison", "Truth", "evaluate", "load_truth"),
+        "io": ("load_scan", "save_scan"),
+        "reconstruction": ("Reconstruction", "load_reconstruction", "reconstruct"),
+        "simulation": ("simulate",),
+        "training": ("EpochReport", "Fit", "Progress", "fit", "train"),
+    },
+)
+__all__ = sorted([*_names, "__version__"])
 
 
 def __dir__() -> list[str]:

@@ -23,6 +23,7 @@ from ptycho_core.engine import EngineInfo, check_weights
 from ptycho_core.errors import ArchiveError, PtychoError, explain
 from ptycho_core.fields import from_mapping, to_mapping
 from ptycho_core.io.files import COMPRESSION, UNREADABLE, make_folder, replacing
+from ptycho_core.legacy.parameters import to_legacy_dict
 from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE
 
 ARCHIVE_NAME = "wts.h5.zip"
@@ -80,7 +81,7 @@ class Model:
 
     def parameters(self) -> dict[str, Any]:
         """The flat snapshot that consumers of `params.cfg` read, with `intensity_scale` = sqrt(photons)/(N/2)."""
-        flat = to_mapping(self.config) | to_mapping(self.config.model)
+        flat = to_legacy_dict(self.config)
         # input_scale = (N/2) / sqrt(mean frame intensity): specs/physics.md, Scale
         intensity_scale = float(np.sqrt(self.weights[COUNTS_PER_INTENSITY]) / self.weights[INPUT_SCALE])
         return flat | {"intensity_scale": intensity_scale, "nphotons": (intensity_scale * self.config.model.N / 2) ** 2}

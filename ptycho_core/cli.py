@@ -6,32 +6,28 @@ Every command imports what it needs when it runs, so that `ptycho --help` answer
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
-import time
-import typing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import click
+from click.core import ParameterSource
 
 from ptycho_core import __version__
-from ptycho_core.config import SECTIONS, ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
-from ptycho_core.configfiles import read_config, to_toml
-from ptycho_core.errors import MissingExtraError, PtychoError, TrainingError
-from ptycho_core.fields import fields_of, from_mapping
+from ptycho_core.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_core.configfiles import annotated_toml
+from ptycho_core.console import Output
+from ptycho_core.errors import ConfigurationError, PtychoError, explain
+from ptycho_core.options import FILE, Command, Layers, build_config, config_options, warn_of_unknown_variables
 
 if TYPE_CHECKING:
     from ptycho_core.contracts import Scan
-    from ptycho_core.training import EpochReport, Fit, Progress
 
-Command = Callable[..., Any]
-FILE = click.Path(path_type=Path)
 EXIT_INPUT, EXIT_INTERRUPT = 2, 130
+Measurement = Literal["amplitude", "intensity"] | None
 
 
 def main() -> None:
@@ -54,40 +50,11 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="ptycho")
 def cli() -> None:
-    """Ptychographic images from physics-informed networks."""
+    """Ptychographic images from physics-informed networks.
 
-
-# -- options -------------------------------------------------------------------------------------------------------
-
-
-def flag_of(field: str) -> str:
-    """`batch_size` → `--batch-size`."""
-    return "--" + field.replace("_", "-")
-
-
-def config_options(*sections: str, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
-    """One flag for every field of the sections' classes; the command is given those that were set, by field name."""
-
-    def decorate(command: Command) -> Command:
-        for section in reversed(sections):
-            hints = typing.get_type_hints(SECTIONS[section])
-            for name, field in reversed(fields_of(SECTIONS[section]).items()):
-                if name not in leave_out:
-                    command = _option(name, hints[name], field)(command)
-        return command
-
-    return decorate
-
-
-def _option(name: str, annotation: Any, field: attrs.Attribute[Any]) -> Callable[[Command], Command]:
-    default = "unset" if field.default is None else field.default
-    shown = f"{field.metadata['help']}  [default: {str(default).lower() if isinstance(default, bool) else default}]"
-    kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
-    if typing.get_origin(annotation) is Literal:
-        return click.option(flag_of(name), name, type=click.Choice(kinds), default=None, help=shown)
-    if annotation is bool:
-        return click.option(f"{flag_of(name)}/--no-{flag_of(name)[2:]}", name, default=None, help=shown)
-    return click.option(flag_of(name), name, type=kinds[0] if kinds else annotation, default=None, help=shown)
+    A setting is given by a flag, by a variable such as PTYCHO_BATCH_SIZE, or in a file; the first of these that has
+    it wins.
+    """
 
 
 def output_options(command: Command) -> Command:
@@ -102,257 +69,122 @@ def measurement_option(command: Command) -> Command:
     return click.option("--measurement", type=kinds, default=None, help=text)(command)
 
 
-def build_config(
-    path: Path | None, flags: dict[str, Any], *sections: str, defaults: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """One configuration for each section: a flag wins over the file, the file over `defaults`, these over the class."""
-    tables = {} if path is None else read_config(path)
-    source = None if path is None else str(path)
-    for section in sections:
-        known = fields_of(SECTIONS[section])
-        given = {name: value for name, value in flags.items() if name in known and value is not None}
-        assumed = {name: value for name, value in (defaults or {}).items() if name in known}
-        tables[section] = {**assumed, **tables.get(section, {}), **given}
-    built = {name: from_mapping(SECTIONS[name], tables[name], source=source) for name in sections if name != "training"}
-    if "training" in sections:
-        built["training"] = from_mapping(TrainingConfig, tables["training"], source=source, model=built["model"])
-    return built
+def config_option(*sections: str) -> Callable[[Command], Command]:
+    tables = ", ".join(f"[{section}]" for section in sections)
+    return click.option("--config", type=FILE, default=None, help=f"TOML or YAML file with tables {tables}.")
 
 
-class Output:
-    """Where a command's words go: messages and progress to stderr, results to stdout."""
-
-    def __init__(self, quiet: bool, as_json: bool) -> None:
-        self.quiet, self.as_json = quiet, as_json
-        level = logging.ERROR if quiet else logging.INFO
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        logger = logging.getLogger("ptycho_core")
-        logger.handlers, logger.level, logger.propagate = [handler], level, False
-
-    def say(self, message: str) -> None:
-        if not self.quiet:
-            click.echo(message, err=True)
-
-    def result(self, summary: dict[str, Any], text: str = "") -> None:
-        """The summary as JSON if asked for; otherwise the text, unless quiet."""
-        if self.as_json:
-            click.echo(json.dumps(summary, indent=2))
-        elif text and not self.quiet:
-            click.echo(text)
-
-    @contextmanager
-    def bar(self, total: int, title: str, unit: str) -> Iterator[Callable[[int, str], None]]:
-        """`update(done, note)` moves a bar on a terminal and does nothing elsewhere."""
-        if self.quiet or not sys.stderr.isatty():
-            yield lambda done, note: None
-            return
-        from tqdm import tqdm
-
-        with tqdm(total=total, desc=title, unit=unit, dynamic_ncols=True, leave=True) as bar:
-
-            def update(done: int, note: str) -> None:
-                bar.set_postfix_str(note, refresh=False)
-                bar.update(done - bar.n)
-
-            yield update
+def console(quiet: bool, as_json: bool, progress_bar: bool = True) -> Output:
+    """Where this command's words go; the core's log too."""
+    output = Output(quiet, as_json, progress_bar)
+    output.take_log()
+    warn_of_unknown_variables()
+    return output
 
 
-# -- steps that commands share -------------------------------------------------------------------------------------
+def with_scan(flags: dict[str, Any], field: str, scan: Path | None) -> None:
+    """The argument SCAN is another way to set `field`."""
+    if scan is None:
+        return
+    context = click.get_current_context()
+    if context.get_parameter_source(field) is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"SCAN and --{field.replace('_', '-')} are two names of one thing: give one of them.")
+    flags[field] = scan
+    context.set_parameter_source(field, ParameterSource.COMMANDLINE)
 
 
-def run_training(
-    scan: Scan,
-    config: TrainingConfig,
-    test: Scan | None,
-    execution: ExecutionConfig,
-    output: Output,
-    folder: Path,
-) -> tuple[Fit, KeyboardInterrupt | TrainingError | None]:
-    """Train with progress; the best model so far is in `folder` after every epoch.
+def load(config: Any, field: str, measurement: Measurement, what: str) -> Scan:
+    """The scan that a configuration names, or an error that says how to name one."""
+    from ptycho_core.io import load_scan
 
-    What stopped the run early, if anything did, is returned for the caller to raise.
-    """
-    from ptycho_core.training import fit
-
-    last = "loss –"
-
-    def on_batch(progress: Progress) -> None:
-        done = (progress.epoch - 1) * run.patterns_per_epoch + progress.patterns
-        update(done, f"epoch {progress.epoch}/{progress.nepochs}, {last}")
-
-    run = fit(scan, config, test=test, execution=execution, on_batch=on_batch)
-    output.say(f"backend: {run.engine.name} ({run.engine.framework} {run.engine.version})")
-    started = time.perf_counter()
-    with output.bar(config.nepochs * run.patterns_per_epoch, "train", "pattern") as update:
-        try:
-            for report in run:
-                last = describe_losses(report)
-                if report.is_best and run.model is not None:
-                    run.model.save(folder)  # whatever ends the run later, the best so far is on disk
-                update(report.epoch * run.patterns_per_epoch, f"epoch {report.epoch}/{report.nepochs}, {last}")
-                left = (time.perf_counter() - started) / report.epoch * (report.nepochs - report.epoch)
-                if not sys.stderr.isatty():
-                    rate = f"{report.patterns_per_second:.0f} patterns/s, {left:.0f} s left"
-                    output.say(f"epoch {report.epoch}/{report.nepochs}: {last}, {rate}")
-        except (KeyboardInterrupt, TrainingError) as stop:
-            return run, stop
-    return run, None
-
-
-def describe_losses(report: EpochReport) -> str:
-    text = f"loss {report.train['total']:.4g}"
-    return text if report.validation is None else f"{text}, validation {report.validation['total']:.4g}"
-
-
-def write_training(run: Fit, folder: Path, execution: ExecutionConfig, output: Output) -> dict[str, Any]:
-    """`wts.h5.zip`, `config.toml`, `history.csv` and `loss.png` of a run; returns its summary."""
-    from ptycho_core.archive import history_csv
-    from ptycho_core.io.files import write_text
-
-    assert run.model is not None
-    archive = run.model.save(folder)
-    write_text(folder / "config.toml", to_toml(model=run.config.model, training=run.config, execution=execution))
-    write_text(folder / "history.csv", history_csv(run.history))
-    figure = draw(output, "plot_losses", run.history, folder / "loss.png")
-    return {
-        "archive": str(archive),
-        "backend": run.engine.name,
-        "framework_version": run.engine.version,
-        "epochs": len(run.history),
-        "best_epoch": run.model.best_epoch,
-        "losses": run.history[run.model.best_epoch - 1],
-        "seconds": sum(row["seconds"] for row in run.history),
-        "figure": figure,
-    }
-
-
-def draw(output: Output, function: str, *arguments: Any, **keywords: Any) -> str | None:
-    """A figure of `ptycho_core.report.plots`; without the plotting extra it is left out, and that is said."""
-    from ptycho_core.report import plots
-
-    path: Path = next(argument for argument in arguments if isinstance(argument, Path))
-    try:
-        getattr(plots, function)(*arguments, **keywords)
-    except MissingExtraError as error:
-        output.say(f"{path.name} is left out: {error}")
-        return None
-    return str(path)
+    path = getattr(config, field)
+    if path is None:
+        name, remedy = f"{type(config).__name__}.{field}", "Give it as the argument SCAN or in the configuration."
+        raise ConfigurationError(explain(name, None, expected=what, received="none", remedy=remedy))
+    return load_scan(path, measurement=measurement)
 
 
 # -- commands ------------------------------------------------------------------------------------------------------
 
 
 @cli.command()
-@click.argument("scan", type=FILE)
-@click.option("--test", type=FILE, default=None, help="A second scan; its loss chooses the best weights.")
-@click.option("--out", type=FILE, default=None, help="Folder to write to; made if it is not there.")
-@click.option("--config", type=FILE, default=None, help="TOML file with tables [model], [training], [execution].")
-@click.option("--show-config", is_flag=True, help="Print the configuration that flags and file give, and stop.")
+@click.argument("scan", type=FILE, required=False)
+@config_option("model", "training", "execution")
+@click.option("--show-config", is_flag=True, help="Print the configuration, and where each value is from, and stop.")
 @measurement_option
 @output_options
 @config_options("model", "training", "execution", leave_out=("inference_batch_size",))
 def train(
-    scan: Path,
-    test: Path | None,
-    out: Path | None,
+    scan: Path | None,
     config: Path | None,
     show_config: bool,
-    measurement: Literal["amplitude", "intensity"] | None,
+    measurement: Measurement,
     quiet: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Train a network on SCAN; no ground truth is needed. N is taken from the scan unless it is set."""
-    from ptycho_core.io import load_scan
-    from ptycho_core.io.files import make_folder
-
-    output = Output(quiet, as_json)
-    if out is None and not show_config:
-        raise click.UsageError("Missing option '--out'.")
-    build_config(config, flags, "model", "training", "execution")  # its errors come before a large scan is read
-    data = load_scan(scan, measurement=measurement)
-    configs = build_config(config, flags, "model", "training", "execution", defaults={"N": data.N})
-    if out is None or show_config:
-        click.echo(to_toml(**configs), nl=False)
+    sections = ("model", "training", "execution")
+    with_scan(flags, "train_data_file", scan)
+    configs = build_config(config, flags, *sections)  # its errors come before a large scan is read
+    output = console(quiet, as_json, configs["execution"].enable_progress_bar)
+    data = None
+    if not show_config or configs["training"].train_data_file is not None:
+        data = load(configs["training"], "train_data_file", measurement, "a scan to train on")
+    layers = Layers(config, flags, *sections, defaults={"N": (data.N, "scan")} if data else None)
+    configs = layers.build()
+    if data is None or show_config:
+        click.echo(annotated_toml(layers.sources, **configs), nl=False)
         return
-    test_data = None if test is None else load_scan(test, measurement=measurement)
-    make_folder(out)
-    run, stop = run_training(data, configs["training"], test_data, configs["execution"], output, out)
-    if run.model is None:
+    from ptycho_core.runs import train_into
+
+    training: TrainingConfig = configs["training"]
+    test = None
+    if training.test_data_file is not None:
+        test = load(training, "test_data_file", measurement, "a test scan")
+    done = train_into(training.output_dir, data, training, test=test, execution=configs["execution"], output=output)
+    if done.summary is None:
         output.say("No epoch had ended: nothing was written.")
     else:
-        summary = {**write_training(run, out, configs["execution"], output), "stopped_early": stop is not None}
-        output.result(summary, f"{summary['archive']}: best epoch {summary['best_epoch']} of {summary['epochs']}")
-    if stop is not None:
-        raise stop
+        text = f"best epoch {done.summary['best_epoch']} of {done.summary['epochs']}"
+        output.result(done.summary, f"{done.summary['archive']}: {text}")
+    if done.stop is not None:
+        raise done.stop
 
 
 @cli.command()
-@click.argument("scan", type=FILE)
-@click.option("--model", "model_path", type=FILE, required=True, help="Model archive, or the folder that holds it.")
-@click.option("--out", type=FILE, required=True, help="Folder to write to; made if it is not there.")
-@click.option("--backend", default="auto", show_default=True, help="Engine: any engine reads any model.")
-@click.option("--config", type=FILE, default=None, help="TOML file with tables [inference], [execution].")
+@click.argument("scan", type=FILE, required=False)
+@config_option("inference", "execution")
 @measurement_option
 @output_options
 @config_options("inference", "execution")
 def reconstruct(
-    scan: Path,
-    model_path: Path,
-    out: Path,
-    backend: str,
+    scan: Path | None,
     config: Path | None,
-    measurement: Literal["amplitude", "intensity"] | None,
+    measurement: Measurement,
     quiet: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Reconstruct the object of SCAN with a trained model."""
-    from ptycho_core.archive import load_model
-    from ptycho_core.io import load_scan
-    from ptycho_core.io.files import make_folder
-
-    output = Output(quiet, as_json)
+    with_scan(flags, "test_data_file", scan)
     configs = build_config(config, flags, "inference", "execution")
-    data, model = load_scan(scan, measurement=measurement), load_model(model_path)
-    make_folder(out)
-    summary = reconstruct_into(data, model, out, backend, configs["inference"], configs["execution"], output)
+    output = console(quiet, as_json, configs["execution"].enable_progress_bar)
+    inference: InferenceConfig = configs["inference"]
+    if inference.model_path is None:
+        raise click.UsageError("Missing option '--model'.")
+    from ptycho_core.archive import load_model
+    from ptycho_core.runs import reconstruct_into
+
+    data = load(inference, "test_data_file", measurement, "a scan to reconstruct")
+    model = load_model(inference.model_path)
+    _, summary = reconstruct_into(
+        inference.output_dir, data, model, config=inference, execution=configs["execution"], output=output
+    )
     text = (
         f"{summary['reconstruction']}: {summary['patterns']} patterns, {summary['patterns_per_second']:.0f} patterns/s"
     )
     output.result(summary, text)
-
-
-def reconstruct_into(
-    scan: Scan,
-    model: Any,
-    folder: Path,
-    backend: str,
-    inference: InferenceConfig,
-    execution: ExecutionConfig,
-    output: Output,
-) -> dict[str, Any]:
-    """`reconstruction.npz`, `.json` and `.png` of a scan; returns the summary."""
-    from ptycho_core import reconstruction
-    from ptycho_core.io.files import write_text
-
-    groups = inference.n_groups or len(scan)
-    with output.bar(groups, "reconstruct", "group") as update:
-        result = reconstruction.reconstruct(
-            scan,
-            model,
-            backend=backend,
-            config=inference,
-            execution=execution,
-            on_batch=lambda done, total: update(done, ""),
-        )
-    path = folder / "reconstruction.npz"
-    result.save(path)
-    figure = draw(output, "plot_reconstruction", result.object_field, result.probe, folder / "reconstruction.png")
-    summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
-    write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
-    return summary
 
 
 @cli.command()
@@ -361,32 +193,11 @@ def reconstruct_into(
 @output_options
 def evaluate(reconstruction: Path, truth: Path, quiet: bool, as_json: bool) -> None:
     """Compare RECONSTRUCTION (a file, or the folder that holds it) with the truth, ambiguities removed."""
-    output = Output(quiet, as_json)
+    output = console(quiet, as_json)
+    from ptycho_core.runs import evaluate_into
+
     summary, text = evaluate_into(reconstruction, truth, output)
     output.result(summary, text)
-
-
-def evaluate_into(reconstruction: Path, truth: Path, output: Output) -> tuple[dict[str, Any], str]:
-    """`evaluation.json` and `evaluation.png` beside the reconstruction; returns the summary and a table."""
-    from ptycho_core.evaluation import evaluate, load_truth
-    from ptycho_core.io.files import write_text
-    from ptycho_core.reconstruction import load_reconstruction
-
-    result = load_reconstruction(reconstruction)
-    folder = reconstruction if reconstruction.is_dir() else reconstruction.parent
-    evaluation = evaluate(result, load_truth(truth))
-    figure = draw(
-        output,
-        "plot_comparison",
-        evaluation.estimate,
-        evaluation.truth,
-        evaluation.metrics.frc,
-        folder / "evaluation.png",
-        mask=evaluation.compared,
-    )
-    summary = {**evaluation.as_dict(), "truth": str(truth), "figure": figure}
-    write_text(folder / "evaluation.json", json.dumps(summary, indent=2) + "\n")
-    return summary, evaluation.table()
 
 
 @cli.command()
@@ -410,7 +221,7 @@ def simulate(out: Path, object_: str, quiet: bool, as_json: bool, **settings: An
     from ptycho_core.io import save_scan
     from ptycho_core.simulation import simulate as simulate_scan
 
-    output = Output(quiet, as_json)
+    output = console(quiet, as_json)
     scan = simulate_scan(object=object_, **settings)
     save_scan(out, scan)
     summary = {"scan": str(out), "frames": len(scan), "N": scan.N, "seed": settings["seed"]}
@@ -422,14 +233,11 @@ def simulate(out: Path, object_: str, quiet: bool, as_json: bool, **settings: An
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--figure", type=FILE, default=None, help="Draw a scan's mean pattern, probe and positions (.png).")
 @measurement_option
-def inspect(
-    file: Path, as_json: bool, figure: Path | None, measurement: Literal["amplitude", "intensity"] | None
-) -> None:
+def inspect(file: Path, as_json: bool, figure: Path | None, measurement: Measurement) -> None:
     """Say what FILE is: a scan, a model archive or a reconstruction."""
     from ptycho_core.report.inspection import inspect_file
 
-    Output(quiet=False, as_json=as_json)
-
+    console(quiet=False, as_json=as_json)
     facts = inspect_file(file, measurement)
     if figure is not None:
         from ptycho_core.io import load_scan
@@ -471,28 +279,35 @@ def demo(backend: str, out: Path, quiet: bool, as_json: bool) -> None:
     from ptycho_core.archive import load_model
     from ptycho_core.io import load_scan, save_scan
     from ptycho_core.io.files import make_folder
+    from ptycho_core.runs import evaluate_into, reconstruct_into, train_into
     from ptycho_core.simulation import simulate as simulate_scan
 
-    output = Output(quiet, as_json)
+    output = console(quiet, as_json)
     make_folder(out)
     path = out / "scan.npz"
     output.say("1/4 simulate")
     save_scan(path, simulate_scan(**DEMO_SCAN))
     scan = load_scan(path)
     output.say("2/4 train")
-    config = TrainingConfig(model=ModelConfig(**DEMO_MODEL), backend=backend, n_groups=len(scan), **DEMO_TRAINING)
+    config = TrainingConfig(
+        model=ModelConfig(**DEMO_MODEL),
+        backend=backend,
+        train_data_file=path,
+        output_dir=out,
+        n_groups=len(scan),
+        **DEMO_TRAINING,
+    )
     execution = ExecutionConfig()
-    run, stop = run_training(scan, config, None, execution, output, out)
-    if stop is not None:
-        raise stop
-    training = write_training(run, out, execution, output)
+    done = train_into(out, scan, config, execution=execution, output=output)
+    if done.stop is not None:
+        raise done.stop
     output.say("3/4 reconstruct")
-    model = load_model(out)
-    reconstruction = reconstruct_into(scan, model, out, run.engine.name, InferenceConfig(), execution, output)
+    engine = done.run.engine.name
+    _, reconstructed = reconstruct_into(out, scan, load_model(out), backend=engine, execution=execution, output=output)
     output.say("4/4 evaluate")
     evaluation, table = evaluate_into(out, path, output)
     figures = f"figures: {', '.join(str(out / name) for name in ('loss.png', 'reconstruction.png', 'evaluation.png'))}"
-    summary = {"training": training, "reconstruction": reconstruction, "evaluation": evaluation}
+    summary = {"training": done.summary, "reconstruction": reconstructed, "evaluation": evaluation}
     output.result(summary, f"{table}\n{figures}")
 
 

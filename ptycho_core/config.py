@@ -50,7 +50,7 @@ def _takes_n_images(cls: T) -> T:
         _warn_of_n_images(cls)
         self.n_groups = value
 
-    cls.__init__ = with_n_images  # type: ignore[misc]
+    cls.__init__ = with_n_images
     cls.n_images = property(read, write, doc="Deprecated spelling of `n_groups`.")
     return cls
 
@@ -257,7 +257,7 @@ class TrainingConfig:
         self.model.validate()
         check_effects(self)
         self._check_losses()
-        self._check_stages()
+        self._check_schedule()
         check_pool(self, self.model)
         needed = self.model.channels - 1
         if self.neighbor_count < needed:
@@ -267,9 +267,6 @@ class TrainingConfig:
             remedy = "Set probe_gauge to mean, or leave probe_scale at 4."
             received = f"probe_gauge = given and probe_scale = {self.model.probe_scale:g}"
             refuse("ModelConfig.probe_scale", "probe_gauge = mean beside it", received, remedy)
-        if self.lr_warmup_epochs >= self.nepochs and self.scheduler == "WarmupCosine":
-            expected, remedy = f"fewer than nepochs = {self.nepochs}", "Warm up for fewer epochs than there are."
-            refuse("TrainingConfig.lr_warmup_epochs", expected, self.lr_warmup_epochs, remedy)
 
     def _check_losses(self) -> None:
         if self.model.model_type == "pinn" and self.nll_weight + self.mae_weight <= 0:
@@ -288,6 +285,15 @@ class TrainingConfig:
                 if value:
                     remedy = "Leave it unset: a supervised network is trained on ground truth alone."
                     refuse("TrainingConfig", f"no {name} with model_type = supervised", f"{name} set", remedy)
+
+    def _check_schedule(self) -> None:
+        if self.lr_warmup_epochs >= self.nepochs and self.scheduler == "WarmupCosine":
+            expected, remedy = f"fewer than nepochs = {self.nepochs}", "Warm up for fewer epochs than there are."
+            refuse("TrainingConfig.lr_warmup_epochs", expected, self.lr_warmup_epochs, remedy)
+        if self.scheduler == "ReduceLROnPlateau" and self.plateau_min_lr >= self.learning_rate:
+            expected, remedy = f"below learning_rate = {self.learning_rate:g}", "Lower it: it is the lowest rate."
+            refuse("TrainingConfig.plateau_min_lr", expected, self.plateau_min_lr, remedy)
+        self._check_stages()
 
     def _check_stages(self) -> None:
         staged = self.staged_epochs
@@ -394,6 +400,17 @@ class ExecutionConfig:
         "csv", "Where a run's losses go: history.csv, TensorBoard events, MLflow, or nowhere but the archive."
     )
     enable_progress_bar: bool = setting(True, "Show a progress bar on a terminal.")
+
+
+def existing_file(config: Any, field: str) -> Path | None:
+    """The path in a field, None where it is unset; ConfigurationError where there is no such file.
+
+    Looked at when a run starts, not when a configuration is made: that of an archive names files of another machine.
+    """
+    path: Path | None = getattr(config, field)
+    if path is not None and not path.exists():
+        refuse(f"{type(config).__name__}.{field}", "an existing file", f"no such file: {path}", "Check the path.")
+    return path
 
 
 SECTIONS: dict[str, type[Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import yaml
 
 from ptycho_core.config import SECTIONS
 from ptycho_core.errors import ConfigurationError, explain
-from ptycho_core.fields import closest, to_mapping
+from ptycho_core.fields import closest, from_mapping, to_mapping
 
 YAML_ENDINGS = (".yaml", ".yml")
 
@@ -37,7 +38,7 @@ for _kind in (_Loader, _Dumper):
 
 
 def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key) for key, _ in node.value]
     repeated = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
     if repeated is not None:
         raise yaml.constructor.ConstructorError(None, None, f"the key {repeated!r} is there twice", node.start_mark)
@@ -55,7 +56,7 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
     form = "YAML" if path.suffix.lower() in YAML_ENDINGS else "TOML"
     try:
         text = path.read_text(encoding="utf-8")
-        document = yaml.load(text, _Loader) if form == "YAML" else tomllib.loads(text)  # noqa: S506 - a SafeLoader
+        document = yaml.load(text, _Loader) if form == "YAML" else tomllib.loads(text)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         expected, remedy = f"readable {form}", f"Give an existing {form} file."
         received = " ".join(str(error).split())
@@ -72,6 +73,25 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
             expected = "the tables " + ", ".join(f"[{key}]" for key in SECTIONS)
             raise ConfigurationError(explain(path, str(name), expected=expected, received=f"{name!r}", remedy=remedy))
     return document
+
+
+def read_configs(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The configurations in a file by table, as `write_config` writes them; "training" holds the file's "model".
+
+    Raises ConfigurationError naming the file and the field.
+    """
+    source = Path(path)
+    tables = read_config(source)
+    configs = {
+        name: from_mapping(SECTIONS[name], table, source=str(source))
+        for name, table in tables.items()
+        if name not in ("training", "inference")
+    }
+    nested = {"model": configs["model"]} if "model" in configs else {}
+    for name in ("training", "inference"):
+        if name in tables:
+            configs[name] = from_mapping(SECTIONS[name], tables[name], source=str(source), **nested)
+    return configs
 
 
 def write_config(path: Path, **sections: Any) -> None:

@@ -12,7 +12,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -79,7 +79,7 @@ def setting(
     refused otherwise, never ignored.
     """
     metadata = {"help": help, "check": check, "beside": beside or {}, "spellings": spellings or {}}
-    converter = attrs.Converter(_plain, takes_field=True)  # type: ignore[call-overload]
+    converter = attrs.Converter(_plain, takes_field=True)
     return attrs.field(default=default, converter=converter, validator=check_value, metadata=metadata)
 
 
@@ -131,10 +131,12 @@ def refuse(name: str, expected: str, received: object, remedy: str) -> typing.No
     raise ConfigurationError(explain(name, None, expected=expected, received=received, remedy=remedy))
 
 
-@functools.cache
 def hints_of(cls: type[Any]) -> Mapping[str, Any]:
     """The types of a class's fields."""
-    return typing.get_type_hints(cls)
+    return _hints(typing.cast(Hashable, cls))
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def fields_of(cls: type[Any]) -> dict[str, attrs.Attribute[Any]]:
@@ -196,7 +198,9 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str | None 
             near = closest(key, known)
             remedy = f"Did you mean {near!r}?" if near else f"Known fields: {', '.join(sorted(fields_of(cls)))}."
             expected = f"a field of {cls.__name__}"
-            message = explain(source or "configuration", key, expected=expected, received="an unknown one", remedy=remedy)
+            message = explain(
+                source or "configuration", key, expected=expected, received="an unknown one", remedy=remedy
+            )
             raise ConfigurationError(message)
     try:
         return cls(**values, **nested)

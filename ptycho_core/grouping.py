@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import attrs
 import numpy as np
@@ -19,6 +22,11 @@ from ptycho_core.patches import extract_patches
 GATHERED_BYTES = 2**21
 """Small batches are gathered several at a time, up to this size: a large gathering costs less than many small ones."""
 OFFSET_SIGN = -1  # specs/data.md, Groups: relative offset = -(position - centre)
+DECIMALS = 6  # specs/data.md, Groups: distances are compared in whole units of 1e-6 px
+UNITS_PER_PX = 10.0**DECIMALS
+ROUNDING = 1e-12  # more than the relative difference of a distance computed in two ways
+CHUNK, MOST_THREADS = 2**15, 8  # neighbours found at a time, and in how many threads; no result depends on them
+EXTRA = 2  # candidates beyond K, so that most ties at the K-th are seen whole at once; no result depends on it
 
 
 @attrs.frozen(eq=False)
@@ -128,48 +136,156 @@ def draw_groups(
         raise ConfigurationError(explain("n_groups", None, expected=expected, received=received, remedy=remedy))
 
     seeds = _seed_points(points, n_groups, rng, sequential)
-    indices = seeds[:, None]
-    if channels > 1:
-        indices = _with_neighbours(positions_px, seeds, channels - 1, min(max(pool, channels - 1), points - 1), rng)
-        indices = _row_major(positions_px, indices, gridsize)
-    grouped = positions_px[indices]
-    centres = grouped.mean(axis=1, keepdims=True)
-    return Groups(
-        indices=indices,
-        centres_px=rearrange(centres, BCXY_TO_OFFSETS),
-        relative_offsets_px=rearrange(OFFSET_SIGN * (grouped - centres), BCXY_TO_OFFSETS).astype(np.float32),
-    )
+    others, k = channels - 1, min(max(pool, channels - 1), points - 1)
+    indices = np.empty((n_groups, channels), np.int64)
+    indices[:, 0] = seeds
+    centres = np.empty((n_groups, 1, 2, 1))
+    offsets = np.empty((n_groups, 1, 2, channels), np.float32)
+    search, choice, order = None, None, None
+    if others:
+        search, choice = _Search.of(positions_px, k), _choices(n_groups, others, k, rng)
+        order = np.argsort(search.place[seeds], kind="stable")
+
+    def fill(chunk: slice) -> None:
+        """Rows of the result, each a function of its own seed and choice alone."""
+        rows = chunk if order is None else order[chunk]
+        if search is not None:
+            neighbours = search.neighbours(seeds[rows])
+            if choice is not None:
+                neighbours = np.take_along_axis(neighbours, choice[rows].astype(np.intp), axis=1)
+            indices[rows] = _row_major(positions_px, np.column_stack([seeds[rows], neighbours]), gridsize)
+        centres[rows], offsets[rows] = centres_and_offsets(positions_px[indices[rows]])
+
+    _in_chunks(fill, n_groups, k)
+    return Groups(indices=indices, centres_px=centres, relative_offsets_px=offsets)
+
+
+def centres_and_offsets(grouped_px: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Centres (G, 1, 2, 1) and relative offsets (G, 1, 2, C) of groups whose members are at grouped_px (G, C, 2)."""
+    centres = grouped_px.mean(axis=1, keepdims=True)
+    offsets = (OFFSET_SIGN * (grouped_px - centres)).astype(np.float32)
+    return rearrange(centres, BCXY_TO_OFFSETS), rearrange(offsets, BCXY_TO_OFFSETS)
 
 
 def largest_reach_px(positions_px: NDArray[np.float64], *, gridsize: int, neighbor_count: int) -> int:
     """A canvas border, whole pixels, that fits every group which `draw_groups` can draw from these positions."""
-    if gridsize == 1:
+    channels = gridsize**2
+    if channels == 1:
         return 0
-    k = min(max(neighbor_count, gridsize**2 - 1), len(positions_px) - 1)
-    distances, _ = cKDTree(positions_px).query(positions_px, k=k + 1)
-    # Every member lies within d of the seed, so its offset from the mean of C members is below 2 d (C - 1) / C.
-    return math.ceil(float(distances.max()) * 2 * (1 - 1 / gridsize**2))
+    search = _Search.of(positions_px, min(max(neighbor_count, channels - 1), len(positions_px) - 1))
+    seeds = search.kept[search.tree.indices]
+    found: list[float] = []
+    _in_chunks(lambda chunk: found.append(search.furthest(seeds[chunk])), len(seeds), search.k)
+    furthest = max(found)
+    # Every member lies within d of the seed, so its offset from the mean of C members is below 2 d (C - 1) / C: by at
+    # least d / C, as the seed is one of them; the rounding of d takes away less.
+    return max(1, math.ceil(2 * round(furthest, DECIMALS) * (channels - 1) / channels)) if furthest else 0
+
+
+@attrs.frozen(eq=False)
+class _Search:
+    """The K nearest of some positions, in the order of specs/data.md, Groups.
+
+    A tree finds candidates. Where their distances are nearly equal, distance and order are computed here, from
+    differences, products and square roots, which every machine rounds alike.
+
+    kept: rising indices of the positions in the tree. Of coincident ones these are the first K + 1: the others are as
+    far from anywhere and come later, so that they are nobody's neighbours.
+    place: int64 (M,), for each position its place along the tree; a search is quick where the last one was.
+    """
+
+    positions_px: NDArray[np.float64]
+    k: int
+    tree: Any
+    kept: NDArray[np.int64]
+    place: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, positions_px: NDArray[np.float64], k: int) -> _Search:
+        positions = np.ascontiguousarray(positions_px, np.float64)
+        order = np.argsort(positions.view(np.complex128)[:, 0], kind="stable")  # by x, then y, then index
+        is_new = np.ones(len(order), bool)
+        np.any(np.diff(positions[order], axis=0) != 0, axis=1, out=is_new[1:])
+        first = np.flatnonzero(is_new)  # of each group of coincident positions, as a place in `order`
+        size = np.diff(first, append=len(order))
+        kept = np.sort(order[np.arange(len(order)) - np.repeat(first, size) <= k])
+        tree = cKDTree(positions[kept], balanced_tree=False, compact_nodes=False)
+        place = np.empty(len(order), np.int64)
+        place[kept[tree.indices]] = np.arange(len(kept))
+        if len(kept) < len(order):
+            place[order] = np.repeat(place[order[first]], size)
+        return cls(positions, k, tree, kept, place)
+
+    def neighbours(self, seeds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(S, K): the nearest of each seed, itself left out, nearest first."""
+        neighbours = np.empty((len(seeds), self.k), np.int64)
+        rows = np.arange(len(seeds))
+        for count in (self.k + 1 + EXTRA, 2 * (self.k + 1 + EXTRA)):
+            count = min(count, len(self.kept))
+            distances, found = self.tree.query(self.positions_px[seeds[rows]], k=count)
+            found = self.kept[found]
+            neighbours[rows] = found[:, 1 : self.k + 1]
+            tied = (np.diff(distances[:, : self.k + 2]) < 3 / UNITS_PER_PX + ROUNDING * distances[:, -1:]).any(axis=1)
+            rows = rows[tied]
+            neighbours[rows], last, furthest = self._first(seeds[rows], found[tied])
+            # What was not found is at least as far as the furthest that was, but for the rounding of either.
+            partial = (furthest < last * (1 + ROUNDING) + 2) & (count < len(self.kept))
+            rows, last = rows[partial], last[partial]
+        for row, distance in zip(rows, last, strict=True):  # few, but for positions that coincide within 1e-6 px
+            reach = (distance * (1 + ROUNDING) + 1) / UNITS_PER_PX
+            found = self.kept[self.tree.query_ball_point(self.positions_px[seeds[row]], reach)]
+            neighbours[row] = self._first(seeds[[row]], found[None])[0][0]
+        return neighbours
+
+    def _first(
+        self, seeds: NDArray[np.int64], candidates: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """The first K of the candidates (S, n); the distances of the last of them and of the furthest candidate."""
+        candidates = np.sort(candidates, axis=1)
+        x, y = (self.positions_px[candidates, axis] - self.positions_px[seeds, axis, None] for axis in (0, 1))
+        distances = np.rint(np.sqrt(x * x + y * y) * UNITS_PER_PX)
+        furthest = distances.max(axis=1)
+        distances[candidates == seeds[:, None]] = np.inf
+        order = np.argsort(distances, axis=1, kind="stable")[:, : self.k]
+        last = np.take_along_axis(distances, order[:, -1:], axis=1)[:, 0]
+        return np.take_along_axis(candidates, order, axis=1), last, furthest
+
+    def furthest(self, seeds: NDArray[np.int64]) -> float:
+        """The largest distance from one of the seeds to its K-th neighbour, px."""
+        distances = self.tree.query(self.positions_px[seeds], k=[self.k + 1])[0]
+        return float(distances.max())
+
+
+def _in_chunks(function: Callable[[slice], None], count: int, k: int) -> None:
+    """`function` for slices of 0 … count - 1, CHUNK elements of a (count, k) array each, on several threads."""
+    step = max(1, CHUNK // max(1, k))
+    chunks = [slice(start, start + step) for start in range(0, count, step)]
+    threads = min(len(chunks), os.cpu_count() or 1, MOST_THREADS)
+    if threads < 2:
+        for chunk in chunks:
+            function(chunk)
+    else:
+        with ThreadPoolExecutor(threads) as executor:
+            for _ in executor.map(function, chunks):
+                pass
 
 
 def _seed_points(points: int, n_groups: int, rng: np.random.Generator, sequential: bool) -> NDArray[np.int64]:
     """n_groups positions, each position as often as any other to within one."""
     rounds = [np.arange(points) if sequential else rng.permutation(points) for _ in range(-(-n_groups // points))]
-    return np.concatenate(rounds)[:n_groups]
+    return np.concatenate(rounds)[:n_groups].astype(np.int64, copy=False)
 
 
-def _with_neighbours(
-    positions_px: NDArray[np.float64], seeds: NDArray[np.int64], others: int, k: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """(G, 1 + others): each seed and a random choice of `others` among its k nearest neighbours."""
-    _, nearest = cKDTree(positions_px).query(positions_px[seeds], k=k + 1)
-    # The seed need not be first among coincident positions: move it to the end, wherever it is, and cut it off.
-    is_seed = nearest == seeds[:, None]
-    is_seed[~is_seed.any(axis=1), -1] = True
-    neighbours = np.take_along_axis(nearest, np.argsort(is_seed, axis=1, kind="stable"), axis=1)[:, :-1]
-    if others < k:
-        choice = np.sort(np.argpartition(rng.random(neighbours.shape), others - 1, axis=1)[:, :others], axis=1)
-        neighbours = np.take_along_axis(neighbours, choice, axis=1)
-    return np.concatenate([seeds[:, None], neighbours], axis=1)
+def _choices(n_groups: int, others: int, k: int, rng: np.random.Generator) -> NDArray[np.int32] | None:
+    """(G, others): for each group a uniform choice of `others` of k neighbours, rising; None where it takes all."""
+    if others == k:
+        return None
+    choice = np.empty((n_groups, others), np.int32)
+    step = max(1, CHUNK // k)
+    for start in range(0, n_groups, step):
+        drawn = rng.random((min(step, n_groups - start), k))
+        choice[start : start + step] = np.sort(np.argpartition(drawn, others - 1, axis=1)[:, :others], axis=1)
+    return choice
 
 
 def _row_major(positions_px: NDArray[np.float64], indices: NDArray[np.int64], gridsize: int) -> NDArray[np.int64]:

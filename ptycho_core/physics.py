@@ -20,6 +20,8 @@ MERGE_EPSILON = {
 }  # specs/physics.md, Groups: added to the summed weights
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8  # specs/physics.md, Optimiser
 
+CLEAR_PROBE_SCALE = 4.0  # specs/physics.md, Scale: the probe_scale at which a clear object has amplitude 1
+
 PROBE = "probe/field"  # (modes, N, N, 2): real and imaginary part
 LOG_SCALE = "intensity/log_scale"  # (): predicted amplitude is multiplied by exp of it
 INPUT_SCALE = "data/input_scale"  # (): k, network input = k · amplitude
@@ -62,17 +64,21 @@ def measure_scale(scan: Scan, nphotons: float) -> DataScale:
     )
 
 
-def calibrated_probe(scan: Scan, gauge: str, *, masked: bool = False) -> NDArray[np.float32]:
+def calibrated_probe(
+    scan: Scan, gauge: str, *, masked: bool = False, scale: float = CLEAR_PROBE_SCALE
+) -> NDArray[np.float32]:
     """The probe as the parameter (modes, N, N, 2) float32.
 
     gauge "mean": the empty beam puts the mean frame intensity into the good pixels, so that a clear object has
-    |O| = 1 (without bad pixels and mask: Σ|P|² = mean frame intensity); "given": unchanged. masked: `probe_mask`.
+    |O| = 1 (without bad pixels and mask: Σ|P|² = mean frame intensity), and is then divided by `scale` / 4, so that it
+    has |O| = scale / 4; "given": unchanged. masked: `probe_mask`.
     """
     probe = scan.probe.astype(np.complex128)
     if gauge == "mean":
         lit = probe * probe_mask(scan.N) if masked else probe
         beam = np.fft.fftshift(np.abs(np.fft.fft2(lit, norm="ortho")) ** 2, axes=(-2, -1)).sum(axis=0)
         probe *= np.sqrt(mean_frame_intensity(scan) / beam[~np.asarray(scan.bad_pixels)].sum())
+        probe /= scale / CLEAR_PROBE_SCALE
     return np.stack([probe.real, probe.imag], axis=-1).astype(np.float32)
 
 
@@ -104,10 +110,13 @@ def smoothing_matrix(N: int, sigma: float) -> NDArray[np.float64]:
     return np.asarray(kernel / np.exp(-0.5 * (taps / sigma) ** 2).sum())
 
 
-def reassembly_weight(weights: Weights, model: ModelConfig, weighting: str) -> NDArray[np.float64]:
+def reassembly_weight(
+    weights: Weights, model: ModelConfig, weighting: str, middle_trim: int | None = None
+) -> NDArray[np.float64]:
     """(N, N) weight of a patch on the object canvas: summed |P|² over its peak, or 1; 0 where it predicts nothing.
 
     Nothing is predicted outside the central N/2 square with pad_object and without probe_big, and outside a probe mask.
+    middle_trim: 0 outside the central square of so many pixels, too; a larger one than N changes nothing.
     """
     weight = np.ones((model.N, model.N))
     if weighting == "probe":
@@ -117,6 +126,11 @@ def reassembly_weight(weights: Weights, model: ModelConfig, weighting: str) -> N
         weight = weight * probe_mask(model.N)
     if model.pad_object and not model.probe_big:
         weight = weight * (1 - outside_centre_mask(model.N))
+    if middle_trim is not None and middle_trim < model.N:
+        centre = slice((model.N - middle_trim) // 2, (model.N - middle_trim) // 2 + middle_trim)
+        trimmed = np.zeros_like(weight)
+        trimmed[centre, centre] = weight[centre, centre]
+        weight = trimmed
     return weight
 
 

@@ -1,57 +1,64 @@
-"""Gathers batches ahead of their use, in one thread."""
+"""Gathers batches ahead of their use, in threads."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Generator, Iterable
+import collections
+import functools
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.contracts import Batch, Scan
+from ptycho_core.grouping import Groups
+
 T = TypeVar("T")
+AHEAD = 2
+"""Results of each thread that may wait to be asked for."""
 
 
-class _End:
-    """Closes the queue; carries the exception that ended the producer, if one did."""
+def gathered(
+    groups: Groups,
+    scan: Scan,
+    batch_size: int,
+    *,
+    canvas_padding_px: int,
+    order: NDArray[np.int64] | None = None,
+    with_truth: bool = False,
+    workers: int = 1,
+) -> Generator[Batch]:
+    """The batches of `groups`, as `Groups.batches` gives them, gathered ahead by `workers` threads."""
+    order = np.arange(len(groups)) if order is None else order
+    starts = range(0, len(order), batch_size)
+    return prefetch(
+        (
+            functools.partial(groups.gather, scan, order[start : start + batch_size], canvas_padding_px, with_truth)
+            for start in starts
+        ),
+        workers,
+    )
 
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error
 
+def prefetch(calls: Iterable[Callable[[], T]], workers: int = 1) -> Generator[T]:
+    """What the calls return, in their order, made ahead by `workers` threads; by none, each when it is asked for.
 
-def prefetch(items: Iterable[T], ahead: int = 2) -> Generator[T]:
-    """The same items in the same order, up to `ahead` of them made before they are asked for.
-
-    An exception of the producer is raised here, at the place of the item that failed. Closing the iterator stops the
-    thread.
+    An exception of a call is raised here, at the place of its result. Closing the iterator waits for the calls that
+    have begun and drops the rest.
     """
-    ready: queue.Queue[T | _End] = queue.Queue(maxsize=ahead)
-    stop = threading.Event()
-
-    def put(item: T | _End) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def produce() -> None:
+    if workers == 0:
+        for call in calls:
+            yield call()
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="ptycho-prefetch") as pool:
+        pending: collections.deque[Future[T]] = collections.deque()
         try:
-            for item in items:
-                put(item)
-                if stop.is_set():
-                    return
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
-            put(_End(error))
-        else:
-            put(_End())
-
-    thread = threading.Thread(target=produce, name="ptycho-prefetch", daemon=True)
-    thread.start()
-    try:
-        while not isinstance(item := ready.get(), _End):
-            yield item
-        if item.error is not None:
-            raise item.error
-    finally:
-        stop.set()
-        thread.join()
+            for call in calls:
+                pending.append(pool.submit(call))
+                if len(pending) > AHEAD * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

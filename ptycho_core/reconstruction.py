@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
-from ptycho_core.archive import Model
-from ptycho_core.config import ExecutionConfig, InferenceConfig
-from ptycho_core.contracts import Scan
+from ptycho_core.archive import Model, load_model
+from ptycho_core.config import ExecutionConfig, InferenceConfig, ModelConfig, check_pool, existing_file
+from ptycho_core.contracts import Batch, Scan
 from ptycho_core.engine import EngineInfo, load_engine
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError, explain
+from ptycho_core.fields import fields_of
 from ptycho_core.grouping import draw_groups
+from ptycho_core.io import load_scan
 from ptycho_core.io.npz import read_npz, write_npz
 from ptycho_core.layouts import BHWC_TO_PATCHES
 from ptycho_core.physics import complex_probe, reassembly_weight
-from ptycho_core.prefetch import prefetch
+from ptycho_core.prefetch import gathered
 from ptycho_core.reassembly import ObjectCanvas
-from ptycho_core.training import check_size, warn_of_other_intensity
+from ptycho_core.suitability import check_size, warn_of_other_intensity
+from ptycho_core.training import subsample
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -79,8 +88,8 @@ class Reconstruction:
 
 
 def reconstruct(
-    scan: Scan,
-    model: Model,
+    scan: Scan | None,
+    model: Model | None,
     *,
     backend: str | None = None,
     config: InferenceConfig | None = None,
@@ -90,15 +99,22 @@ def reconstruct(
 ) -> Reconstruction:
     """The object that `model` sees in `scan`, on a canvas of the positions' bounding box plus N.
 
-    backend: the engine, the model's own choice if unstated. on_batch: called with (groups done, groups) after every
-    batch. Raises DataError when the scan does not fit the model, BackendError when the engine is not there, Cancelled
-    when `should_stop` says so.
+    scan, model: None is the one that `config` names, by test_data_file and by model_path. backend: the engine;
+    unstated, `config.backend`, and where that is auto, the model's own. on_batch: called with (groups done, groups)
+    after every batch. Raises DataError when the scan does not fit the model, ConfigurationError when `config` does not,
+    BackendError when the engine is not there, Cancelled when `should_stop` says so.
     """
     config, execution = config or InferenceConfig(), execution or ExecutionConfig()
+    config.validate()
+    model = _named(config, "model_path", "a trained model", load_model) if model is None else model
+    scan = _named(config, "test_data_file", "a scan to reconstruct", load_scan) if scan is None else scan
+    _check_model(config, model)
     check_size(scan, model.config.model.N)
+    scan = subsample(scan, config)
     _check_groups(scan, config)
     warn_of_other_intensity(scan, model.weights)
-    engine = load_engine(model.backend if backend is None else backend)
+    stated = config.backend if backend is None else backend
+    engine = load_engine(model.backend if stated == "auto" else stated)
     begun = time.perf_counter()
     network = engine.build(model.config.model, None, model.weights, execution)
     started = time.perf_counter()
@@ -108,14 +124,19 @@ def reconstruct(
         gridsize=model.config.model.gridsize,
         n_groups=config.n_groups,
         neighbor_count=max(config.neighbor_count, model.config.model.channels - 1),
+        enable_oversampling=config.enable_oversampling,
+        neighbor_pool_size=config.neighbor_pool_size,
     ).in_scan_order()
     probe = complex_probe(model.weights)
     used = scan.positions_px[groups.indices.ravel()]
-    canvas = ObjectCanvas(used, reassembly_weight(model.weights, model.config.model, config.weighting))
+    weight = reassembly_weight(model.weights, model.config.model, config.weighting, config.middle_trim)
+    canvas = ObjectCanvas(used, weight)
 
     seconds = {"build": started - begun, "grouping": time.perf_counter() - started, "predict": 0.0, "reassemble": 0.0}
     size, done = execution.inference_batch_size, 0
-    with contextlib.closing(prefetch(groups.batches(scan, size, canvas_padding_px=0))) as batches:
+    with contextlib.closing(
+        gathered(groups, scan, size, canvas_padding_px=0, workers=execution.num_workers)
+    ) as batches:
         for batch in batches:
             if should_stop():
                 raise Cancelled(f"stopped after {done} of {len(groups)} groups")
@@ -127,6 +148,8 @@ def reconstruct(
             seconds["predict"] += predicted - before
             seconds["reassemble"] += time.perf_counter() - predicted
             done += len(batch)
+            if config.debug:
+                _log_batch(done, len(groups), batch, patches, predicted - before)
             if on_batch is not None:
                 on_batch(done, len(groups))
     object_field = canvas.object_field()
@@ -147,8 +170,47 @@ def reconstruct(
     )
 
 
+def _named(config: InferenceConfig, field: str, what: str, load: Callable[[Path], T]) -> T:
+    """What the file that a field names holds; ConfigurationError where it names none."""
+    path = existing_file(config, field)
+    if path is None:
+        name, remedy = f"InferenceConfig.{field}", f"Pass it, or set {field}."
+        raise ConfigurationError(explain(name, None, expected=what, received="none", remedy=remedy))
+    return load(path)
+
+
+def _check_model(config: InferenceConfig, model: Model) -> None:
+    """What the caller takes the model to be, where it says so, must be what the model is."""
+    check_pool(config, model.config.model)
+    if config.model is None:
+        return
+    for name, field in fields_of(ModelConfig).items():
+        stated, trained = getattr(config.model, name), getattr(model.config.model, name)
+        if stated not in (trained, field.default):
+            remedy = f"Leave {name} at its default: the archive says what the model is."
+            place = f"InferenceConfig.model.{name}"
+            raise ConfigurationError(
+                explain(place, None, expected=f"{trained!r}, as it was trained", received=repr(stated), remedy=remedy)
+            )
+
+
+def _log_batch(done: int, total: int, batch: Batch, patches: NDArray[np.complex64], seconds: float) -> None:
+    modulus = np.abs(patches)
+    log.info(
+        "groups %d-%d of %d: diffraction amplitude %.4g to %.4g, object amplitude %.4g to %.4g, %.1f ms",
+        done - len(batch) + 1,
+        done,
+        total,
+        batch.diffraction_amplitude.min(),
+        batch.diffraction_amplitude.max(),
+        modulus.min(),
+        modulus.max(),
+        seconds * 1e3,
+    )
+
+
 def _check_groups(scan: Scan, config: InferenceConfig) -> None:
-    if config.n_groups is not None and config.n_groups > len(scan):
+    if config.n_groups is not None and config.n_groups > len(scan) and not config.enable_oversampling:
         expected, remedy = f"at most {len(scan)}, the frames of {scan.source}", "Lower n_groups or leave it unset."
         message = explain("InferenceConfig.n_groups", None, expected=expected, received=config.n_groups, remedy=remedy)
         raise ConfigurationError(message)

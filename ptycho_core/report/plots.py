@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ StrPath = str | os.PathLike[str]
 DPI = 120
 TINY = float(np.finfo(np.float64).tiny)
 ROBUST_PERCENTILES = (0.5, 99.5)
-NOT_LOSSES = frozenset({"epoch", "learning_rate", "seconds"})
+NOT_LOSSES = frozenset({"epoch", "learning_rate", "physics_weight", "seconds"})
 AMPLITUDE_MAP, PHASE_MAP, WHOLE_CIRCLE_MAP, DIFFERENCE_MAP = "gray", "cividis", "twilight", "RdBu_r"
 UNMEASURED = "0.85"  # light grey
 MOST_MODES = 4
@@ -166,6 +166,18 @@ def plot_comparison(
 
 
 # ---- parts of a figure ---------------------------------------------------------------------------------------------
+
+
+def save_image(values: Field, path: StrPath, color_map: str = AMPLITUDE_MAP) -> None:
+    """Real values (H, W) as a picture of H × W pixels, between robust limits."""
+    _figure(1.0, 1.0)  # which explains matplotlib's absence
+    from matplotlib.image import imsave
+
+    low, high = _limits(np.asarray(values))
+    target = Path(path)
+    make_folder(target.parent)
+    with replacing(target) as file:
+        imsave(cast(BinaryIO, file), np.asarray(values), vmin=low, vmax=high, cmap=color_map, format="png")
 
 
 def _draw(

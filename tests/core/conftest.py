@@ -52,14 +52,17 @@ class FakeNetwork:
         self._weights = dict(weights)
         self._epoch = 0
 
-    def train_epoch(self, batches: Iterable[Batch], learning_rate: float) -> Mapping[str, float]:
+    def train_epoch(
+        self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0
+    ) -> Mapping[str, float]:
         self._epoch += 1
         self._engine.rates.append(learning_rate)
+        self._engine.physics_weights.append(physics_weight)
         self._engine.epochs.append([])
         for batch in batches:
             self._engine.epochs[-1].append(batch)
         self._weights[LOG_SCALE] = np.full((), self._epoch, np.float32)
-        return {"total": self._engine.train_loss(self._epoch), "nll": 0.5}
+        return {"total": self._engine.train_loss(self._epoch), "nll": 0.5, **self._engine.terms(self._epoch)}
 
     def evaluate(self, batches: Iterable[Batch]) -> Mapping[str, float]:
         self._engine.evaluated.append(list(batches))
@@ -94,7 +97,9 @@ class FakeEngine:
     predict: Callable[[Batch], NDArray[np.complex64]] = lambda batch: np.ones(
         batch.diffraction_amplitude.shape, np.complex64
     )
+    terms: Callable[[int], Mapping[str, float]] = lambda epoch: {}
     rates: list[float] = attrs.field(factory=list)
+    physics_weights: list[float] = attrs.field(factory=list)
     epochs: list[list[Batch]] = attrs.field(factory=list)
     evaluated: list[list[Batch]] = attrs.field(factory=list)
     built: list[tuple[ModelConfig, TrainingConfig | None, Weights, ExecutionConfig]] = attrs.field(factory=list)

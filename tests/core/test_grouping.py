@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ptycho_core import grouping
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.grouping import Groups, draw_groups, largest_reach_px
 from ptycho_core.patches import extract_patches
@@ -71,6 +74,105 @@ def test_the_same_seed_draws_the_same_groups(drawing: Drawing, seed: int) -> Non
     np.testing.assert_array_equal(first.relative_offsets_px, second.relative_offsets_px)
 
 
+def a_raster(side: int, step: float) -> NDArray[np.float64]:
+    return np.stack(np.meshgrid(np.arange(side) * step, np.arange(side) * step), axis=-1).reshape(-1, 2)
+
+
+def a_random_scan(points: int) -> NDArray[np.float64]:
+    return np.random.default_rng(7).uniform(0, 200, (points, 2))
+
+
+SCANS = {
+    "raster": a_raster(20, 0.7),  # 0.7 is no binary fraction: equal distances differ in their last digits
+    "random": a_random_scan(400),
+    "coincident": np.repeat(a_raster(5, 3.1), 16, axis=0),
+}
+DIGESTS = {
+    "raster": "9e384ab10ef8db06b8eb3833fa53828e8f5a2228e68b798c69bf024b6910c76d",
+    "random": "a36f278d64d94b15431c1f1af5e08ab190adb2c780dba759c8b17a12a144655b",
+    "coincident": "522688f9b48e1d13b2f85b5c96caa475b21bbb2801b2aa909af235b5c9e0552f",
+}
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_groups_are_those_of_every_machine(name: str) -> None:
+    groups = drawn((SCANS[name], {"gridsize": 2, "n_groups": None, "neighbor_count": 7}))
+    assert hashlib.sha256(groups.indices.astype("<i8").tobytes()).hexdigest() == DIGESTS[name]
+
+
+def nearest_by_the_rule(positions: NDArray[np.float64], seed: int, k: int) -> list[int]:
+    """specs/data.md, Groups: by distance rounded to 1e-6 px, then by index."""
+    x, y = (positions - positions[seed]).T
+    by_rule = np.lexsort((np.arange(len(positions)), np.rint(np.sqrt(x * x + y * y) * 1e6)))
+    return [index for index in by_rule.tolist() if index != seed][:k]
+
+
+nearly = st.tuples(eighths, st.integers(-3, 3)).map(lambda value: value[0] / 4 + value[1] * 4e-7)
+"""Coordinates that differ by less than, or about, the unit in which distances are compared."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    points=st.lists(st.tuples(nearly, nearly) | st.tuples(coordinates, coordinates), min_size=4, max_size=60),
+    copies=st.integers(1, 9),
+    gridsize=st.sampled_from((2, 3)),
+)
+def test_neighbours_are_the_nearest_by_rounded_distance_then_index(
+    points: list[tuple[float, float]], copies: int, gridsize: int
+) -> None:
+    positions = np.tile(np.array(points), (copies + gridsize, 1))
+    k = gridsize**2 - 1  # all neighbours are taken
+    groups = drawn((positions, {"gridsize": gridsize, "n_groups": None, "neighbor_count": k, "sequential": True}))
+    for seed, members in enumerate(groups.indices):
+        assert sorted(members.tolist()) == sorted([seed, *nearest_by_the_rule(positions, seed, k)])
+
+
+@pytest.mark.parametrize("k", [3, 4, 7, 8, 13, 20])
+@pytest.mark.parametrize("name", [*SCANS, "ring"])
+def test_ties_are_cut_by_index_however_many_positions_are_in_them(name: str, k: int) -> None:
+    angles = np.arange(200) / 200 * 2 * np.pi
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * 30
+    positions = SCANS[name] if name in SCANS else np.concatenate([ring, [[0, 0], [0, 0]]])
+    drawing = (positions, {"gridsize": 2, "n_groups": 10 * len(positions), "neighbor_count": k, "sequential": True})
+    groups = drawn(drawing, enable_oversampling=True, neighbor_pool_size=max(k, 4))
+    for seed in range(0, len(positions), 17):
+        expected = {seed, *nearest_by_the_rule(positions, seed, max(k, 4))}
+        assert set(groups.indices[seed :: len(positions)].ravel()) <= expected
+    seen = set(groups.indices[len(positions) - 1 :: len(positions)].ravel())
+    assert len(seen) > k / 2  # not only a few of the nearest
+
+
+def test_coincident_positions_are_taken_by_index_and_not_searched_one_by_one() -> None:
+    positions = np.zeros((20_000, 2))  # each compared with each: 4e8 distances
+    groups = drawn((positions, {"gridsize": 2, "n_groups": None, "neighbor_count": 3, "sequential": True}))
+    np.testing.assert_array_equal(groups.indices[-1], [19_999, 0, 1, 2])
+    np.testing.assert_array_equal(groups.indices[1], [1, 0, 2, 3])
+    assert largest_reach_px(positions, gridsize=2, neighbor_count=3) == 0
+
+
+@pytest.mark.parametrize(("chunk", "threads", "extra"), [(5, 1, 2), (64, 4, 0), (10**6, 1, 20)])
+@pytest.mark.parametrize("name", SCANS)
+def test_groups_do_not_depend_on_how_the_work_is_cut(
+    monkeypatch: pytest.MonkeyPatch, name: str, chunk: int, threads: int, extra: int
+) -> None:
+    drawing = (SCANS[name], {"gridsize": 2, "n_groups": None, "neighbor_count": 7})
+    before, reach = drawn(drawing), largest_reach_px(SCANS[name], gridsize=2, neighbor_count=7)
+    for attribute, value in (("CHUNK", chunk), ("MOST_THREADS", threads), ("EXTRA", extra)):
+        monkeypatch.setattr(grouping, attribute, value)
+    after = drawn(drawing)
+    np.testing.assert_array_equal(after.indices, before.indices)
+    np.testing.assert_array_equal(after.centres_px, before.centres_px)
+    np.testing.assert_array_equal(after.relative_offsets_px, before.relative_offsets_px)
+    assert largest_reach_px(SCANS[name], gridsize=2, neighbor_count=7) == reach
+
+
+@pytest.mark.parametrize("error", [0, 1e-13, -1e-13])
+def test_the_largest_reach_does_not_hang_on_the_last_digit_of_a_distance(error: float) -> None:
+    assert largest_reach_px(a_raster(4, 10 + error), gridsize=2, neighbor_count=2 + 1) == math.ceil(200**0.5 * 1.5)
+    line = np.stack([np.arange(8) * (10 + error), np.zeros(8)], axis=1)
+    assert largest_reach_px(line, gridsize=2, neighbor_count=4) == 60
+
+
 def test_another_seed_draws_other_groups() -> None:
     positions = np.random.default_rng(0).uniform(0, 90, (50, 2))
     drawing = (positions, {"gridsize": 2, "n_groups": 20, "neighbor_count": 6})
@@ -115,9 +217,8 @@ def test_members_of_a_group_are_distinct(drawing: Drawing) -> None:
 def test_members_are_among_the_nearest_neighbours_of_the_seed(drawing: Drawing) -> None:
     positions = drawing[0]
     for seed, members in zip(seeds_of(drawing), drawn(drawing).indices, strict=True):
-        distances = np.hypot(*(positions - positions[seed]).T)
-        furthest = np.sort(np.delete(distances, seed))[pool(drawing) - 1]
-        assert (distances[members] <= furthest * (1 + 1e-12)).all(), (seed, members, furthest)
+        nearest = nearest_by_the_rule(positions, seed, pool(drawing))
+        assert set(members) <= {seed, *nearest}, (seed, members, nearest)
 
 
 @settings(max_examples=40, deadline=None)

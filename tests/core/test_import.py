@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import ptycho_core
+import ptycho_core.legacy
 from ptycho_core.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
 
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax"}
@@ -87,8 +88,9 @@ def test_a_scan_survives_pickling(numbered_scan: Any) -> None:
     np.testing.assert_array_equal(twin.statistics.frame_intensity, scan.statistics.frame_intensity)
 
 
-def test_type_checkers_are_told_every_public_name() -> None:
-    tree = ast.parse(Path(str(ptycho_core.__file__)).read_text())
+@pytest.mark.parametrize("package", [ptycho_core, ptycho_core.legacy], ids=lambda package: package.__name__)
+def test_type_checkers_are_told_every_public_name(package: Any) -> None:
+    tree = ast.parse(Path(str(package.__file__)).read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
     told = {(line.module, line.names[0].asname) for line in block.body if isinstance(line, ast.ImportFrom)}
-    assert told == {(f"ptycho_core.{module}", name) for name, module in ptycho_core._PUBLIC.items()}
+    assert told == {(f"{package.__name__}.{module}", name) for name, module in package._names.items()}

@@ -176,7 +176,7 @@ def test_probe_weights_are_masked_with_the_probe() -> None:
 @pytest.mark.parametrize("kind", ["uniform", "central"])
 def test_other_weights_do_not_depend_on_the_probe(kind: Any) -> None:
     expected = np.ones((N, N)) if kind == "uniform" else 1 - outside_centre_mask(N)
-    np.testing.assert_array_equal(merge_weight(two_modes(), ModelConfig(N=N, merge_weights=kind)), expected)
+    np.testing.assert_array_equal(merge_weight(two_modes(), ModelConfig(N=N, gridsize=2, merge_weights=kind)), expected)
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -1,22 +1,27 @@
-"""Prefetching changes when items are made, never which, in which order, or what goes wrong."""
+"""Prefetching changes when results are made, never which, in which order, or what goes wrong."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_core.prefetch import prefetch
+from ptycho_core.grouping import draw_groups
+from ptycho_core.prefetch import AHEAD, gathered, prefetch
 
 
 def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "ptycho-prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ptycho-prefetch")]
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
@@ -27,72 +32,87 @@ def wait_for(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
+def giving(items: Iterable[Any]) -> Iterator[Callable[[], Any]]:
+    """A call for every item, which returns it."""
+    return (functools.partial(lambda item: item, item) for item in items)
+
+
 @settings(max_examples=25, deadline=None)
-@given(items=st.lists(st.none() | st.integers()), ahead=st.integers(1, 4))
-def test_the_same_items_come_in_the_same_order(items: list[int | None], ahead: int) -> None:
-    assert list(prefetch(items, ahead)) == items
+@given(items=st.lists(st.none() | st.integers()), workers=st.integers(0, 4))
+def test_the_same_results_come_in_the_same_order(items: list[int | None], workers: int) -> None:
+    assert list(prefetch(giving(items), workers)) == items
 
 
+def test_order_is_kept_whichever_thread_is_first() -> None:
+    delays = [0.03, 0.0, 0.02, 0.0, 0.01]
+    calls = (functools.partial(lambda i, delay: time.sleep(delay) or i, *each) for each in enumerate(delays))
+    assert list(prefetch(calls, 3)) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("good", [0, 1, 5])
-def test_an_exception_comes_at_the_place_of_the_item_that_failed(good: int) -> None:
-    def produce() -> Iterator[int]:
-        yield from range(good)
-        raise LookupError("frame 7 is unreadable")
+def test_an_exception_comes_at_the_place_of_the_result_that_failed(good: int, workers: int) -> None:
+    def call(item: int) -> int:
+        if item == good:
+            raise LookupError("frame 7 is unreadable")
+        return item
 
-    items = prefetch(produce())
-    assert [next(items) for _ in range(good)] == list(range(good))
+    results = prefetch((functools.partial(call, item) for item in range(good + 1)), workers)
+    assert [next(results) for _ in range(good)] == list(range(good))
     with pytest.raises(LookupError, match="frame 7 is unreadable"):
-        next(items)
+        next(results)
     assert not threads()
 
 
-def test_an_interrupt_of_the_producer_reaches_the_consumer() -> None:
-    def produce() -> Iterator[int]:
+def test_an_interrupt_of_a_call_reaches_the_consumer() -> None:
+    def interrupted() -> None:
         raise KeyboardInterrupt
-        yield 1
 
     with pytest.raises(KeyboardInterrupt):
-        next(prefetch(produce()))
+        next(prefetch([interrupted]))
 
 
-@pytest.mark.parametrize("ahead", [1, 2, 5])
-def test_at_most_ahead_items_and_the_one_in_hand_are_made_early(ahead: int) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_thread_is_ahead_by_a_few_results_and_no_more(workers: int) -> None:
     made: list[int] = []
-
-    def produce() -> Iterator[int]:
-        for item in range(50):
-            made.append(item)
-            yield item
-
-    items = prefetch(produce(), ahead)
+    calls = (functools.partial(made.append, item) for item in range(50))
+    results = prefetch(calls, workers)
     for taken in range(1, 11):
-        next(items)
-        assert wait_for(functools.partial(lambda most: len(made) >= most, taken + ahead + 1)), (made, taken)
+        next(results)
+        assert wait_for(functools.partial(lambda most: len(made) >= most, taken + AHEAD * workers)), (made, taken)
         time.sleep(0.002)
-        assert len(made) == taken + ahead + 1
-    items.close()  # type: ignore[attr-defined]
+        assert len(made) == taken + AHEAD * workers
+    results.close()
 
 
-def test_nothing_is_made_before_the_first_item_is_asked_for() -> None:
+def test_without_threads_a_result_is_made_when_it_is_asked_for() -> None:
     made: list[int] = []
-    items = prefetch(made.append(item) or item for item in range(3))
+    results = prefetch((functools.partial(made.append, item) for item in range(3)), 0)
+    next(results)
+    assert made == [0]
+    assert not threads()
+
+
+def test_nothing_is_made_before_the_first_result_is_asked_for() -> None:
+    made: list[int] = []
+    results = prefetch(functools.partial(made.append, item) for item in range(3))
     time.sleep(0.02)
     assert made == []
-    assert next(items) == 0
-    items.close()  # type: ignore[attr-defined]
+    next(results)
+    results.close()
 
 
 def test_closing_early_stops_the_thread() -> None:
-    items = prefetch(iter(range(10**9)))
-    assert [next(items), next(items)] == [0, 1]
+    results = prefetch(giving(range(10**9)))
+    assert [next(results), next(results)] == [0, 1]
     assert len(threads()) == 1
-    items.close()  # type: ignore[attr-defined]
+    results.close()
     assert not threads()
 
 
 def test_an_error_of_the_consumer_stops_the_thread_when_it_is_handled() -> None:
     def consume() -> None:
-        for _ in prefetch(iter(range(10**9))):
+        for _ in prefetch(giving(range(10**9))):
             raise RuntimeError("consumer")
 
     with contextlib.suppress(RuntimeError):
@@ -100,8 +120,27 @@ def test_an_error_of_the_consumer_stops_the_thread_when_it_is_handled() -> None:
     assert wait_for(lambda: not threads())
 
 
-def test_the_thread_does_not_keep_the_interpreter_alive() -> None:
-    items = prefetch(iter(range(10**9)))
-    next(items)
-    assert threads()[0].daemon
-    items.close()  # type: ignore[attr-defined]
+def test_the_threads_do_not_keep_the_interpreter_alive() -> None:
+    code = (
+        "from ptycho_core.prefetch import prefetch\n"
+        "results = prefetch((lambda: 1) for _ in range(10**9))\n"
+        "print(next(results))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_gathered_ahead_are_the_batches_of_the_groups(numbered_scan: Any, workers: int) -> None:
+    scan = numbered_scan(7)
+    groups = draw_groups(scan.positions_px, np.random.default_rng(0), gridsize=2, n_groups=7, neighbor_count=4)
+    order = np.array([3, 0, 6, 5, 1])
+    settings = {"canvas_padding_px": 4, "order": order, "with_truth": True}
+    expected = list(groups.batches(scan, 2, **settings))
+    received = list(gathered(groups, scan, 2, workers=workers, **settings))
+    assert [len(batch) for batch in received] == [2, 2, 1]
+    for one, other in zip(received, expected, strict=True):
+        np.testing.assert_array_equal(one.diffraction_amplitude, other.diffraction_amplitude)
+        np.testing.assert_array_equal(one.relative_offsets_px, other.relative_offsets_px)
+        np.testing.assert_array_equal(one.object_patches, other.object_patches)
+        assert one.canvas_padding_px == 4

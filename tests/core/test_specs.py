@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import tomllib
 import typing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ptycho_core.config import SECTIONS
-from ptycho_core.fields import fields_of
+from ptycho_core.fields import fields_of, hints_of
+from ptycho_core.report.reference import DOCUMENTS
 
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "specs"
@@ -48,42 +47,21 @@ def leads_somewhere(spec: str, after: str) -> bool:
     return not after or any(re.match(rf"{re.escape(heading)}\b", after) for heading in headings(spec))
 
 
-def table_of(class_name: str) -> dict[str, tuple[str, str]]:
-    """Field → (default, whole row) of the table under the heading of a class in specs/configuration.md."""
-    text = (SPECS / "configuration.md").read_text(encoding="utf-8")
-    section = re.split(r"^## ", text.split(f"\n## {class_name}\n", 1)[1], flags=re.MULTILINE)[0]
-    rows = [line for line in section.splitlines() if line.startswith("| `")]
-    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    return {name.strip("`"): (default.strip("`"), row) for (name, _, default, _), row in zip(cells, rows, strict=True)}
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_generated_document_is_what_the_code_gives(name: str) -> None:
+    """`python -m ptycho_core.report.reference docs` writes it anew."""
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == DOCUMENTS[name]()
 
 
-def parsed(default: str) -> Any:
-    """A default as TOML writes it; `unset` is None."""
-    return None if default == "unset" else tomllib.loads(f"value = {default}")["value"]
-
-
-@pytest.mark.parametrize("cls", SECTIONS.values(), ids=lambda cls: cls.__name__)
-def test_every_field_of_a_configuration_is_in_the_table_and_nothing_else(cls: type) -> None:
-    assert list(table_of(cls.__name__)) == list(fields_of(cls))
-
-
-@pytest.mark.parametrize("cls", SECTIONS.values(), ids=lambda cls: cls.__name__)
-def test_the_table_states_the_defaults_of_the_code(cls: type) -> None:
-    stated = {name: parsed(default) for name, (default, _) in table_of(cls.__name__).items()}
-    defaults = {name: field.default for name, field in fields_of(cls).items()}
-    assert stated == defaults
-    assert {name: type(value) for name, value in stated.items()} == {
-        name: type(value) for name, value in defaults.items()
-    }
-
-
-@pytest.mark.parametrize("cls", SECTIONS.values(), ids=lambda cls: cls.__name__)
-def test_the_table_names_every_choice_of_a_field(cls: type) -> None:
-    hints = typing.get_type_hints(cls)
-    for name, (_, row) in table_of(cls.__name__).items():
-        if typing.get_origin(hints[name]) is typing.Literal:
-            missing = [choice for choice in typing.get_args(hints[name]) if f"`{choice}`" not in row]
-            assert not missing, f"{cls.__name__}.{name}"
+def test_the_reference_names_every_field_and_every_choice() -> None:
+    text = DOCUMENTS["configuration.md"]()
+    for cls in SECTIONS.values():
+        section = text.split(f"\n## {cls.__name__}\n", 1)[1].split("\n## ", 1)[0]
+        rows = {line.split("`")[1]: line for line in section.splitlines() if line.startswith("| `")}
+        assert list(rows) == list(fields_of(cls))
+        for name, row in rows.items():
+            choices = typing.get_args(hints_of(cls)[name]) if "Literal" in str(hints_of(cls)[name]) else ()
+            assert all(f"`{choice}`" in row for choice in choices), name
 
 
 def test_every_citation_of_a_specification_leads_to_a_heading() -> None:

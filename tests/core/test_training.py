@@ -10,14 +10,12 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError, TrainingError
 from ptycho_core.physics import INPUT_SCALE, LOG_SCALE, PROBE, measure_scale
-from ptycho_core.training import EpochReport, Progress, fit, learning_rate, train
+from ptycho_core.training import EpochReport, Progress, fit, train
 
 MODEL_FIELDS = ("gridsize", "model_type", "N", "object_big", "pad_object")
 
@@ -47,10 +45,11 @@ def test_every_epoch_is_reported(fake_engine: Any, numbered_scan: Any) -> None:
 
 
 def test_a_row_of_the_history_is_flat() -> None:
-    report = EpochReport(2, 9, 1e-3, {"total": 0.5, "nll": 0.25}, {"total": 0.75}, True, 3.5, 20.0)
+    report = EpochReport(2, 9, 1e-3, 0.5, {"total": 0.5, "nll": 0.25}, {"total": 0.75}, True, True, 3.5, 20.0)
     assert report.as_row() == {
         "epoch": 2.0,
         "learning_rate": 1e-3,
+        "physics_weight": 0.5,
         "total": 0.5,
         "nll": 0.25,
         "validation_total": 0.75,
@@ -231,7 +230,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_best(
 def test_a_validation_loss_that_is_not_finite_ends_the_run(fake_engine: Any, numbered_scan: Any) -> None:
     fake_engine.validation_loss = lambda epoch: math.nan
     run = fit(numbered_scan(), config(), test=numbered_scan(seed=1))
-    with pytest.raises(TrainingError, match=r"loss of epoch 1: .* monitored nan\. Lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"loss of epoch 1: .* monitored total nan\. Lower learning_rate"):
         list(run)
     assert run.model is None
 
@@ -240,7 +239,7 @@ def test_a_training_loss_that_is_not_finite_ends_the_run_whatever_the_validation
     fake_engine: Any, numbered_scan: Any
 ) -> None:
     fake_engine.train_loss = lambda epoch: math.nan
-    with pytest.raises(TrainingError, match=r"loss of epoch 1: .* received train nan, monitored 1\.0"):
+    with pytest.raises(TrainingError, match=r"loss of epoch 1: .* received train nan, monitored total 1\.0"):
         list(fit(numbered_scan(), config(), test=numbered_scan(seed=1)))
 
 
@@ -327,51 +326,6 @@ def test_a_subsample_larger_than_the_scan_is_refused(numbered_scan: Any) -> None
 
 
 # -- learning rate -------------------------------------------------------------------------------------------------
-
-
-def rates(**changes: Any) -> list[float]:
-    asked = config(learning_rate=0.01, **changes)
-    return [learning_rate(asked, epoch) for epoch in range(1, asked.nepochs + 1)]
-
-
-def test_the_default_schedule_is_constant() -> None:
-    assert rates(scheduler="Default", nepochs=3) == [0.01, 0.01, 0.01]
-
-
-def test_the_exponential_schedule_multiplies_every_epoch() -> None:
-    assert rates(scheduler="Exponential", lr_decay=0.5, nepochs=4) == [0.01, 0.005, 0.0025, 0.00125]
-
-
-def test_the_cosine_schedule_goes_from_the_highest_to_the_last_rate() -> None:
-    halfway = (1 + 0.1) / 2
-    quarter = 0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2
-    expected = [0.01, 0.01 * quarter, 0.01 * halfway, 0.01 * (1.1 - quarter), 0.001]
-    assert rates(scheduler="WarmupCosine", lr_min_ratio=0.1, nepochs=5) == pytest.approx(expected, rel=1e-12)
-
-
-def test_a_warm_up_rises_linearly_to_the_highest_rate() -> None:
-    values = rates(scheduler="WarmupCosine", lr_warmup_epochs=3, lr_min_ratio=0.0, nepochs=6)
-    assert values == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.005, 0.0], abs=1e-12)
-
-
-@pytest.mark.parametrize("nepochs", [1, 2])
-def test_a_single_epoch_has_the_highest_rate(nepochs: int) -> None:
-    assert rates(nepochs=nepochs, lr_warmup_epochs=nepochs - 1)[-1] == 0.01
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    nepochs=st.integers(1, 60),
-    warmup=st.integers(0, 59),
-    final=st.floats(0, 1),
-    scheduler=st.sampled_from(["Default", "Exponential", "WarmupCosine"]),
-)
-def test_no_rate_is_above_the_highest_or_below_zero(nepochs: int, warmup: int, final: float, scheduler: Any) -> None:
-    values = rates(
-        nepochs=nepochs, lr_warmup_epochs=min(warmup, nepochs - 1), lr_min_ratio=final, scheduler=scheduler, lr_decay=0.9
-    )
-    assert max(values) == pytest.approx(0.01, rel=1e-12)
-    assert all(0 <= rate <= 0.01 * (1 + 1e-12) for rate in values)
 
 
 # -- scans that do not fit, and warnings ---------------------------------------------------------------------------

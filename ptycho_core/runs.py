@@ -1,0 +1,192 @@
+"""A whole step with its files: training, reconstruction, evaluation, each into a folder.
+
+The command line and the legacy workflows are made of these.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from ptycho_core import reconstruction
+from ptycho_core.archive import Model
+from ptycho_core.config import ExecutionConfig, InferenceConfig, TrainingConfig
+from ptycho_core.configfiles import to_toml
+from ptycho_core.console import Output
+from ptycho_core.contracts import Scan
+from ptycho_core.errors import MissingExtraError, TrainingError
+from ptycho_core.evaluation import evaluate, load_truth
+from ptycho_core.io.files import make_folder, write_text
+from ptycho_core.loggers import logger
+from ptycho_core.training import EpochReport, Fit, Progress, fit
+
+CHECKPOINTS = "checkpoints"
+"""Folder of the best models, where a run keeps more than one."""
+
+
+@attrs.frozen
+class Trained:
+    """A run that has ended. `stop`: what ended it early, for the caller to raise; None at its regular end."""
+
+    run: Fit
+    stop: KeyboardInterrupt | TrainingError | None
+    summary: dict[str, Any] | None
+    """What was written; None where no epoch had ended and so nothing was."""
+
+    @property
+    def model(self) -> Model | None:
+        return self.run.model
+
+
+def train_into(
+    folder: Path,
+    scan: Scan,
+    config: TrainingConfig,
+    *,
+    test: Scan | None = None,
+    execution: ExecutionConfig | None = None,
+    output: Output | None = None,
+) -> Trained:
+    """Train, and write `wts.h5.zip`, `config.toml`, the logger's files and `loss.png` into `folder`.
+
+    The best model so far is there after every epoch, unless `enable_checkpointing` is off. Raises what `fit` raises.
+    """
+    execution, output = execution or ExecutionConfig(), output or Output(quiet=True)
+    last = "loss –"
+
+    def on_batch(progress: Progress) -> None:
+        done = (progress.epoch - 1) * run.patterns_per_epoch + progress.patterns
+        update(done, f"epoch {progress.epoch}/{progress.nepochs}, {last}")
+
+    run = fit(scan, config, test=test, execution=execution, on_batch=on_batch)
+    make_folder(folder)
+    output.say(f"backend: {run.engine.name} ({run.engine.framework} {run.engine.version})")
+    started, stop = time.perf_counter(), None
+    try:
+        with (
+            output.bar(config.nepochs * run.patterns_per_epoch, "train", "pattern") as update,
+            logger(execution.logger, folder, run) as log,
+        ):
+            for report in run:
+                last = describe_losses(report)
+                if execution.enable_checkpointing:
+                    _keep(run, folder)  # whatever ends the run later, the best so far is on disk
+                log(report)
+                update(report.epoch * run.patterns_per_epoch, f"epoch {report.epoch}/{report.nepochs}, {last}")
+                left = (time.perf_counter() - started) / report.epoch * (report.nepochs - report.epoch)
+                if not sys.stderr.isatty():
+                    rate = f"{report.patterns_per_second:.0f} patterns/s, {left:.0f} s left"
+                    output.say(f"epoch {report.epoch}/{report.nepochs}: {last}, {rate}")
+    except (KeyboardInterrupt, TrainingError) as error:
+        stop = error
+    return Trained(run, stop, None if run.model is None else _write(run, folder, execution, output, stop))
+
+
+def describe_losses(report: EpochReport) -> str:
+    text = f"loss {report.train['total']:.4g}"
+    return text if report.validation is None else f"{text}, validation {report.validation['total']:.4g}"
+
+
+def _keep(run: Fit, folder: Path) -> None:
+    """The best model in `folder`, and where more are kept, each of them in `checkpoints`, better ones' places taken."""
+    best, *_ = run.best
+    if best.best_epoch == len(run.history) or not (folder / "wts.h5.zip").exists():
+        best.save(folder)
+    if run.execution.checkpoint_save_top_k == 1:
+        return
+    place = make_folder(folder / CHECKPOINTS)
+    kept = {f"epoch-{model.best_epoch:04d}.h5.zip": model for model in run.best}
+    for name, model in kept.items():
+        if model.best_epoch == len(run.history) or not (place / name).exists():
+            model.save(place / name)
+    for file in place.glob("epoch-*.h5.zip"):
+        if file.name not in kept:
+            file.unlink()
+
+
+def _write(
+    run: Fit, folder: Path, execution: ExecutionConfig, output: Output, stop: BaseException | None
+) -> dict[str, Any]:
+    assert run.model is not None
+    _keep(run, folder)
+    archive = run.model.save(folder)  # once more, now with the whole history
+    write_text(folder / "config.toml", to_toml(model=run.config.model, training=run.config, execution=execution))
+    return {
+        "archive": str(archive),
+        "backend": run.engine.name,
+        "framework_version": run.engine.version,
+        "epochs": len(run.history),
+        "best_epoch": run.model.best_epoch,
+        "losses": run.history[run.model.best_epoch - 1],
+        "seconds": sum(row["seconds"] for row in run.history),
+        "figure": draw(output, "plot_losses", run.history, folder / "loss.png"),
+        "stopped_early": stop is not None,
+    }
+
+
+def reconstruct_into(
+    folder: Path,
+    scan: Scan,
+    model: Model,
+    *,
+    backend: str | None = None,
+    config: InferenceConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    output: Output | None = None,
+) -> tuple[reconstruction.Reconstruction, dict[str, Any]]:
+    """Reconstruct, and write `reconstruction.npz`, `.json` and `.png` into `folder`; the summary comes second."""
+    config, output = config or InferenceConfig(), output or Output(quiet=True)
+    with output.bar(config.n_groups or config.n_subsample or len(scan), "reconstruct", "group") as update:
+        result = reconstruction.reconstruct(
+            scan,
+            model,
+            backend=backend,
+            config=config,
+            execution=execution,
+            on_batch=lambda done, total: update(done, ""),
+        )
+    path = make_folder(folder) / "reconstruction.npz"
+    result.save(path)
+    figure = draw(output, "plot_reconstruction", result.object_field, result.probe, folder / "reconstruction.png")
+    summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
+    write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
+    return result, summary
+
+
+def evaluate_into(reconstructed: Path, truth: Path, output: Output) -> tuple[dict[str, Any], str]:
+    """`evaluation.json` and `evaluation.png` beside the reconstruction; returns the summary and a table."""
+    result = reconstruction.load_reconstruction(reconstructed)
+    folder = reconstructed if reconstructed.is_dir() else reconstructed.parent
+    evaluation = evaluate(result, load_truth(truth))
+    figure = draw(
+        output,
+        "plot_comparison",
+        evaluation.estimate,
+        evaluation.truth,
+        evaluation.metrics.frc,
+        folder / "evaluation.png",
+        mask=evaluation.compared,
+    )
+    summary = {**evaluation.as_dict(), "truth": str(truth), "figure": figure}
+    write_text(folder / "evaluation.json", json.dumps(summary, indent=2) + "\n")
+    return summary, evaluation.table()
+
+
+def draw(output: Output, function: str, *arguments: Any, **keywords: Any) -> str | None:
+    """A figure of `ptycho_core.report.plots`; without the plotting extra it is left out, and that is said."""
+    from ptycho_core.report import plots
+
+    path: Path = next(argument for argument in arguments if isinstance(argument, Path))
+    plot: Callable[..., None] = getattr(plots, function)
+    try:
+        plot(*arguments, **keywords)
+    except MissingExtraError as error:
+        output.say(f"{path.name} is left out: {error}")
+        return None
+    return str(path)

@@ -1,0 +1,150 @@
+"""Configurations survive their files, and a file that is none is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ptycho_core.config import SECTIONS, ExecutionConfig, ModelConfig, TrainingConfig
+from ptycho_core.configfiles import annotated_toml, read_config, read_configs, write_config
+from ptycho_core.errors import ConfigurationError
+from ptycho_core.fields import fields_of, from_mapping, to_mapping
+from tests.core.configurations import CONFIGURATIONS
+
+# -- mappings and files --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cls", "key", "remedy"),
+    [
+        (TrainingConfig, "bach_size", "Did you mean 'batch_size'?"),
+        (TrainingConfig, "n_group", "Did you mean 'n_groups'?"),
+        (ModelConfig, "grid_size", "Did you mean 'gridsize'?"),
+        (ExecutionConfig, "zzz", "Known fields: accelerator, checkpoint_mode, checkpoint_monitor_metric, "),
+    ],
+)
+def test_an_unknown_key_names_the_closest(cls: type[Any], key: str, remedy: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        from_mapping(cls, {key: 1}, source="run.toml")
+    expected = f"run.toml: {key}: expected a field of {cls.__name__}; received an unknown one. {remedy}"
+    assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[trainig]\nnepochs = 3", r"run.toml: trainig: .*Did you mean \[training\]\?"),
+        ("nepochs = 3", "run.toml: nepochs: expected the tables .*Put each field under its table's heading."),
+        ("model = 3", r"run.toml: model: expected the tables"),
+        ("[model\nN = 3", "run.toml: expected readable TOML; received"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        read_config(path)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"], ids=["missing", "not-utf8"])
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "run.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"run\.toml: expected readable TOML; received"):
+        read_config(path)
+
+
+@pytest.mark.parametrize("ending", ["toml", "yaml"])
+@pytest.mark.parametrize("section", SECTIONS)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_any_configuration_survives_its_file(
+    tmp_path_factory: pytest.TempPathFactory, section: str, ending: str, data: st.DataObject
+) -> None:
+    config = data.draw(CONFIGURATIONS[section])
+    path = tmp_path_factory.getbasetemp() / f"any.{ending}"
+    model = {} if getattr(config, "model", None) is None else {"model": config.model}
+    write_config(path, **{**model, section: config})
+    assert read_configs(path)[section] == config
+
+
+def test_unset_fields_are_left_out_of_the_file() -> None:
+    assert "n_subsample" not in to_mapping(TrainingConfig())
+    assert to_mapping(TrainingConfig(n_subsample=5))["n_subsample"] == 5
+
+
+YAML_TEXT = """\
+model: {gridsize: 2, probe_mask: yes}
+training:
+  learning_rate: 1e-4
+  nphotons: 1E9
+  n_groups: 0o20
+  output_dir: 2024-01-01
+"""
+
+
+def test_yaml_takes_numbers_as_people_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "run.yml"
+    path.write_text(YAML_TEXT.replace("0o20", "16"))
+    training = read_configs(path)["training"]
+    assert (training.learning_rate, training.nphotons, training.n_groups) == (1e-4, 1e9, 16)
+    assert training.output_dir == Path("2024-01-01")
+    assert training.model == ModelConfig(gridsize=2, probe_mask=True)
+
+
+def test_text_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    write_config(path, training=TrainingConfig(backend="1e5", output_dir=Path("2024-01-01")))
+    training = read_configs(path)["training"]
+    assert (training.backend, training.output_dir) == ("1e5", Path("2024-01-01"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training: {nepochs: 3\n", r"run.yaml: expected readable YAML; received .*line 2"),
+        ("training: {nepochs: 3, nepochs: 4}", r"expected readable YAML; received the key 'nepochs' is there twice"),
+        ("- 3", r"run.yaml: expected tables; received list"),
+        ("trainig: {}", r"run.yaml: trainig: .*Did you mean \[training\]\?"),
+        ("training: !!python/object/apply:os.system ['true']", r"expected readable YAML; received .*python/object"),
+        ("training: {? [1]: 2}", r"run.yaml: expected readable YAML"),
+        ("3: {}", r"run.yaml: 3: expected the tables"),
+    ],
+)
+def test_yaml_that_is_no_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        read_configs(path)
+
+
+def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
+    for name in ("run.yaml", "run.toml"):
+        (tmp_path / name).write_text("")
+        assert read_configs(tmp_path / name) == {}
+
+
+def test_a_wrong_value_in_a_file_names_file_and_field(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("training: {batch_size: 3}")
+    with pytest.raises(ConfigurationError, match=r"run\.yaml: TrainingConfig\.batch_size: expected a positive power"):
+        read_configs(path)
+
+
+def test_an_annotated_file_says_where_each_value_is_from_and_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    config = ExecutionConfig(num_workers=3)
+    sources = {"execution": {name: f"source of {name}" for name in fields_of(ExecutionConfig)}}
+    path.write_text(annotated_toml(sources, execution=config))
+    assert "num_workers = 3  # source of num_workers\n" in path.read_text()
+    assert read_configs(path)["execution"] == config
+
+
+def test_an_annotated_file_lists_unset_fields_as_comments() -> None:
+    sources = {"training": dict.fromkeys(fields_of(TrainingConfig), "default")}
+    assert "# n_subsample is unset  # default\n" in annotated_toml(sources, training=TrainingConfig())

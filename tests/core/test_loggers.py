@@ -1,0 +1,129 @@
+"""Where the losses of a run go while it trains."""
+
+from __future__ import annotations
+
+import csv
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptycho_core.archive import load_model
+from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
+from ptycho_core.errors import MissingExtraError
+from ptycho_core.loggers import LOGGERS, logger
+from ptycho_core.runs import train_into
+from ptycho_core.training import fit
+
+CONFIG = {"nepochs": 3, "n_groups": 9, "learning_rate": 0.5, "scheduler": "Default"}
+
+
+def trained(scan: Any, folder: Path, name: Any, **changes: Any) -> Any:
+    config = TrainingConfig(model=ModelConfig(N=32, n_filters_scale=1), **{**CONFIG, **changes})
+    return train_into(folder, scan, config, test=scan, execution=ExecutionConfig(logger=name))
+
+
+def test_every_choice_has_a_logger() -> None:
+    assert set(LOGGERS) == {"csv", "tensorboard", "mlflow", "none"}
+
+
+def test_csv_is_whole_after_every_epoch(fake_engine: Any, numbered_scan: Any, tmp_path: Path) -> None:
+    path, lines = tmp_path / "history.csv", []
+    fake_engine.train_loss = lambda epoch: lines.append(len(path.read_text().splitlines()) if path.exists() else 0) or 1
+    trained(numbered_scan(9), tmp_path, "csv")
+    assert lines == [0, 2, 3]
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[2]["validation_total"]) == pytest.approx(1 / 3)
+
+
+def test_no_logger_leaves_the_history_to_the_archive(fake_engine: Any, numbered_scan: Any, tmp_path: Path) -> None:
+    trained(numbered_scan(9), tmp_path, "none")
+    assert not (tmp_path / "history.csv").exists()
+    assert len(load_model(tmp_path).history) == 3
+
+
+def events_of(folder: Path) -> list[Any]:
+    """The events of a TensorBoard file: records of length, checksum, protocol buffer, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    (path,) = folder.glob("events.out.tfevents.*")
+    content, events = path.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        events.append(Event.FromString(content[12 : 12 + length]))
+        content = content[12 + length + 4 :]
+    return events
+
+
+def test_tensorboard_holds_every_scalar_of_every_epoch(fake_engine: Any, numbered_scan: Any, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="the extra 'tensorboard' is not installed")
+    trained(numbered_scan(9), tmp_path, "tensorboard")
+    values = {
+        (value.tag, event.step): value.simple_value
+        for event in events_of(tmp_path / "tensorboard")
+        for value in event.summary.value
+        if value.HasField("simple_value")
+    }
+    assert {step for _, step in values} == {1, 2, 3}
+    assert values["train/total", 2] == pytest.approx(0.5)
+    assert values["validation/total", 3] == pytest.approx(1 / 3)
+    assert values["learning_rate", 1] == pytest.approx(0.5)
+    assert values["physics_weight", 1] == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_mlflow_holds_parameters_metrics_and_the_end(
+    fake_engine: Any, numbered_scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="the extra 'mlflow' is not installed")
+    place = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if fails:
+
+        def broken(epoch: int) -> float:
+            raise OSError("the disk is gone")
+
+        fake_engine.train_loss = broken
+        with pytest.raises(OSError, match="the disk is gone"):
+            trained(numbered_scan(9), tmp_path, "mlflow")
+    else:
+        trained(numbered_scan(9), tmp_path, "mlflow")
+    client = mlflow.MlflowClient(tracking_uri=place)
+    experiment = client.get_experiment_by_name("ptycho-core")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == ("FAILED" if fails else "FINISHED")
+    assert run.data.params["learning_rate"] == "0.5"
+    assert run.data.params["engine"] == "fake (1.0)"
+    if not fails:
+        history = client.get_metric_history(run.info.run_id, "train/total")
+        assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+
+
+@pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboardX"), ("mlflow", "mlflow")])
+def test_a_logger_whose_package_is_missing_names_the_extra(
+    fake_engine: Any, numbered_scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    run = fit(numbered_scan(9), TrainingConfig(model=ModelConfig(N=32), n_groups=9))
+    with (
+        pytest.raises(MissingExtraError, match=rf"'{package}' package.*pip install 'ptycho-core\[{name}\]'"),
+        logger(name, tmp_path, run),
+    ):
+        pass
+
+
+def test_a_missing_package_ends_a_training_before_it_begins(
+    ptycho: Any, fake_engine: Any, numbered_scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ptycho_core import save_scan
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    save_scan(tmp_path / "scan.npz", numbered_scan(9))
+    done = ptycho("train", tmp_path / "scan.npz", "--out", tmp_path / "out", "--logger", "tensorboard")
+    assert done.code == 2
+    assert "pip install 'ptycho-core[tensorboard]'" in done.err
+    assert fake_engine.epochs == []

@@ -1,0 +1,233 @@
+"""Flags, environment and files fill the same fields, in one order of precedence."""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import pytest
+
+from ptycho_core.cli import cli
+from ptycho_core.config import SECTIONS
+from ptycho_core.errors import ConfigurationError
+from ptycho_core.fields import fields_of, hints_of, kind_of, show_default
+from ptycho_core.options import Layers, build_config, flag_of, variable_of, warn_of_unknown_variables
+from tests.core.configurations import ALL_FIELDS
+
+# -- flags ---------------------------------------------------------------------------------------------------------
+
+FLAGGED = [
+    *(("train", section, name) for section, name in ALL_FIELDS if section != "inference"),
+    *(("reconstruct", section, name) for section, name in ALL_FIELDS if section in ("inference", "execution")),
+]
+FLAGGED.remove(("train", "execution", "inference_batch_size"))  # nothing is inferred there
+ARGUMENTS = {"train": ["scan.npz", "--out", "out"], "reconstruct": ["scan.npz", "--model", "m", "--out", "out"]}
+SECTIONS_OF = {"train": ("model", "training", "execution"), "reconstruct": ("inference", "execution")}
+BESIDE: dict[str, list[str]] = {
+    "gridsize": ["--neighbor-count", "63"],
+    "merge_weights": ["--gridsize", "2"],
+    "enable_oversampling": ["--gridsize", "2"],
+    "neighbor_pool_size": ["--enable-oversampling"],
+    "subsample_seed": ["--n-subsample", "9"],
+    "stage_1_epochs": ["--nepochs", "8"],
+    "stage_2_epochs": ["--nepochs", "8"],
+    "stage_3_epochs": ["--nepochs", "8"],
+    "physics_weight_schedule": ["--nepochs", "8", "--stage-2-epochs", "8"],
+    "stage_3_lr_factor": ["--nepochs", "8", "--stage-2-epochs", "8", "--scheduler", "MultiStage"],
+    "scheduler": ["--learning-rate", "0.5"],
+    "momentum": ["--optimizer", "sgd"],
+    "lr_decay": ["--scheduler", "Exponential"],
+    "gradient_clip_algorithm": ["--gradient-clip-val", "1"],
+    **{
+        name: ["--scheduler", "ReduceLROnPlateau", "--learning-rate", "0.5"]
+        for name in ("plateau_factor", "plateau_patience", "plateau_threshold", "plateau_min_lr")
+    },
+}
+"""What a field needs beside it, as flags."""
+IN_TRAINING = {"neighbor_pool_size": ["--gridsize", "2"]}
+
+
+def flags_given(command: str, *arguments: str) -> dict[str, Any]:
+    """What the command would be called with."""
+    return context_of(command, *arguments).params
+
+
+def context_of(command: str, *arguments: str) -> click.Context:
+    with click.Context(cli, info_name="ptycho", **cli.context_settings) as parent:
+        return cli.commands[command].make_context(command, [*ARGUMENTS[command], *arguments], parent=parent)
+
+
+def another_value(section: str, name: str) -> Any:
+    """A valid value of a field that is not its default, or the default where there is no other."""
+    field = fields_of(SECTIONS[section])[name]
+    kind = kind_of(hints_of(SECTIONS[section])[name])
+    if typing.get_origin(kind) is Literal:
+        return next(choice for choice in reversed(typing.get_args(kind)) if choice != field.default)
+    if kind is bool:
+        return not field.default
+    candidates = {int: [8, 32], float: [0.25, 3.5], str: ["another"], Path: [Path("another")]}[kind]
+    check = field.metadata["check"]
+    takes = [value for value in candidates if value != field.default and (check is None or check(value) is None)]
+    return takes[0] if takes else field.default
+
+
+def setting(section: str, name: str, command: str) -> tuple[Any, list[str], list[str]]:
+    """A value for a field, the flags that set it, and those that it needs beside it."""
+    value = "ReduceLROnPlateau" if name == "scheduler" else another_value(section, name)
+    flag = flag_of(name) if value is not False else f"--no-{flag_of(name)[2:]}"
+    beside = BESIDE.get(name, []) if command == "train" or name not in ("enable_oversampling", "gridsize") else []
+    beside = [*beside, *(IN_TRAINING.get(name, []) if command == "train" else [])]
+    return value, [flag] if isinstance(value, bool) else [flag, str(value)], beside
+
+
+@pytest.mark.parametrize(("command", "section", "name"), FLAGGED)
+def test_a_flag_sets_its_field(command: str, section: str, name: str) -> None:
+    value, flags, beside = setting(section, name, command)
+    config = build_config(None, flags_given(command, *flags, *beside), *SECTIONS_OF[command])[section]
+    assert getattr(config, name) == value
+
+
+@pytest.mark.parametrize(("command", "section", "name"), FLAGGED)
+def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, command: str, section: str, name: str) -> None:
+    value, _, beside = setting(section, name, command)
+    monkeypatch.setenv(variable_of(name), str(value))
+    arguments = [a for a in ARGUMENTS[command] if a not in ("--out", "out")] if name == "output_dir" else None
+    monkeypatch.setitem(ARGUMENTS, command, arguments or ARGUMENTS[command])
+    if name == "model_path":
+        monkeypatch.setitem(ARGUMENTS, command, ["scan.npz"])
+    config = build_config(None, flags_given(command, *beside), *SECTIONS_OF[command])[section]
+    assert getattr(config, name) == value
+
+
+def test_the_deprecated_spelling_has_a_flag() -> None:
+    with pytest.warns(DeprecationWarning, match="n_images"):
+        config = build_config(None, flags_given("train", "--n-images", "5"), "model", "training")["training"]
+    assert config.n_groups == 5
+
+
+@pytest.mark.parametrize("command", ["train", "reconstruct"])
+def test_help_shows_every_flag_with_its_default(command: str) -> None:
+    parent = click.Context(cli, info_name="ptycho", **{**cli.context_settings, "max_content_width": 200})
+    subcommand = cli.commands[command]
+    text = subcommand.get_help(click.Context(subcommand, info_name=command, parent=parent, terminal_width=200))
+    for name, section, field in FLAGGED:
+        if name == command:
+            option = text[text.index(f"  {flag_of(field)}") :].partition("\n  --")[0]
+            assert f"[default: {show_default(fields_of(SECTIONS[section])[field])}]" in " ".join(option.split()), field
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments", "batch_size"),
+    [(False, [], 16), (True, [], 8), (True, ["--batch-size", "32"], 32), (False, ["--batch-size", "32"], 32)],
+    ids=["default", "file", "flag-over-file", "flag-over-default"],
+)
+def test_a_flag_wins_over_the_file_and_the_file_over_the_default(
+    tmp_path: Path, file: bool, arguments: list[str], batch_size: int
+) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[training]\nbatch_size = 8\nnepochs = 7\n")
+    flags = flags_given("train", *arguments)
+    config = build_config(path if file else None, flags, "model", "training")["training"]
+    assert config.batch_size == batch_size
+    assert config.nepochs == (7 if file else 50)
+
+
+def test_a_false_flag_wins_over_a_true_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[model]\nprobe_mask = true\n")
+    config = build_config(path, flags_given("train", "--no-probe-mask"), "model", "training")["training"]
+    assert config.model.probe_mask is False
+
+
+def test_a_misspelt_key_in_the_file_names_file_and_key(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[model]\ngridsze = 2\n")
+    with pytest.raises(ConfigurationError, match=r"run.toml: gridsze: .*Did you mean 'gridsize'\?"):
+        build_config(path, {}, "model", "training")
+
+
+def test_a_value_that_a_file_gets_wrong_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[training]\nbatch_size = 17\n")
+    with pytest.raises(ConfigurationError, match=r"run\.toml: TrainingConfig\.batch_size: expected a positive power"):
+        build_config(path, {}, "model", "training")
+
+
+# -- precedence ----------------------------------------------------------------------------------------------------
+
+
+def layers(tmp_path: Path, *arguments: str, file: str = "") -> Layers:
+    path = tmp_path / "run.toml"
+    path.write_text(file)
+    context = context_of("train", *arguments)
+    with context:
+        return Layers(path, context.params, "model", "training", defaults={"N": (32, "scan")})
+
+
+def test_flag_over_environment_over_file_over_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SEED": "1", "NEPOCHS": "2"}.items():
+        monkeypatch.setenv(f"PTYCHO_{name}", value)
+    found = layers(tmp_path, "--seed", "3", file="[training]\nseed = 4\nnepochs = 5\nn_groups = 6\n")
+    config = found.build()["training"]
+    assert (config.seed, config.nepochs, config.n_groups, config.batch_size, config.model.N) == (3, 2, 6, 16, 32)
+    sources = {**found.sources["model"], **found.sources["training"]}
+    assert {name: sources[name] for name in ("seed", "nepochs", "n_groups", "batch_size", "N")} == {
+        "seed": "flag --seed",
+        "nepochs": "environment PTYCHO_NEPOCHS",
+        "n_groups": f"file {tmp_path / 'run.toml'}",
+        "batch_size": "default",
+        "N": "scan",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "file", "begins"),
+    [
+        (
+            ["--nll-weight", "2"],
+            "",
+            "[training]\nnepochs = 3\n",
+            "flag --nll-weight: TrainingConfig.nll_weight: expected",
+        ),
+        ([], "2", "[training]\nnepochs = 3\n", "environment PTYCHO_NLL_WEIGHT: TrainingConfig.nll_weight: expected"),
+        ([], "", "[training]\nnll_weight = 2\n", "{file}: TrainingConfig.nll_weight: expected"),
+        ([], "", "[training]\nnll_wieght = 1\n", "{file}: nll_wieght: expected a field of TrainingConfig"),
+    ],
+    ids=["flag", "environment", "file", "misspelt"],
+)
+def test_a_wrong_value_names_where_it_is_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], variable: str, file: str, begins: str
+) -> None:
+    if variable:
+        monkeypatch.setenv("PTYCHO_NLL_WEIGHT", variable)
+    with pytest.raises(ConfigurationError) as caught:
+        layers(tmp_path, *arguments, file=file).build()
+    assert str(caught.value).startswith(begins.format(file=tmp_path / "run.toml"))
+
+
+def test_a_misspelt_variable_is_warned_of_with_the_closest(core_log: pytest.LogCaptureFixture) -> None:
+    warn_of_unknown_variables({"PTYCHO_BACH_SIZE": "8", "PTYCHO_SEED": "1", "PTYCHO_SHARED_DATA": "x", "PATH": "y"})
+    (record,) = core_log.records
+    assert record.getMessage() == "environment: PTYCHO_BACH_SIZE is no setting: did you mean PTYCHO_BATCH_SIZE?"
+
+
+def test_scan_and_its_own_flag_are_not_both_given(ptycho: Any, tmp_path: Path) -> None:
+    done = ptycho("train", tmp_path / "a.npz", "--train-data-file", tmp_path / "b.npz", "--out", tmp_path)
+    assert done.code == 2
+    assert "SCAN and --train-data-file are two names of one thing" in done.err
+
+
+def test_show_config_prints_every_field_with_its_source(ptycho: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PTYCHO_SEED", "7")
+    done = ptycho("train", "--show-config", "--nepochs", "3")
+    assert done.code == 0, done.err
+    assert "seed = 7  # environment PTYCHO_SEED\n" in done.out
+    assert "nepochs = 3  # flag --nepochs\n" in done.out
+    assert "batch_size = 16  # default\n" in done.out
+    shown = tomllib.loads(done.out)
+    for section in ("model", "training", "execution"):
+        set_fields = {name for name, field in fields_of(SECTIONS[section]).items() if field.default is not None}
+        assert set(shown[section]) == set_fields
