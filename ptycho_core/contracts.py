@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -187,12 +187,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.diffraction_amplitude)
 
-    def part(self, groups: slice) -> Batch:
-        """Some of its groups; a view."""
-        return Batch(
-            diffraction_amplitude=self.diffraction_amplitude[groups],
-            relative_offsets_px=self.relative_offsets_px[groups],
-            canvas_padding_px=self.canvas_padding_px,
-            bad_pixels=self.bad_pixels,
-            object_patches=None if self.object_patches is None else self.object_patches[groups],
-        )
+    def parts(self, size: int) -> Iterator[Batch]:
+        """Views of at most `size` groups each, in order."""
+        for start in range(0, len(self), size):
+            groups = slice(start, start + size)
+            yield Batch(
+                diffraction_amplitude=self.diffraction_amplitude[groups],
+                relative_offsets_px=self.relative_offsets_px[groups],
+                canvas_padding_px=self.canvas_padding_px,
+                bad_pixels=self.bad_pixels,
+                object_patches=None if self.object_patches is None else self.object_patches[groups],
+            )

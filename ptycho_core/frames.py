@@ -436,7 +436,7 @@ def _integers(index: Any, length: int) -> NDArray[np.int64]:
     if array.ndim > 1 or (array.size and array.dtype.kind not in "iu"):
         raise IndexError(f"patterns are indexed by one integer, an array of them, booleans or a slice, not {index!r}")
     array = array.astype(np.int64, copy=False)
-    if array.size and (array.min() < 0 or array.max() >= length):
+    if array.size and array.view(np.uint64).max() >= length:  # one look finds negative ones, too
         if array.min() < -length or array.max() >= length:
             raise IndexError(f"index {array.min()} … {array.max()} is out of range for {length} patterns")
         array = np.where(array < 0, array + length, array)
