@@ -348,6 +348,8 @@ class HDF5Frames:
 
     def read(self, index: NDArray[np.int64]) -> NDArray[Any]:
         patterns = np.empty((len(index), *self.shape[1:]), self.dtype)
+        if not len(index):
+            return patterns
         order = np.argsort(index, kind="stable")
         ordered = index[order]
         limit = max(1, 2**23 // max(1, patterns[:1].nbytes))  # frames of one reading, where chunks are long
