@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
@@ -48,8 +49,8 @@ class EngineInfo:
 class Network(Protocol):
     """A network on a device. Only numpy arrays and plain values cross its methods."""
 
-    def train_epoch(self, batches: Iterable[Batch], learning_rate: float) -> LossTerms:
-        """One optimiser step for every batch."""
+    def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
+        """One optimiser step for every `accum_steps` batches; physics_weight: specs/physics.md, Losses."""
 
     def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
         """The loss terms of `batches` with the weights as they are."""
@@ -64,13 +65,13 @@ class Network(Protocol):
         """A copy of all weights."""
 
     def load_weights(self, weights: Weights) -> None:
-        """Replace all weights; names and shapes must be those of `weights()`."""
+        """Replace all weights; names and shapes must be those of `weights()`, or it is an ArchiveError."""
 
     def optimizer_state(self) -> Weights:
-        """Adam's "step", "first_moment/<name>" and "second_moment/<name>"."""
+        """ "step", and for every trainable array those of `optimizer_moments`, as "first_moment/<name>"."""
 
     def load_optimizer_state(self, state: Weights) -> None:
-        """Go on from what `optimizer_state()` of any engine returned."""
+        """Go on from what `optimizer_state()` of any engine returned; ArchiveError where it does not fit."""
 
 
 @runtime_checkable
@@ -97,25 +98,53 @@ def trainable_names(table: Table, training: TrainingConfig | None) -> tuple[str,
     return (*table.parameters, *probe, *scale)
 
 
-def check_weights(table: Table, weights: Weights, N: int) -> None:
-    """Refuse weights whose names or shapes are not those of the network: ArchiveError listing the differences."""
-    expected: dict[str, tuple[int | None, ...]] = {**table.parameters, PROBE: (None, N, N, 2)}
+def optimizer_moments(training: TrainingConfig | None) -> tuple[str, ...]:
+    """What the configured optimiser keeps for every trainable array (specs/physics.md, Optimiser)."""
+    if training is None:
+        return ()
+    return ("momentum",) if training.optimizer == "sgd" else ("first_moment", "second_moment")
+
+
+def check_weights(table: Table, weights: Weights, N: int, modes: int | None = None) -> None:
+    """Refuse weights whose names or shapes are not those of the network: ArchiveError listing the differences.
+
+    modes: of the probe; None is any number of them.
+    """
+    expected: dict[str, tuple[int | None, ...]] = {**table.parameters, PROBE: (modes, N, N, 2)}
     expected |= dict.fromkeys((LOG_SCALE, INPUT_SCALE, MEAN_INTENSITY, COUNTS_PER_INTENSITY), ())
-    missing = sorted(set(expected) - set(weights))
-    unexpected = sorted(set(weights) - set(expected))
+    _check_arrays("weights", weights, expected, "they are for another configuration")
+
+
+def check_optimizer_state(state: Weights, like: Weights) -> None:
+    """Refuse a state whose names or shapes are not those of `like`, the network's own: ArchiveError likewise."""
+    expected = {name: np.shape(array) for name, array in like.items()}
+    _check_arrays("optimizer state", state, expected, "it is of another optimizer or of other trainable arrays")
+
+
+def _check_arrays(what: str, arrays: Weights, expected: Mapping[str, tuple[int | None, ...]], otherwise: str) -> None:
+    """ArchiveError unless the names and shapes are as expected (None: any length) and all numbers finite."""
+    missing = sorted(set(expected) - set(arrays))
+    unexpected = sorted(set(arrays) - set(expected))
     if missing or unexpected:
-        raise ArchiveError(f"weights: missing {missing}; unexpected {unexpected}; they are for another configuration.")
+        raise ArchiveError(f"{what}: missing {missing}; unexpected {unexpected}; {otherwise}.")
     for name, shape in expected.items():
-        received = np.shape(weights[name])
+        received = np.shape(arrays[name])
         fits = (
             len(shape) == len(received)
             and 0 not in received
             and all(s in (None, r) for s, r in zip(shape, received, strict=True))
         )
         if not fits:
-            raise ArchiveError(f"weights: {name}: expected shape {shape}; received {received}.")
-        if not np.isfinite(weights[name]).all():
-            raise ArchiveError(f"weights: {name}: expected finite numbers; received NaN or infinity.")
+            raise ArchiveError(f"{what}: {name}: expected shape {shape}; received {received}.")
+        if not np.isfinite(arrays[name]).all():
+            raise ArchiveError(f"{what}: {name}: expected finite numbers; received NaN or infinity.")
+
+
+def windows(batches: Iterable[Batch], size: int) -> Iterator[Iterator[Batch]]:
+    """The batches of each step of the optimiser: `size` in a row, fewer at the end; each is taken when it is needed."""
+    remaining = iter(batches)
+    for first in remaining:
+        yield itertools.chain((first,), itertools.islice(remaining, size - 1))
 
 
 def mean_terms(terms: Iterable[tuple[int, Mapping[str, SupportsFloat]]]) -> LossTerms:

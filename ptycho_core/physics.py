@@ -18,7 +18,8 @@ MERGE_EPSILON = {
     "uniform": 1e-6,
     "central": 1e-3,
 }  # specs/physics.md, Groups: added to the summed weights
-ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8  # specs/physics.md, Optimiser
+ADAM_EPSILON = 1e-8  # specs/physics.md, Optimiser
+AGC_FLOOR = 1e-3  # specs/physics.md, Optimiser: smallest norm of a unit's weights that its gradient is measured by
 
 CLEAR_PROBE_SCALE = 4.0  # specs/physics.md, Scale: the probe_scale at which a clear object has amplitude 1
 

@@ -25,6 +25,8 @@ class TensorFlowEngine:
         device = select_device(execution.accelerator)
         if device == "/GPU:0":  # this framework's default rounds float32 products to TensorFloat-32
             tf.config.experimental.enable_tensor_float_32_execution(False)
+        if execution.deterministic:  # for the whole process and for good: the framework knows no narrower switch
+            tf.config.experimental.enable_op_determinism()
         return TensorFlowNetwork(model, training, weights, device=device, precision=execution.precision)
 
 
@@ -35,8 +37,10 @@ def _devices() -> tuple[str, ...]:
 
 def select_device(accelerator: str) -> str:
     """The framework's name of the device for `accelerator`; BackendError when it is not there."""
-    chosen = _devices()[0] if accelerator == "auto" else accelerator
-    if chosen not in _devices():
-        seen = ", ".join(_devices())
+    devices = _devices()
+    chosen = {"auto": devices[0], "gpu": next((name for name in devices if name != "cpu"), "gpu")}
+    device = chosen.get(accelerator, accelerator)
+    if device not in devices:
+        seen = ", ".join(devices)
         raise BackendError(f"accelerator {accelerator!r} is not available to TensorFlow, which sees: {seen}.")
-    return {"cuda": "/GPU:0", "cpu": "/CPU:0"}[chosen]
+    return {"cuda": "/GPU:0", "cpu": "/CPU:0"}[device]

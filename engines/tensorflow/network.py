@@ -29,7 +29,7 @@ def run_table(table: Table, parameters: Mapping[str, tf.Tensor], x: tf.Tensor) -
 def run_layer(layer: Layer, parameters: Mapping[str, tf.Tensor], x: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
     match layer.op:
         case "conv":
-            kernel, bias = (tf.cast(parameters[f"{layer.name}/{part}"], x.dtype) for part in ("kernel", "bias"))
+            kernel, bias = (tf.cast(parameters[name], x.dtype) for name in (layer.kernel, layer.bias))
             return ACTIVATIONS[layer.activation](tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias))
         case "max_pool":
             return tf.nn.max_pool2d(x, 2, 2, "VALID")
@@ -50,4 +50,17 @@ def run_layer(layer: Layer, parameters: Mapping[str, tf.Tensor], x: tf.Tensor, *
             return x + others[0]
         case "scale":
             return x * tf.constant(layer.factor, x.dtype)  # tf.cast would round a Python number to float32 first
+        case "activate":
+            return ACTIVATIONS[layer.activation](x)
+        case "global_mean":
+            return tf.reduce_mean(x, axis=(1, 2), keepdims=True)
+        case "global_max":
+            return tf.reduce_max(x, axis=(1, 2), keepdims=True)
+        case "channel_max_mean":
+            return tf.concat([tf.reduce_max(x, axis=3, keepdims=True), tf.reduce_mean(x, axis=3, keepdims=True)], 3)
+        case "channel_conv":  # the channels as the rows of a map of one channel, (B, C, 1, 1)
+            kernel = tf.cast(parameters[layer.kernel], x.dtype)
+            return tf.transpose(tf.nn.conv2d(tf.transpose(x, [0, 3, 2, 1]), kernel, 1, "SAME"), [0, 3, 2, 1])
+        case "multiply":
+            return x * others[0]
     raise ValueError(f"layer {layer.name!r}: this engine has no op {layer.op!r}")

@@ -12,16 +12,14 @@ from numpy.typing import NDArray
 
 from engines.tensorflow import losses, physics
 from engines.tensorflow.network import run_table
+from engines.tensorflow.optimizer import Optimizer
 from engines.tensorflow.weights import to_arrays, to_tensors
 from ptycho_core.architecture import Weights, build_table
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.contracts import Batch
-from ptycho_core.engine import LossTerms, check_weights, mean_terms, trainable_names
+from ptycho_core.engine import LossTerms, check_weights, mean_terms, trainable_names, windows
 from ptycho_core.layouts import ALONE_LAST_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES
 from ptycho_core.physics import (
-    ADAM_BETA1,
-    ADAM_BETA2,
-    ADAM_EPSILON,
     COUNTS_PER_INTENSITY,
     INPUT_SCALE,
     LOG_SCALE,
@@ -57,13 +55,11 @@ class TensorFlowNetwork:
             self.smoothing = self._constant(smoothing_matrix(model.N, model.gaussian_smoothing_sigma))
         self.probe_mask = self._constant(probe_mask(model.N))[..., None] if model.probe_mask else None
         check_weights(self.table, weights, model.N)
-        zeros = {name: np.zeros_like(weights[name]) for name in self.trainable}
         with tf.device(self.device):
             self.tensors = to_tensors(weights, self.dtype)
             self.merge_weight = tf.Variable(merge_weight(np.asarray(weights[PROBE]), model), dtype=self.dtype)
-            self.first_moment, self.second_moment = to_tensors(zeros, self.dtype), to_tensors(zeros, self.dtype)
-            self.step = tf.Variable(0, dtype=tf.float64)
-        self._train_step = tf.function(self._eager_train_step, autograph=False)
+            self.optimizer = Optimizer(training, {name: self.tensors[name] for name in self.trainable})
+        self._graph_terms_and_gradients = tf.function(self._terms_and_gradients, autograph=False)
         self._graph_loss_terms = tf.function(self._loss_terms, autograph=False)
         self._graph_patches = tf.function(self._patches, autograph=False)
 
@@ -73,35 +69,45 @@ class TensorFlowNetwork:
         return to_arrays(self.tensors)
 
     def load_weights(self, weights: Weights) -> None:
-        check_weights(self.table, weights, self.model.N)
+        check_weights(self.table, weights, self.model.N, modes=len(self.tensors[PROBE]))
         # A graph holds on to the variables that it was made with: they are filled anew, not replaced.
         for name, tensor in self.tensors.items():
             tensor.assign(self._constant(weights[name]))
         self.merge_weight.assign(self._constant(merge_weight(np.asarray(weights[PROBE]), self.model)))
-        for moment in (*self.first_moment.values(), *self.second_moment.values(), self.step):
-            moment.assign(tf.zeros_like(moment))
+        self.optimizer.reset()
 
     def optimizer_state(self) -> Weights:
-        first = {f"first_moment/{name}": moment for name, moment in self.first_moment.items()}
-        second = {f"second_moment/{name}": moment for name, moment in self.second_moment.items()}
-        return {"step": np.asarray(float(self.step)), **to_arrays(first), **to_arrays(second)}
+        return self.optimizer.state()
 
     def load_optimizer_state(self, state: Weights) -> None:
-        for name in self.trainable:
-            self.first_moment[name].assign(self._constant(state[f"first_moment/{name}"]))
-            self.second_moment[name].assign(self._constant(state[f"second_moment/{name}"]))
-        self.step.assign(float(state["step"]))
+        with tf.device(self.device):
+            self.optimizer.load_state(state)
 
     # -- work ----------------------------------------------------------------------------------------------------
 
-    def train_epoch(self, batches: Iterable[Batch], learning_rate: float) -> LossTerms:
-        rate = self._constant(np.asarray(learning_rate))
+    def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
+        assert self.training is not None
+        terms = []
         with tf.device(self.device):
-            return mean_terms([(len(batch), self._train_step(*self._arguments(batch), rate)) for batch in batches])
+            # Tensors, because a graph is made anew for every other Python number.
+            rate, weight = self._constant(np.asarray(learning_rate)), self._constant(np.asarray(physics_weight))
+            for window in windows(batches, self.training.accum_steps):
+                mean: dict[str, tf.Tensor] = {}
+                groups = 0
+                for batch in window:
+                    batch_terms, gradients = self._graph_terms_and_gradients(*self._arguments(batch), weight)
+                    groups += len(batch)
+                    share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
+                    mean = {name: mean[name] + share * (g - mean[name]) if mean else g for name, g in gradients.items()}
+                    terms.append((len(batch), batch_terms))
+                self.optimizer.step(mean, rate)
+        return mean_terms(terms)
 
     def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
         with tf.device(self.device):
-            return mean_terms([(len(batch), self._graph_loss_terms(*self._arguments(batch))) for batch in batches])
+            whole = self._constant(np.asarray(1.0))
+            terms = [(len(batch), self._graph_loss_terms(*self._arguments(batch), whole)) for batch in batches]
+            return mean_terms(terms)
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
         with tf.device(self.device):
@@ -110,8 +116,8 @@ class TensorFlowNetwork:
 
     def gradients(self, batch: Batch) -> Weights:
         with tf.device(self.device):
-            _, gradients = self._loss_and_gradients(*self._arguments(batch))
-            return to_arrays(dict(zip(self.trainable, gradients, strict=True)))
+            _, gradients = self._terms_and_gradients(*self._arguments(batch), self._constant(np.asarray(1.0)))
+            return to_arrays(self.optimizer.clipped(gradients))
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -147,7 +153,13 @@ class TensorFlowNetwork:
         return tf.complex(amplitude * tf.cos(phase), amplitude * tf.sin(phase))
 
     def _loss_terms(
-        self, measured_amplitude: tf.Tensor, offsets: tf.Tensor, good: tf.Tensor, truth: tf.Tensor | None, padding: int
+        self,
+        measured_amplitude: tf.Tensor,
+        offsets: tf.Tensor,
+        good: tf.Tensor,
+        truth: tf.Tensor | None,
+        padding: int,
+        physics_weight: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
         assert self.training is not None
         maps = (rearrange(m, BHWC_TO_BCHW) for m in self._maps(measured_amplitude))
@@ -181,7 +193,9 @@ class TensorFlowNetwork:
         terms["reduced_deviance"] = 2 * tf.stop_gradient(deviance)
         error = losses.masked_mean(losses.amplitude_error(predicted, measured), good)
         terms["amplitude_mae"] = error / tf.sqrt(mean_counts)
-        total = self.training.nll_weight * terms["nll"] + self.training.mae_weight * terms["amplitude_mae"]
+        nll_weight = physics_weight * self.training.nll_weight
+        mae_weight = physics_weight * self.training.mae_weight + (1 - physics_weight)
+        total = nll_weight * terms["nll"] + mae_weight * terms["amplitude_mae"]
         if self.training.realspace_weight > 0:
             terms["total_variation"] = losses.total_variation(merged)
             total = total + self.training.realspace_weight * terms["total_variation"]
@@ -189,32 +203,11 @@ class TensorFlowNetwork:
             total = total + self.training.realspace_mae_weight * terms["realspace_mae"]
         return {"total": total, **terms}
 
-    def _loss_and_gradients(self, *arguments: Any) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-        assert self.training is not None
-        parameters = [self.tensors[name] for name in self.trainable]
+    def _terms_and_gradients(self, *arguments: Any) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        parameters = {name: self.tensors[name] for name in self.trainable}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
             terms = self._loss_terms(*arguments)
-        gradients = tape.gradient(terms["total"], parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        if self.training.gradient_clip_val is not None:
-            limit = tf.constant(self.training.gradient_clip_val, self.dtype)
-            norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients]))
-            gradients = [gradient * (limit / tf.maximum(norm, limit)) for gradient in gradients]
-        return terms, gradients
-
-    def _eager_train_step(self, *arguments: Any) -> dict[str, tf.Tensor]:
-        *batch, rate = arguments
-        terms, gradients = self._loss_and_gradients(*batch)
-        # Keras's own Adam puts epsilon elsewhere: specs/physics.md, Optimiser.
-        self.step.assign_add(1)
-        # In float64: 1 - beta^step cancels. A Python number would be made float32.
-        beta1, beta2 = (tf.constant(beta, tf.float64) for beta in (ADAM_BETA1, ADAM_BETA2))
-        correction1 = tf.cast(1 - beta1**self.step, self.dtype)
-        correction2 = tf.cast(tf.sqrt(1 - beta2**self.step), self.dtype)
-        for name, gradient in zip(self.trainable, gradients, strict=True):
-            first, second = self.first_moment[name], self.second_moment[name]
-            first.assign(ADAM_BETA1 * first + (1 - ADAM_BETA1) * gradient)
-            second.assign(ADAM_BETA2 * second + (1 - ADAM_BETA2) * tf.square(gradient))
-            change = (first / correction1) / (tf.sqrt(second) / correction2 + ADAM_EPSILON)
-            self.tensors[name].assign_sub(rate * change)
-        return terms
+        # No loss term may reach a tensor: its gradient is 0, not absent.
+        unconnected = tf.UnconnectedGradients.ZERO
+        return terms, tape.gradient(terms["total"], parameters, unconnected_gradients=unconnected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from engines.torch.training import TorchNetwork
@@ -25,6 +27,10 @@ class TorchEngine:
         device = select_device(execution.accelerator)
         if device == "cuda":  # this framework's default rounds float32 convolutions to TensorFloat-32
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        if device == "cuda" and execution.deterministic:  # without it, matrix products are refused in this mode
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # For the whole process, because the framework knows no narrower switch.
+        torch.use_deterministic_algorithms(execution.deterministic)
         if device == "mps" and execution.precision != "32-true":
             raise BackendError(f"precision {execution.precision!r} is not available on mps. Use '32-true'.")
         return TorchNetwork(model, training, weights, device=torch.device(device), precision=execution.precision)
@@ -38,9 +44,10 @@ def _devices() -> tuple[str, ...]:
 
 def select_device(accelerator: str) -> str:
     """The device for `accelerator`; BackendError when it is not there."""
-    if accelerator == "auto":
-        return _devices()[0]
-    if accelerator not in _devices():
-        seen = ", ".join(_devices())
+    devices = _devices()
+    chosen = {"auto": devices[0], "gpu": next((name for name in devices if name != "cpu"), "gpu")}
+    device = chosen.get(accelerator, accelerator)
+    if device not in devices:
+        seen = ", ".join(devices)
         raise BackendError(f"accelerator {accelerator!r} is not available to PyTorch, which sees: {seen}.")
-    return accelerator
+    return device

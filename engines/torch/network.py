@@ -31,7 +31,7 @@ def run_table(table: Table, parameters: Mapping[str, Tensor], x: Tensor) -> tupl
 def run_layer(layer: Layer, parameters: Mapping[str, Tensor], x: Tensor, *others: Tensor) -> Tensor:
     match layer.op:
         case "conv":
-            kernel, bias = parameters[f"{layer.name}/kernel"], parameters[f"{layer.name}/bias"]
+            kernel, bias = parameters[layer.kernel], parameters[layer.bias]
             return ACTIVATIONS[layer.activation](F.conv2d(x, kernel, bias, padding=layer.kernel_size // 2))
         case "max_pool":
             return F.max_pool2d(x, 2)
@@ -51,4 +51,17 @@ def run_layer(layer: Layer, parameters: Mapping[str, Tensor], x: Tensor, *others
             return x + others[0]
         case "scale":
             return x * layer.factor
+        case "activate":
+            return ACTIVATIONS[layer.activation](x)
+        case "global_mean":
+            return x.mean(dim=(2, 3), keepdim=True)
+        case "global_max":
+            return x.amax(dim=(2, 3), keepdim=True)
+        case "channel_max_mean":
+            return torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
+        case "channel_conv":  # the channels as the rows of a map of one channel, (B, 1, C, 1)
+            rows = F.conv2d(x.transpose(1, 2), parameters[layer.kernel], padding=(layer.kernel_size // 2, 0))
+            return rows.transpose(1, 2)
+        case "multiply":
+            return x * others[0]
     raise ValueError(f"layer {layer.name!r}: this engine has no op {layer.op!r}")

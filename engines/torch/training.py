@@ -13,16 +13,14 @@ from torch import Tensor
 
 from engines.torch import losses, physics
 from engines.torch.network import run_table
-from engines.torch.weights import to_arrays, to_tensor, to_tensors
+from engines.torch.optimizer import Optimizer
+from engines.torch.weights import to_arrays, to_tensors
 from ptycho_core.architecture import Weights, build_table
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.contracts import Batch
-from ptycho_core.engine import LossTerms, check_weights, mean_terms, trainable_names
+from ptycho_core.engine import LossTerms, check_weights, mean_terms, trainable_names, windows
 from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
 from ptycho_core.physics import (
-    ADAM_BETA1,
-    ADAM_BETA2,
-    ADAM_EPSILON,
     COUNTS_PER_INTENSITY,
     INPUT_SCALE,
     LOG_SCALE,
@@ -57,7 +55,8 @@ class TorchNetwork:
         if model.gaussian_smoothing_sigma > 0:
             self.smoothing = self._constant(smoothing_matrix(model.N, model.gaussian_smoothing_sigma))
         self.probe_mask = self._constant(probe_mask(model.N))[..., None] if model.probe_mask else None
-        self.load_weights(weights)
+        check_weights(self.table, weights, model.N)
+        self._start(weights)
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -65,54 +64,42 @@ class TorchNetwork:
         return to_arrays(self.tensors)
 
     def load_weights(self, weights: Weights) -> None:
-        check_weights(self.table, weights, self.model.N)
+        check_weights(self.table, weights, self.model.N, modes=len(self.tensors[PROBE]))
+        self._start(weights)
+
+    def _start(self, weights: Weights) -> None:
         self.tensors = to_tensors(weights, self.dtype, self.device)
         self.merge_weight = self._constant(merge_weight(np.asarray(weights[PROBE]), self.model))
         for name in self.trainable:
             self.tensors[name].requires_grad_()
-        # Every default of this optimiser that matters is stated: specs/physics.md, Optimiser.
-        self.optimizer = torch.optim.Adam(
-            [self.tensors[name] for name in self.trainable] or [torch.zeros(())],
-            lr=0.0,
-            betas=(ADAM_BETA1, ADAM_BETA2),
-            eps=ADAM_EPSILON,
-            weight_decay=0.0,
-            amsgrad=False,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        self.optimizer = Optimizer(self.training, {name: self.tensors[name] for name in self.trainable})
 
     def optimizer_state(self) -> Weights:
-        moments: dict[str, Tensor] = {}
-        steps = 0
-        for name in self.trainable:
-            state = self.optimizer.state.get(self.tensors[name], {})
-            steps = int(state.get("step", 0))
-            moments[f"first_moment/{name}"] = state.get("exp_avg", torch.zeros_like(self.tensors[name]))
-            moments[f"second_moment/{name}"] = state.get("exp_avg_sq", torch.zeros_like(self.tensors[name]))
-        return {"step": np.asarray(float(steps)), **to_arrays(moments)}
+        return self.optimizer.state()
 
     def load_optimizer_state(self, state: Weights) -> None:
-        for name in self.trainable:
-            moments = (state[f"{moment}/{name}"] for moment in ("first_moment", "second_moment"))
-            first, second = (to_tensor(name, moment, self.dtype, self.device) for moment in moments)
-            step = torch.tensor(float(state["step"]), dtype=torch.float32, device=self.device)
-            self.optimizer.state[self.tensors[name]] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+        self.optimizer.load_state(state)
 
     # -- work ----------------------------------------------------------------------------------------------------
 
-    def train_epoch(self, batches: Iterable[Batch], learning_rate: float) -> LossTerms:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+    def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
+        assert self.training is not None
         terms = []
-        for batch in batches:
-            batch_terms = self._backward(batch)
-            self.optimizer.step()
-            terms.append((len(batch), _detached(batch_terms)))
+        for window in windows(batches, self.training.accum_steps):
+            mean: dict[str, Tensor] = {}
+            groups = 0
+            for batch in window:
+                batch_terms, gradients = self._terms_and_gradients(batch, physics_weight)
+                groups += len(batch)
+                share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
+                mean = {name: torch.lerp(mean[name], g, share) if mean else g for name, g in gradients.items()}
+                terms.append((len(batch), batch_terms))
+            self.optimizer.step(mean, learning_rate)
         return mean_terms(terms)
 
     def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
         with torch.no_grad():
-            return mean_terms([(len(batch), _detached(self._loss_terms(batch))) for batch in batches])
+            return mean_terms([(len(batch), self._loss_terms(batch, physics_weight=1.0)) for batch in batches])
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
         with torch.inference_mode():
@@ -121,8 +108,7 @@ class TorchNetwork:
             return rearrange(patches, BCHW_TO_BHWC).cpu().numpy().astype(np.complex64, copy=False)
 
     def gradients(self, batch: Batch) -> Weights:
-        self._backward(batch)
-        return to_arrays({name: self.tensors[name].grad for name in self.trainable})
+        return to_arrays(self.optimizer.clipped(self._terms_and_gradients(batch, physics_weight=1.0)[1]))
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -146,7 +132,7 @@ class TorchNetwork:
             amplitude, phase = (rearrange(m, ALONE_FIRST_TO_BCHW, c=channels) for m in (amplitude, phase))
         return amplitude, phase
 
-    def _loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+    def _loss_terms(self, batch: Batch, physics_weight: float) -> dict[str, Tensor]:
         assert self.training is not None
         measured_amplitude = self._amplitude(batch)
         patches = physics.polar_to_field(*self._maps(measured_amplitude))
@@ -181,7 +167,9 @@ class TorchNetwork:
         terms["reduced_deviance"] = 2 * deviance.detach()
         error = losses.masked_mean(losses.amplitude_error(predicted, measured), good)
         terms["amplitude_mae"] = error / torch.sqrt(mean_counts)
-        total = self.training.nll_weight * terms["nll"] + self.training.mae_weight * terms["amplitude_mae"]
+        nll_weight = physics_weight * self.training.nll_weight
+        mae_weight = physics_weight * self.training.mae_weight + (1 - physics_weight)
+        total = nll_weight * terms["nll"] + mae_weight * terms["amplitude_mae"]
         if self.training.realspace_weight > 0:
             terms["total_variation"] = losses.total_variation(merged)
             total = total + self.training.realspace_weight * terms["total_variation"]
@@ -189,22 +177,12 @@ class TorchNetwork:
             total = total + self.training.realspace_mae_weight * terms["realspace_mae"]
         return {"total": total, **terms}
 
-    def _backward(self, batch: Batch) -> dict[str, Tensor]:
-        self.optimizer.zero_grad(set_to_none=True)
-        terms = self._loss_terms(batch)
-        terms["total"].backward()
+    def _terms_and_gradients(self, batch: Batch, physics_weight: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         for name in self.trainable:
-            if self.tensors[name].grad is None:  # no loss term reaches it: its gradient is 0, not absent
-                self.tensors[name].grad = torch.zeros_like(self.tensors[name])
-        gradients = [self.tensors[name].grad for name in self.trainable]
-        assert self.training is not None
-        if self.training.gradient_clip_val is not None:
-            limit = self.training.gradient_clip_val
-            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
-            for gradient in gradients:
-                gradient.mul_(limit / torch.clamp_min(norm, limit))
-        return terms
-
-
-def _detached(terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: term.detach() for name, term in terms.items()}
+            self.tensors[name].grad = None
+        terms = self._loss_terms(batch, physics_weight)
+        terms["total"].backward()
+        # No loss term may reach a tensor: its gradient is 0, not absent.
+        found = {name: self.tensors[name].grad for name in self.trainable}
+        gradients = {name: torch.zeros_like(self.tensors[name]) if g is None else g for name, g in found.items()}
+        return {name: term.detach() for name, term in terms.items()}, gradients

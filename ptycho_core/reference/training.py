@@ -1,4 +1,4 @@
-"""A reference network: loss terms with their gradients, Adam, and the state in and out."""
+"""A reference network: loss terms with their gradients, training steps, and the state in and out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from numpy.typing import NDArray
 from ptycho_core.architecture import Weights, build_table
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.contracts import Batch
-from ptycho_core.engine import LossTerms, check_weights, mean_terms, trainable_names
+from ptycho_core.engine import LossTerms, check_weights, mean_terms, trainable_names, windows
 from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BCHW
 from ptycho_core.physics import (
-    ADAM_BETA1,
-    ADAM_BETA2,
-    ADAM_EPSILON,
     COUNTS_PER_INTENSITY,
     INPUT_SCALE,
     LOG_SCALE,
@@ -26,6 +23,7 @@ from ptycho_core.physics import (
 )
 from ptycho_core.reference import losses
 from ptycho_core.reference.network import pull_back, run_table
+from ptycho_core.reference.optimizer import Optimizer
 from ptycho_core.reference.physics import Array, Field, ForwardModel, Placement
 
 
@@ -39,7 +37,8 @@ class ReferenceNetwork:
         self.table = build_table(model)
         self.trainable = trainable_names(self.table, training)
         self.physics = self.forward_model(model)
-        self.load_weights(weights)
+        check_weights(self.table, weights, model.N)
+        self._start(weights)
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -47,41 +46,45 @@ class ReferenceNetwork:
         return {name: array.copy() for name, array in self.arrays.items()}
 
     def load_weights(self, weights: Weights) -> None:
-        check_weights(self.table, weights, self.model.N)
+        check_weights(self.table, weights, self.model.N, modes=len(self.arrays[PROBE]))
+        self._start(weights)
+
+    def _start(self, weights: Weights) -> None:
         self.arrays = {name: np.array(array, np.float64) for name, array in weights.items()}
         self.merge_weight = merge_weight(np.asarray(weights[PROBE]), self.model)
-        self.step = 0
-        self.first_moment = {name: np.zeros_like(self.arrays[name]) for name in self.trainable}
-        self.second_moment = {name: np.zeros_like(self.arrays[name]) for name in self.trainable}
+        self.optimizer = Optimizer(self.training, {name: self.arrays[name] for name in self.trainable})
 
     def optimizer_state(self) -> Weights:
-        first = {f"first_moment/{name}": array.copy() for name, array in self.first_moment.items()}
-        second = {f"second_moment/{name}": array.copy() for name, array in self.second_moment.items()}
-        return {"step": np.asarray(float(self.step)), **first, **second}
+        return self.optimizer.state()
 
     def load_optimizer_state(self, state: Weights) -> None:
-        self.step = int(state["step"])
-        self.first_moment = {name: np.array(state[f"first_moment/{name}"], np.float64) for name in self.trainable}
-        self.second_moment = {name: np.array(state[f"second_moment/{name}"], np.float64) for name in self.trainable}
+        self.optimizer.load_state(state)
 
     # -- work ------------------------------------------------------------------------------------------------------
 
-    def train_epoch(self, batches: Iterable[Batch], learning_rate: float) -> LossTerms:
+    def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
+        assert self.training is not None
         terms = []
-        for batch in batches:
-            batch_terms, gradients = self._terms_and_gradients(batch)
-            self._adam_step(gradients, learning_rate)
-            terms.append((len(batch), batch_terms))
+        for window in windows(batches, self.training.accum_steps):
+            mean: dict[str, Array] = {}
+            groups = 0
+            for batch in window:
+                batch_terms, gradients = self._terms_and_gradients(batch, physics_weight)
+                groups += len(batch)
+                share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
+                mean = {name: mean[name] + share * (g - mean[name]) if mean else g for name, g in gradients.items()}
+                terms.append((len(batch), batch_terms))
+            self.optimizer.step(mean, learning_rate)
         return mean_terms(terms)
 
     def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
-        return mean_terms([(len(batch), self._loss(batch, self._patches(batch))[0]) for batch in batches])
+        return mean_terms([(len(batch), self._loss(batch, self._patches(batch), 1.0)[0]) for batch in batches])
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
         return np.ascontiguousarray(rearrange(self._patches(batch), BCHW_TO_BHWC), dtype=np.complex64)
 
     def gradients(self, batch: Batch) -> Weights:
-        return self._terms_and_gradients(batch)[1]
+        return self.optimizer.clipped(self._terms_and_gradients(batch, physics_weight=1.0)[1])
 
     def run(self, batch: Batch) -> dict[str, Array]:
         """Every layer's output for a batch; frame by frame unless the object is merged."""
@@ -125,20 +128,22 @@ class ReferenceNetwork:
     def _far_field(self, patches: Field) -> Field:
         return self.physics.far_field(self.physics.exit_wave(patches, self._probe()))
 
-    def _terms_and_gradients(self, batch: Batch) -> tuple[dict[str, float], dict[str, Array]]:
-        """Loss terms of a batch, and the gradient of the total by every trainable array, clipped as configured."""
-        assert self.training is not None
+    def _terms_and_gradients(self, batch: Batch, physics_weight: float) -> tuple[dict[str, float], dict[str, Array]]:
+        """Loss terms of a batch, and the gradient of the total by every trainable array."""
         outputs = self.run(batch)
         amplitude, phase = self._polar(outputs)
-        terms, by_patches, gradients = self._loss(batch, self.physics.polar_to_field(amplitude, phase))
+        patches = self.physics.polar_to_field(amplitude, phase)
+        terms, by_patches, gradients = self._loss(batch, patches, physics_weight)
         by_maps = [rearrange(g, BCHW_TO_BHWC) for g in self.physics.polar_gradient(by_patches, amplitude, phase)]
         if not self.model.object_big:
             by_maps = [rearrange(g, BHWC_TO_FRAMES) for g in by_maps]
         cotangents = dict(zip((self.table.amplitude, self.table.phase), by_maps, strict=True))
         gradients |= pull_back(self.table, self.arrays, outputs, cotangents)
-        return terms, clip({name: gradients[name] for name in self.trainable}, self.training.gradient_clip_val)
+        return terms, {name: gradients[name] for name in self.trainable}
 
-    def _loss(self, batch: Batch, patches: Field) -> tuple[dict[str, float], Field, dict[str, Array]]:
+    def _loss(
+        self, batch: Batch, patches: Field, physics_weight: float
+    ) -> tuple[dict[str, float], Field, dict[str, Array]]:
         """Loss terms of patches (B, C, N, N); the total's gradients by the patches, and by name for probe and scale."""
         assert self.training is not None
         if self.model.model_type == "supervised":
@@ -148,7 +153,7 @@ class ReferenceNetwork:
 
         placement = self._placement(batch)
         patches = self._merged(patches, placement)
-        terms, by_patches, gradients = self._diffraction_loss(batch, patches)
+        terms, by_patches, gradients = self._diffraction_loss(batch, patches, physics_weight)
         if (weight := self.training.realspace_weight) > 0:
             terms["total_variation"], g = losses.total_variation(patches)
             terms["total"] += weight * terms["total_variation"]
@@ -162,7 +167,9 @@ class ReferenceNetwork:
             by_patches = self.physics.merge_adjoint(by_canvas, self.merge_weight, placement)
         return terms, by_patches, gradients
 
-    def _diffraction_loss(self, batch: Batch, patches: Field) -> tuple[dict[str, float], Field, dict[str, Array]]:
+    def _diffraction_loss(
+        self, batch: Batch, patches: Field, physics_weight: float
+    ) -> tuple[dict[str, float], Field, dict[str, Array]]:
         """The terms that compare counts; gradients as `_loss`."""
         assert self.training is not None
         physics, good = self.physics, ~batch.bad_pixels
@@ -177,7 +184,8 @@ class ReferenceNetwork:
         deviance, by_deviance = losses.masked_mean(*losses.half_deviance(predicted, measured), good)
         error, by_error = losses.masked_mean(*losses.amplitude_error(predicted, measured), good)
         nll, amplitude_mae = deviance / mean_counts, error / np.sqrt(mean_counts)
-        nll_weight, mae_weight = self.training.nll_weight, self.training.mae_weight
+        nll_weight = physics_weight * self.training.nll_weight
+        mae_weight = physics_weight * self.training.mae_weight + (1 - physics_weight)
         terms = {
             "total": nll_weight * nll + mae_weight * amplitude_mae,
             "nll": nll,
@@ -194,21 +202,3 @@ class ReferenceNetwork:
         assert batch.object_patches is not None
         truth: Field = rearrange(batch.object_patches.astype(np.complex128), BHWC_TO_BCHW)
         return truth
-
-    def _adam_step(self, gradients: dict[str, Array], learning_rate: float) -> None:
-        """Kingma & Ba, Adam, ICLR 2015, Algorithm 1: bias-corrected, epsilon outside the root."""
-        self.step += 1
-        for name, g in gradients.items():
-            m, v, weight = self.first_moment[name], self.second_moment[name], self.arrays[name]
-            m[...] = ADAM_BETA1 * m + (1 - ADAM_BETA1) * g
-            v[...] = ADAM_BETA2 * v + (1 - ADAM_BETA2) * g**2
-            mean, square = m / (1 - ADAM_BETA1**self.step), v / (1 - ADAM_BETA2**self.step)
-            weight -= learning_rate * mean / (np.sqrt(square) + ADAM_EPSILON)
-
-
-def clip(gradients: dict[str, Array], limit: float | None) -> dict[str, Array]:
-    """The gradients, scaled down together where their norm over all arrays is above `limit`."""
-    if limit is None:
-        return gradients
-    norm = np.sqrt(sum(float(np.sum(g**2)) for g in gradients.values()))
-    return {name: g * (limit / max(norm, limit)) for name, g in gradients.items()}

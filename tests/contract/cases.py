@@ -64,6 +64,16 @@ CASES: dict[str, dict[str, Any]] = {
         "gaussian_smoothing_sigma": 0.8,
         "training": ALL_TERMS,
     },
+    "eca": {"n_filters_scale": 2, "gridsize": 1, "eca_encoder": True, "eca_decoder": True, "training": ALL_TERMS},
+    "cbam": {
+        "n_filters_scale": 2,
+        "gridsize": 1,
+        "cbam_encoder": True,
+        "cbam_bottleneck": True,
+        "cbam_decoder": True,
+        "training": ALL_TERMS,
+    },
+    "spatial": {"gridsize": 1, "spatial_decoder": True, "training": ALL_TERMS},
     "supervised": {"model_type": "supervised"},
     "supervised_frames_alone": {"model_type": "supervised", "object_big": False},
     "cnn": {"architecture": "cnn", "groups": 1, "modes": 2},
@@ -124,7 +134,8 @@ def make_case(
     """Three batches of `groups`, `groups` and 1 groups; few enough `photons` a frame that many pixels count nothing."""
     config = ModelConfig(N=N, gridsize=gridsize, **{"architecture": "contract", "n_filters_scale": 1, **model})
     neighbor_count = max(4, gridsize**2)
-    settings = {"probe_trainable": True, "neighbor_count": neighbor_count, "nphotons": photons, **(training or {})}
+    trained = config.model_type == "pinn"  # a supervised network touches no probe
+    settings = {"probe_trainable": trained, "neighbor_count": neighbor_count, "nphotons": photons, **(training or {})}
     scan = make_scan(N, modes, photons, bad_pixels)
     drawn = draw_groups(
         scan.positions_px,
@@ -165,10 +176,10 @@ def condition(case: Case) -> float:
 
 
 def kink_margin(case: Case) -> float:
-    """Smallest distance of a relu's input from 0 and of a pool's largest from its second, by the layer's peak.
+    """Smallest distance of a relu's input from 0 and of a maximum from the second largest, by the layer's peak.
 
-    Within rounding of a kink, float32 may fall on the other side than float64, and the gradient jumps. Ties in a pool
-    do not count: they are pixels with equal surroundings, whose gradients are equal too.
+    Within rounding of a kink, float32 may fall on the other side than float64, and the gradient jumps. Ties do
+    not count: they are pixels with equal surroundings, whose gradients are equal too, or zeros behind a relu.
     """
     network = ReferenceNetwork(case.model, case.training, case.weights)
     outputs = network.run(case.batch)
@@ -176,27 +187,37 @@ def kink_margin(case: Case) -> float:
     for layer in network.table.layers:
         if layer.op == "conv" and layer.activation == "relu":
             distance = np.abs(outputs[before_activation(layer)])
-        elif layer.op == "max_pool":
-            sorted_windows = np.sort(windows_of_2(outputs[layer.inputs[0]]), axis=-1)
-            distance = sorted_windows[..., -1] - sorted_windows[..., -2]
-            distance = distance[distance > 1e-9 * sorted_windows.max()]
+        elif layer.op in ("max_pool", "global_max", "channel_max_mean"):
+            x = outputs[layer.inputs[0]]
+            rivals = {
+                "max_pool": windows_of_2,
+                "global_max": lambda x: x.reshape(len(x), -1, x.shape[-1]).swapaxes(1, 2),
+                "channel_max_mean": lambda x: x,
+            }[layer.op](x)
+            ordered = np.sort(rivals, axis=-1)
+            distance = ordered[..., -1] - ordered[..., -2]
+            distance = distance[distance > 1e-9 * ordered.max()]
         else:
             continue
-        margin = min(margin, float(distance.min() / distance.max()))
+        margin = min(margin, float(distance.min() / distance.max())) if distance.size else 0.0
     return margin
 
 
 @register_architecture("contract")
 def small_network(model: ModelConfig) -> Table:
     """A few filters a layer and every kind of layer: quick, and with few kinks for rounding to fall over."""
-    channels = network_channels(model)
+    channels, scale = network_channels(model), model.n_filters_scale
     table = TableBuilder(channels)
-    x = table.conv("encoder/conv0", INPUT, 5)
-    x = table.conv("encoder/conv1", x, 6)
-    bottleneck = table.max_pool("encoder/pool", x)
+    x = table.conv("encoder/conv0", INPUT, 5 * scale)
+    x = table.conv("encoder/conv1", x, 6 * scale)
+    x = table.max_pool("encoder/pool", x)
+    # Not before the pool: where nothing was counted, gates make near ties of its ties.
+    x = table.attention("encoder", x, eca=model.eca_encoder, cbam=model.cbam_encoder)
+    bottleneck = table.attention("bottleneck", x, cbam=model.cbam_bottleneck)
+    in_decoder = {"eca": model.eca_decoder, "cbam": model.cbam_decoder, "spatial": model.spatial_decoder}
     outputs = {}
     for branch, activation, factor in (("amplitude", model.amp_activation, 1.5), ("phase", "tanh", math.pi)):
-        x = table.conv(f"{branch}/conv", bottleneck, 7)
+        x = table.attention(branch, table.conv(f"{branch}/conv", bottleneck, 7 * scale), **in_decoder)
         inner = x if model.pad_object else table.up_block(f"{branch}/head", x, 4)
         inner = table.channels(f"{branch}/inner", inner, 0, -3 if model.pad_object else 0)
         y = table.scale(f"{branch}/scale", table.conv(f"{branch}/head/conv", inner, channels, activation), factor)
@@ -250,12 +271,13 @@ def make_probe(N: int, modes: int) -> NDArray[np.complex64]:
 
 
 def network_weights(model: ModelConfig, seed: int) -> dict[str, NDArray[np.floating]]:
-    """Initial weights, with biases that are not zero."""
+    """Initial weights, with biases that are not zero: gates are rather open than not, and what feeds them is alive."""
     rng = np.random.default_rng(seed)
     weights: dict[str, NDArray[np.floating]] = {}
     for name, array in initial_weights(build_table(model), rng).items():
         nudge = rng.normal(scale=0.05, size=array.shape) if name.endswith("/bias") else 0
-        weights[name] = (array + nudge).astype(np.float32)
+        gating = name.endswith(("/channel/conv0/bias", "/spatial/conv/bias"))
+        weights[name] = (array + nudge + gating).astype(np.float32)
     return weights
 
 

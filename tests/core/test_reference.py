@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ptycho_core.architecture import INPUT, Layer
+from ptycho_core.architecture import INPUT, Layer, TableBuilder
 from ptycho_core.config import ExecutionConfig, ModelConfig
 from ptycho_core.engine import Engine, Network, registered_engines
 from ptycho_core.errors import BackendError
@@ -18,13 +18,13 @@ from ptycho_core.physics import LOG_SCALE, MERGE_EPSILON, PROBE
 from ptycho_core.reference import ForwardModel, ReferenceEngine, ReferenceNetwork, losses
 from ptycho_core.reference.network import (
     ACTIVATIONS,
+    convolution_gradients,
     convolve,
-    kernel_gradient,
-    layer_adjoint,
+    layer_gradients,
     run_layer,
     run_table,
 )
-from ptycho_core.reference.training import clip
+from ptycho_core.reference.optimizer import clip
 from tests.contract.cases import CASES, Case, assert_field_close, named_case
 
 STEP = 3e-7
@@ -69,19 +69,22 @@ def test_gradients_are_the_slopes_of_the_loss(name: str) -> None:
     network, rng = network_of(case), np.random.default_rng(RNG_SEED)
     gradients = network.gradients(case.batch)
     assert set(gradients) == set(network.trainable)
-    for part in ("encoder", "amplitude", "phase", PROBE, LOG_SCALE):
+    assert {key.partition("/")[0] for key in gradients} >= {"encoder", "amplitude", "phase", "intensity"}
+    for part in ("encoder", "bottleneck", "amplitude", "phase", PROBE, LOG_SCALE):
         names = [key for key in gradients if key.startswith(part)]
-        assert names, part
+        if not names:
+            continue
         assert_slopes_agree(network, case, gradients, {key: rng.normal(size=gradients[key].shape) for key in names})
         if any(gradients[key].any() for key in names):
             assert_slopes_agree(network, case, gradients, {key: gradients[key] for key in names})
 
 
-@pytest.mark.parametrize("name", ["merged", "everything"])
+@pytest.mark.parametrize("name", ["merged", "everything", "eca", "cbam", "spatial"])
 def test_single_entries_of_every_gradient_are_slopes(name: str) -> None:
     case = named_case(name)
     network, rng = network_of(case), np.random.default_rng(RNG_SEED)
     gradients = network.gradients(case.batch)
+    assert all(gradient.any() for gradient in gradients.values())
     for key, gradient in gradients.items():
         largest = int(np.abs(gradient).argmax())
         for index in {largest, int(rng.integers(gradient.size))}:
@@ -108,12 +111,14 @@ def test_convolution_is_the_sum_over_its_window() -> None:
     np.testing.assert_allclose(convolve(x, kernel), expected, atol=1e-13)
 
 
-def test_convolution_gradients_are_adjoints() -> None:
+@pytest.mark.parametrize("window", [(1, 1), (3, 3), (7, 7), (5, 1)])
+def test_convolution_gradients_are_adjoints(window: tuple[int, int]) -> None:
     rng = np.random.default_rng(RNG_SEED)
-    x, kernel, g = rng.normal(size=(2, 5, 6, 2)), rng.normal(size=(3, 3, 2, 4)), rng.normal(size=(2, 5, 6, 4))
+    x, kernel, g = rng.normal(size=(2, 5, 6, 2)), rng.normal(size=(*window, 2, 4)), rng.normal(size=(2, 5, 6, 4))
     product = np.sum(convolve(x, kernel) * g)
-    assert np.sum(x * convolve(g, kernel[::-1, ::-1].swapaxes(2, 3))) == pytest.approx(product, rel=1e-12)
-    assert np.sum(kernel * kernel_gradient(x, g, 3)) == pytest.approx(product, rel=1e-12)
+    by_kernel, by_x = convolution_gradients(x, kernel, g)
+    assert np.sum(x * by_x) == pytest.approx(product, rel=1e-12)
+    assert np.sum(kernel * by_kernel) == pytest.approx(product, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +129,7 @@ def test_convolution_gradients_are_adjoints() -> None:
         Layer("y", "pad", (INPUT,), 3, 3, width=2),
         Layer("y", "outside_centre", (INPUT,), 3, 3),
         Layer("y", "scale", (INPUT,), 3, 3, factor=-0.7),
+        Layer("y", "global_mean", (INPUT,), 3, 3),
     ],
     ids=lambda layer: layer.op,
 )
@@ -132,7 +138,46 @@ def test_linear_layers_have_their_adjoints(layer: Layer) -> None:
     x = rng.normal(size=(2, 8, 8, 3))
     y = run_layer(layer, x)
     g = rng.normal(size=y.shape)
-    assert np.sum(y * g) == pytest.approx(np.sum(x * layer_adjoint(layer, g, x)), rel=1e-12)
+    (by_x,) = layer_gradients(layer, g, x)
+    assert np.sum(y * g) == pytest.approx(np.sum(x * by_x), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes"),
+    [
+        (Layer("y", "global_max", (INPUT,), 3, 3), [(2, 4, 4, 3)]),
+        (Layer("y", "channel_max_mean", (INPUT,), 3, 2), [(2, 4, 4, 3)]),
+        (Layer("y", "activate", (INPUT,), 3, 3, activation="sigmoid"), [(2, 1, 1, 3)]),
+        (Layer("y", "multiply", (INPUT, "gate"), 3, 3), [(2, 4, 4, 3), (2, 1, 1, 3)]),
+        (Layer("y", "multiply", (INPUT, "gate"), 3, 3), [(2, 4, 4, 3), (2, 4, 4, 1)]),
+    ],
+    ids=["global_max", "channel_max_mean", "activate", "multiply_channels", "multiply_pixels"],
+)
+def test_gradients_of_other_layers_are_slopes(layer: Layer, shapes: list[tuple[int, ...]]) -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    inputs = [rng.normal(size=shape) for shape in shapes]
+    g = rng.normal(size=run_layer(layer, *inputs).shape)
+    for number, gradient in enumerate(layer_gradients(layer, g, *inputs)):
+        assert gradient.shape == inputs[number].shape
+        direction = rng.normal(size=shapes[number])
+        ahead, behind = list(inputs), list(inputs)
+        ahead[number], behind[number] = inputs[number] + 1e-6 * direction, inputs[number] - 1e-6 * direction
+        measured = np.sum(g * (run_layer(layer, *ahead) - run_layer(layer, *behind))) / 2e-6
+        assert np.sum(gradient * direction) == pytest.approx(measured, rel=1e-8)
+
+
+def test_maxima_that_are_equal_share_the_gradient() -> None:
+    x = np.zeros((1, 2, 2, 1))
+    (by_x,) = layer_gradients(Layer("y", "global_max", (INPUT,), 1, 1), np.ones((1, 1, 1, 1)), x)
+    np.testing.assert_array_equal(by_x, np.full_like(x, 0.25))
+
+
+def test_a_channel_convolution_runs_along_the_channels() -> None:
+    table = TableBuilder(4)
+    table.channel_conv("y", INPUT, 3)
+    x, kernel = np.array([1.0, 2.0, 4.0, 8.0]).reshape(1, 1, 1, 4), np.array([0.5, 1.0, 3.0]).reshape(3, 1, 1, 1)
+    y = run_table(table.finish(amplitude="y", phase="y"), {"y/kernel": kernel}, x)["y"]
+    np.testing.assert_array_equal(y.ravel(), [7.0, 14.5, 29.0, 10.0])
 
 
 def test_an_unknown_layer_is_refused_by_name() -> None:
@@ -278,17 +323,32 @@ def test_total_variation_of_a_ramp_is_its_slope() -> None:
     assert losses.total_variation(ramp)[0] == pytest.approx(0.7, abs=1e-5)
 
 
-def test_adam_is_the_algorithm_of_the_paper() -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_optimisers_are_those_of_the_papers(optimizer: Any) -> None:
+    """A kernel decays, a bias does not."""
     case = named_case("short")
-    network = network_of(case)
-    name, rate = "encoder/conv0/bias", 1e-2
-    theta, m, v = case.weights[name].astype(np.float64), 0.0, 0.0
-    for t in range(1, 4):
-        g = network.gradients(case.batch)[name]
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-        theta = theta - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-        network.train_epoch([case.batch], rate)
-        np.testing.assert_allclose(network.weights()[name], theta, rtol=1e-12)
+    own = {"momentum": 0.8} if optimizer == "sgd" else {"adam_beta1": 0.7, "adam_beta2": 0.9}
+    network = network_of(
+        attrs.evolve(case, training=attrs.evolve(case.training, optimizer=optimizer, weight_decay=0.1, **own))
+    )
+    rate = 1e-2
+    for name, decay in (("encoder/conv0/kernel", 0.1), ("encoder/conv0/bias", 0.0)):
+        network.load_weights(case.weights)
+        theta, m, v = case.weights[name].astype(np.float64), 0.0, 0.0
+        for t in range(1, 4):
+            g = network.gradients(case.batch)[name]
+            if optimizer == "adamw":
+                theta = theta - rate * decay * theta
+            else:
+                g = g + decay * theta
+            if optimizer == "sgd":
+                v = 0.8 * v + g
+                theta = theta - rate * v
+            else:
+                m, v = 0.7 * m + 0.3 * g, 0.9 * v + 0.1 * g**2
+                theta = theta - rate * (m / (1 - 0.7**t)) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8)
+            network.train_epoch([case.batch], rate)
+            np.testing.assert_allclose(network.weights()[name], theta, rtol=1e-12)
 
 
 def test_training_lowers_the_loss() -> None:
@@ -302,11 +362,27 @@ def test_training_lowers_the_loss() -> None:
 
 def test_clipping_limits_the_norm_and_keeps_the_direction() -> None:
     gradients = {"a": np.array([3.0, 0.0]), "b": np.array([[4.0]])}
-    clipped = clip(gradients, 0.5)
+    clipped = clip(gradients, gradients, 0.5, "norm")
     np.testing.assert_allclose(clipped["a"], [0.3, 0])
     np.testing.assert_allclose(clipped["b"], [[0.4]])
-    assert clip(gradients, 5.1)["b"] == 4
-    assert clip(gradients, None) is gradients
+    assert clip(gradients, gradients, 5.1, "norm")["b"] == 4
+    assert clip(gradients, gradients, None, "norm") == gradients
+
+
+def test_clipping_by_value_limits_every_element() -> None:
+    clipped = clip({"a": np.array([3.0, -0.2, -5.0])}, {}, 0.5, "value")
+    np.testing.assert_array_equal(clipped["a"], [0.5, -0.2, -0.5])
+
+
+def test_adaptive_clipping_is_by_unit_relative_to_its_weights() -> None:
+    """A kernel's unit is an output channel; what is 0 counts as 1e-3."""
+    weights = {"x/kernel": np.zeros((1, 1, 2, 2)), "x/bias": np.array([3.0, 4.0])}
+    weights["x/kernel"][0, 0, :, 1] = 6.0, 8.0
+    gradients = {"x/kernel": np.zeros((1, 1, 2, 2)), "x/bias": np.array([0.0, 2.0])}
+    gradients["x/kernel"][0, 0] = [[0.3, 0.3], [0.4, 0.4]]
+    clipped = clip(gradients, weights, 0.1, "agc")
+    np.testing.assert_allclose(clipped["x/kernel"][0, 0], [[0.6e-4, 0.3], [0.8e-4, 0.4]], rtol=1e-12)
+    np.testing.assert_allclose(clipped["x/bias"], [0.0, 0.5], rtol=1e-12)
 
 
 # -- protocol ------------------------------------------------------------------------------------------------------
