@@ -129,6 +129,14 @@ def about_the_centre(orientation: Orient, side: int) -> tuple[Step, ...]:
     return orientation, Roll(int(orientation.flip_rows), int(orientation.flip_columns))
 
 
+def combined(first: Orient, then: Orient) -> Orient:
+    """One orientation for two, one after the other: a file read in one and then found to need another."""
+    rows, columns = first.flip_rows, first.flip_columns
+    if then.transpose:
+        rows, columns = columns, rows
+    return Orient(first.transpose ^ then.transpose, rows ^ then.flip_rows, columns ^ then.flip_columns)
+
+
 def rank_orientations(
     scan: Scan,
     *,

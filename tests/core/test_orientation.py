@@ -20,6 +20,7 @@ from ptycho_core.orientation import (
     ORIENTATIONS,
     OrientationRanking,
     about_the_centre,
+    combined,
     describe,
     rank_orientations,
 )
@@ -46,7 +47,7 @@ def scan(probe: str = "lopsided", **changes: Any) -> Scan:
 def stored_so_that(orientation: Orient, of: Scan) -> Scan:
     """The scan with its patterns turned so that `orientation` puts them right."""
     patterns = np.asarray(of.diffraction_amplitude)
-    inverse = next(turn for turn in ORIENTATIONS if (applied(turn, applied(orientation, patterns)) == patterns).all())
+    inverse = next(turn for turn in ORIENTATIONS if combined(turn, orientation) == AS_STORED)
     return attrs.evolve(of, diffraction_amplitude=applied(inverse, patterns))
 
 
@@ -67,6 +68,15 @@ def test_the_eight_orientations_differ_and_keep_the_direct_beam(side: int) -> No
     turned = [applied(orientation, pattern)[0] for orientation in ORIENTATIONS]
     assert len({image.tobytes() for image in turned}) == 8
     assert {int(image[side // 2, side // 2]) for image in turned} == {pattern[0, side // 2, side // 2]}
+
+
+@pytest.mark.parametrize("side", [7, 8])
+def test_two_orientations_combine_to_one(side: int) -> None:
+    pattern = np.arange(side * side).reshape(1, side, side)
+    for first in ORIENTATIONS:
+        for then in ORIENTATIONS:
+            expected = applied(then, applied(first, pattern))
+            np.testing.assert_array_equal(applied(combined(first, then), pattern), expected, f"{first} {then}")
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS, ids=describe)
