@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
-from ptycho_core.frames import Frames, FrameSource, Measurement, Orient, Step, in_memory
+from ptycho_core.frames import ArraySource, Frames, FrameSource, Measurement, Orient, Step, in_memory
 from ptycho_core.io.files import BROKEN_HEADER, COMPRESSION, UNREADABLE, replacing
 from ptycho_core.io.sources import FramesLast, StoredFrames, UnpackedFrames, as_bytes, as_frames, native
 
@@ -326,15 +326,33 @@ def _frames(
         raise DataError(explain(path, key, expected="real numbers", received=f"dtype {dtype}", remedy="Convert it."))
     older = metadata.get("axes") != AXES and _frames_last(path, key, member.shape, count)
     source, steps = npz_frames(path, member, frames_last=older)
-    measurement = measurement or metadata.get("measurement")
-    if measurement is None:
-        measurement = "amplitude" if dtype.kind == "f" else "intensity"
-        log.info("%s: %s: read as %s, because the type is %s", path, key, measurement, dtype)
-        first = next(source.blocks(1), np.ones(0))
-        if measurement == "amplitude" and np.array_equal(first, np.round(first)):
-            log.warning("%s: %s: all whole numbers: if they are counts, say so (--measurement intensity)", path, key)
+    measurement = _measurement(path, key, source, measurement or metadata.get("measurement"))
     frames = Frames(source, measurement=measurement, steps=steps, name=path, key=key)
     return frames, measurement == "intensity"
+
+
+def _measurement(path: Path, key: str, source: FrameSource, stated: Measurement | None) -> Measurement:
+    """What the patterns hold: what is stated, or what their type says."""
+    if stated is not None:
+        return stated
+    dtype = source.dtype
+    measurement: Measurement = "amplitude" if dtype.kind == "f" else "intensity"
+    log.info("%s: %s: read as %s, because the type is %s", path, key, measurement, dtype)
+    first = next(source.blocks(1), np.ones(0))
+    if measurement == "amplitude" and np.array_equal(first, np.round(first)):
+        log.warning("%s: %s: all whole numbers: if they are counts, say so (--measurement intensity)", path, key)
+    return measurement
+
+
+def _amplitude(
+    path: Path, key: str, patterns: NDArray[Any], measurement: Measurement | None
+) -> tuple[NDArray[Any], bool]:
+    """Amplitudes of patterns in memory, of any shape, and whether their squares are known to be counts."""
+    if patterns.ndim != 3:
+        return patterns, False  # the scan's own check says what is wrong
+    frames = Frames(ArraySource(patterns), name=path, key=key)
+    frames.measurement = _measurement(path, key, frames.source, measurement)
+    return np.asarray(frames), frames.measurement == "intensity"
 
 
 def _frames_last(path: Path, key: str, shape: tuple[int, ...], count: int) -> bool:
