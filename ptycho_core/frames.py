@@ -389,7 +389,7 @@ def measure(
     intensity = np.zeros(count)
     pattern = np.zeros(height * width)
     lowest, largest = np.inf, -np.inf
-    piece = max(1, 2**17 // (height * width))  # small enough for the caches
+    piece = max(1, 2**16 // (height * width))  # small enough for the caches
     squared = np.empty((piece, height * width))
     done = 0
     for block in blocks:
@@ -399,7 +399,8 @@ def measure(
             lowest, largest = np.minimum(lowest, part.min()), np.maximum(largest, part.max())  # both keep NaN
             square = squared[: len(part)]
             with np.errstate(over="ignore", invalid="ignore"):
-                np.multiply(part, part, out=square, dtype=np.float64)
+                np.copyto(square, part)
+                np.multiply(square, square, out=square)
                 np.matmul(square, good, out=intensity[done : done + len(part)])
                 pattern += square.sum(axis=0)
             done += len(part)
