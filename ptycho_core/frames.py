@@ -304,7 +304,8 @@ class Frames:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """All of it in memory."""
-        return np.concatenate(list(self.blocks()), dtype=dtype)
+        empty = np.empty((0, *self.shape[1:]), self.dtype)
+        return np.concatenate([empty, *self.blocks()], dtype=dtype)
 
     def select(self, index: NDArray[Any] | slice) -> Frames:
         """The patterns chosen by integers, booleans or a slice, in that order, as lazy as these."""
