@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptycho_core.errors import DataError, explain
+from ptycho_core.frames import Frames, Statistics, measure
 
 NPZ_KEYS = {
     "diffraction_amplitude": "diff3d",
@@ -26,7 +27,8 @@ NPZ_KEYS = {
 class Scan:
     """One ptychographic scan, checked on construction.
 
-    diffraction_amplitude: float32 (M, N, N), square root of the measured intensity, DC at pixel [N/2, N/2].
+    diffraction_amplitude: float32 (M, N, N), square root of the measured intensity, DC at pixel [N/2, N/2]; an array,
+        or `Frames` that read it from a file when it is asked for. Both give arrays when indexed.
     positions_px: float64 (M, 2), [x, y] = [column, row] of each patch CENTRE, pixels of the object grid.
     probe: complex64 (modes, N, N); (N, N) is accepted as one mode.
     bad_pixels: bool (N, N), True = excluded from every loss and set to zero in the input.
@@ -35,9 +37,10 @@ class Scan:
     scan_index: int64 (M,).
     dose_known: True when diffraction_amplitude² is in photon counts, not in an arbitrary unit.
     source: what to call this scan in messages, usually its file.
+    statistics: of the amplitudes, from the pass over them that checks them.
     """
 
-    diffraction_amplitude: NDArray[np.float32]
+    diffraction_amplitude: NDArray[np.float32] | Frames
     positions_px: NDArray[np.float64]
     probe: NDArray[np.complex64]
     bad_pixels: NDArray[np.bool_] | None = None
@@ -47,22 +50,17 @@ class Scan:
     dose_known: bool = False
     source: str = "scan"
     metadata: Mapping[str, Any] = attrs.field(factory=dict)
+    statistics: Statistics = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        amplitude = _array(self, "diffraction_amplitude", np.float32, "(M, N, N) real numbers", ndim=3)
+        amplitude = self.diffraction_amplitude
+        if not isinstance(amplitude, Frames):
+            amplitude = _array(self, "diffraction_amplitude", np.float32, "(M, N, N) real numbers", ndim=3)
         count, height, width = amplitude.shape
         if height != width:
             self._refuse("diffraction_amplitude", "square patterns (M, N, N)", amplitude.shape, "Crop or pad them.")
         if amplitude.size == 0:
             self._refuse("diffraction_amplitude", "at least one pattern", amplitude.shape, "Give a scan with data.")
-        brightest = amplitude.max(axis=0)
-        lowest, highest = amplitude.min(), brightest.max()  # NaN and infinities show in one of the two
-        if not (np.isfinite(lowest) and np.isfinite(highest)):
-            remedy = "Set those pixels to 0 and mark them in bad_pixels."
-            self._refuse("diffraction_amplitude", "finite values", "NaN or infinity", remedy)
-        if lowest < 0:
-            self._refuse("diffraction_amplitude", "values >= 0", f"a minimum of {lowest:g}", "Subtract no background.")
-
         positions = _array(self, "positions_px", np.float64, "(M, 2) real numbers", ndim=2)
         if positions.shape != (count, 2):
             remedy = "Give one [x, y] position for every pattern."
@@ -85,9 +83,9 @@ class Scan:
         if mask.shape != (height, width) or mask.all():
             expected = f"shape ({height}, {width}) with at least one good pixel"
             self._refuse("bad_pixels", expected, f"shape {mask.shape}, {mask.sum()} bad", "Check the mask's sense.")
-        if not brightest[~mask].any():
-            remedy = "Check which data set was read, and the mask's sense."
-            self._refuse("diffraction_amplitude", "some counts in good pixels", "zeros only", remedy)
+        if isinstance(amplitude, Frames) and (unmeasured := amplitude.bad_pixels & ~mask).any():
+            mask = mask | unmeasured
+            object.__setattr__(self, "bad_pixels", mask)
 
         if self.object_field is not None:
             field = _array(self, "object_field", np.complex64, "(H, W) complex numbers", ndim=2)
@@ -104,6 +102,23 @@ class Scan:
         for name, length in (("nominal_positions_px", len(nominal)), ("scan_index", len(index))):
             if length != count:
                 self._refuse(name, f"{count} entries, one a pattern", length, "Drop it: it is optional.")
+        self._check_amplitude(amplitude, mask)  # last, because many patterns take a while
+
+    def _check_amplitude(self, amplitude: NDArray[np.float32] | Frames, mask: NDArray[np.bool_]) -> None:
+        if isinstance(amplitude, Frames):
+            statistics = amplitude.measure(mask)
+        else:
+            statistics = measure([amplitude], amplitude.shape, mask)
+        if not (np.isfinite(statistics.lowest) and np.isfinite(statistics.largest)):
+            remedy = "Set those pixels to 0 and mark them in bad_pixels."
+            self._refuse("diffraction_amplitude", "finite values", "NaN or infinity", remedy)
+        if statistics.lowest < 0:
+            received = f"a minimum of {statistics.lowest:g}"
+            self._refuse("diffraction_amplitude", "values >= 0", received, "Subtract no background.")
+        if not statistics.frame_intensity.any():
+            remedy = "Check which data set was read, and the mask's sense."
+            self._refuse("diffraction_amplitude", "some counts in good pixels", "zeros only", remedy)
+        object.__setattr__(self, "statistics", statistics)
 
     def _refuse(self, key: str, expected: object, received: object, remedy: str) -> None:
         key = f"{key} ({NPZ_KEYS[key]})" if key in NPZ_KEYS else key
@@ -117,12 +132,23 @@ class Scan:
         """Side of a pattern and of an object patch, pixels."""
         return int(self.diffraction_amplitude.shape[-1])
 
+    def mean_pattern(self) -> NDArray[np.float64]:
+        """(N, N), mean of A² over the patterns, bad pixels too. A part of a scan that is read from a file is read."""
+        mean = self.statistics.mean_pattern
+        if mean is None:
+            assert isinstance(self.diffraction_amplitude, Frames) and self.bad_pixels is not None
+            frames = self.diffraction_amplitude
+            mean = measure(frames.blocks(), frames.shape, self.bad_pixels).mean_pattern
+            assert mean is not None
+        return mean
+
     def subset(self, index: NDArray[Any] | slice) -> Scan:
         """The frames chosen by `index` (integers, booleans or a slice), in that order."""
         assert self.nominal_positions_px is not None and self.scan_index is not None
+        amplitude = self.diffraction_amplitude
         return attrs.evolve(
             self,
-            diffraction_amplitude=self.diffraction_amplitude[index],
+            diffraction_amplitude=amplitude.select(index) if isinstance(amplitude, Frames) else amplitude[index],
             positions_px=self.positions_px[index],
             nominal_positions_px=self.nominal_positions_px[index],
             scan_index=self.scan_index[index],
@@ -161,6 +187,18 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.diffraction_amplitude)
+
+    def parts(self, size: int) -> Iterator[Batch]:
+        """Views of at most `size` groups each, in order."""
+        for start in range(0, len(self), size):
+            groups = slice(start, start + size)
+            yield Batch(
+                diffraction_amplitude=self.diffraction_amplitude[groups],
+                relative_offsets_px=self.relative_offsets_px[groups],
+                canvas_padding_px=self.canvas_padding_px,
+                bad_pixels=self.bad_pixels,
+                object_patches=None if self.object_patches is None else self.object_patches[groups],
+            )
 
 
 @attrs.frozen(eq=False, kw_only=True)

@@ -19,6 +19,8 @@ from ptycho_core.errors import ConfigurationError, DataError, explain
 from ptycho_core.layouts import BCXY_TO_OFFSETS, FRAMES_TO_BHWC
 from ptycho_core.patches import extract_patches
 
+GATHERED_BYTES = 2**22
+"""Small batches are gathered several at a time, up to this size: a large gathering costs less than many small ones."""
 OFFSET_SIGN = -1  # specs/data.md, Groups: relative offset = -(position - centre)
 DECIMALS = 6  # specs/data.md, Groups: distances are compared in whole units of 1e-6 px
 UNITS_PER_PX = 10.0**DECIMALS
@@ -48,6 +50,11 @@ class Groups:
         """Canvas border that this set needs: the largest |relative offset|, rounded up."""
         return math.ceil(float(np.abs(self.relative_offsets_px).max(initial=0)))
 
+    def in_scan_order(self) -> Groups:
+        """The same groups by their first frame: frames that are read together lie together, and so do their patches."""
+        order = np.argsort(self.indices.min(axis=1), kind="stable")
+        return Groups(self.indices[order], self.centres_px[order], self.relative_offsets_px[order])
+
     def batches(
         self,
         scan: Scan,
@@ -59,8 +66,15 @@ class Groups:
     ) -> Iterator[Batch]:
         """Batches in `order` (indices of groups; as they are by default), the last one possibly smaller."""
         order = np.arange(len(self)) if order is None else order
-        for start in range(0, len(order), batch_size):
-            yield self.gather(scan, order[start : start + batch_size], canvas_padding_px, with_truth)
+        for chosen in self.pieces(scan, order, batch_size):
+            yield from self.gather(scan, chosen, canvas_padding_px, with_truth).parts(batch_size)
+
+    def pieces(self, scan: Scan, order: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
+        """`order` cut into what is gathered at once: whole batches, several where they are small."""
+        batch_bytes = 4 * batch_size * self.indices.shape[1] * scan.N**2
+        step = batch_size * max(1, GATHERED_BYTES // batch_bytes)
+        for start in range(0, len(order), step):
+            yield order[start : start + step]
 
     def gather(self, scan: Scan, chosen: NDArray[np.int64], canvas_padding_px: int, with_truth: bool = False) -> Batch:
         """One batch: the chosen groups' patterns, offsets and, if asked for, ground-truth patches."""

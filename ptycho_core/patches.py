@@ -9,6 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ptycho_core.errors import DataError, explain
 
+CACHED_PATCHES = 16
+"""Patches cut at a time: few enough to stay in a processor's cache."""
+
 
 def extract_patches(
     object_field: NDArray[Any],
@@ -26,7 +29,7 @@ def extract_patches(
     Pixel [i, j] of the patch at (x, y) is the object at the coordinate (x - N//2 + j, y - N//2 + i). All pixels of one
     patch lie at the same fraction between object pixels, so four weights a patch interpolate it.
 
-    The result takes 8·B·N² bytes and about three times as much on the way: cut many positions in pieces.
+    The result takes 8·B·N² bytes; what is needed on the way does not grow with B.
     """
     field = np.asarray(object_field, dtype=np.complex64)
     if field.ndim != 2 or field.size == 0:
@@ -41,30 +44,40 @@ def extract_patches(
 
     corners = positions - np.asarray(origin_px, dtype=np.float64) - N // 2
     whole = np.floor(corners)
-    right, down = (corners - whole).astype(np.float32).T[:, :, None, None]  # weights of the next column and row
-
-    window = _gather(field, whole, N + 1)
-    upper_and_lower = window[:, :-1] * (1 - down) + window[:, 1:] * down
-    patches: NDArray[np.complex64] = upper_and_lower[:, :, :-1] * (1 - right) + upper_and_lower[:, :, 1:] * right
+    fraction = (corners - whole).astype(np.float32)
+    patches = np.empty((len(positions), N, N), np.complex64)
+    for start in range(0, len(patches), CACHED_PATCHES):
+        piece = slice(start, start + CACHED_PATCHES)
+        patches[piece] = _between(_windows(field, whole[piece], N + 1), fraction[piece])
     return patches
 
 
-def _gather(field: NDArray[np.complex64], corners: NDArray[np.float64], side: int) -> NDArray[np.complex64]:
+def _windows(field: NDArray[np.complex64], corners: NDArray[np.float64], side: int) -> NDArray[np.complex64]:
     """Windows of side × side pixels whose first pixels are `corners` [column, row] (B, 2); zero outside the field."""
-    (columns, column_inside), (rows, row_inside) = (
-        _indices(corner, side, size) for corner, size in zip(corners.T, field.shape[::-1], strict=True)
-    )
-    window: NDArray[np.complex64] = field[rows[:, :, None], columns[:, None, :]]
-    if not (row_inside.all() and column_inside.all()):
-        window *= row_inside[:, :, None] & column_inside[:, None, :]
-    return window
+    height, width = field.shape
+    # Further out makes no difference and could overflow.
+    first = np.clip(corners, -side, (width, height)).astype(np.intp)
+    windows = np.zeros((len(corners), side, side), np.complex64)
+    for window, (left, top) in zip(windows, first.tolist(), strict=True):
+        rows, columns = slice(max(top, 0), top + side), slice(max(left, 0), left + side)
+        part = field[rows, columns] if top + side > 0 and left + side > 0 else field[:0, :0]
+        window[rows.start - top : rows.start - top + len(part), columns.start - left :][:, : part.shape[1]] = part
+    return windows
 
 
-def _indices(first: NDArray[np.float64], side: int, size: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """`side` indices from each `first` on, kept within an axis of `size`, and which of them were inside; (B, side)."""
-    start = np.clip(first, -side, size).astype(np.intp)  # further out makes no difference and could overflow
-    index = start[:, None] + np.arange(side)
-    return np.clip(index, 0, size - 1), (index >= 0) & (index < size)
+def _between(windows: NDArray[np.complex64], fraction: NDArray[np.float32]) -> NDArray[np.complex64]:
+    """(B, N + 1, N + 1) → (B, N, N): bilinear at a fraction [x, y] of a pixel in [0, 1).
+
+    The next pixel and the next row are a fixed step away in one row of numbers, which is what numpy is fast at; what
+    steps over the end of a row lies in the last column, which is cut off.
+    """
+    count, side, _ = windows.shape
+    flat = windows.view(np.float32).reshape(count, -1)
+    for step, share in ((2 * side, fraction[:, 1:]), (2, fraction[:, :1])):
+        further = flat[:, step:] * share
+        flat *= 1 - share
+        flat[:, :-step] += further
+    return windows[:, :-1, :-1]
 
 
 def _refusal(key: str, expected: object, received: object, remedy: str) -> DataError:

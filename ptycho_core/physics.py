@@ -48,14 +48,9 @@ class DataScale:
         }
 
 
-def mean_frame_intensity(scan: Scan, chunk: int = 1024) -> float:
+def mean_frame_intensity(scan: Scan) -> float:
     """Mean over the frames of the summed intensity of the good pixels, in the unit of amplitude², float64."""
-    good = ~np.asarray(scan.bad_pixels)
-    total = 0.0
-    for start in range(0, len(scan), chunk):
-        frames = scan.diffraction_amplitude[start : start + chunk][:, good]
-        total += float(np.einsum("mp,mp->", frames, frames, dtype=np.float64))
-    return total / len(scan)
+    return float(scan.statistics.frame_intensity.mean())
 
 
 def measure_scale(scan: Scan, nphotons: float) -> DataScale:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,14 +32,13 @@ def gathered(
 ) -> Generator[Batch]:
     """The batches of `groups`, as `Groups.batches` gives them, gathered ahead by `workers` threads."""
     order = np.arange(len(groups)) if order is None else order
-    starts = range(0, len(order), batch_size)
-    return prefetch(
-        (
-            functools.partial(groups.gather, scan, order[start : start + batch_size], canvas_padding_px, with_truth)
-            for start in starts
-        ),
-        workers,
+    calls = (
+        functools.partial(groups.gather, scan, chosen, canvas_padding_px, with_truth)
+        for chosen in groups.pieces(scan, order, batch_size)
     )
+    with contextlib.closing(prefetch(calls, workers)) as pieces:
+        for piece in pieces:
+            yield from piece.parts(batch_size)
 
 
 def prefetch(calls: Iterable[Callable[[], T]], workers: int = 1) -> Generator[T]:

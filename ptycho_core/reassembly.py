@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import irfft2, next_fast_len, rfft2
 
 from ptycho_core.errors import DataError, explain
 
 SPARSEST, SMALL_CANVAS = 1e-3, 2**24  # specs/data.md, Reassembly: smallest coverage, canvas pixels always allowed
+CACHED_PATCHES = 16
+"""Patches shifted at a time: few enough to stay in a processor's cache."""
+STRIP_PIXELS = 2**20
 WEIGHT_FLOOR = 1e-6  # specs/data.md, Reassembly: of the largest summed weight; below it the object is not known
 
 
@@ -18,6 +21,9 @@ class ObjectCanvas:
     """A weighted mean of patches on the bounding box of the positions plus N. Memory: the canvas and one batch.
 
     `origin_px` is the (x, y) coordinate of canvas pixel [0, 0]; pixel [N/2, N/2] of a patch is at its position.
+
+    Every patch is added to the sum. Its weights are not: all patches have the same, so a canvas of points is enough,
+    each shared between the pixels around it; convolved with the weights of one patch it is the summed weight.
     """
 
     def __init__(self, positions_px: NDArray[np.float64], weight: NDArray[np.floating]) -> None:
@@ -34,39 +40,81 @@ class ObjectCanvas:
         self.origin_px = (float(low[0]), float(low[1]))
         self._weight = np.asarray(weight, np.float32)
         self._sum = np.zeros((height, width), np.complex128)
-        self._weights = np.zeros((height, width))
-        self.overlap_count = np.zeros((height, width), np.int32)
+        self._points = np.zeros((height, width))
+        self._corners = np.zeros((height, width), np.int32)
 
     def add(self, patches: NDArray[np.complex64], positions_px: NDArray[np.float64]) -> None:
         """Add patches (B, N, N) centred at positions (B, 2), [x, y]; bilinear where these are not whole."""
         whole = np.floor(positions_px)  # as in the bounding box, before anything is added that could round it up
-        fraction = (positions_px - whole).astype(np.float32)
+        fraction = (positions_px - whole).astype(np.float32)  # the same for the sum and for its weights
         corners = (whole - self.N // 2 - np.asarray(self.origin_px)).astype(int)
-        placed = _shift(patches * self._weight, fraction)
-        weights = _shift(np.broadcast_to(self._weight, patches.shape), fraction)
-        side = self.N + 1
-        for (x, y), patch, weight in zip(corners, placed, weights, strict=True):
-            window = np.s_[y : y + side, x : x + side]
-            self._sum[window] += patch
-            self._weights[window] += weight
-            self.overlap_count[y : y + self.N, x : x + self.N] += 1
+        np.add.at(self._corners, (corners[:, 1], corners[:, 0]), 1)
+        for row in (0, 1):
+            for column in (0, 1):
+                share = np.abs(1 - column - fraction[:, 0], dtype=float) * np.abs(1 - row - fraction[:, 1], dtype=float)
+                np.add.at(self._points, (corners[:, 1] + row, corners[:, 0] + column), share)
+        total = self._sum.view(np.float64)  # real and imaginary parts side by side, two numbers a pixel
+        for start in range(0, len(patches), CACHED_PATCHES):
+            piece = slice(start, start + CACHED_PATCHES)
+            placed = _shifted(patches[piece], self._weight, fraction[piece])
+            for (x, y), patch in zip(corners[piece].tolist(), placed, strict=True):
+                total[y : y + self.N + 1, 2 * x : 2 * (x + self.N + 1)] += patch
 
     def object_field(self) -> NDArray[np.complex64]:
         """(H, W): the mean; zero where no patch has weight."""
-        known = self._weights > WEIGHT_FLOOR * self._weights.max(initial=math.ulp(0.0))
-        return np.divide(self._sum, self._weights, out=np.zeros_like(self._sum), where=known).astype(np.complex64)
+        weights = self._weights()
+        floor = WEIGHT_FLOOR * weights.max(initial=math.ulp(0.0))
+        field = np.zeros(weights.shape, np.complex64)
+        for total, weight, row in zip(self._sum, weights, field, strict=True):  # by rows: a canvas may be large
+            np.divide(total, weight, out=row, where=weight > floor, casting="same_kind")
+        return field
+
+    @property
+    def overlap_count(self) -> NDArray[np.int32]:
+        """(H, W): patches over each pixel, each counted in the N × N window from the whole part of its corner on."""
+        height, width = self._corners.shape
+        count = np.empty_like(self._corners)
+        begun = np.zeros(width, np.int64)  # patches that begin in each column, in the last N rows
+        for row in range(height):
+            begun += self._corners[row]
+            if row >= self.N:
+                begun -= self._corners[row - self.N]
+            covered = np.cumsum(begun)
+            covered[self.N :] -= covered[: -self.N].copy()
+            count[row] = covered
+        return count
+
+    def _weights(self) -> NDArray[np.float64]:
+        """(H, W): the summed weight, in strips that keep the Fourier transforms small."""
+        height, width = self._points.shape
+        total = np.empty_like(self._points)
+        rows = min(height, max(self.N, STRIP_PIXELS // width))
+        shape = next_fast_len(rows + self.N, real=True), next_fast_len(width + self.N, real=True)
+        patch = rfft2(self._weight.astype(np.float64), shape)
+        for first in range(0, height, rows):
+            before = min(first, self.N - 1)  # rows above the strip whose patches reach into it
+            strip = irfft2(rfft2(self._points[first - before : first + rows], shape) * patch, shape)
+            total[first : first + rows] = strip[before : before + min(rows, height - first), :width]
+        return total
 
 
-def _shift(patches: NDArray[Any], fraction: NDArray[np.float32]) -> NDArray[Any]:
-    """(B, N, N) → (B, N + 1, N + 1): moved by a fraction [x, y] of a pixel in [0, 1), bilinear."""
-    fx, fy = fraction[:, 0, None, None], fraction[:, 1, None, None]
-    count, height, width = patches.shape
-    wide = np.empty((count, height, width + 1), patches.dtype)
-    wide[:, :, :-1] = patches * (1 - fx)
-    wide[:, :, -1] = 0
-    wide[:, :, 1:] += patches * fx
-    tall = np.empty((count, height + 1, width + 1), patches.dtype)
-    tall[:, :-1] = wide * (1 - fy)
-    tall[:, -1] = 0
-    tall[:, 1:] += wide * fy
-    return tall
+def _shifted(
+    patches: NDArray[np.complex64], weight: NDArray[np.float32], fraction: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(B, N, N) → (B, N + 1, 2 (N + 1)): times weight, moved by a fraction [x, y] of a pixel in [0, 1), bilinear.
+
+    Real and imaginary parts lie side by side, and a row and a column of zeros at the end of a patch take up what leaves
+    it: so a move by a pixel is a move within one row of numbers, which is what numpy is fast at.
+    """
+    count, N, _ = patches.shape
+    row = 2 * (N + 1)
+    fx, fy = fraction[:, :1], fraction[:, 1:]
+    parts = np.ascontiguousarray(patches, np.complex64).view(np.float32)
+    padded = np.zeros((count, N + 1, row), np.float32)
+    np.multiply(parts, np.repeat(weight, 2, axis=1), out=padded[:, :N, : 2 * N])
+    flat = padded.reshape(count, -1)
+    for fraction, step in ((fx, 2), (fy, row)):
+        moved = flat[:, :-step] * fraction
+        flat *= 1 - fraction
+        flat[:, step:] += moved
+    return flat.reshape(count, N + 1, row)

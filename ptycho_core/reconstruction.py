@@ -126,7 +126,7 @@ def reconstruct(
         neighbor_count=max(config.neighbor_count, model.config.model.channels - 1),
         enable_oversampling=config.enable_oversampling,
         neighbor_pool_size=config.neighbor_pool_size,
-    )
+    ).in_scan_order()
     probe = complex_probe(model.weights)
     used = scan.positions_px[groups.indices.ravel()]
     weight = reassembly_weight(model.weights, model.config.model, config.weighting, config.middle_trim)

@@ -26,8 +26,8 @@ COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A binary file to write that becomes `path` when the block ends well: written beside, flushed to disk, renamed.
 
-    When the block raises, nothing is left and an existing `path` stays as it was. A file that cannot be made is a
-    DataError.
+    What was written can be read again, as HDF5 does. When the block raises, nothing is left and an existing `path`
+    stays as it was. A file that cannot be made is a DataError.
     """
     if path.is_dir():
         remedy = "Give the name of a file."
@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             explain(path, None, expected="a writable place", received=error.strerror, remedy=remedy)
         ) from error
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -4,84 +4,246 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import math
+import struct
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any
 
+import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
+from ptycho_core.frames import ArraySource, Frames, FrameSource, Orient, Step, in_memory
+from ptycho_core.frames import Measurement as Measurement
 from ptycho_core.io.files import BROKEN_HEADER, COMPRESSION, UNREADABLE, replacing
+from ptycho_core.io.sources import FramesLast, StoredFrames, UnpackedFrames, as_bytes, as_frames, native
 
 log = logging.getLogger(__name__)
-
-Measurement = Literal["amplitude", "intensity"]
 
 PATTERNS = ("diff3d", "diffraction")
 METADATA = "_metadata"
 AMPLITUDE_UNIT = "sqrt(counts)"
 AXES = "frame, row, column"
+KEYS = (
+    "xcoords",
+    "ycoords",
+    "xcoords_start",
+    "ycoords_start",
+    "probeGuess",
+    "objectGuess",
+    "bad_pixels",
+    "scan_index",
+    METADATA,
+)
+MAGIC = np.lib.format.MAGIC_PREFIX
+LARGEST_RATIO, LARGE_BYTES = 500, 2**28  # specs/data.md, NPZ: what is packed more tightly is refused from this size on
 
 
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """All members of an NPZ file by key. Object arrays (pickles) are refused; so is a file that cannot be read."""
+@attrs.frozen
+class Member:
+    """One array of an NPZ file as its headers describe it; `fortran_order` as `numpy.save` means it.
 
-    def refuse(key: str | None, received: object, remedy: str) -> DataError:
-        return DataError(explain(path, key, expected="a readable NPZ file", received=received, remedy=remedy))
+    start: where the member begins in the file; offset: where its numbers do; None where it is compressed.
+    """
 
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise refuse(None, "no such file", "Check the path.") from error
-    except UNREADABLE as error:
-        raise refuse(None, error, "Write it with numpy.savez; it may be truncated.") from error
-    if not isinstance(loaded, np.lib.npyio.NpzFile):
-        raise refuse(None, "a single .npy array", "Put the arrays of the contract into one .npz file.")
+    key: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran_order: bool
+    header_bytes: int
+    start: int | None
+    crc: int
+
+
+def npz_members(path: Path) -> dict[str, Member]:
+    """The arrays of an NPZ file by key, none of them read. Object arrays (pickles) and zip bombs are refused."""
+    members: dict[str, Member] = {}
+    with _opened(path) as archive:
+        bombs = [info for info in archive.infolist() if info.file_size > LARGEST_RATIO * max(1, info.compress_size)]
+        if sum(info.file_size for info in bombs) > LARGE_BYTES:
+            largest = max(bombs, key=lambda info: info.file_size)
+            received = f"{largest.file_size} bytes in {largest.compress_size}"
+            raise _unreadable(path, largest.filename.removesuffix(".npy"), received, "Write it with numpy.savez.")
+        for info in archive.infolist():
+            with _reading(path, key := info.filename.removesuffix(".npy")), archive.open(info) as stream:
+                if stream.read(len(MAGIC)) == MAGIC:  # anything else is no array
+                    stream.seek(0)
+                    members[key] = _member(path, key, info, stream)
+    return members
+
+
+def read_npz(path: Path, keys: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """The arrays of an NPZ file by key: all, or those of `keys` that are there. Refuses as `npz_members` does."""
     arrays: dict[str, NDArray[Any]] = {}
-    with loaded:
-        methods = {info.compress_type for info in loaded.zip.infolist()} if loaded.zip is not None else set()
-        if not methods <= set(COMPRESSION):
-            raise refuse(None, f"compression of kind {max(methods)}", "Write it with numpy.savez; it may be damaged.")
-        for key in loaded.files:
-            try:
-                array = loaded[key]
-            except BROKEN_HEADER as error:
-                raise refuse(key, error, "Save plain number arrays, no objects.") from error
-            except (*UNREADABLE, MemoryError) as error:
-                raise refuse(key, error, "The file is truncated or damaged: write it again.") from error
-            if isinstance(array, np.ndarray):  # numpy gives the bytes of any other member
-                arrays[key] = array
+    members = npz_members(path)
+    with _opened(path) as archive:
+        for key, member in members.items():
+            if keys is None or key in keys:
+                with _reading(path, key), archive.open(member.name) as stream:
+                    arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
+                    stream.read(1)  # verifies the check sum, which is done at the end of a member
     return arrays
 
 
+def npz_frames(path: Path, member: Member, *, frames_last: bool = False) -> tuple[FrameSource, tuple[Step, ...]]:
+    """The patterns of a member (M, H, W) and the steps that they need to be so.
+
+    frames_last: it is the older (H, W, M). Read in place where the file holds pattern after pattern, else unpacked
+    once. Raises DataError for other shapes.
+    """
+    three = as_frames(path, member.key, member.shape)
+    lengths = three[::-1] if member.fortran_order else three  # in the order of the file
+    stored: StoredFrames | UnpackedFrames
+    if member.start is None:
+        stored = UnpackedFrames(_Packed(path, member, lengths), name=path, key=member.key)
+    else:
+        stored = StoredFrames(
+            path,
+            member.start + member.header_bytes,
+            lengths,
+            member.dtype,
+            key=member.key,
+            crc=member.crc,
+            crc_start=member.start,
+        )
+    if frames_last == member.fortran_order:
+        return stored, (Orient(transpose=True),) if member.fortran_order else ()
+    stream = FramesLast(stored, lengths, turned=member.fortran_order)
+    return UnpackedFrames(stream, name=path, key=member.key), ()
+
+
+@attrs.frozen(eq=False)
+class _Packed:
+    """The numbers of a compressed member in the order of the file, as patterns of `shape`."""
+
+    path: Path
+    member: Member
+    shape: tuple[int, int, int]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return native(self.member.dtype)
+
+    def blocks(self, count: int) -> Iterator[NDArray[Any]]:
+        with (
+            _reading(self.path, self.member.key),
+            zipfile.ZipFile(self.path) as archive,
+            archive.open(self.member.name) as stream,
+        ):
+            stream.read(self.member.header_bytes)
+            for start in range(0, self.shape[0], count):
+                frames = np.empty((min(count, self.shape[0] - start), *self.shape[1:]), self.member.dtype)
+                view = as_bytes(frames)
+                while len(view):
+                    if not (received := stream.read(len(view))):
+                        raise EOFError("it ends early")
+                    view[: len(received)] = received
+                    view = view[len(received) :]
+                yield frames.astype(self.dtype, copy=False)
+            stream.read(1)  # verifies the check sum
+
+    def close(self) -> None:
+        pass
+
+
+def _member(path: Path, key: str, info: zipfile.ZipInfo, stream: IO[bytes]) -> Member:
+    """From the header of an array at the beginning of its stream."""
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"an array of format {version}")
+    shape, fortran_order, dtype = readers[version](stream)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded")
+    header_bytes = stream.tell()
+    if info.file_size != header_bytes + math.prod(shape) * dtype.itemsize or min(shape, default=0) < 0:
+        raise EOFError(f"{info.file_size} bytes for {dtype} of shape {shape}")
+    start = None
+    if info.compress_type == zipfile.ZIP_STORED:
+        with path.open("rb") as file:
+            file.seek(info.header_offset)
+            *_, name_length, extra_length = struct.unpack("<4s5H3L2H", file.read(30))
+        start = info.header_offset + 30 + name_length + extra_length
+    return Member(
+        key=key,
+        name=info.filename,
+        shape=shape,
+        dtype=dtype,
+        fortran_order=fortran_order and len(shape) > 1,
+        header_bytes=header_bytes,
+        start=start,
+        crc=info.CRC,
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with path.open("rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                received = "a single .npy array"
+                raise _unreadable(path, None, received, "Put the arrays of the contract into one .npz file.")
+        archive = zipfile.ZipFile(path)
+    except FileNotFoundError as error:
+        raise _unreadable(path, None, "no such file", "Check the path.") from error
+    except DataError:
+        raise
+    except UNREADABLE as error:
+        raise _unreadable(path, None, error, "Write it with numpy.savez; it may be truncated.") from error
+    with archive:
+        methods = {info.compress_type for info in archive.infolist()}
+        if not methods <= set(COMPRESSION):
+            received = f"compression of kind {max(methods)}"
+            raise _unreadable(path, None, received, "Write it with numpy.savez; it may be damaged.")
+        yield archive
+
+
+@contextmanager
+def _reading(path: Path, key: str) -> Iterator[None]:
+    """What goes wrong in a member, as a DataError that names it."""
+    try:
+        yield
+    except DataError:
+        raise
+    except BROKEN_HEADER as error:
+        raise _unreadable(path, key, error, "Save plain number arrays, no objects.") from error
+    except (*UNREADABLE, MemoryError) as error:
+        raise _unreadable(path, key, error, "The file is truncated or damaged: write it again.") from error
+
+
+def _unreadable(path: Path, key: str | None, received: object, remedy: str) -> DataError:
+    return DataError(explain(path, key, expected="a readable NPZ file", received=received, remedy=remedy))
+
+
 def load_npz_scan(path: Path, *, measurement: Measurement | None = None) -> Scan:
-    """A scan from the NPZ contract.
+    """A scan from the NPZ contract; many patterns stay in the file until they are asked for.
 
     measurement: what `diff3d` holds. Unstated, integers are intensity (counts) and real numbers amplitude, unless
     `_metadata` says which. Raises DataError naming the file and the key.
     """
-    arrays = read_npz(path)
+    members = npz_members(path)
+    key = next((name for name in PATTERNS if name in members), PATTERNS[0])
+    arrays = read_npz(path, KEYS)
 
     def take(key: str, what: str) -> NDArray[Any]:
-        if key not in arrays:
-            remedy = f"The file holds: {', '.join(sorted(arrays)) or 'nothing'}."
-            raise DataError(explain(path, key, expected=what, received="no such key", remedy=remedy))
+        _require(path, members, key, what)
         return arrays[key]
 
-    key = next((name for name in PATTERNS if name in arrays), PATTERNS[0])
     metadata = _metadata(path, arrays)
     x, y = take("xcoords", "(M,) column of each position"), take("ycoords", "(M,) row of each position")
-    patterns = take(key, "(M, N, N) diffraction patterns")
-    if metadata.get("axes") != AXES:
-        patterns = _patterns_first(path, key, patterns, len(np.atleast_1d(x)))
-    amplitude, dose_known = _amplitude(path, key, patterns, measurement or metadata.get("measurement"))
+    _require(path, members, key, "(M, N, N) diffraction patterns")
+    frames, dose_known = _frames(path, members[key], metadata, len(np.atleast_1d(x)), measurement)
     nominal = None
     if "xcoords_start" in arrays and "ycoords_start" in arrays:
         nominal = _positions(path, arrays["xcoords_start"], arrays["ycoords_start"], suffix="_start")
     return Scan(
-        diffraction_amplitude=amplitude,
+        diffraction_amplitude=in_memory(frames),
         positions_px=_positions(path, x, y),
         probe=take("probeGuess", "(N, N) or (modes, N, N) complex probe"),
         bad_pixels=arrays.get("bad_pixels"),
@@ -92,6 +254,12 @@ def load_npz_scan(path: Path, *, measurement: Measurement | None = None) -> Scan
         source=str(path),
         metadata=metadata,
     )
+
+
+def _require(path: Path, members: Collection[str], key: str, what: str) -> None:
+    if key not in members:
+        remedy = f"The file holds: {', '.join(sorted(members)) or 'nothing'}."
+        raise DataError(explain(path, key, expected=what, received="no such key", remedy=remedy))
 
 
 def save_npz_scan(path: Path, scan: Scan) -> None:
@@ -122,11 +290,18 @@ def save_npz_scan(path: Path, scan: Scan) -> None:
     write_npz(path, arrays)
 
 
-def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Arrays as stored (uncompressed) members, so that they can be mapped. Whole or not at all."""
-    assert not any(np.asarray(array).dtype.hasobject for array in arrays.values()), "no pickle is ever written"
-    with replacing(path) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stubs take one array for allow_pickle
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | Frames]) -> None:
+    """Arrays as stored (uncompressed) members, so that they can be read in place. Whole or not at all."""
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for key, array in arrays.items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                if isinstance(array, Frames):
+                    header = {"descr": "<f4", "fortran_order": False, "shape": array.shape}
+                    np.lib.format.write_array_header_1_0(member, header)
+                    for block in array.blocks():
+                        member.write(np.ascontiguousarray(block, "<f4").data)
+                else:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)  # never a pickle
 
 
 def _metadata(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
@@ -143,11 +318,49 @@ def _metadata(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     return metadata
 
 
-def _patterns_first(path: Path, key: str, patterns: NDArray[Any], count: int) -> NDArray[Any]:
-    """(M, N, N), from the older (N, N, M) too where only one reading is possible."""
+def _frames(
+    path: Path, member: Member, metadata: Mapping[str, Any], count: int, measurement: Measurement | None
+) -> tuple[Frames, bool]:
+    """The patterns as amplitudes, and whether their squares are known to be counts."""
+    key, dtype = member.key, member.dtype
+    if dtype.kind not in "biuf":
+        raise DataError(explain(path, key, expected="real numbers", received=f"dtype {dtype}", remedy="Convert it."))
+    older = metadata.get("axes") != AXES and _frames_last(path, key, member.shape, count)
+    source, steps = npz_frames(path, member, frames_last=older)
+    measurement = _measurement(path, key, source, measurement or metadata.get("measurement"))
+    frames = Frames(source, measurement=measurement, steps=steps, name=path, key=key)
+    return frames, measurement == "intensity"
+
+
+def _measurement(path: Path, key: str, source: FrameSource, stated: Measurement | None) -> Measurement:
+    """What the patterns hold: what is stated, or what their type says."""
+    if stated is not None:
+        return stated
+    dtype = source.dtype
+    measurement: Measurement = "amplitude" if dtype.kind == "f" else "intensity"
+    log.info("%s: %s: read as %s, because the type is %s", path, key, measurement, dtype)
+    first = next(source.blocks(1), np.ones(0))
+    if measurement == "amplitude" and np.array_equal(first, np.round(first)):
+        log.warning("%s: %s: all whole numbers: if they are counts, say so (--measurement intensity)", path, key)
+    return measurement
+
+
+def _amplitude(
+    path: Path, key: str, patterns: NDArray[Any], measurement: Measurement | None
+) -> tuple[NDArray[Any], bool]:
+    """Amplitudes of patterns in memory, of any shape, and whether their squares are known to be counts."""
     if patterns.ndim != 3:
-        return patterns  # the scan's own check says what is wrong
-    first, middle, last = patterns.shape
+        return patterns, False  # the scan's own check says what is wrong
+    frames = Frames(ArraySource(patterns), name=path, key=key)
+    frames.measurement = _measurement(path, key, frames.source, measurement)
+    return np.asarray(frames), frames.measurement == "intensity"
+
+
+def _frames_last(path: Path, key: str, shape: tuple[int, ...], count: int) -> bool:
+    """Whether it is the older (N, N, M): only where that is the one possible reading."""
+    if len(shape) != 3:
+        return False
+    first, middle, last = shape
     older = first == middle and last == count
     newer = middle == last and first == count
     if older and newer and first > 1:
@@ -156,27 +369,8 @@ def _patterns_first(path: Path, key: str, patterns: NDArray[Any], count: int) ->
             f"{count} patterns of {first} x {first} can be read as (M, N, N) and as (N, N, M): "
             f"drop a frame, or say in {METADATA} that the axes are {AXES!r}."
         )
-        raise DataError(explain(path, key, expected=expected, received=f"shape {patterns.shape}", remedy=remedy))
-    return np.moveaxis(patterns, -1, 0) if older and not newer else patterns
-
-
-def _amplitude(path: Path, key: str, patterns: NDArray[Any], measurement: str | None) -> tuple[NDArray[Any], bool]:
-    """Amplitudes, and whether their squares are known to be counts."""
-    if patterns.dtype.kind not in "biuf":
-        expected = "real numbers"
-        raise DataError(explain(path, key, expected=expected, received=f"dtype {patterns.dtype}", remedy="Convert it."))
-    if measurement is None:
-        measurement = "amplitude" if patterns.dtype.kind == "f" else "intensity"
-        log.info("%s: %s: read as %s, because the type is %s", path, key, measurement, patterns.dtype)
-        if measurement == "amplitude" and np.array_equal(patterns[:1], np.round(patterns[:1])):
-            log.warning("%s: %s: all whole numbers: if they are counts, say so (--measurement intensity)", path, key)
-    if measurement == "amplitude":
-        return patterns, False
-    if patterns.min(initial=0) < 0:
-        remedy = "Undo a background subtraction, or set those pixels to 0 and mark them in bad_pixels."
-        expected, received = "counts >= 0", f"a minimum of {patterns.min():g}"
-        raise DataError(explain(path, key, expected=expected, received=received, remedy=remedy))
-    return np.sqrt(patterns, dtype=np.float32), True
+        raise DataError(explain(path, key, expected=expected, received=f"shape {shape}", remedy=remedy))
+    return older and not newer
 
 
 def _positions(path: Path, x: NDArray[Any], y: NDArray[Any], suffix: str = "") -> NDArray[np.float64]:

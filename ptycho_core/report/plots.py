@@ -34,7 +34,9 @@ ROBUST_PERCENTILES = (0.5, 99.5)
 NOT_LOSSES = frozenset({"epoch", "learning_rate", "physics_weight", "seconds"})
 AMPLITUDE_MAP, PHASE_MAP, WHOLE_CIRCLE_MAP, DIFFERENCE_MAP = "gray", "cividis", "twilight", "RdBu_r"
 UNMEASURED = "0.85"  # light grey
+BAD_PIXEL = "tab:cyan"  # in no colour map used beside it
 MOST_MODES = 4
+MOST_POSITIONS = 20_000
 
 
 def plot_losses(history: Sequence[Mapping[str, float]], path: StrPath) -> None:
@@ -81,29 +83,40 @@ def plot_losses(history: Sequence[Mapping[str, float]], path: StrPath) -> None:
 
 
 def plot_scan(scan: Scan, path: StrPath) -> None:
-    """The mean pattern on a logarithmic scale (bad pixels grey), the probe, and the positions in their order."""
+    """The mean pattern on a logarithmic scale, the probe, and the positions in their order.
+
+    Pixels without a count are grey, bad ones are coloured and counted. Of more than MOST_POSITIONS positions a regular
+    part is drawn.
+    """
     figure = _figure(14.0, 4.4)
-    from matplotlib.colors import LogNorm  # after _figure, which explains its absence
+    from matplotlib.colors import ListedColormap, LogNorm  # after _figure, which explains its absence
 
     figure.suptitle(f"{scan.source}: {len(scan)} patterns of {scan.N} × {scan.N} pixels")
     pattern_axes, probe_axes, position_axes = figure.subplots(1, 3)
 
-    amplitude = scan.diffraction_amplitude
-    intensity = np.einsum("mij,mij->ij", amplitude, amplitude, dtype=np.float64) / len(scan)
-    shown = np.ma.masked_where((intensity <= 0) | np.asarray(scan.bad_pixels), intensity)
+    intensity = scan.mean_pattern()
+    bad = np.asarray(scan.bad_pixels)
+    shown = np.ma.masked_where((intensity <= 0) | bad, intensity)
     top = float(shown.max()) if shown.count() else 1.0
     bottom = max(float(np.percentile(shown.compressed(), 1)) if shown.count() else top, 1e-6 * top)
     unit = "counts" if scan.dose_known else "arbitrary unit"
     image = pattern_axes.imshow(shown, cmap=_color_map("magma"), norm=LogNorm(min(bottom, 0.99 * top), top))
-    pattern_axes.set(title="mean pattern", xlabel="x (detector px)", ylabel="y (detector px)")
+    if bad.any():
+        pattern_axes.imshow(np.ma.masked_where(~bad, np.ones(bad.shape)), cmap=ListedColormap([BAD_PIXEL]))
+    title = f"mean pattern, {bad.sum()} bad pixels" if bad.any() else "mean pattern"
+    pattern_axes.set(title=title, xlabel="x (detector px)", ylabel="y (detector px)")
     _color_bar(figure, pattern_axes, image, f"intensity ({unit})")
 
     _draw_probe(figure, probe_axes, scan.probe)
 
-    x, y = scan.positions_px.T
-    size = float(np.clip(2e3 / len(scan), 1, 25))
-    dots = position_axes.scatter(x, y, c=np.arange(len(scan)), s=size, cmap="viridis", linewidths=0)
-    position_axes.set(title="positions of the patch centres", xlabel="x (px)", ylabel="y (px)", aspect="equal")
+    drawn = np.arange(0, len(scan), max(1, -(-len(scan) // MOST_POSITIONS)))
+    x, y = scan.positions_px[drawn].T
+    size = float(np.clip(2e3 / len(drawn), 1, 25))
+    dots = position_axes.scatter(x, y, c=drawn, s=size, cmap="viridis", linewidths=0)
+    title = "positions of the patch centres"
+    if len(drawn) < len(scan):
+        title += f", one in {drawn[1]}"
+    position_axes.set(title=title, xlabel="x (px)", ylabel="y (px)", aspect="equal")
     position_axes.invert_yaxis()  # rows count downwards, as in the images
     _color_bar(figure, position_axes, dots, "pattern")
     _save(figure, path)

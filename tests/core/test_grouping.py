@@ -422,3 +422,26 @@ def test_bad_pixels_are_zero_in_a_batch_and_untouched_in_the_scan(numbered_scan:
         assert batch.diffraction_amplitude[:, ~bad].all()
         np.testing.assert_array_equal(batch.bad_pixels, bad)
     np.testing.assert_array_equal(scan.diffraction_amplitude, before)
+
+
+@pytest.mark.parametrize("most_bytes", [0, 3 * 2 * 4 * 32 * 32 * 4, 2**30])
+def test_batches_do_not_depend_on_how_many_are_gathered_at_once(
+    monkeypatch: pytest.MonkeyPatch, numbered_scan: Any, frames_of: Any, most_bytes: int
+) -> None:
+    monkeypatch.setattr("ptycho_core.grouping.GATHERED_BYTES", most_bytes)
+    scan = numbered_scan(count=17)
+    groups = draw_groups(scan.positions_px, np.random.default_rng(0), gridsize=2, n_groups=17, neighbor_count=4)
+    batches = list(groups.batches(scan, 2, canvas_padding_px=3))
+    assert [len(batch) for batch in batches] == [2] * 8 + [1]
+    np.testing.assert_array_equal(np.concatenate([frames_of(batch) for batch in batches]), groups.indices)
+
+
+def test_groups_in_scan_order_are_the_same_groups_by_their_first_frame() -> None:
+    positions = np.random.default_rng(0).uniform(0, 90, (30, 2))
+    groups = draw_groups(positions, np.random.default_rng(1), gridsize=2, n_groups=30, neighbor_count=5)
+    ordered = groups.in_scan_order()
+    first = ordered.indices.min(axis=1)
+    assert (np.diff(first) >= 0).all()
+    order = np.argsort(groups.indices.min(axis=1), kind="stable")
+    for name in ("indices", "centres_px", "relative_offsets_px"):
+        np.testing.assert_array_equal(getattr(ordered, name), getattr(groups, name)[order])

@@ -83,7 +83,9 @@ def test_a_scan_survives_pickling(numbered_scan: Any) -> None:
     scan = numbered_scan(count=3, metadata={"beamline": "velociprobe"})
     twin = pickled(scan)
     for field in attrs.fields(type(scan)):
-        np.testing.assert_array_equal(getattr(twin, field.name), getattr(scan, field.name), err_msg=field.name)
+        if field.name != "statistics":
+            np.testing.assert_array_equal(getattr(twin, field.name), getattr(scan, field.name), err_msg=field.name)
+    np.testing.assert_array_equal(twin.statistics.frame_intensity, scan.statistics.frame_intensity)
 
 
 @pytest.mark.parametrize("package", [ptycho_core, ptycho_core.legacy], ids=lambda package: package.__name__)

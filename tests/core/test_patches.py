@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,15 @@ def test_origin_shifts_the_coordinates_of_the_object() -> None:
 def test_patches_beyond_the_object_are_zero_however_far() -> None:
     field = random_field((32, 32), 4)
     assert not extract_patches(field, [[1e30, 16.0], [-1e30, -1e30], [16.0, 45.0], [-9.0, 16.0]], 16).any()
+
+
+def test_many_patches_need_no_more_memory_than_they_take() -> None:
+    object_field, positions = random_field((300, 300), 6), np.random.default_rng(7).uniform(0, 300, (4000, 2))
+    tracemalloc.start()
+    patches = extract_patches(object_field, positions, 16)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.1 * patches.nbytes
 
 
 def test_no_positions_give_no_patches() -> None:

@@ -166,6 +166,24 @@ def test_scan_shows_bad_pixels_as_missing_and_rows_downwards(tmp_path: Path, dra
     assert low > high
 
 
+def test_scan_marks_bad_pixels_and_counts_them(tmp_path: Path, drawn: list[Any]) -> None:
+    plots.plot_scan(scan(), tmp_path / "a.png")
+    pattern = drawn[0].axes[0]
+    bad = np.asarray(scan().bad_pixels)
+    np.testing.assert_array_equal(np.ma.getmaskarray(pattern.images[1].get_array()), ~bad)
+    assert pattern.get_title() == f"mean pattern, {bad.sum()} bad pixels"
+
+
+def test_scan_draws_a_part_of_very_many_positions(
+    tmp_path: Path, drawn: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "MOST_POSITIONS", 2)
+    plots.plot_scan(scan(), tmp_path / "a.png")
+    positions = drawn[0].axes[2]
+    assert 1 <= len(positions.collections[0].get_offsets()) <= 2
+    assert "one in" in positions.get_title()
+
+
 def test_comparison_says_why_there_is_no_curve(tmp_path: Path, drawn: list[Any]) -> None:
     flat = np.ones((32, 32))
     draw_comparison(tmp_path / "a.png", frc(flat, flat))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -171,3 +172,54 @@ def test_adding_leaves_the_patches_as_they_are() -> None:
     before, positions = patches.copy(), np.array([[3.5, 4.0], [5.0, 6.25]])
     ObjectCanvas(positions, np.full((8, 8), 0.5)).add(patches, positions)
     np.testing.assert_array_equal(patches, before)
+
+
+@settings(max_examples=25, deadline=None)
+@given(positions=fractional, N=sides, seed=st.integers(0, 99))
+def test_the_summed_weight_is_the_sum_of_the_shifted_weights(positions: Any, N: int, seed: int) -> None:
+    weight = np.random.default_rng(seed).uniform(0, 1, (N, N)).astype(np.float32)
+    canvas = canvas_of(positions, weight, pieces=2)
+    expected = np.zeros(canvas.overlap_count.shape)
+    whole = np.floor(positions)
+    corners = (whole - np.array(canvas.origin_px)).astype(int) - N // 2
+    for (left, top), (fx, fy) in zip(corners, positions - whole, strict=True):
+        for row, column, share in (
+            (0, 0, (1 - fy) * (1 - fx)),
+            (0, 1, (1 - fy) * fx),
+            (1, 0, fy * (1 - fx)),
+            (1, 1, fy * fx),
+        ):
+            expected[top + row : top + row + N, left + column : left + column + N] += share * weight
+    np.testing.assert_allclose(canvas._weights(), expected, atol=2e-7 * len(positions))
+
+
+@pytest.mark.parametrize("strip", [1, 300, 5000])
+def test_strips_of_a_large_canvas_fit_together(monkeypatch: pytest.MonkeyPatch, strip: int) -> None:
+    positions = np.random.default_rng(0).uniform(0, 90, (40, 2))
+    canvas = ObjectCanvas(positions, np.random.default_rng(1).uniform(0, 1, (9, 9)))
+    canvas.add(np.ones((40, 9, 9), np.complex64), positions)
+    whole = canvas._weights()
+    monkeypatch.setattr("ptycho_core.reassembly.STRIP_PIXELS", strip)
+    np.testing.assert_allclose(canvas._weights(), whole, atol=1e-12)
+
+
+def test_a_canvas_may_be_looked_at_while_patches_arrive() -> None:
+    positions = np.random.default_rng(0).uniform(0, 20, (6, 2))
+    whole, looked_at = canvas_of(positions, np.ones((8, 8))), ObjectCanvas(positions, np.ones((8, 8)))
+    for position in positions:
+        looked_at.add(extract_patches(field(0), position[None], 8, FIELD_ORIGIN), position[None])
+        looked_at.object_field(), looked_at.overlap_count
+    np.testing.assert_array_equal(looked_at.object_field(), whole.object_field())
+
+
+def test_memory_is_the_canvas_and_one_batch() -> None:
+    rng = np.random.default_rng(0)
+    positions, patches = rng.uniform(0, 400, (2000, 2)), np.ones((50, 32, 32), np.complex64)
+    tracemalloc.start()
+    canvas = ObjectCanvas(positions, np.ones((32, 32)))
+    held, _ = tracemalloc.get_traced_memory()
+    for start in range(0, 2000, 50):
+        canvas.add(patches, positions[start : start + 50])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak - held < 2 * patches.nbytes, (peak, held)

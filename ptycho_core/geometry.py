@@ -1,0 +1,111 @@
+"""Lengths of an experiment: wavelength, size of an object pixel, positions in metres and in pixels.
+
+SI units, in every name. Constants are those of CODATA in `scipy.constants`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import scipy  # its submodules load on first use: this module imports fast
+from numpy.typing import ArrayLike, NDArray
+
+from ptycho_core.errors import DataError, explain
+
+
+def photon_wavelength_m(energy_eV: float) -> float:
+    """λ = h c / E (Planck-Einstein relation)."""
+    constants = scipy.constants
+    return float(constants.h * constants.c / (_positive("energy_eV", energy_eV) * constants.e))
+
+
+def photon_energy_eV(wavelength_m: float) -> float:
+    """E = h c / λ, the inverse of `photon_wavelength_m`."""
+    constants = scipy.constants
+    return float(constants.h * constants.c / (_positive("wavelength_m", wavelength_m) * constants.e))
+
+
+def electron_wavelength_m(energy_eV: float) -> float:
+    """λ = h c / √(E (E + 2 m c²)), E the kinetic energy: 200e3 for electrons accelerated by 200 kV.
+
+    De Broglie wavelength with the relativistic momentum (Williams and Carter, Transmission Electron Microscopy, eq.
+    1.6).
+    """
+    constants = scipy.constants
+    kinetic_J = _positive("energy_eV", energy_eV) * constants.e
+    momentum_times_c_J = math.sqrt(kinetic_J * (kinetic_J + 2 * constants.m_e * constants.c**2))
+    return float(constants.h * constants.c / momentum_times_c_J)
+
+
+def object_pixel_m(wavelength_m: float, distance_m: float, N: int, detector_pixel_m: float) -> float:
+    """λ z / (N p): side of an object pixel where N detector pixels of side p, after cropping and binning, lie at z.
+
+    Far field: a pixel of the detector is one step 1 / (N · object pixel) of spatial frequency, and p / (λ z) in angle
+    (Thibault et al., Ultramicroscopy 109, 338, 2009). Where pixels are not square, along x and y one after the other.
+    """
+    wavelength = _positive("wavelength_m", wavelength_m)
+    distance, pixel = _positive("distance_m", distance_m), _positive("detector_pixel_m", detector_pixel_m)
+    return wavelength * distance / (_positive("N", N) * pixel)
+
+
+def positions_m_to_px(
+    positions_m: ArrayLike, pixel_m: ArrayLike, *, origin_m: ArrayLike, origin_px: ArrayLike
+) -> NDArray[np.float64]:
+    """(positions_m − origin_m) / pixel_m + origin_px, float64 (M, 2).
+
+    positions_m: (M, 2), [x, y] = [along the columns' axis, along the rows'] in metres, growing as columns and rows do.
+    pixel_m: side of an object pixel, one number or (x, y).
+    origin_m, origin_px: (x, y) of one and the same point, in metres and in pixels of the object grid: of the object's
+        centre, for example, ((0, 0) and ((W − 1)/2, (H − 1)/2)).
+    """
+    pixel = _pixel(pixel_m)
+    shift = _vector("origin_px", origin_px) - _vector("origin_m", origin_m) / pixel
+    return _positions("positions_m", positions_m) / pixel + shift
+
+
+def positions_px_to_m(
+    positions_px: ArrayLike, pixel_m: ArrayLike, *, origin_m: ArrayLike, origin_px: ArrayLike
+) -> NDArray[np.float64]:
+    """The inverse of `positions_m_to_px`: (positions_px − origin_px) · pixel_m + origin_m, float64 (M, 2), [x, y]."""
+    relative = _positions("positions_px", positions_px) - _vector("origin_px", origin_px)
+    return relative * _pixel(pixel_m) + _vector("origin_m", origin_m)
+
+
+def _positive(key: str, value: Any) -> float:
+    number = np.asarray(value)
+    if number.ndim or number.dtype.kind not in "iuf" or not 0 < number < np.inf:
+        raise _refusal(key, "one finite number > 0", repr(value), "Give it in the unit of its name.")
+    return float(number)
+
+
+def _pixel(pixel_m: ArrayLike) -> NDArray[np.float64]:
+    """(x, y) of a size that may be given as one number."""
+    pixel = np.asarray(pixel_m)
+    pair = _vector("pixel_m", np.broadcast_to(pixel, (2,)) if pixel.ndim == 0 else pixel)
+    if not (pair > 0).all():
+        remedy = "State a reversed axis as an orientation, not by the sign of a pixel."
+        raise _refusal("pixel_m", "sizes > 0", pair.tolist(), remedy)
+    return pair
+
+
+def _vector(key: str, value: ArrayLike) -> NDArray[np.float64]:
+    vector = np.asarray(value)
+    if vector.shape != (2,) or vector.dtype.kind not in "iuf" or not np.isfinite(vector).all():
+        raise _refusal(key, "two finite numbers (x, y)", repr(value), "Give x first, then y.")
+    return vector.astype(np.float64)
+
+
+def _positions(key: str, value: ArrayLike) -> NDArray[np.float64]:
+    positions = np.asarray(value)
+    if positions.ndim != 2 or positions.shape[1] != 2 or positions.dtype.kind not in "iuf":
+        received = f"{positions.dtype} of shape {positions.shape}"
+        raise _refusal(key, "real numbers (M, 2)", received, "Give one [x, y] row a frame.")
+    if not np.isfinite(positions).all():
+        raise _refusal(key, "finite coordinates", "NaN or infinity", "Drop the frames without a position.")
+    return positions.astype(np.float64)
+
+
+def _refusal(key: str, expected: object, received: object, remedy: str) -> DataError:
+    return DataError(explain("geometry", key, expected=expected, received=received, remedy=remedy))

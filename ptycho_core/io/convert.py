@@ -1,0 +1,79 @@
+"""From one scan file to another (specs/data.md, Writers)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from ptycho_core.contracts import Scan
+from ptycho_core.errors import DataError, explain
+from ptycho_core.frames import Frames
+from ptycho_core.io.npz import save_npz_scan
+from ptycho_core.io.options import ReadOptions
+from ptycho_core.io.readers import read_scan
+from ptycho_core.io.writers import Progress, pair_of, write_cxi, write_ptychodus
+
+log = logging.getLogger(__name__)
+
+NPZ, PTYCHODUS, CXI = "npz", "ptychodus", "cxi"
+ENDINGS = {".npz": NPZ, ".h5": PTYCHODUS, ".hdf5": PTYCHODUS, "": PTYCHODUS, ".cxi": CXI}
+FORMATS = {
+    NPZ: "NPZ contract, one file",
+    PTYCHODUS: "Ptychodus diffraction.h5 and product.h5: a folder, or either file",
+    CXI: "CXI, one file",
+}
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    options: ReadOptions | None = None,
+    *,
+    format: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[Path, ...]:
+    """Read `source` as `options` state and write it to `target`; returns the files written.
+
+    format: a key of `FORMATS`; unset, by the ending of `target`. progress: called with (frames written, frames in all).
+    Patterns are copied in blocks, whatever the size of the scan. Raises DataError.
+    """
+    path, out = Path(source), Path(target)
+    kind = format_of(out, format)
+    written = pair_of(out) if kind == PTYCHODUS else (out,)
+    for file in written:
+        if file.exists() and path.exists() and file.samefile(path):
+            remedy = "Choose another name for the result."
+            raise DataError(explain(out, None, expected="another file than the source", received=path, remedy=remedy))
+    scan = read_scan(path, options or ReadOptions())
+    try:
+        return write_scan(out, scan, format=kind, progress=progress)
+    finally:
+        if isinstance(scan.diffraction_amplitude, Frames):
+            scan.diffraction_amplitude.close()
+
+
+def write_scan(
+    target: Path, scan: Scan, *, format: str | None = None, progress: Progress | None = None
+) -> tuple[Path, ...]:
+    """Write a scan in the stated format, or in that of the ending; returns the files written. Raises DataError."""
+    kind = format_of(target, format)
+    if kind == PTYCHODUS:
+        return write_ptychodus(target, scan, progress)
+    if kind == CXI:
+        return (write_cxi(target, scan, progress),)
+    save_npz_scan(target, scan)
+    if progress is not None:
+        progress(len(scan), len(scan))
+    return (target,)
+
+
+def format_of(target: Path, format: str | None = None) -> str:
+    """The format that is stated, or that of the ending. Raises DataError."""
+    kind = format or (PTYCHODUS if target.is_dir() else ENDINGS.get(target.suffix.lower()))
+    if kind not in FORMATS:
+        received = format or f"the ending {target.suffix!r}"
+        remedy = "State the format, or give the target one of the endings .npz, .h5, .cxi."
+        expected = f"one of the formats {', '.join(FORMATS)}"
+        raise DataError(explain(target, None, expected=expected, received=received, remedy=remedy))
+    return kind

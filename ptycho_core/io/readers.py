@@ -1,0 +1,151 @@
+"""Readers of scan files and the choice between them (specs/data.md, Readers).
+
+A reader is a class with no arguments, registered under the entry-point group `ptycho_core.readers`. It is told by the
+content of a file, never by its name alone, and imported when it is used.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Protocol
+
+from ptycho_core.contracts import Scan
+from ptycho_core.errors import DataError, explain
+from ptycho_core.fields import closest
+from ptycho_core.io.files import UNREADABLE
+from ptycho_core.io.hdf5 import HDF5File, is_hdf5, signature_of
+from ptycho_core.io.npz import MAGIC, npz_members
+from ptycho_core.io.options import ReadOptions
+from ptycho_core.io.packed import is_packed, unpacked
+
+log = logging.getLogger(__name__)
+
+ENTRY_POINT_GROUP = "ptycho_core.readers"
+OURS = {
+    "npz": "ptycho_core.io.contract:NpzReader",
+    "ptychodus": "ptycho_core.io.ptychodus:PtychodusReader",
+    "cxi": "ptycho_core.io.cxi:CxiReader",
+    "ptyd": "ptycho_core.io.ptyd:PtydReader",
+    "shelves": "ptycho_core.io.shelves:ShelvesReader",
+    "mapped": "ptycho_core.io.mapped:MappedReader",
+}
+"""Ours, as pyproject.toml registers them: found even where the package was not installed anew."""
+MAPPED = "mapped"
+
+
+class Reader(Protocol):
+    """One format.
+
+    name: as in `--reader NAME`. description: a few words for a list. endings: that its files usually have, a hint only.
+    """
+
+    name: str
+    description: str
+    endings: tuple[str, ...]
+
+    def matches(self, path: Path) -> bool:
+        """Whether the content of the file is of this format; cheap, and False for whatever cannot be read."""
+        ...
+
+    def read(self, path: Path, options: ReadOptions) -> Scan:
+        """The scan, its metadata as plain values. Raises DataError that names file, key, expected and received."""
+        ...
+
+
+def registered_readers() -> dict[str, EntryPoint]:
+    """Readers by name, ours first; nothing is imported. One of another package cannot take the name of ours."""
+    ours = {name: EntryPoint(name, place, ENTRY_POINT_GROUP) for name, place in OURS.items()}
+    others = {point.name: point for point in sorted(entry_points(group=ENTRY_POINT_GROUP)) if point.name not in ours}
+    return {**ours, **others}
+
+
+@functools.cache
+def _ours(name: str) -> Reader:
+    module, _, cls = OURS[name].partition(":")
+    reader: Reader = getattr(importlib.import_module(module), cls)()
+    return reader
+
+
+def load_reader(name: str) -> Reader:
+    """The reader of that name. Raises DataError that lists the names there are."""
+    points = registered_readers()
+    if name not in points:
+        near = closest(name, points)
+        remedy = f"Did you mean {near!r}?" if near else "Leave it out to have the reader told by the content."
+        raise DataError(explain("reader", None, expected=f"one of {', '.join(points)}", received=name, remedy=remedy))
+    if name in OURS:
+        return _ours(name)
+    reader: Reader = points[name].load()()
+    return reader
+
+
+def choose_reader(path: Path, options: ReadOptions) -> Reader:
+    """The reader that is stated, or the one whose format the content has.
+
+    A stated `dataset` is read by "mapped". Raises DataError for a file of no known format, or of several.
+    """
+    if options.reader is not None:
+        return load_reader(options.reader)
+    if options.dataset is not None:
+        return load_reader(MAPPED)
+    found = [reader for reader in map(load_reader, registered_readers()) if reader.matches(path)]
+    if len(found) == 1:
+        log.debug("%s: read by %r", path, found[0].name)
+        return found[0]
+    if not found and is_hdf5(path):
+        with HDF5File(path):  # says what is wrong where it cannot be opened
+            pass
+    names = ", ".join(reader.name for reader in found) or ", ".join(registered_readers())
+    remedy = f"It holds: {describe_contents(path)}. State what it is: --reader {{{names}}}"
+    if found:
+        raise DataError(
+            explain(path, None, expected="a file of one format", received=f"the marks of {names}", remedy=f"{remedy}.")
+        )
+    remedy += "; of other files, name the parts: --dataset, --positions, --probe."
+    raise DataError(explain(path, None, expected="a scan of a known format", received="another file", remedy=remedy))
+
+
+def read_scan(path: Path, options: ReadOptions) -> Scan:
+    """The scan in a file, packed (gzip, bzip2) or not."""
+    if not path.is_file():
+        received = "a folder" if path.is_dir() else "no such file"
+        remedy = "Name a file in it." if path.is_dir() else "Check the path."
+        raise DataError(explain(path, None, expected="a scan file", received=received, remedy=remedy))
+    if is_packed(path):
+        with unpacked(path) as (plain, keep):
+            try:
+                scan = read_scan(plain, options)
+            except DataError as error:
+                raise DataError(str(error).replace(str(plain), str(path))) from error
+            return keep(scan)
+    try:
+        return choose_reader(path, options).read(path, options)
+    except DataError as error:
+        message = str(error)
+        raise DataError(message if str(path) in message else f"{path}: {message}") from error
+
+
+def describe_contents(path: Path, most: int = 12) -> str:
+    """What a file holds, in one line."""
+    try:
+        if is_hdf5(path):
+            with HDF5File(path) as file:
+                return _some(file.contents(), most) or "an HDF5 file without data sets"
+        if signature_of(path).startswith(b"PK"):
+            members = npz_members(path).values()
+            return _some((f"{m.key} {m.shape} {m.dtype}" for m in members), most) or "a zip file without arrays"
+    except (DataError, *UNREADABLE) as error:
+        return f"nothing that can be read ({str(error).removeprefix(f'{path}: ')[:200]})"
+    if signature_of(path).startswith(MAGIC):
+        return "a single array (NPY)"
+    return f"{path.stat().st_size} bytes of another kind, beginning with {signature_of(path)!r}"
+
+
+def _some(lines: Iterable[str], most: int) -> str:
+    lines = list(lines)
+    return "; ".join(lines[:most]) + (f"; and {len(lines) - most} more" if len(lines) > most else "")
