@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ptycho_core.archive import history_csv
+from ptycho_core.container import history_csv
 from ptycho_core.errors import MissingExtraError
 from ptycho_core.io.files import write_text
 from ptycho_core.legacy.parameters import to_legacy_dict

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ptycho_core.architecture import build_table
-from ptycho_core.archive import ARCHIVE_NAME, MANIFEST, load_model
+from ptycho_core.archive import ARCHIVE_NAME, load_model
+from ptycho_core.container import MANIFEST
 from ptycho_core.errors import DataError, explain
 from ptycho_core.io.files import UNREADABLE
 from ptycho_core.io.npz import Measurement, load_npz_scan

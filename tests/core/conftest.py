@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -12,12 +13,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ptycho_core import architecture
 from ptycho_core.architecture import Weights
+from ptycho_core.archive import ARCHIVE_NAME
 from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_core.contracts import Batch, Scan
 from ptycho_core.engine import EngineInfo
 from ptycho_core.patches import extract_patches
 from ptycho_core.physics import LOG_SCALE
+from tests.core.archives import register_tiny, tiny_model
 
 N = 32
 
@@ -148,6 +152,27 @@ def numbered_scan() -> Callable[..., Scan]:
 @pytest.fixture
 def frames_of() -> Callable[[Batch], NDArray[np.int64]]:
     return frame_numbers
+
+
+@pytest.fixture(scope="session")
+def tiny_architecture() -> Iterator[None]:
+    """The architecture "tiny"."""
+    register_tiny()
+    yield
+    del architecture._ARCHITECTURES["tiny"]
+
+
+@pytest.fixture(scope="session")
+def whole(tiny_architecture: None, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of the archive of `tiny_model()`."""
+    return tiny_model().save(tmp_path_factory.mktemp("whole")).read_bytes()
+
+
+@pytest.fixture
+def saved(tmp_path: Path, whole: bytes) -> Path:
+    path = tmp_path / ARCHIVE_NAME
+    path.write_bytes(whole)
+    return path
 
 
 @pytest.fixture
