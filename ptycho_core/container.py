@@ -20,6 +20,7 @@ import attrs
 import numpy as np
 import safetensors
 import safetensors.numpy
+from numpy.typing import NDArray
 
 import ptycho_core
 from ptycho_core.architecture import Weights
@@ -96,7 +97,8 @@ def to_json(content: object) -> bytes:
 
 def from_arrays(arrays: Weights) -> bytes:
     """The arrays in the safetensors format."""
-    return safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    content: bytes = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    return content
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
@@ -112,9 +114,9 @@ def history_csv(history: list[dict[str, float]]) -> str:
 # -- reading -------------------------------------------------------------------------------------------------------
 
 
-def to_arrays(content: bytes, what: str) -> Weights:
+def to_arrays(content: bytes, what: str) -> dict[str, NDArray[np.floating]]:
     """The arrays of a safetensors member; ArchiveError unless all of them are float32 or float64."""
-    arrays = safetensors.numpy.load(content)
+    arrays: dict[str, NDArray[np.floating]] = safetensors.numpy.load(content)
     for name, array in arrays.items():
         if array.dtype not in (np.float32, np.float64):
             raise ArchiveError(f"{what}: {shown(name)}: expected float32 or float64; received {array.dtype}.")

@@ -39,6 +39,8 @@ def _none(folder: Path, run: Fit) -> Iterator[Log]:
 
 @contextmanager
 def _csv(folder: Path, run: Fit) -> Iterator[Log]:
+    if run.history:  # a run that goes on: the file may be of an epoch that is done again
+        write_text(folder / "history.csv", history_csv(run.history))
     yield lambda report: write_text(folder / "history.csv", history_csv(run.history))
 
 

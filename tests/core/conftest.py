@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from ptycho_core import architecture
-from ptycho_core.architecture import Weights
+from ptycho_core.architecture import Weights, build_table
 from ptycho_core.archive import ARCHIVE_NAME
 from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_core.contracts import Batch, Scan
-from ptycho_core.engine import EngineInfo
+from ptycho_core.engine import EngineInfo, optimizer_moments, trainable_names
 from ptycho_core.patches import extract_patches
 from ptycho_core.physics import LOG_SCALE
 from tests.core.archives import register_tiny, tiny_model
@@ -51,9 +51,15 @@ def frame_numbers(batch: Batch) -> NDArray[np.int64]:
 class FakeNetwork:
     """Remembers what it is given; its log scale counts the epochs, so that a set of weights tells its own."""
 
-    def __init__(self, engine: FakeEngine, weights: Weights) -> None:
+    def __init__(
+        self, engine: FakeEngine, model: ModelConfig, training: TrainingConfig | None, weights: Weights
+    ) -> None:
         self._engine = engine
         self._weights = dict(weights)
+        names = trainable_names(build_table(model), training)
+        self._moments = {
+            f"{moment}/{name}": np.zeros_like(weights[name]) for moment in optimizer_moments(training) for name in names
+        }
         self._epoch = 0
 
     def train_epoch(
@@ -85,10 +91,10 @@ class FakeNetwork:
         self._weights = dict(weights)
 
     def optimizer_state(self) -> Weights:
-        return {}
+        return {"step": np.asarray(float(self._epoch)), **self._moments}
 
     def load_optimizer_state(self, state: Weights) -> None:
-        raise NotImplementedError
+        self._epoch = int(state["step"])
 
 
 @attrs.define
@@ -116,7 +122,7 @@ class FakeEngine:
         self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
     ) -> FakeNetwork:
         self.built.append((model, training, weights, execution))
-        return FakeNetwork(self, weights)
+        return FakeNetwork(self, model, training, weights)
 
     def predict_truth_of(self, scan: Scan) -> None:
         """Predict, from now on, the true patches of a numbered scan."""
