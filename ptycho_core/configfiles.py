@@ -37,6 +37,15 @@ for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
 
 
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # Left to itself PyYAML folds a NEL or LS character inside quotes, and reads a space back.
+    style = None if text.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key) for key, _ in node.value]
     repeated = next((key for number, key in enumerate(keys) if key in keys[:number]), None)

@@ -101,6 +101,6 @@ def clip(
 def adaptively_clipped(name: str, g: tf.Tensor, tensor: tf.Tensor, limit: float) -> tf.Tensor:
     """Brock et al., ICML 2021: a unit's gradient has at most `limit` times the norm of the unit's weights."""
     unit = (0, 1, 2) if name.endswith("/kernel") else None  # an output channel, which comes last, or all of the array
-    norm = tf.norm(g, axis=unit, keepdims=True)
-    largest = limit * tf.maximum(tf.norm(tensor, axis=unit, keepdims=True), AGC_FLOOR)
+    norm = tf.sqrt(tf.reduce_sum(tf.square(g), axis=unit, keepdims=True))
+    largest = limit * tf.maximum(tf.sqrt(tf.reduce_sum(tf.square(tensor), axis=unit, keepdims=True)), AGC_FLOOR)
     return g * (largest / tf.maximum(norm, largest))

@@ -65,7 +65,7 @@ class TorchNetwork:
         return to_arrays(self.tensors)
 
     def load_weights(self, weights: Weights) -> None:
-        check_weights(self.table, weights, self.model.N, modes=len(self.tensors[PROBE]))
+        check_weights(self.table, weights, self.model.N, modes=self.tensors[PROBE].shape[0])
         self._start(weights)
 
     def _start(self, weights: Weights) -> None:

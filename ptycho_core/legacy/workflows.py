@@ -163,7 +163,7 @@ def _inference(config: TrainingConfig | InferenceConfig) -> InferenceConfig:
     return InferenceConfig(neighbor_count=config.neighbor_count, backend=config.backend, seed=config.seed)
 
 
-def _scan(data: RawData | Scan, name: str) -> Scan:
+def _scan(data: object, name: str) -> Scan:
     if isinstance(data, RawData):
         return data.scan
     if isinstance(data, Scan):

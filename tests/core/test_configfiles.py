@@ -97,6 +97,14 @@ def test_yaml_takes_numbers_as_people_write_them(tmp_path: Path) -> None:
     assert training.model == ModelConfig(gridsize=2, probe_mask=True)
 
 
+@pytest.mark.parametrize(
+    "text", ["\x85", "a\u2028b", "\ufeff", "a\r\nb ", " ", "é ü", "\U0001f600", "'\"", "#", "null"]
+)
+def test_any_text_survives_yaml(tmp_path: Path, text: str) -> None:
+    write_config(tmp_path / "run.yaml", training=TrainingConfig(backend=text))
+    assert read_configs(tmp_path / "run.yaml")["training"].backend == text
+
+
 def test_text_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     write_config(path, training=TrainingConfig(backend="1e5", output_dir=Path("2024-01-01")))
