@@ -248,7 +248,6 @@ class Fit:
             for model in checkpoint.best
         )
         self._kept = sorted(self._rank_of(model.best_epoch) for model in self.best)
-        log.info("going on after epoch %d of %d", len(self.history), self.config.nepochs)
 
     def _check_same_scans(self, checkpoint: Checkpoint) -> None:
         """DataError unless the scans are those that the run began with."""

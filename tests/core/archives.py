@@ -88,7 +88,7 @@ def rewrite(path: Path, *, trusted: bool = True, **changes: bytes | None) -> Non
         members[name] = content  # type: ignore[assignment]
     if trusted and "manifest" not in changes:
         manifest = json.loads(members[MANIFEST])
-        manifest["sha256"] = {name: hashlib.sha256(members[name] or b"").hexdigest() for name in MEMBERS}
+        manifest["sha256"] = {name: hashlib.sha256(members[name] or b"").hexdigest() for name in manifest["sha256"]}
         members[MANIFEST] = json.dumps(manifest).encode()
     with zipfile.ZipFile(path, "w") as target:
         for name, content in members.items():
