@@ -21,7 +21,15 @@ from ptycho_core.config import ExecutionConfig, InferenceConfig, ModelConfig, Tr
 from ptycho_core.configfiles import annotated_toml
 from ptycho_core.console import Output
 from ptycho_core.errors import ConfigurationError, PtychoError, explain
-from ptycho_core.options import FILE, Command, Layers, build_config, config_options, warn_of_unknown_variables
+from ptycho_core.options import (
+    FILE,
+    Command,
+    Layers,
+    build_config,
+    config_options,
+    resumed_layers,
+    warn_of_unknown_variables,
+)
 
 if TYPE_CHECKING:
     from ptycho_core.contracts import Scan
@@ -110,6 +118,7 @@ def load(config: Any, field: str, measurement: Measurement, what: str) -> Scan:
 @cli.command()
 @click.argument("scan", type=FILE, required=False)
 @config_option("model", "training", "execution")
+@click.option("--resume", is_flag=True, help="Go on with the run in the output folder, after its last whole epoch.")
 @click.option("--show-config", is_flag=True, help="Print the configuration, and where each value is from, and stop.")
 @measurement_option
 @output_options
@@ -117,22 +126,31 @@ def load(config: Any, field: str, measurement: Measurement, what: str) -> Scan:
 def train(
     scan: Path | None,
     config: Path | None,
+    resume: bool,
     show_config: bool,
     measurement: Measurement,
     quiet: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Train a network on SCAN; no ground truth is needed. N is taken from the scan unless it is set."""
+    """Train a network on SCAN; no ground truth is needed. N is taken from the scan unless it is set.
+
+    With --resume all settings, SCAN among them, are those that the run began with; --nepochs, --early-stop-patience
+    and what does not change the result may be set anew.
+    """
     sections = ("model", "training", "execution")
     with_scan(flags, "train_data_file", scan)
-    configs = build_config(config, flags, *sections)  # its errors come before a large scan is read
+    layers, checkpoint = Layers(config, flags, *sections), None
+    if resume:
+        layers, checkpoint = resumed_layers(config, flags, *sections)
+    configs = layers.build()  # its errors come before a large scan is read
     output = console(quiet, as_json, configs["execution"].enable_progress_bar)
     data = None
     if not show_config or configs["training"].train_data_file is not None:
         data = load(configs["training"], "train_data_file", measurement, "a scan to train on")
-    layers = Layers(config, flags, *sections, defaults={"N": (data.N, "scan")} if data else None)
-    configs = layers.build()
+    if data is not None and not resume:
+        layers = Layers(config, flags, *sections, defaults={"N": (data.N, "scan")})
+        configs = layers.build()
     if data is None or show_config:
         click.echo(annotated_toml(layers.sources, **configs), nl=False)
         return
@@ -142,7 +160,15 @@ def train(
     test = None
     if training.test_data_file is not None:
         test = load(training, "test_data_file", measurement, "a test scan")
-    done = train_into(training.output_dir, data, training, test=test, execution=configs["execution"], output=output)
+    done = train_into(
+        training.output_dir,
+        data,
+        training,
+        test=test,
+        execution=configs["execution"],
+        output=output,
+        resume=checkpoint,
+    )
     if done.summary is None:
         output.say("No epoch had ended: nothing was written.")
     else:

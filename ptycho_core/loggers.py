@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ptycho_core.archive import history_csv
+from ptycho_core.container import history_csv
 from ptycho_core.errors import MissingExtraError
 from ptycho_core.io.files import write_text
 from ptycho_core.legacy.parameters import to_legacy_dict
@@ -39,6 +39,8 @@ def _none(folder: Path, run: Fit) -> Iterator[Log]:
 
 @contextmanager
 def _csv(folder: Path, run: Fit) -> Iterator[Log]:
+    if run.history:  # a run that goes on: the file may be of an epoch that is done again
+        write_text(folder / "history.csv", history_csv(run.history))
     yield lambda report: write_text(folder / "history.csv", history_csv(run.history))
 
 

@@ -8,16 +8,19 @@ import re
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import click
 from click.core import ParameterSource
 
-from ptycho_core.config import SECTIONS
+from ptycho_core.config import SECTIONS, TrainingConfig
 from ptycho_core.configfiles import read_config
-from ptycho_core.errors import ConfigurationError
-from ptycho_core.fields import closest, fields_of, from_mapping, hints_of, kind_of, show_default
+from ptycho_core.errors import ArchiveError, ConfigurationError, explain
+from ptycho_core.fields import closest, fields_of, from_mapping, hints_of, kind_of, show_default, to_mapping
+
+if TYPE_CHECKING:
+    from ptycho_core.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -112,10 +115,10 @@ class Layers:
             try:
                 built[section] = from_mapping(SECTIONS[section], values, **nested)
             except ConfigurationError as error:
-                raise ConfigurationError(self._placed(section, str(error))) from error
+                raise ConfigurationError(self.placed(section, str(error))) from error
         return built
 
-    def _placed(self, section: str, message: str) -> str:
+    def placed(self, section: str, message: str) -> str:
         """The message, after the file, flag or variable that the field at fault was set by."""
         match = re.match(r"(?:\w+Config\.|configuration: )(\w+)", message)
         source = self.sources[section].get(match[1], "default") if match else "default"
@@ -123,6 +126,33 @@ class Layers:
         if source == "default":
             return message if self.file is None else f"{self.file}: {message}"
         return f"{source.removeprefix('file ')}: {message}"
+
+
+def resumed_layers(path: Path | None, flags: Mapping[str, Any], *sections: str) -> tuple[Layers, Checkpoint]:
+    """The settings of the run in the output folder, beneath what flags, environment and file set; and its checkpoint.
+
+    Raises ArchiveError where there is no whole checkpoint, ConfigurationError that says where what contradicts is from.
+    """
+    from ptycho_core.checkpoint import CHECKPOINT_NAME, load_checkpoint  # with numpy: other commands do without
+    from ptycho_core.resuming import check_section_continues
+
+    asked = Layers(path, flags, *sections).values["training"].get("output_dir")
+    folder = TrainingConfig().output_dir if asked is None else Path(asked)
+    file = folder / CHECKPOINT_NAME
+    if not file.exists():
+        remedy = "Give the folder of a run as --out, or begin one without --resume."
+        received = "no such file" if folder.is_dir() else "no such folder"
+        raise ArchiveError(explain(file, None, expected="the checkpoint of a run", received=received, remedy=remedy))
+    checkpoint = load_checkpoint(file)
+    begun = (checkpoint.config.model, checkpoint.config, checkpoint.execution)
+    stored = {name: (value, f"file {file}") for table in begun for name, value in to_mapping(table).items()}
+    layers = Layers(path, flags, *sections, defaults={**stored, "output_dir": (folder, f"file {file}")})
+    for section, config in layers.build().items():
+        try:
+            check_section_continues(checkpoint, section, config)
+        except ConfigurationError as error:
+            raise ConfigurationError(layers.placed(section, str(error))) from error
+    return layers, checkpoint
 
 
 def build_config(

@@ -15,18 +15,19 @@ from typing import Any
 import attrs
 
 from ptycho_core import reconstruction
-from ptycho_core.archive import Model
+from ptycho_core.archive import ARCHIVE_NAME, Model
+from ptycho_core.checkpoint import CHECKPOINT_NAME, Checkpoint
 from ptycho_core.config import ExecutionConfig, InferenceConfig, TrainingConfig
 from ptycho_core.configfiles import to_toml
 from ptycho_core.console import Output
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import MissingExtraError, TrainingError
 from ptycho_core.evaluation import evaluate, load_truth
-from ptycho_core.io.files import make_folder, write_text
+from ptycho_core.io.files import make_folder, remove_partial, write_text
 from ptycho_core.loggers import logger
 from ptycho_core.training import EpochReport, Fit, Progress, fit
 
-CHECKPOINTS = "checkpoints"
+BEST_MODELS = "checkpoints"
 """Folder of the best models, where a run keeps more than one."""
 
 
@@ -52,10 +53,13 @@ def train_into(
     test: Scan | None = None,
     execution: ExecutionConfig | None = None,
     output: Output | None = None,
+    resume: Checkpoint | None = None,
 ) -> Trained:
     """Train, and write `wts.h5.zip`, `config.toml`, the logger's files and `loss.png` into `folder`.
 
-    The best model so far is there after every epoch, unless `enable_checkpointing` is off. Raises what `fit` raises.
+    The best model so far and `checkpoint.h5.zip` are there after every epoch, unless `enable_checkpointing` is off.
+    resume: the checkpoint from which the run goes on; one that has ended trains nothing and has its files completed.
+    Without it, the checkpoint of an earlier run in the folder is removed. Raises what `fit` raises.
     """
     execution, output = execution or ExecutionConfig(), output or Output(quiet=True)
     last = "loss –"
@@ -64,10 +68,9 @@ def train_into(
         done = (progress.epoch - 1) * run.patterns_per_epoch + progress.patterns
         update(done, f"epoch {progress.epoch}/{progress.nepochs}, {last}")
 
-    run = fit(scan, config, test=test, execution=execution, on_batch=on_batch)
-    make_folder(folder)
-    output.say(f"backend: {run.engine.name} ({run.engine.framework} {run.engine.version})")
-    started, stop = time.perf_counter(), None
+    run = fit(scan, config, test=test, execution=execution, on_batch=on_batch, resume=resume)
+    _prepare(run, folder, resume, output)
+    begun, started, stop = len(run.history), time.perf_counter(), None
     try:
         with (
             output.bar(config.nepochs * run.patterns_per_epoch, "train", "pattern") as update,
@@ -75,11 +78,12 @@ def train_into(
         ):
             for report in run:
                 last = describe_losses(report)
-                if execution.enable_checkpointing:
-                    _keep(run, folder)  # whatever ends the run later, the best so far is on disk
+                if execution.enable_checkpointing:  # whatever ends the run later, what it has done is on disk
+                    _keep(run, folder)
+                    run.checkpoint().save(folder / CHECKPOINT_NAME)
                 log(report)
                 update(report.epoch * run.patterns_per_epoch, f"epoch {report.epoch}/{report.nepochs}, {last}")
-                left = (time.perf_counter() - started) / report.epoch * (report.nepochs - report.epoch)
+                left = (time.perf_counter() - started) / (report.epoch - begun) * (report.nepochs - report.epoch)
                 if not sys.stderr.isatty():
                     rate = f"{report.patterns_per_second:.0f} patterns/s, {left:.0f} s left"
                     output.say(f"epoch {report.epoch}/{report.nepochs}: {last}, {rate}")
@@ -93,17 +97,38 @@ def describe_losses(report: EpochReport) -> str:
     return text if report.validation is None else f"{text}, validation {report.validation['total']:.4g}"
 
 
-def _keep(run: Fit, folder: Path) -> None:
-    """The best model in `folder`, and where more are kept, each of them in `checkpoints`, better ones' places taken."""
+def _prepare(run: Fit, folder: Path, resume: Checkpoint | None, output: Output) -> None:
+    """The folder as the run needs it: nothing of another run, or of what an interrupted epoch of this one had done."""
+    for place in (make_folder(folder), folder / BEST_MODELS):
+        remove_partial(place)
+    output.say(f"backend: {run.engine.name} ({run.engine.framework} {run.engine.version})")
+    done = f"epoch {len(run.history)} of {run.config.nepochs}"
+    if resume is None:
+        if (folder / CHECKPOINT_NAME).exists():
+            output.say(f"{folder / CHECKPOINT_NAME}: the checkpoint of an earlier run is removed")
+            (folder / CHECKPOINT_NAME).unlink()
+    elif run.ended:
+        output.say(f"{folder / CHECKPOINT_NAME}: the run has ended, after {done}: nothing is left to train")
+    else:
+        output.say(f"{folder / CHECKPOINT_NAME}: the run goes on after {done}")
+        if run.execution.enable_checkpointing:
+            _keep(run, folder, anew=True)
+
+
+def _keep(run: Fit, folder: Path, anew: bool = False) -> None:
+    """The best model in `folder`, and where more are kept, each of them in `checkpoints`, better ones' places taken.
+
+    What is there already is left, unless all is written `anew`.
+    """
     best, *_ = run.best
-    if best.best_epoch == len(run.history) or not (folder / "wts.h5.zip").exists():
-        best.save(folder)
+    if anew or best.best_epoch == len(run.history) or not (folder / ARCHIVE_NAME).exists():
+        best.save(folder / ARCHIVE_NAME)
     if run.execution.checkpoint_save_top_k == 1:
         return
-    place = make_folder(folder / CHECKPOINTS)
+    place = make_folder(folder / BEST_MODELS)
     kept = {f"epoch-{model.best_epoch:04d}.h5.zip": model for model in run.best}
     for name, model in kept.items():
-        if model.best_epoch == len(run.history) or not (place / name).exists():
+        if anew or model.best_epoch == len(run.history) or not (place / name).exists():
             model.save(place / name)
     for file in place.glob("epoch-*.h5.zip"):
         if file.name not in kept:
@@ -115,7 +140,7 @@ def _write(
 ) -> dict[str, Any]:
     assert run.model is not None
     _keep(run, folder)
-    archive = run.model.save(folder)  # once more, now with the whole history
+    archive = run.model.save(folder / ARCHIVE_NAME)  # once more, now with the whole history
     write_text(folder / "config.toml", to_toml(model=run.config.model, training=run.config, execution=execution))
     return {
         "archive": str(archive),

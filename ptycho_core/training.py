@@ -12,16 +12,19 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.architecture import build_table, initial_weights
+from ptycho_core.architecture import Table, Weights, build_table, initial_weights
 from ptycho_core.archive import Model
+from ptycho_core.checkpoint import Checkpoint
 from ptycho_core.config import ExecutionConfig, InferenceConfig, TrainingConfig, existing_file
 from ptycho_core.contracts import Batch, Scan
 from ptycho_core.engine import LossTerms, load_engine
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError, TrainingError, explain
+from ptycho_core.fingerprint import Fingerprint, check_same_scan, fingerprint
 from ptycho_core.grouping import Groups, draw_groups, largest_reach_px
 from ptycho_core.io import load_scan
 from ptycho_core.physics import LOG_SCALE, PROBE, calibrated_probe, measure_scale
 from ptycho_core.prefetch import gathered
+from ptycho_core.resuming import check_continues
 from ptycho_core.schedules import learning_rate, physics_weight
 from ptycho_core.suitability import (
     check_size,
@@ -80,7 +83,7 @@ class Fit:
     `model` is the model with the best weights so far: the lowest `checkpoint_monitor_metric` (total loss unless set)
     on the test scan, or on the training scan when there is none. It is None until the first epoch has ended. `best`
     holds the `checkpoint_save_top_k` best ones, the best first. `patterns_per_epoch` counts a pattern once for each
-    group that it is in.
+    group that it is in. `checkpoint()`, between epochs, is what the run needs to go on, here or on another engine.
     """
 
     def __init__(
@@ -92,17 +95,23 @@ class Fit:
         execution: ExecutionConfig | None = None,
         on_batch: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        resume: Checkpoint | None = None,
     ) -> None:
         config.validate()
         self.config = config = attrs.evolve(config, model=attrs.evolve(config.model))  # later changes do not reach it
-        self.execution = execution = attrs.evolve(execution) if execution is not None else ExecutionConfig()
+        if execution is None:
+            execution = ExecutionConfig() if resume is None else resume.execution
+        self.execution = execution = attrs.evolve(execution)
         self.history: list[dict[str, float]] = []
         self.best: tuple[Model, ...] = ()
         self._scores: list[float] = []  # of the epochs so far, lower is better
-        self._kept: list[tuple[float, float, int]] = []  # by what the best models are ranked, the epoch last
+        self._kept: list[tuple[float, float, int]] = []  # ranks of the best models, the epoch last
+        self._fingerprints: dict[int, Fingerprint] = {}
         self._on_batch, self._should_stop = on_batch, should_stop
         table = build_table(config.model)
         check_monitor(execution, config)
+        if resume is not None:
+            check_continues(resume, config, execution)
         scan = self._checked(_given_or_loaded(scan, config, "train_data_file"))
         if scan is None:
             remedy = "Pass a scan, or set train_data_file."
@@ -120,29 +129,67 @@ class Fit:
         groups = self._draw(self._scan, np.random.default_rng(config.seed), config.n_groups)  # or it says why not
         self.patterns_per_epoch = groups.indices.size
         self._padding = max(self._canvas_padding(each) for each in (self._scan, test) if each is not None)
-        scale = measure_scale(self._scan, config.nphotons)
-        report_dose(self._scan, config, scale.mean_counts_per_frame)
-        probe = calibrated_probe(
-            self._scan, config.probe_gauge, masked=config.model.probe_mask, scale=config.model.probe_scale
-        )
-        warn_if_ambiguous(self._scan, config)
-        warn_if_wide(self._scan, config)
-        weights = initial_weights(table, np.random.default_rng(config.seed))
-        weights |= {PROBE: probe, LOG_SCALE: np.zeros((), np.float32), **scale.as_weights()}
+        if resume is None:
+            weights = self._begun(table)
+        else:
+            self._check_same_scans(resume)
+            weights = {**resume.weights, PROBE: resume.initial_probe}  # merge weights: specs/physics.md, Groups
+        self._initial_probe = np.array(weights[PROBE])
         if test is not None:
             warn_of_other_intensity(test, weights)
-        engine = load_engine(config.backend)
+        # Another engine goes on to rounding alone, so the one that began is preferred.
+        automatic = resume is not None and config.backend == "auto"
+        engine = load_engine(resume.engine.name if resume is not None and automatic else config.backend)
         self.engine = engine.describe()
         self._network = engine.build(config.model, self.config, weights, execution)
+        self._between_epochs = True
+        if resume is not None:
+            self._go_on_from(resume)
 
     @property
     def model(self) -> Model | None:
         """The model with the best weights so far."""
         return self.best[0] if self.best else None
 
+    @property
+    def ended(self) -> bool:
+        """Whether no epoch is left to train."""
+        done, patience = len(self.history), self.config.early_stop_patience
+        impatient = patience is not None and bool(self.best) and done - self.best[0].best_epoch >= patience
+        return done >= self.config.nepochs or impatient
+
+    def checkpoint(self) -> Checkpoint:
+        """What the run needs to go on after its last whole epoch: `fit(..., resume=checkpoint)`.
+
+        Raises TrainingError before the first epoch has ended, after an epoch that was left in the middle, and where a
+        number is not finite.
+        """
+        if not self.history or not self._between_epochs:
+            received = "no whole epoch" if not self.history else f"a part of epoch {len(self.history) + 1}"
+            remedy = "Take a checkpoint when an epoch has ended, in the loop over the run."
+            expected = "the state after a whole epoch"
+            raise TrainingError(explain("checkpoint", None, expected=expected, received=received, remedy=remedy))
+        weights, optimizer = self._network.weights(), self._network.optimizer_state()
+        if any(not np.isfinite(array).all() for array in (*weights.values(), *optimizer.values())):
+            raise _diverged(f"weights and optimizer after epoch {len(self.history)}", "NaN or infinity")
+        test = self._test
+        return Checkpoint(
+            config=self.config,
+            execution=self.execution,
+            weights=weights,
+            optimizer=optimizer,
+            initial_probe=self._initial_probe,
+            history=[dict(row) for row in self.history],
+            scores=tuple(self._scores),
+            best=self.best,
+            engine=self.engine,
+            scan=self._fingerprint(self._scan),
+            test=None if test is None else self._fingerprint(test),
+        )
+
     def __iter__(self) -> Iterator[EpochReport]:
         config, scan = self.config, self._scan
-        while len(self.history) < config.nepochs:
+        while not self.ended:
             epoch = len(self.history) + 1
             started = time.perf_counter()
             # Groups and order depend on seed and epoch alone, so a run that goes on later takes the same ones.
@@ -150,6 +197,7 @@ class Fit:
             groups = self._draw(scan, rng, config.n_groups)
             order = rng.permutation(len(groups))
             rate, weight = learning_rate(config, epoch, self._scores), physics_weight(config, epoch)
+            self._between_epochs = False
             # Closed at once whatever happens: a generator that an exception holds on to would keep its thread.
             with contextlib.closing(self._watched(self._gathered(scan, groups, order), epoch, len(groups))) as watched:
                 train = self._network.train_epoch(watched, rate, weight)
@@ -172,11 +220,53 @@ class Fit:
                 patterns_per_second=len(groups) * config.model.channels / seconds,
             )
             self.history.append(report.as_row())
+            self._between_epochs = True
             yield report
-            patience = config.early_stop_patience
-            if patience is not None and epoch - self.best[0].best_epoch >= patience:
-                log.info("early stop: no better loss for %d epochs", patience)
-                return
+        if len(self.history) < config.nepochs:
+            log.info("early stop: no better loss for %d epochs", config.early_stop_patience)
+
+    def _begun(self, table: Table) -> Weights:
+        """The weights that a run begins with: probe and data scale measured on the scan, the others drawn."""
+        config, scan = self.config, self._scan
+        scale = measure_scale(scan, config.nphotons)
+        report_dose(scan, config, scale.mean_counts_per_frame)
+        probe = calibrated_probe(
+            scan, config.probe_gauge, masked=config.model.probe_mask, scale=config.model.probe_scale
+        )
+        warn_if_ambiguous(scan, config)
+        warn_if_wide(scan, config)
+        drawn = initial_weights(table, np.random.default_rng(config.seed))
+        return {**drawn, PROBE: probe, LOG_SCALE: np.zeros((), np.float32), **scale.as_weights()}
+
+    def _go_on_from(self, checkpoint: Checkpoint) -> None:
+        self._network.load_weights(checkpoint.weights)
+        self._network.load_optimizer_state(checkpoint.optimizer)
+        self.history = [dict(row) for row in checkpoint.history]
+        self._scores = list(checkpoint.scores)
+        self.best = tuple(
+            attrs.evolve(model, config=self.config, history=self.history, backend=model.engine.name)
+            for model in checkpoint.best
+        )
+        self._kept = sorted(self._rank_of(model.best_epoch) for model in self.best)
+
+    def _check_same_scans(self, checkpoint: Checkpoint) -> None:
+        """DataError unless the scans are those that the run began with."""
+        check_same_scan(self._scan, self._fingerprint(self._scan), checkpoint.scan)
+        if (self._test is None) != (checkpoint.test is None):
+            known = {True: "a test scan", False: "no test scan"}
+            expected = f"{known[checkpoint.test is not None]}, as the run began"
+            received, remedy = known[self._test is not None], "Give what it began with, or begin a new run."
+            raise DataError(
+                explain("TrainingConfig.test_data_file", None, expected=expected, received=received, remedy=remedy)
+            )
+        if self._test is not None and checkpoint.test is not None:
+            check_same_scan(self._test, self._fingerprint(self._test), checkpoint.test)
+
+    def _fingerprint(self, scan: Scan) -> Fingerprint:
+        known = self._fingerprints.get(id(scan))
+        if known is None:
+            known = self._fingerprints[id(scan)] = fingerprint(scan, with_truth=self._with_truth)
+        return known
 
     def _rank(self, epoch: int, train: LossTerms, monitored: LossTerms) -> tuple[bool, bool]:
         """Keep the network's weights if they are among the best; whether they are the best, and whether kept."""
@@ -185,15 +275,18 @@ class Fit:
         if not math.isfinite(train["total"]) or not math.isfinite(value):
             raise _diverged(f"loss of epoch {epoch}", f"train {train['total']}, monitored {metric} {value}")
         self._scores.append(value if self.execution.checkpoint_mode == "min" else -value)
-        # Under another physics weight the training loss means another thing: what came under the last one is best.
-        weight = physics_weight(self.config, epoch) if self._test is None else 1.0
-        self._kept.append((-weight, self._scores[-1], epoch))
-        self._kept = sorted(self._kept)[: self.execution.checkpoint_save_top_k]
+        self._kept = sorted([*self._kept, self._rank_of(epoch)])[: self.execution.checkpoint_save_top_k]
         models = {model.best_epoch: model for model in self.best}
         if any(epoch == kept for *_, kept in self._kept):
             models[epoch] = self._snapshot(epoch)
         self.best = tuple(models[kept] for *_, kept in self._kept)
         return self.best[0].best_epoch == epoch, epoch in {model.best_epoch for model in self.best}
+
+    def _rank_of(self, epoch: int) -> tuple[float, float, int]:
+        """By what an epoch is ranked, the lowest first."""
+        # Under another physics weight the training loss means another thing: what came under the last one is best.
+        weight = physics_weight(self.config, epoch) if self._test is None else 1.0
+        return -weight, self._scores[epoch - 1], epoch
 
     def _snapshot(self, epoch: int) -> Model:
         weights = self._network.weights()
@@ -283,15 +376,18 @@ def fit(
     execution: ExecutionConfig | None = None,
     on_batch: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    resume: Checkpoint | None = None,
 ) -> Fit:
     """Begin to train: `for report in (run := fit(scan, config)): …`, then `run.model`.
 
     scan: None is the scan in `config.train_data_file`; test, unless given, is the one in `config.test_data_file`.
     test: a second scan whose loss chooses the best weights. on_batch: called before every training step.
     should_stop: looked at before every training step; when it says so, `Cancelled` is raised, and `run.model` holds
-    the best weights of the epochs that ended. Raises ConfigurationError, DataError, BackendError or TrainingError.
+    the best weights of the epochs that ended. resume: what `run.checkpoint()` gave or `load_checkpoint` read; the run
+    goes on, with `resume.config` or one that continues it, and on the same scans. Raises ConfigurationError, DataError,
+    BackendError or TrainingError.
     """
-    return Fit(scan, config, test=test, execution=execution, on_batch=on_batch, should_stop=should_stop)
+    return Fit(scan, config, test=test, execution=execution, on_batch=on_batch, should_stop=should_stop, resume=resume)
 
 
 def train(

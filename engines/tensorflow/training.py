@@ -57,7 +57,7 @@ class TensorFlowNetwork:
         check_weights(self.table, weights, model.N)
         with tf.device(self.device):
             self.tensors = to_tensors(weights, self.dtype)
-            self.merge_weight = tf.Variable(merge_weight(np.asarray(weights[PROBE]), model), dtype=self.dtype)
+            self.merge_weight = self._constant(merge_weight(np.asarray(weights[PROBE]), model))
             self.optimizer = Optimizer(training, {name: self.tensors[name] for name in self.trainable})
         self._graph_terms_and_gradients = tf.function(self._terms_and_gradients, autograph=False)
         self._graph_loss_terms = tf.function(self._loss_terms, autograph=False)
@@ -73,7 +73,6 @@ class TensorFlowNetwork:
         # A graph holds on to the variables that it was made with: they are filled anew, not replaced.
         for name, tensor in self.tensors.items():
             tensor.assign(self._constant(weights[name]))
-        self.merge_weight.assign(self._constant(merge_weight(np.asarray(weights[PROBE]), self.model)))
         self.optimizer.reset()
 
     def optimizer_state(self) -> Weights:

@@ -56,6 +56,7 @@ class TorchNetwork:
             self.smoothing = self._constant(smoothing_matrix(model.N, model.gaussian_smoothing_sigma))
         self.probe_mask = self._constant(probe_mask(model.N))[..., None] if model.probe_mask else None
         check_weights(self.table, weights, model.N)
+        self.merge_weight = self._constant(merge_weight(np.asarray(weights[PROBE]), model))
         self._start(weights)
 
     # -- state ---------------------------------------------------------------------------------------------------
@@ -69,7 +70,6 @@ class TorchNetwork:
 
     def _start(self, weights: Weights) -> None:
         self.tensors = to_tensors(weights, self.dtype, self.device)
-        self.merge_weight = self._constant(merge_weight(np.asarray(weights[PROBE]), self.model))
         for name in self.trainable:
             self.tensors[name].requires_grad_()
         self.optimizer = Optimizer(self.training, {name: self.tensors[name] for name in self.trainable})

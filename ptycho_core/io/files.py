@@ -18,6 +18,8 @@ UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, z
 """What the reading of a damaged zip file raises; RuntimeError: a member that is encrypted or of an unknown kind."""
 BROKEN_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError)
 """What numpy raises for the header of an array that is damaged, or of Python objects."""
+PARTIAL = ".partial"
+"""How the name of a file ends that is not whole yet; a writer that is killed leaves it behind."""
 COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The methods that our files and numpy's have; of others the errors are not known."""
 
@@ -33,7 +35,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         remedy = "Give the name of a file."
         raise DataError(explain(path, None, expected="a writable place", received="a folder", remedy=remedy))
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
     except OSError as error:
         remedy = "Choose a folder that exists and can be written."
         raise DataError(
@@ -42,11 +44,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp's own mode shuts everybody else out
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's own mode shuts everybody else out
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:
@@ -77,8 +79,11 @@ def write_text(path: Path, text: str) -> None:
 
 def make_folder(path: Path) -> Path:
     """The folder `path`, made if it is not there; DataError when it cannot be made or written."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
+        for folder in made:
+            _sync_folder(folder.parent)
     except OSError as error:
         remedy = "Choose another output folder."
         raise DataError(explain(path, None, expected="a folder", received=error.strerror, remedy=remedy)) from error
@@ -86,3 +91,9 @@ def make_folder(path: Path) -> Path:
         remedy = "Change its permissions or choose another output folder."
         raise DataError(explain(path, None, expected="a writable folder", received="a read-only one", remedy=remedy))
     return path
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what writers that were killed have left in the folder; nobody may be writing there."""
+    for file in folder.glob(f".*{PARTIAL}"):
+        file.unlink(missing_ok=True)

@@ -38,6 +38,7 @@ class ReferenceNetwork:
         self.trainable = trainable_names(self.table, training)
         self.physics = self.forward_model(model)
         check_weights(self.table, weights, model.N)
+        self.merge_weight = merge_weight(np.asarray(weights[PROBE]), model)
         self._start(weights)
 
     # -- state -----------------------------------------------------------------------------------------------------
@@ -51,7 +52,6 @@ class ReferenceNetwork:
 
     def _start(self, weights: Weights) -> None:
         self.arrays = {name: np.array(array, np.float64) for name, array in weights.items()}
-        self.merge_weight = merge_weight(np.asarray(weights[PROBE]), self.model)
         self.optimizer = Optimizer(self.training, {name: self.arrays[name] for name in self.trainable})
 
     def optimizer_state(self) -> Weights:

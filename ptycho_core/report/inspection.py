@@ -12,7 +12,8 @@ import scipy  # its submodules load on first use: this module imports fast
 from numpy.typing import NDArray
 
 from ptycho_core.architecture import build_table
-from ptycho_core.archive import ARCHIVE_NAME, MANIFEST, load_model
+from ptycho_core.archive import ARCHIVE_NAME, load_model
+from ptycho_core.container import MANIFEST
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
 from ptycho_core.frames import Frames, Measurement

@@ -124,8 +124,9 @@ def test_only_trainable_arrays_change(engine: Engine, probe_trainable: bool, sca
     }
 
 
-@pytest.mark.parametrize("name", ["short", "supervised"])
+@pytest.mark.parametrize("name", ["short", "supervised", "merged"])
 def test_a_run_that_stops_goes_on(engine: Engine, name: str) -> None:
+    """With "merged" the probe is trained, and merge weights are those of the probe that the run began with."""
     case = named_case(name)
     whole = build(engine, case)
     whole.train_epoch(case.batches[:2], RATE)
@@ -135,7 +136,8 @@ def test_a_run_that_stops_goes_on(engine: Engine, name: str) -> None:
     assert state["step"] == 2
     rest = whole.train_epoch(case.batches[2:], RATE)
 
-    resumed = build(engine, case, weights=weights)
+    resumed = build(engine, case)
+    resumed.load_weights(weights)
     resumed.load_optimizer_state(state)
     assert_terms_close(resumed.train_epoch(case.batches[2:], RATE), rest, 1e-12)
     assert_arrays_close(resumed.weights(), whole.weights(), 1e-12)
@@ -166,12 +168,15 @@ def test_optimizer_state_is_a_copy(engine: Engine) -> None:
 
 
 def test_merge_weights_stay_while_the_probe_is_trained(engine: Engine) -> None:
-    """They are a constant of the run: only `load_weights` makes them anew."""
+    """They are a constant of the network, of the probe that it was built with."""
     case = named_case("merged")
     moved, reference = build(engine, case), build_reference(case)
     for network in (moved, reference):
         network.train_epoch([case.batch] * 2, 0.05)
     assert_terms_close(moved.evaluate([case.batch]), reference.evaluate([case.batch]), STEP_RTOL)
+    loaded = build(engine, case)
+    loaded.load_weights(moved.weights())
+    assert_terms_close(loaded.evaluate([case.batch]), moved.evaluate([case.batch]), 1e-12)
     fresh = build(engine, case, weights=moved.weights())
     assert fresh.evaluate([case.batch])["nll"] != pytest.approx(moved.evaluate([case.batch])["nll"], rel=1e-9)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -12,12 +13,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ptycho_core.architecture import Weights
+from ptycho_core import architecture
+from ptycho_core.architecture import Weights, build_table
+from ptycho_core.archive import ARCHIVE_NAME
 from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_core.contracts import Batch, Scan
-from ptycho_core.engine import EngineInfo
+from ptycho_core.engine import EngineInfo, optimizer_moments, trainable_names
 from ptycho_core.patches import extract_patches
 from ptycho_core.physics import LOG_SCALE
+from tests.core.archives import register_tiny, tiny_model
 
 N = 32
 
@@ -47,9 +51,15 @@ def frame_numbers(batch: Batch) -> NDArray[np.int64]:
 class FakeNetwork:
     """Remembers what it is given; its log scale counts the epochs, so that a set of weights tells its own."""
 
-    def __init__(self, engine: FakeEngine, weights: Weights) -> None:
+    def __init__(
+        self, engine: FakeEngine, model: ModelConfig, training: TrainingConfig | None, weights: Weights
+    ) -> None:
         self._engine = engine
         self._weights = dict(weights)
+        names = trainable_names(build_table(model), training)
+        self._moments = {
+            f"{moment}/{name}": np.zeros_like(weights[name]) for moment in optimizer_moments(training) for name in names
+        }
         self._epoch = 0
 
     def train_epoch(
@@ -81,10 +91,10 @@ class FakeNetwork:
         self._weights = dict(weights)
 
     def optimizer_state(self) -> Weights:
-        return {}
+        return {"step": np.asarray(float(self._epoch)), **self._moments}
 
     def load_optimizer_state(self, state: Weights) -> None:
-        raise NotImplementedError
+        self._epoch = int(state["step"])
 
 
 @attrs.define
@@ -112,7 +122,7 @@ class FakeEngine:
         self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
     ) -> FakeNetwork:
         self.built.append((model, training, weights, execution))
-        return FakeNetwork(self, weights)
+        return FakeNetwork(self, model, training, weights)
 
     def predict_truth_of(self, scan: Scan) -> None:
         """Predict, from now on, the true patches of a numbered scan."""
@@ -148,6 +158,27 @@ def numbered_scan() -> Callable[..., Scan]:
 @pytest.fixture
 def frames_of() -> Callable[[Batch], NDArray[np.int64]]:
     return frame_numbers
+
+
+@pytest.fixture(scope="session")
+def tiny_architecture() -> Iterator[None]:
+    """The architecture "tiny"."""
+    register_tiny()
+    yield
+    del architecture._ARCHITECTURES["tiny"]
+
+
+@pytest.fixture(scope="session")
+def whole(tiny_architecture: None, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of the archive of `tiny_model()`."""
+    return tiny_model().save(tmp_path_factory.mktemp("whole")).read_bytes()
+
+
+@pytest.fixture
+def saved(tmp_path: Path, whole: bytes) -> Path:
+    path = tmp_path / ARCHIVE_NAME
+    path.write_bytes(whole)
+    return path
 
 
 @pytest.fixture

@@ -341,7 +341,12 @@ def run_folder(ptycho: Ptycho, fake_engine: Any, no_matplotlib: None, scan_file:
 
 
 def test_training_writes_archive_configuration_and_history(run_folder: Path) -> None:
-    assert sorted(path.name for path in run_folder.iterdir()) == ["config.toml", "history.csv", "wts.h5.zip"]
+    assert sorted(path.name for path in run_folder.iterdir()) == [
+        "checkpoint.h5.zip",
+        "config.toml",
+        "history.csv",
+        "wts.h5.zip",
+    ]
     model = load_model(run_folder)
     assert (model.config.nepochs, model.config.seed, model.best_epoch) == (3, 7, 3)
     tables = tomllib.loads((run_folder / "config.toml").read_text())

@@ -20,7 +20,13 @@ from tests.integration.conftest import ENGINES, SMALL, Run
 
 
 def test_train_writes_archive_configuration_history_and_figure(trained: Path) -> None:
-    assert sorted(path.name for path in trained.iterdir()) == ["config.toml", "history.csv", "loss.png", "wts.h5.zip"]
+    assert sorted(path.name for path in trained.iterdir()) == [
+        "checkpoint.h5.zip",
+        "config.toml",
+        "history.csv",
+        "loss.png",
+        "wts.h5.zip",
+    ]
     with (trained / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     losses = [float(row["total"]) for row in rows]

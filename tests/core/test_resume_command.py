@@ -1,0 +1,217 @@
+"""`ptycho train --resume`: the run in the output folder goes on, with its own settings and no others."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptycho_core import save_scan
+from ptycho_core.archive import load_model
+from ptycho_core.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from ptycho_core.errors import TrainingError
+from ptycho_core.physics import LOG_SCALE
+
+pytestmark = pytest.mark.usefixtures("tiny_architecture")
+
+LOSSES = {1: 5.0, 2: 3.0, 3: 4.0, 4: 2.0, 5: 3.5, 6: 1.0}
+
+
+@pytest.fixture
+def scan_file(tmp_path: Path, numbered_scan: Any) -> Path:
+    path = tmp_path / "scan.npz"
+    save_scan(path, numbered_scan(9))
+    return path
+
+
+@pytest.fixture
+def train(
+    ptycho: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_engine: Any
+) -> Callable[..., Any]:
+    """`train(scan, …)` into `run`; figures are left out, and `stops_in` an epoch ends the process as a kill would."""
+    monkeypatch.setattr("ptycho_core.runs.draw", lambda *arguments, **keywords: None)
+
+    def run(*arguments: object, stops_in: int | None = None) -> Any:
+        def loss(epoch: int) -> float:
+            if epoch == stops_in:
+                raise TrainingError("the power is cut")
+            return LOSSES[epoch]
+
+        fake_engine.train_loss = loss
+        return ptycho("train", *arguments, "--out", tmp_path / "run", "--json")
+
+    return run
+
+
+BEGIN = ("--architecture", "tiny", "--n-filters-scale", 1, "--nepochs", 4, "--batch-size", 4, "--scheduler", "Default")
+
+
+@pytest.fixture
+def stopped(train: Callable[..., Any], scan_file: Path, tmp_path: Path) -> Path:
+    """The folder of a run that ended in its third epoch, as it is when the process was killed there."""
+    assert train(scan_file, *BEGIN, "--checkpoint-save-top-k", 2, stops_in=3).code == 2
+    for name in ("config.toml", "loss.png"):
+        (tmp_path / "run" / name).unlink(missing_ok=True)
+    return tmp_path / "run"
+
+
+def test_a_run_goes_on_with_its_own_settings(train: Callable[..., Any], stopped: Path, fake_engine: Any) -> None:
+    assert load_checkpoint(stopped).epoch == 2
+    fake_engine.epochs.clear()
+    outcome = train("--resume")
+    assert outcome.code == 0, outcome.err
+    assert len(fake_engine.epochs) == 2
+    assert f"{stopped / CHECKPOINT_NAME}: the run goes on after epoch 2 of 4" in outcome.err
+    model = load_model(stopped)
+    assert (model.best_epoch, len(model.history), model.config.batch_size) == (4, 4, 4)
+    with (stopped / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
+    assert (stopped / "config.toml").exists()
+    assert sorted(path.name for path in (stopped / "checkpoints").iterdir()) == [
+        "epoch-0002.h5.zip",
+        "epoch-0004.h5.zip",
+    ]
+
+
+def test_what_a_killed_epoch_left_behind_is_put_right(
+    train: Callable[..., Any], stopped: Path, fake_engine: Any
+) -> None:
+    """Killed after the archive of epoch 3 was written and before its checkpoint was."""
+    best = load_model(stopped)
+    best.history.append({"epoch": 3.0, "total": 0.1})
+    best.weights[LOG_SCALE].fill(3)  # type: ignore[index]
+    best.save(stopped)
+    (stopped / ".wts.h5.zip.abc.partial").write_bytes(b"half")
+    (stopped / "checkpoints" / ".epoch-0003.h5.zip.abc.partial").write_bytes(b"half")
+    assert train("--resume", stops_in=3).code == 2
+    assert int(load_model(stopped).weights[LOG_SCALE]) == 2
+    assert not list(stopped.rglob("*.partial"))
+
+
+def test_a_run_that_has_ended_says_so_and_trains_nothing(
+    train: Callable[..., Any], stopped: Path, fake_engine: Any
+) -> None:
+    assert train("--resume").code == 0
+    fake_engine.epochs.clear()
+    before = load_model(stopped)
+    (stopped / "config.toml").unlink()
+    outcome = train("--resume")
+    assert outcome.code == 0
+    assert "the run has ended, after epoch 4 of 4: nothing is left to train" in outcome.err
+    assert fake_engine.epochs == []
+    assert load_model(stopped).history == before.history
+    assert (stopped / "config.toml").exists()
+
+
+def test_a_run_that_has_ended_goes_on_with_more_epochs(train: Callable[..., Any], stopped: Path) -> None:
+    assert train("--resume").code == 0
+    assert train("--resume", "--nepochs", 6).code == 0
+    assert (len(load_model(stopped).history), load_checkpoint(stopped).config.nepochs) == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--batch-size", 8), "flag --batch-size: TrainingConfig.batch_size: expected 4, as the run began; received 8"),
+        (("--gridsize", 2), "flag --gridsize: ModelConfig.gridsize: expected 1, as the run began; received 2"),
+        (("--precision", "64-true"), "flag --precision: ExecutionConfig.precision: expected 32-true, as the run began"),
+        (("--nepochs", 1), "flag --nepochs: TrainingConfig.nepochs: expected at least 2, the epochs that are done"),
+    ],
+)
+def test_a_flag_that_contradicts_the_run_is_refused_by_name(
+    train: Callable[..., Any], stopped: Path, flags: tuple[object, ...], message: str
+) -> None:
+    before = (stopped / CHECKPOINT_NAME).read_bytes()
+    outcome = train("--resume", *flags)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert (stopped / CHECKPOINT_NAME).read_bytes() == before
+
+
+def test_a_variable_or_file_that_contradicts_the_run_is_refused_by_name(
+    train: Callable[..., Any], stopped: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "other.toml").write_text("[training]\nseed = 3\n")
+    outcome = train("--resume", "--config", tmp_path / "other.toml")
+    assert f"{tmp_path / 'other.toml'}: TrainingConfig.seed: expected 0, as the run began; received 3" in outcome.err
+    monkeypatch.setenv("PTYCHO_BATCH_SIZE", "16")
+    assert "environment PTYCHO_BATCH_SIZE: TrainingConfig.batch_size: expected 4" in train("--resume").err
+
+
+@pytest.mark.parametrize("flags", [("--batch-size", 4), ("--num-workers", 0), ("--logger", "none")])
+def test_flags_that_do_not_contradict_it_are_taken(
+    train: Callable[..., Any], stopped: Path, flags: tuple[object, ...]
+) -> None:
+    assert train("--resume", *flags).code == 0
+
+
+def test_a_folder_that_was_moved_and_a_scan_that_was_moved_go_on(
+    ptycho: Callable[..., Any], fake_engine: Any, stopped: Path, scan_file: Path, tmp_path: Path
+) -> None:
+    fake_engine.train_loss = LOSSES.__getitem__
+    os.rename(stopped, tmp_path / "moved")
+    os.rename(scan_file, tmp_path / "elsewhere.npz")
+    lost = ptycho("train", "--resume", "--out", tmp_path / "moved")
+    assert lost.code == 2
+    assert "scan.npz" in lost.err
+    outcome = ptycho("train", tmp_path / "elsewhere.npz", "--resume", "--out", tmp_path / "moved")
+    assert outcome.code == 0, outcome.err
+    assert load_model(tmp_path / "moved").config.output_dir == tmp_path / "moved"
+    assert not stopped.exists()
+
+
+def test_another_scan_is_refused(train: Callable[..., Any], stopped: Path, numbered_scan: Any, tmp_path: Path) -> None:
+    save_scan(tmp_path / "other.npz", numbered_scan(9, seed=1))
+    outcome = train(tmp_path / "other.npz", "--resume")
+    assert outcome.code == 2
+    assert "other.npz: xcoords, ycoords: expected the scan that the run began with" in outcome.err
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_folder_without_a_checkpoint_is_an_error_with_the_remedy(
+    ptycho: Callable[..., Any], tmp_path: Path, made: bool
+) -> None:
+    if made:
+        (tmp_path / "run").mkdir()
+    outcome = ptycho("train", "--resume", "--out", tmp_path / "run")
+    assert (outcome.code, outcome.err) == (
+        2,
+        f"Error: {tmp_path / 'run' / CHECKPOINT_NAME}: expected the checkpoint of a run; received no such "
+        f"{'file' if made else 'folder'}. Give the folder of a run as --out, or begin one without --resume.\n",
+    )
+
+
+def test_a_damaged_checkpoint_is_refused(train: Callable[..., Any], stopped: Path) -> None:
+    file = stopped / CHECKPOINT_NAME
+    file.write_bytes(file.read_bytes()[:-50])
+    outcome = train("--resume")
+    assert outcome.code == 2
+    assert "expected a readable checkpoint" in outcome.err
+
+
+def test_a_run_that_begins_anew_never_leaves_another_ones_checkpoint(
+    train: Callable[..., Any], stopped: Path, scan_file: Path
+) -> None:
+    """Otherwise a kill in its first epoch would make --resume go on with the run before it."""
+    outcome = train(scan_file, *BEGIN, stops_in=1)
+    assert f"{stopped / CHECKPOINT_NAME}: the checkpoint of an earlier run is removed" in outcome.err
+    assert not (stopped / CHECKPOINT_NAME).exists()
+    assert "expected the checkpoint of a run" in train("--resume").err
+
+
+def test_the_settings_of_a_run_that_goes_on_are_shown_with_where_they_are_from(
+    ptycho: Callable[..., Any], stopped: Path
+) -> None:
+    shown = ptycho("train", "--resume", "--out", stopped, "--nepochs", 9, "--show-config").out
+    assert f"batch_size = 4  # file {stopped / CHECKPOINT_NAME}" in shown
+    assert "nepochs = 9  # flag --nepochs" in shown
+
+
+def test_without_checkpointing_there_is_none(train: Callable[..., Any], scan_file: Path, tmp_path: Path) -> None:
+    assert train(scan_file, *BEGIN, "--no-enable-checkpointing").code == 0
+    assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
