@@ -99,8 +99,8 @@ class RawData:
 
     @property
     def diff3d(self) -> NDArray[np.float32]:
-        """Amplitudes, float32 (M, N, N), whatever the file held."""
-        return self.scan.diffraction_amplitude
+        """Amplitudes, float32 (M, N, N), whatever the file held; all of them in memory."""
+        return np.asarray(self.scan.diffraction_amplitude)
 
     @property
     def probeGuess(self) -> NDArray[np.complex64]:
