@@ -173,6 +173,19 @@ def read_container(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, by
     return manifest, members
 
 
+def member_names(path: Path) -> set[str]:
+    """What a zip file of any kind holds; what `UNREADABLE` names is raised where that cannot be told."""
+    with _opened(path) as archive:
+        return set(archive.namelist())
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """What the manifest of a file says that `read_container` has read."""
+    with _opened(path) as archive:
+        manifest: dict[str, Any] = json.loads(_read(path, archive, MANIFEST))
+    return manifest
+
+
 @contextmanager
 def decoding(path: Path, kind: Kind) -> Iterator[None]:
     """Turns whatever the reading of members in the block raises into an ArchiveError of this file."""

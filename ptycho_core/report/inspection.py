@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,18 @@ import numpy as np
 import scipy  # its submodules load on first use: this module imports fast
 from numpy.typing import NDArray
 
-from ptycho_core.architecture import build_table
-from ptycho_core.archive import ARCHIVE_NAME, load_model
-from ptycho_core.container import MANIFEST
+from ptycho_core.archive import ARCHIVE_NAME
+from ptycho_core.checkpoint import CHECKPOINT_NAME
+from ptycho_core.container import MANIFEST, member_names
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
 from ptycho_core.frames import Frames, Measurement
 from ptycho_core.geometry import object_pixel_m
 from ptycho_core.io import load_scan
 from ptycho_core.io.files import UNREADABLE
-from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE, mean_frame_intensity, outside_centre_mask
+from ptycho_core.physics import mean_frame_intensity, outside_centre_mask
 from ptycho_core.reconstruction import load_reconstruction
+from ptycho_core.report.models import model_or_checkpoint_facts
 
 LENGTHS = (
     "photon_energy_eV",
@@ -37,11 +37,12 @@ BYTES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def inspect_file(path: Path, measurement: Measurement | None = None) -> dict[str, Any]:
-    """The facts of a scan, a model archive (or its folder) or a reconstruction, told apart by content."""
-    target = path / ARCHIVE_NAME if path.is_dir() else path
+    """The facts of a scan, a model, a checkpoint (or their folder) or a reconstruction, told apart by content."""
+    target = path
+    if path.is_dir():
+        target = next((f for f in (path / ARCHIVE_NAME, path / CHECKPOINT_NAME) if f.exists()), path / ARCHIVE_NAME)
     try:
-        with zipfile.ZipFile(target) as archive:
-            members = set(archive.namelist())
+        members = set(member_names(target))
     except UNREADABLE as error:
         if path.is_dir():
             remedy = "Give a scan, a folder with a model archive, or a reconstruction."
@@ -50,30 +51,10 @@ def inspect_file(path: Path, measurement: Measurement | None = None) -> dict[str
             ) from error
         members = set()  # no archive: a scan, or nothing that can be read
     if MANIFEST in members or any(name.endswith(".dill") for name in members):
-        return _model_facts(target)
+        return model_or_checkpoint_facts(target)
     if {"object.npy", "origin_px.npy"} <= members:
         return {"kind": "reconstruction", **load_reconstruction(target).summary()}
     return scan_facts(load_scan(target, measurement=measurement), target)
-
-
-def _model_facts(path: Path) -> dict[str, Any]:
-    model = load_model(path)
-    network = model.config.model
-    return {
-        "kind": "model archive",
-        "written_by": f"{model.engine.name} ({model.engine.framework} {model.engine.version})",
-        "N": network.N,
-        "gridsize": network.gridsize,
-        "architecture": network.architecture,
-        "model_type": network.model_type,
-        "parameters": sum(model.weights[name].size for name in build_table(network).parameters),
-        "best_epoch": model.best_epoch,
-        "epochs": len(model.history),
-        "loss": model.history[model.best_epoch - 1]["total"],
-        "input_scale": float(model.weights[INPUT_SCALE]),
-        "counts_per_intensity": float(model.weights[COUNTS_PER_INTENSITY]),
-        "digests": "verified",
-    }
 
 
 def scan_facts(scan: Scan, path: Path | None = None) -> dict[str, Any]:

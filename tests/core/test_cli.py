@@ -449,6 +449,28 @@ def test_an_archive_can_be_inspected(ptycho: Ptycho, run_folder: Path) -> None:
     assert {key: by_folder[key] for key in expected} == expected
     assert by_folder == by_file
     assert by_folder["loss"] == pytest.approx(1 / 3)
+    assert by_folder["written_by"] == "fake (no framework 1.0)"
+    assert (by_folder["ptycho_core"], by_folder["checkpoint"]) == (__version__, "after epoch 3 of 3")
+    assert (by_folder["settings"]["nepochs"], by_folder["settings"]["seed"]) == (3, 7)
+    assert {"input_scale", "mean_intensity", "counts_per_intensity", "log_scale", "intensity_scale"} <= set(by_folder)
+
+
+def test_a_checkpoint_can_be_inspected(ptycho: Ptycho, run_folder: Path) -> None:
+    facts = json.loads(ptycho("inspect", run_folder / "checkpoint.h5.zip", "--json").out)
+    expected = {"kind": "checkpoint", "stands": "after epoch 3 of 3", "digests": "verified", "best_epochs": [3]}
+    assert {key: facts[key] for key in expected} == expected
+    assert (facts["optimizer"], facts["next_learning_rate"], facts["test"]) == ("adam", None, None)
+    assert sorted(facts["scan"]) == ["bad_pixels", "frames", "positions", "probe"]
+    (run_folder / "wts.h5.zip").unlink()
+    assert json.loads(ptycho("inspect", run_folder, "--json").out) == facts
+
+
+def test_an_archive_whose_digests_do_not_hold_is_named(ptycho: Ptycho, run_folder: Path) -> None:
+    archive = run_folder / "wts.h5.zip"
+    content = archive.read_bytes()
+    place = content.index(b"epoch,learning_rate") + 3
+    archive.write_bytes(content[:place] + b"X" + content[place + 1 :])
+    assert_refused(ptycho("inspect", run_folder), "wts.h5.zip", "copy")
 
 
 def test_reconstruction_writes_object_and_facts(
