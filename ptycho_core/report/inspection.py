@@ -14,12 +14,16 @@ from ptycho_core.errors import DataError, explain
 from ptycho_core.io.files import UNREADABLE
 from ptycho_core.io.npz import Measurement, load_npz_scan
 from ptycho_core.physics import mean_frame_intensity
+from ptycho_core.published import published_facts
 from ptycho_core.reconstruction import load_reconstruction
 from ptycho_core.report.models import model_or_checkpoint_facts
 
 
 def inspect_file(path: Path, measurement: Measurement | None = None) -> dict[str, Any]:
-    """The facts of a scan, a model archive or a checkpoint (or their folder) or a reconstruction, told apart by content."""
+    """The facts of a scan, a model archive of ours or a published one (or its folder) or a reconstruction.
+
+    They are told apart by content.
+    """
     target = path
     if path.is_dir():
         target = next((f for f in (path / ARCHIVE_NAME, path / CHECKPOINT_NAME) if f.exists()), path / ARCHIVE_NAME)
@@ -30,8 +34,10 @@ def inspect_file(path: Path, measurement: Measurement | None = None) -> dict[str
         raise DataError(
             explain(target, None, expected="a readable NPZ or zip file", received=error, remedy=remedy)
         ) from error
-    if MANIFEST in members or any(name.endswith(".dill") for name in members):
+    if MANIFEST in members:
         return model_or_checkpoint_facts(target)
+    if any(name.endswith(".dill") for name in members):
+        return published_facts(target)
     if {"object.npy", "origin_px.npy"} <= members:
         return {"kind": "reconstruction", **load_reconstruction(target).summary()}
     return _scan_facts(target, measurement)
