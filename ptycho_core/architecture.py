@@ -269,6 +269,23 @@ def _depth(N: int) -> int:
 @register_architecture("cnn")
 def cnn(model: ModelConfig) -> Table:
     """One encoder and two decoders, as in PtychoPINN (Hoidn et al., Sci. Rep. 13, 22789, 2023)."""
+    return _autoencoder(model, outer_channels=4, outer_width=model.n_filters_scale * 2048 // model.N)
+
+
+@register_architecture("published_torch")
+def published_torch(model: ModelConfig) -> Table:
+    """`cnn` as the published PyTorch implementation has it: one channel a map, and another width, for what is outside.
+
+    Its networks have those weights; a new one has no reason to.
+    """
+    return _autoencoder(model, outer_channels=network_channels(model), outer_width=model.n_filters_scale * 32)
+
+
+def _autoencoder(model: ModelConfig, *, outer_channels: int, outer_width: int) -> Table:
+    """outer_channels: those of the decoders' last that predict outside the central square, in a block outer_width wide.
+
+    Both matter with `pad_object` alone.
+    """
     depth, scale = _depth(model.N), model.n_filters_scale
     channels = network_channels(model)
     table = TableBuilder(channels)
@@ -293,12 +310,14 @@ def cnn(model: ModelConfig) -> Table:
                 cbam=model.cbam_decoder,
                 spatial=model.spatial_decoder,
             )
-        outputs[branch] = _head(table, branch, x, activation, model)
+        outputs[branch] = _head(table, branch, x, activation, model, outer_channels, outer_width)
     ceiling = model.amplitude_ceiling if model.amp_activation == "sigmoid" else 1.0
     return table.finish(amplitude=table.scale("amplitude", outputs["amplitude"], ceiling), phase=outputs["phase"])
 
 
-def _head(table: TableBuilder, branch: str, x: str, activation: str, model: ModelConfig) -> str:
+def _head(
+    table: TableBuilder, branch: str, x: str, activation: str, model: ModelConfig, outer_channels: int, outer_width: int
+) -> str:
     channels, last = network_channels(model), model.pad_object and model.probe_big
 
     def bounded(y: str) -> str:
@@ -307,13 +326,13 @@ def _head(table: TableBuilder, branch: str, x: str, activation: str, model: Mode
     if not model.pad_object:
         x = table.up_block(f"{branch}/head", x, model.n_filters_scale * 32)
         return bounded(table.conv(f"{branch}/head/conv", x, channels, activation))
-    inner = table.channels(f"{branch}/head/inner", x, 0, -4)
+    inner = table.channels(f"{branch}/head/inner", x, 0, -outer_channels)
     inner = bounded(table.conv(f"{branch}/head/conv", inner, channels, activation))
     centre = table.pad(f"{branch}/head/pad", inner, model.N // 4)
     if not last:
         return centre
-    outer = table.channels(f"{branch}/outer/channels", x, -4, 0)
-    outer = table.up_block(f"{branch}/outer", outer, model.n_filters_scale * 2048 // model.N)
+    outer = table.channels(f"{branch}/outer/channels", x, -outer_channels, 0)
+    outer = table.up_block(f"{branch}/outer", outer, outer_width)
     outer = table.conv(f"{branch}/outer/conv", outer, channels, "swish")
     return table.add(f"{branch}/head/sum", centre, table.outside_centre(f"{branch}/outer/mask", outer))
 

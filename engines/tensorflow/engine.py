@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import tensorflow as tf
 
+from engines.tensorflow.export import save_program
 from engines.tensorflow.training import TensorFlowNetwork
 from ptycho_core.architecture import Weights
 from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
@@ -15,6 +19,7 @@ class TensorFlowEngine:
     """Engine protocol of specs/engine.md."""
 
     name = "tensorflow"
+    exports = ("savedmodel",)
 
     def describe(self) -> EngineInfo:
         return EngineInfo("tensorflow", "TensorFlow", tf.__version__, _devices(), ("32-true", "64-true", "bf16-mixed"))
@@ -28,6 +33,9 @@ class TensorFlowEngine:
         if execution.deterministic:  # for the whole process and for good: the framework knows no narrower switch
             tf.config.experimental.enable_op_determinism()
         return TensorFlowNetwork(model, training, weights, device=device, precision=execution.precision)
+
+    def export(self, form: str, model: ModelConfig, weights: Weights, target: Path, facts: Mapping[str, str]) -> None:
+        save_program(model, weights, target, facts)
 
 
 def _devices() -> tuple[str, ...]:

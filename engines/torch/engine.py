@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
+from engines.torch.export import save_program
 from engines.torch.training import TorchNetwork
 from ptycho_core.architecture import Weights
 from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
@@ -17,6 +20,7 @@ class TorchEngine:
     """Engine protocol of specs/engine.md."""
 
     name = "torch"
+    exports = ("torch-export",)
 
     def describe(self) -> EngineInfo:
         return EngineInfo("torch", "PyTorch", str(torch.__version__), _devices(), ("32-true", "64-true", "bf16-mixed"))
@@ -34,6 +38,9 @@ class TorchEngine:
         if device == "mps" and execution.precision != "32-true":
             raise BackendError(f"precision {execution.precision!r} is not available on mps. Use '32-true'.")
         return TorchNetwork(model, training, weights, device=torch.device(device), precision=execution.precision)
+
+    def export(self, form: str, model: ModelConfig, weights: Weights, target: Path, facts: Mapping[str, str]) -> None:
+        save_program(model, weights, target, facts)
 
 
 def _devices() -> tuple[str, ...]:

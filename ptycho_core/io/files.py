@@ -71,6 +71,33 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def making(path: Path) -> Iterator[Path]:
+    """A path beside `path`, for a file or a folder that the block makes there; flushed to disk, then renamed to `path`.
+
+    When the block raises, nothing is left. A folder that is there is not replaced: DataError, likewise what cannot be
+    made.
+    """
+    if path.is_dir():
+        remedy = "Give another name, or remove the folder."
+        raise DataError(explain(path, None, expected="a new path", received="a folder", remedy=remedy))
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent) as temporary:
+            made = Path(temporary) / path.name
+            yield made
+            for file in [made, *made.rglob("*")]:
+                if file.is_file():
+                    with file.open("rb+") as opened:
+                        os.fsync(opened.fileno())
+            os.replace(made, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        remedy = "Choose a folder that exists and can be written, and free some space."
+        raise DataError(
+            explain(path, None, expected="a writable place", received=error.strerror, remedy=remedy)
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """UTF-8 text, whole or not at all."""
     with replacing(path) as file:

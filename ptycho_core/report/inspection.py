@@ -20,6 +20,7 @@ from ptycho_core.geometry import object_pixel_m
 from ptycho_core.io import load_scan
 from ptycho_core.io.files import UNREADABLE
 from ptycho_core.physics import mean_frame_intensity, outside_centre_mask
+from ptycho_core.published import published_facts
 from ptycho_core.reconstruction import load_reconstruction
 from ptycho_core.report.models import model_or_checkpoint_facts
 
@@ -37,7 +38,10 @@ BYTES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def inspect_file(path: Path, measurement: Measurement | None = None) -> dict[str, Any]:
-    """The facts of a scan, a model, a checkpoint (or their folder) or a reconstruction, told apart by content."""
+    """The facts of a scan, a model of ours or a published one, a checkpoint or a reconstruction, told apart by content.
+
+    A folder stands for the model or checkpoint in it.
+    """
     target = path
     if path.is_dir():
         target = next((f for f in (path / ARCHIVE_NAME, path / CHECKPOINT_NAME) if f.exists()), path / ARCHIVE_NAME)
@@ -50,8 +54,10 @@ def inspect_file(path: Path, measurement: Measurement | None = None) -> dict[str
                 explain(target, None, expected="a readable model archive", received=error, remedy=remedy)
             ) from error
         members = set()  # no archive: a scan, or nothing that can be read
-    if MANIFEST in members or any(name.endswith(".dill") for name in members):
+    if MANIFEST in members:
         return model_or_checkpoint_facts(target)
+    if any(name.endswith(".dill") for name in members):
+        return published_facts(target)
     if {"object.npy", "origin_px.npy"} <= members:
         return {"kind": "reconstruction", **load_reconstruction(target).summary()}
     return scan_facts(load_scan(target, measurement=measurement), target)

@@ -1,0 +1,43 @@
+"""Models imported from published archives predict what those predicted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ptycho_core.config import ExecutionConfig
+from ptycho_core.contracts import Batch
+from ptycho_core.engine import Engine
+from ptycho_core.physics import INPUT_SCALE
+from ptycho_core.published import import_published
+from tests.contract.cases import assert_field_close
+
+SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+RTOL = 1e-5
+
+
+@pytest.mark.parametrize("name", ["tf_gs2", "torch_gs1"])
+def test_a_published_model_predicts_as_it_did(engine: Engine, name: str) -> None:
+    """tf_gs2: TensorFlow, gridsize 2; torch_gs1: PyTorch, gridsize 1, attention in the encoder."""
+    folder = SHARED / "published" / name
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: set PTYCHO_SHARED_DATA")
+    if name == "tf_gs2":
+        pytest.importorskip("h5py")
+    model = import_published(folder)
+    with np.load(folder / "predictions.npz") as arrays:
+        patches = arrays["object_patches"]
+        network_input = arrays["X_normalised"] if name == "tf_gs2" else np.moveaxis(arrays["network_input"], 1, -1)
+    patches = patches if name == "tf_gs2" else np.moveaxis(patches, 1, -1)
+    groups, N, _, channels = network_input.shape
+    batch = Batch(
+        diffraction_amplitude=(network_input / model.weights[INPUT_SCALE]).astype(np.float32),
+        relative_offsets_px=np.zeros((groups, 1, 2, channels), np.float32),
+        bad_pixels=np.zeros((N, N), bool),
+        canvas_padding_px=0,
+    )
+    network = engine.build(model.config.model, None, model.weights, ExecutionConfig(accelerator="cpu"))
+    assert_field_close(network.predict(batch), patches, RTOL, "patches")
