@@ -3,7 +3,7 @@
     python benchmarks/large_scan.py --gib 20 --backend torch
 
 The file is a stored NPZ of simulated 64 x 64 patterns: 4096 different ones of a Siemens star under a curved probe, on a
-raster with a step of 4 px, repeated until the size is reached. It is read in a fresh process, with nothing of it cached:
+raster with a step of 4 px, repeated until the size is reached. A fresh process reads it, with nothing of it cached:
 loaded (one pass that checks and measures every pattern), trained on for one epoch (--groups groups of gridsize 2), and
 the region --region reconstructed.
 

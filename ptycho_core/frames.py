@@ -299,8 +299,8 @@ class Frames:
         chosen = _integers(index, len(self))
         if self._index is not None:
             chosen = self._index[chosen]
-        amplitude = self._amplitude(self.source.read(np.atleast_1d(chosen)))
-        return amplitude if chosen.ndim else amplitude[0]
+        amplitude = self._amplitude(self.source.read(chosen if chosen.ndim else chosen[None]))
+        return amplitude if chosen.ndim else np.asarray(amplitude[0])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """All of it in memory."""

@@ -19,7 +19,7 @@ from ptycho_core.errors import ConfigurationError, DataError, explain
 from ptycho_core.layouts import BCXY_TO_OFFSETS, FRAMES_TO_BHWC
 from ptycho_core.patches import extract_patches
 
-GATHERED_BYTES = 2**22
+GATHERED_BYTES = 2**21
 """Small batches are gathered several at a time, up to this size: a large gathering costs less than many small ones."""
 OFFSET_SIGN = -1  # specs/data.md, Groups: relative offset = -(position - centre)
 DECIMALS = 6  # specs/data.md, Groups: distances are compared in whole units of 1e-6 px

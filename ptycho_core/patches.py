@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ptycho_core.errors import DataError, explain
 
-CACHED_PATCHES = 16
+CACHED_PATCHES = 8
 """Patches cut at a time: few enough to stay in a processor's cache."""
 
 

@@ -139,7 +139,7 @@ def _npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], bool, int]:
             shape, fortran_order, dtype = readers[version](file)
             if dtype.hasobject:
                 raise ValueError("Object arrays cannot be loaded")
-            if min(shape, default=0) < 0:
+            if not all(type(length) is int and length >= 0 for length in shape):
                 raise ValueError(f"shape {shape}")
             return shape, dtype, fortran_order, file.tell()
     except (OSError, EOFError, MemoryError, *BROKEN_HEADER) as error:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import attrs
 
-from ptycho_core.fields import at_least, refuse, setting
+from ptycho_core.fields import at_least, check_effects, given, refuse, setting
 from ptycho_core.frames import Measurement, Orient
 
 positive = at_least(0, exclusive=True)
@@ -30,10 +30,14 @@ class ReadOptions:
         "sets (M,). FILE may be HDF5, NPY, NPZ or a text table.",
     )
     position_order: Literal["xy", "yx"] | None = setting(
-        None, "Order of the two coordinates: xy is column before row, yx row before column."
+        None,
+        "Order of the two coordinates: xy is column before row, yx row before column.",
+        beside={"positions": given},
     )
     position_unit: Literal["px", "m"] | None = setting(
-        None, "Unit of the positions: object pixels (px) of the patterns as they are stored, or metres (m)."
+        None,
+        "Unit of the positions: object pixels (px) of the patterns as they are stored, or metres (m).",
+        beside={"positions": given},
     )
     position_scale: float = setting(1.0, "Factor on the positions, after their unit is converted.", positive)
     transpose_positions: bool = setting(False, "Exchange x and y of the positions, before they are flipped.")
@@ -78,6 +82,7 @@ class ReadOptions:
     )
 
     def __attrs_post_init__(self) -> None:
+        check_effects(self)
         if self.energy_eV is not None and self.wavelength_m is not None:
             received = f"energy_eV = {self.energy_eV} and wavelength_m = {self.wavelength_m}"
             refuse("ReadOptions.energy_eV", "one of energy_eV and wavelength_m", received, "Leave out one of them.")

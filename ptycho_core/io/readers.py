@@ -36,6 +36,8 @@ OURS = {
 }
 """Ours, as pyproject.toml registers them: found even where the package was not installed anew."""
 MAPPED = "mapped"
+TAKEN_BY = {"dataset": (MAPPED,), "companion": ("ptychodus", "shelves")}
+"""Options that only these of our readers have a use for."""
 
 
 class Reader(Protocol):
@@ -124,7 +126,14 @@ def read_scan(path: Path, options: ReadOptions) -> Scan:
                 raise DataError(str(error).replace(str(plain), str(path))) from error
             return keep(scan)
     try:
-        return choose_reader(path, options).read(path, options)
+        reader = choose_reader(path, options)
+        for option, names in TAKEN_BY.items():
+            if getattr(options, option) is not None and reader.name in OURS and reader.name not in names:
+                expected = f"no {option} for the reader {reader.name!r}"
+                remedy = f"Leave it out; {' and '.join(names)} can use it."
+                received = getattr(options, option)
+                raise DataError(explain(path, None, expected=expected, received=received, remedy=remedy))
+        return reader.read(path, options)
     except DataError as error:
         message = str(error)
         raise DataError(message if str(path) in message else f"{path}: {message}") from error

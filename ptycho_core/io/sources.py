@@ -74,6 +74,8 @@ class StoredFrames:
         self.shape = as_frames(path, key, shape)
         self._offset = offset
         self._stored: np.dtype[Any] = np.dtype(dtype)
+        self._frame_bytes = self.shape[1] * self.shape[2] * self._stored.itemsize
+        self.nbytes = self.shape[0] * self._frame_bytes
         self._crc, self._crc_start = crc, crc_start
         self._identity = _identity(os.stat(path if descriptor is None else descriptor))
         self._lock = threading.Lock()
@@ -90,21 +92,13 @@ class StoredFrames:
         """As in the file, byte order included."""
         return self._stored
 
-    @property
-    def nbytes(self) -> int:
-        return self.shape[0] * self._frame_bytes
-
-    @property
-    def _frame_bytes(self) -> int:
-        return self.shape[1] * self.shape[2] * self._stored.itemsize
-
     def read(self, index: NDArray[np.int64]) -> NDArray[Any]:
         patterns = np.empty((len(index), *self.shape[1:]), self._stored)
         if patterns.size == 0:
             return self._native(patterns)
         if self.nbytes <= MAPPED_BYTES:
-            rows = self._mapped()
-            np.take(rows, index, axis=0, out=patterns.view(np.uint8).reshape(len(index), -1), mode="clip")
+            target = patterns.reshape(len(index), -1).view(np.uint8)
+            self._mapped().take(index, axis=0, out=target, mode="clip")
         else:
             self._read_by_position(index, as_bytes(patterns))
         return self._native(patterns)

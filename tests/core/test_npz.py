@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -371,11 +372,11 @@ def test_a_pickle_in_the_place_of_the_file_is_never_unpickled(path: Path, tmp_pa
 
 
 def test_no_such_file(path: Path) -> None:
-    assert refusal(path) == "expected a readable NPZ file; received no such file. Check the path."
+    assert refusal(path) == "expected a scan file; received no such file. Check the path."
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    assert refusal(tmp_path).startswith("expected a readable NPZ file; received")
+    assert refusal(tmp_path) == "expected a scan file; received a folder. Name a file in it."
 
 
 @pytest.mark.parametrize(
@@ -385,7 +386,9 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 )
 def test_what_is_no_npz_file_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    assert refusal(path).startswith("expected a readable NPZ file; received")
+    for message in (refusal(path), refusal(path, reader="npz")):
+        assert re.match(r"expected (a readable (NPZ|HDF5) file|a scan of a known format); received", message)
+    assert "expected a readable NPZ file" in message
 
 
 def test_a_single_array_is_no_scan(path: Path) -> None:

@@ -1,0 +1,947 @@
+"""Scan files of every format are read as specs/data.md says, and what is not said, damaged or hostile is refused."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import logging
+import os
+import shutil
+import tomllib
+import weakref
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import attrs
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ptycho_core import load_scan, save_scan
+from ptycho_core.contracts import Scan
+from ptycho_core.errors import ConfigurationError, DataError
+from ptycho_core.fields import fields_of
+from ptycho_core.frames import Frames, Orient
+from ptycho_core.geometry import object_pixel_m, photon_wavelength_m
+from ptycho_core.io import convert, hdf5, packed
+from ptycho_core.io.assembly import Grid, refit
+from ptycho_core.io.options import ReadOptions, flag_of
+from ptycho_core.io.readers import OURS, choose_reader, describe_contents, registered_readers
+from ptycho_core.orientation import ORIENTATIONS, about_the_centre
+
+from . import scan_files
+from .scan_files import COUNT, ENERGY_EV, MAKERS, PIXEL_M, N, ScanFile, counts, make_scan, positions, probe, spoil
+
+ROOT = Path(__file__).parents[2]
+READERS = {"packed": "npz", "ptychodus_product": "ptychodus", "ptyd_linked": "ptyd", "shelves_parameters": "shelves"}
+GOOD = np.ones((N, N), bool)
+GOOD[0, 0] = False  # bad in the PtyPy files
+
+
+@pytest.fixture(autouse=True)
+def _files_need_not_outlive_a_power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+def load(file: ScanFile, **changes: Any) -> Scan:
+    return load_scan(file.path, **{**file.settings, **changes})
+
+
+def refusal(file: ScanFile | Path, **changes: Any) -> str:
+    """The message, whose file is named, without it."""
+    file = ScanFile(file) if isinstance(file, Path) else file
+    with pytest.raises(DataError) as caught:
+        load(file, **changes)
+    message = str(caught.value)
+    assert str(file.path.parent) in message and "expected" in message and "received" in message, message
+    return message.replace(f"{file.path.parent}/", "")
+
+
+def put(path: Path, name: str, value: Any) -> None:
+    with h5py.File(path, "r+") as file:
+        if name in file:
+            del file[name]
+        if value is not None:
+            file[name] = value
+
+
+# -- every format holds the same scan ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["in memory", "lazy"])
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_format_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lazy: bool) -> None:
+    monkeypatch.setattr("ptycho_core.frames.IN_MEMORY_BYTES", 0 if lazy else 2**28)
+    file = MAKERS[name](tmp_path)
+    scan = load(file)
+    assert isinstance(scan.diffraction_amplitude, Frames) == lazy
+    np.testing.assert_array_equal(
+        scan.diffraction_amplitude[:][:, GOOD], np.sqrt(counts(), dtype=np.float32)[:, GOOD], err_msg=name
+    )
+    shift = scan.positions_px - positions()
+    assert np.ptp(shift, axis=0).max() < 1e-9
+    np.testing.assert_array_equal(scan.probe[0], probe())
+    assert scan.dose_known and scan.source == str(file.path)
+    if PIXEL_M in scan.metadata.get("object_pixel_m", []):
+        assert scan.metadata["wavelength_m"] == pytest.approx(photon_wavelength_m(ENERGY_EV))
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if not name.startswith(("mapped", "table", "probe"))])
+def test_the_reader_is_told_by_the_content_and_not_by_the_name(tmp_path: Path, name: str) -> None:
+    file = MAKERS[name](tmp_path)
+    if name == "packed":
+        file.path.write_bytes(bz2.decompress(file.path.read_bytes()))
+    other = file.path.rename(tmp_path / "anything.dat")
+    assert choose_reader(other, ReadOptions()).name == READERS.get(name, name.split("_")[0])
+
+
+def test_what_an_unknown_file_holds_is_said(tmp_path: Path) -> None:
+    file = scan_files.mapped_hdf5(tmp_path)
+    message = refusal(file.path)
+    assert "expected a scan of a known format" in message
+    assert "/entry/data (6, 16, 16) uint16; /entry/positions (6, 2) float64" in message
+    assert all(name in message for name in OURS) and "--dataset, --positions, --probe" in message
+
+
+def test_a_file_with_the_marks_of_two_formats_has_to_be_told(tmp_path: Path) -> None:
+    file = scan_files.cxi(tmp_path)
+    put(file.path, "dp", counts())
+    assert "received the marks of cxi, shelves" in refusal(file)
+    assert load(file, reader="cxi").metadata["reader"] == "cxi"
+
+
+def test_an_unknown_reader_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    assert "Did you mean 'ptyd'?" in refusal(scan_files.npz(tmp_path), reader="ptyd5")
+
+
+def test_a_stated_reader_refuses_a_file_of_another_format(tmp_path: Path) -> None:
+    path = scan_files.npz(tmp_path).path
+    for name in ("cxi", "ptyd", "shelves", "ptychodus"):
+        assert refusal(path, reader=name)
+    assert "The file holds" in refusal(scan_files.mapped_hdf5(tmp_path).path, reader="shelves")
+
+
+def test_our_readers_are_those_that_the_package_registers() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["ptycho_core.readers"] == OURS
+
+
+class Numbers:
+    """A reader of another package."""
+
+    name, description, endings = "numbers", "a number of frames", (".count",)
+
+    def matches(self, path: Path) -> bool:
+        return path.read_bytes().startswith(b"COUNT")
+
+    def read(self, path: Path, options: ReadOptions) -> Scan:
+        return make_scan(source=str(path))
+
+
+def test_a_reader_of_another_package_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [EntryPoint(name, f"{__name__}:Numbers", "ptycho_core.readers") for name in ("numbers", "npz")]
+    monkeypatch.setattr("ptycho_core.io.readers.entry_points", lambda group: points)
+    (tmp_path / "x.bin").write_bytes(b"COUNT 5")
+    assert load_scan(tmp_path / "x.bin").source == str(tmp_path / "x.bin")
+    assert registered_readers()["npz"].value == OURS["npz"]  # no other can take our names
+
+
+@pytest.mark.parametrize("suffix", [".bz2", ".gz"])
+def test_packed_files_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    file = scan_files.packed(tmp_path, suffix)
+    assert len(load(file)) == COUNT
+    assert not list((tmp_path / "temporary").iterdir())
+    monkeypatch.setattr("ptycho_core.frames.IN_MEMORY_BYTES", 0)
+    scan = load(file)
+    assert list((tmp_path / "temporary").iterdir())
+    assert len(scan.diffraction_amplitude[[1, 2]]) == 2
+    gone = weakref.ref(scan.diffraction_amplitude)
+    del scan
+    assert gone() is None and not list((tmp_path / "temporary").iterdir())
+
+
+def test_the_original_siemens_star_is_the_prepared_one() -> None:
+    shared_data = Path(os.environ.get("PTYCHO_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not shared_data.is_dir():
+        pytest.skip(f"{shared_data} is not there")
+    star = load_scan(
+        shared_data / "siemens_star" / "siemens-star-small.npz.bz2",
+        dataset="data",
+        measurement="intensity",
+        dc="corner",
+        positions="scan",
+        position_order="yx",
+        position_unit="px",
+        probe="probe",
+        crop=64,
+    )
+    prepared = load_scan(shared_data / "siemens_star" / "siemens_star_64.npz")
+    np.testing.assert_array_equal(star.diffraction_amplitude, prepared.diffraction_amplitude)
+    assert np.ptp(star.positions_px - prepared.positions_px, axis=0).tolist() == [0, 0]
+    assert star.probe.shape == (1, 64, 64)
+
+
+# -- what has to be stated -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["positions", "position_order", "position_unit", "probe"])
+def test_what_a_mapped_file_does_not_say_is_asked_for_by_name(tmp_path: Path, option: str) -> None:
+    file = scan_files.mapped_hdf5(tmp_path)
+    left = {name: value for name, value in file.settings.items() if name != option}
+    if option == "positions":
+        left = {name: left[name] for name in ("dataset", "probe")}
+    assert flag_of(option) in refusal(attrs.evolve(file, settings=left))
+
+
+def test_what_real_numbers_measure_is_asked_for(tmp_path: Path) -> None:
+    file = scan_files.mapped_hdf5(tmp_path)
+    put(file.path, "entry/data", counts().astype(np.float32))
+    assert "--measurement" in refusal(file)
+    np.testing.assert_array_equal(load(file, measurement="amplitude").diffraction_amplitude, counts())
+    assert not load(file, measurement="amplitude").dose_known and load(file, measurement="intensity").dose_known
+
+
+@pytest.mark.parametrize("option", ["energy_eV", "distance_m", "detector_pixel_m"])
+def test_lengths_that_metres_need_are_asked_for(tmp_path: Path, option: str) -> None:
+    file = scan_files.mapped_hdf5(tmp_path)
+    lengths = {"energy_eV": 8000, "distance_m": 2, "detector_pixel_m": 75e-6}
+    settings = {**file.settings, **lengths, "position_unit": "m"}
+    del settings[option]
+    assert flag_of(option) in refusal(attrs.evolve(file, settings=settings))
+
+
+def test_metres_become_pixels(tmp_path: Path) -> None:
+    file = scan_files.mapped_hdf5(tmp_path)
+    put(file.path, "entry/positions", positions() * PIXEL_M)
+    stated = {"position_unit": "m", "energy_eV": ENERGY_EV, "distance_m": 2, "detector_pixel_m": 75e-6}
+    scan = load(file, **stated)
+    np.testing.assert_allclose(scan.positions_px, positions(), rtol=1e-12)
+    assert scan.metadata["object_pixel_m"] == pytest.approx([PIXEL_M] * 2)
+    wavelength = {**stated, "energy_eV": None, "wavelength_m": photon_wavelength_m(ENERGY_EV)}
+    np.testing.assert_allclose(load(file, **wavelength).positions_px, positions(), rtol=1e-12)
+    halved = load(file, **stated, crop=N // 2)
+    np.testing.assert_allclose(halved.positions_px, positions() / 2, rtol=1e-12)
+    binned = load(file, **stated, bin=2)
+    np.testing.assert_allclose(binned.positions_px, positions(), rtol=1e-12)
+    assert binned.metadata["detector_pixel_m"] == [150e-6] * 2
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"energy_eV": 1.0, "wavelength_m": 1.0}, "one of energy_eV and wavelength_m"),
+        ({"centre_row": 3}, "centre_row and centre_column together"),
+        ({"centre_row": 3, "centre_column": 3, "dc": "corner"}, "no centre with dc"),
+        ({"position_unit": "m"}, "positions = a value beside it"),
+        ({"crop": 1}, "a finite number >= 2"),
+        ({"dc": "middle"}, "one of 'centre', 'corner'"),
+        ({"cropp": 3}, "Did you mean 'crop'?"),
+    ],
+)
+def test_statements_that_make_no_sense_are_refused(tmp_path: Path, stated: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_scan(scan_files.npz(tmp_path).path, **stated)
+    assert message in str(caught.value)
+
+
+def test_an_option_that_a_reader_cannot_use_is_refused(tmp_path: Path) -> None:
+    file = scan_files.npz(tmp_path)
+    assert "no companion for the reader 'npz'" in refusal(file, companion="x.h5")
+    assert "no dataset for the reader 'npz'" in refusal(file, dataset="diff3d", reader="npz")
+
+
+def test_every_option_is_in_the_specification() -> None:
+    text = (ROOT / "specs" / "data.md").read_text(encoding="utf-8")
+    section = text.split("\n## Readers\n", 1)[1].split("\n## ", 1)[0]
+    assert [name for name in fields_of(ReadOptions) if f"`{name}`" not in section] == []
+
+
+def test_settings_go_before_options(tmp_path: Path) -> None:
+    options = ReadOptions(crop=8, bin=2)
+    assert load_scan(scan_files.npz(tmp_path).path, options, bin=1).N == 8
+
+
+# -- named arrays --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [
+        ("x,y\n1,2\n3,4\n5,6\n7,8\n9,10\n11,12\n", "xy"),
+        ("# frame positions\n1 2\n3 4\n\n5\t6\n7 8\n9 10\n11 12", "xy"),
+        ("2;1\n4;3\n6;5\n8;7\n10;9\n12;11", "yx"),
+    ],
+)
+def test_positions_from_a_table(tmp_path: Path, text: str, order: str) -> None:
+    file = scan_files.mapped_npy(tmp_path)
+    (tmp_path / "table.txt").write_text(text)
+    scan = load(file, positions="table.txt", position_order=order)  # found beside the scan
+    np.testing.assert_array_equal(scan.positions_px, np.arange(1, 13).reshape(6, 2))
+
+
+@pytest.mark.parametrize("text", ["", "# nothing", "1 2\n3\n", "1 2\n3 four\n", "x y\n", "1 nan\n" * 6, "\x00\xff"])
+def test_a_table_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    file = scan_files.mapped_npy(tmp_path)
+    (tmp_path / "table.txt").write_text(text, encoding="latin1")
+    refusal(file, positions=str(tmp_path / "table.txt"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "accepted"),
+    [
+        ((6, 2), True),
+        ((6, 3), True),
+        ((1, 6, 2), True),
+        ((2, 6), True),
+        ((6,), False),
+        ((6, 4), False),
+        ((5, 2), False),
+    ],
+)
+def test_shapes_of_positions(tmp_path: Path, shape: tuple[int, ...], accepted: bool) -> None:
+    file = scan_files.mapped_npy(tmp_path)
+    np.save(tmp_path / "positions.npy", np.arange(np.prod(shape), dtype=float).reshape(shape))
+    if accepted:
+        assert load(file).positions_px.shape == (6, 2)
+    else:
+        refusal(file)
+
+
+def test_two_names_are_x_and_y(tmp_path: Path) -> None:
+    file = scan_files.mapped_hdf5(tmp_path)
+    x, y = positions().T
+    put(file.path, "x", x[None])
+    put(file.path, "y", y)
+    for named in ("x,y", f"{file.path}:x,y"):
+        np.testing.assert_array_equal(load(file, positions=named).positions_px, positions())
+    np.testing.assert_array_equal(load(file, positions="y,x", position_order="yx").positions_px, positions())
+    put(file.path, "y", y[1:])
+    assert "equal lengths" in refusal(file, positions="x,y")
+
+
+def test_names_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
+    file = scan_files.mapped_npz(tmp_path)
+    assert "received nothing" in refusal(file, probe="other")
+    assert "The file holds: data, scan, probe" in refusal(file, dataset="other")
+    hdf = scan_files.mapped_hdf5(tmp_path)
+    assert "received no such data set" in refusal(hdf, dataset="entry/nothing")
+    assert "received a group" in refusal(hdf, dataset="entry")
+    assert "one data set for probe" in refusal(hdf, probe=str(hdf.path))
+
+
+def test_positions_and_probe_may_be_replaced(tmp_path: Path) -> None:
+    np.save(tmp_path / "places.npy", positions()[::-1])
+    np.save(tmp_path / "wave.npy", 2 * probe())
+    stated = {"positions": "places.npy", "position_order": "yx", "position_unit": "px", "probe": "wave.npy"}
+    for make in (scan_files.npz, scan_files.cxi, scan_files.ptychodus):
+        scan = load(make(tmp_path), **stated)
+        np.testing.assert_array_equal(scan.positions_px, positions()[::-1, ::-1])
+        np.testing.assert_array_equal(scan.probe[0], 2 * probe())
+        assert scan.object_field is None  # lies on the grid of the positions that were replaced
+
+
+# -- detector: crop, bins, pad, orientation, bad pixels ------------------------------------------------------------
+
+
+def test_crop_is_about_the_beam(tmp_path: Path) -> None:
+    scan = load(scan_files.npz(tmp_path), crop=8, centre_row=9, centre_column=7)
+    expected = np.sqrt(counts()[:, 5:13, 3:11], dtype=np.float32)
+    np.testing.assert_array_equal(scan.diffraction_amplitude, expected)
+    np.testing.assert_allclose(scan.positions_px, positions() / 2)
+
+
+def test_a_centre_alone_moves_the_patterns(tmp_path: Path) -> None:
+    scan = load(scan_files.npz(tmp_path), centre_row=9, centre_column=8)
+    assert scan.bad_pixels is not None and scan.bad_pixels[-1].all() and scan.bad_pixels.sum() == N
+    np.testing.assert_array_equal(scan.diffraction_amplitude[:, :-1], np.sqrt(counts()[:, 1:], dtype=np.float32))
+    assert "a centre on 16 x 16 pixels" in refusal(scan_files.npz(tmp_path), centre_row=16, centre_column=8)
+
+
+def test_bins_add_counts_and_pads_are_bad(tmp_path: Path) -> None:
+    scan = load(scan_files.npz(tmp_path), bin=2, pad=12)
+    summed = counts().reshape(COUNT, 8, 2, 8, 2).sum(axis=(2, 4))
+    np.testing.assert_allclose(scan.diffraction_amplitude[:, 2:10, 2:10] ** 2, summed, rtol=1e-5)
+    assert scan.bad_pixels is not None and scan.bad_pixels.sum() == 12**2 - 8**2
+    np.testing.assert_allclose(scan.positions_px, positions() * 24 / 16)
+    assert scan.probe.shape == (1, 12, 12)
+
+
+def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    file = scan_files.npz(tmp_path)
+    assert "a factor that divides 16 x 16 pixels" in refusal(file, bin=3)
+    assert "expected at least 16 pixels" in refusal(file, pad=8)
+    np.savez(tmp_path / "oblong.npz", data=counts()[:, 1:], scan=positions(), probe=probe())
+    oblong = ScanFile(tmp_path / "oblong.npz", scan_files.mapped_npz(tmp_path).settings)
+    assert "expected square patterns; received 15 x 16 pixels" in refusal(oblong)
+    assert load(oblong, pad=16).N == 16
+
+
+def test_a_probe_of_another_size_is_refused(tmp_path: Path) -> None:
+    file = scan_files.npz(tmp_path)
+    np.save(tmp_path / "wave.npy", np.ones((8, 8), complex))
+    assert "expected 16 x 16 pixels" in refusal(file, probe="wave.npy")
+    np.testing.assert_array_equal(load(file, probe="wave.npy", crop=8).probe, np.ones((1, 8, 8)))
+
+
+def test_a_cropped_probe_has_the_far_field_that_is_left() -> None:
+    wave = np.asarray(np.stack([probe(), 1j * probe().T]), np.complex128)
+    fields = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(wave, (1, 2)), norm="ortho"), (1, 2))
+    small = refit(wave, Grid(N, N, (8, 8), 1, 8))
+    again = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(small, (1, 2)), norm="ortho"), (1, 2))
+    np.testing.assert_allclose(again, fields[:, 4:12, 4:12], atol=1e-12)
+    np.testing.assert_allclose(refit(wave, Grid(N, N, (N, N), 2, 8)), wave[:, 4:12, 4:12])
+    padded = refit(wave, Grid(N, N, (N, N), 1, 2 * N))
+    np.testing.assert_allclose((abs(padded) ** 2).sum(), (abs(wave) ** 2).sum())
+
+
+@pytest.mark.parametrize("turn", ORIENTATIONS, ids=str)
+def test_patterns_are_turned_about_the_beam(tmp_path: Path, turn: Orient) -> None:
+    file = scan_files.npz(tmp_path)
+    flags = attrs.asdict(turn)
+    expected = np.sqrt(counts(), dtype=np.float32)
+    for step in about_the_centre(turn, N):
+        expected = step.apply(expected)
+    np.testing.assert_array_equal(load(file, **flags).diffraction_amplitude, expected)
+    # A crop takes the row that lies beyond from the detector, where there is one.
+    np.testing.assert_array_equal(load(file, crop=8, **flags).diffraction_amplitude, expected[:, 4:12, 4:12])
+    by_name = load(file, crop=8, centre_row=8, centre_column=8, **flags)
+    np.testing.assert_array_equal(by_name.diffraction_amplitude, expected[:, 4:12, 4:12])
+
+
+def test_dc_at_the_corner(tmp_path: Path) -> None:
+    file = scan_files.mapped_npz(tmp_path)
+    corner = np.fft.ifftshift(counts(), axes=(1, 2))
+    np.savez(file.path, data=corner, scan=positions(), probe=probe())
+    np.testing.assert_array_equal(load(file, dc="corner").diffraction_amplitude, np.sqrt(counts(), dtype=np.float32))
+
+
+def test_positions_are_exchanged_then_negated(tmp_path: Path) -> None:
+    file = scan_files.npz(tmp_path)
+    x, y = positions().T
+    turned = load(file, transpose_positions=True, flip_x=True)
+    np.testing.assert_array_equal(turned.positions_px, np.stack([-y, x], axis=1))
+    np.testing.assert_array_equal(load(file, position_scale=2.0).positions_px, 2 * positions())
+    assert turned.object_field is None and load(file, measurement="amplitude").object_field is not None
+
+
+def test_the_probe_is_turned_about_its_centre(tmp_path: Path) -> None:
+    file = scan_files.npz(tmp_path)
+    turned = load(file, transpose_probe=True, flip_probe_rows=True).probe[0]
+    np.testing.assert_array_equal(turned, np.roll(probe().T[::-1], 1, axis=0))
+
+
+def test_bad_pixels_of_the_user_are_blank(tmp_path: Path) -> None:
+    mask = np.zeros((N, N), np.uint8)
+    mask[6, 5] = 3
+    np.save(tmp_path / "mask.npy", mask)
+    scan = load(scan_files.npz(tmp_path), bad_pixels="mask.npy", crop=8)
+    assert scan.bad_pixels is not None and np.argwhere(scan.bad_pixels).tolist() == [[2, 1]]
+    assert not scan.diffraction_amplitude[:, 2, 1].any()
+    np.save(tmp_path / "mask.npy", mask[1:])
+    assert "expected shape (16, 16); received shape (15, 16)" in refusal(
+        scan_files.npz(tmp_path), bad_pixels="mask.npy"
+    )
+
+
+# -- Ptychodus -----------------------------------------------------------------------------------------------------
+
+
+def test_patterns_and_positions_pair_by_index(tmp_path: Path, core_log: pytest.LogCaptureFixture) -> None:
+    file = scan_files.ptychodus(tmp_path)
+    keys = np.array([40, 10, 30, 20, 50, 0])
+    put(file.path, "indexes", keys)
+    wanted = np.array([20, 99, 40, 0])
+    for name, values in {"indexes": wanted, "x_m": np.arange(4) * PIXEL_M, "y_m": np.zeros(4)}.items():
+        put(tmp_path / "product.h5", f"probe_position_{name}", values)
+    scan = load(file)
+    assert scan.scan_index is not None and scan.scan_index.tolist() == [20, 40, 0]
+    np.testing.assert_array_equal(scan.diffraction_amplitude, np.sqrt(counts()[[3, 0, 5]], dtype=np.float32))
+    np.testing.assert_allclose(np.diff(scan.positions_px[:, 0]), [2, 1])
+    assert "1 of 4 positions have no partner" in core_log.text and "3 of 6 patterns" in core_log.text
+
+
+def test_indexes_that_cannot_pair_are_refused(tmp_path: Path, core_log: pytest.LogCaptureFixture) -> None:
+    file = scan_files.ptychodus(tmp_path)
+    put(tmp_path / "product.h5", "probe_position_indexes", np.arange(COUNT) + 100)
+    assert "received none of them" in refusal(file)
+    put(tmp_path / "product.h5", "probe_position_indexes", np.array([1, 2, 2, 3, 4, 5]))
+    assert "every index once; received 2 2 times" in refusal(file)
+    put(tmp_path / "product.h5", "probe_position_indexes", np.zeros(COUNT, int))
+    assert len(load(file)) == COUNT
+    assert "paired in their order" in core_log.text
+    put(tmp_path / "product.h5", "probe_position_indexes", np.arange(3))
+    assert "equal lengths; received 3, 6 and 6" in refusal(file)
+
+
+def test_the_half_pixel_of_the_object_grid(tmp_path: Path) -> None:
+    file = scan_files.ptychodus(tmp_path)
+    with h5py.File(tmp_path / "product.h5", "r+") as product:
+        del product["object"]
+        item = product.create_dataset("object", data=np.ones((1, 50, 81), complex))
+        item.attrs.update(center_x_m=2e-6, center_y_m=-1e-6, pixel_width_m=1e-8, pixel_height_m=2e-8)
+        product["probe_position_x_m"][:] = 2e-6 + 3e-8
+        product["probe_position_y_m"][:] = -1e-6 - 4e-8
+    np.testing.assert_allclose(load(file).positions_px, [[43, 22.5]] * COUNT)
+
+
+def test_older_names_and_several_probes(tmp_path: Path, core_log: pytest.LogCaptureFixture) -> None:
+    file = scan_files.ptychodus(tmp_path)
+    with h5py.File(tmp_path / "product.h5", "r+") as product:
+        for old, new in {
+            "probe_energy_eV": "photon_energy_eV",
+            "mass_attenuation_m2_kg": "mass_attenuation_m2_per_kg",
+        }.items():
+            product.attrs[old] = product.attrs[new] or 4.0
+            del product.attrs[new]
+        del product["probe"]
+        product["probe"] = np.stack([np.stack([probe(), 2 * probe()]), np.zeros((2, N, N))])
+    scan = load(file)
+    assert scan.metadata["photon_energy_eV"] == ENERGY_EV and scan.metadata["mass_attenuation_m2_per_kg"] == 4.0
+    np.testing.assert_array_equal(scan.probe, [probe(), 2 * probe()])
+    assert "the first of (2,) position-dependent probes is used" in core_log.text
+
+
+def test_the_other_file_is_found_or_asked_for(tmp_path: Path) -> None:
+    file = scan_files.ptychodus(tmp_path)
+    product = (tmp_path / "product.h5").rename(tmp_path / "run7.h5")
+    assert len(load(file)) == COUNT  # the only product beside it
+    shutil.copy(product, tmp_path / "run8.h5")
+    assert "--companion" in refusal(file) and "run7.h5, run8.h5" in refusal(file)
+    assert len(load(file, companion=product)) == COUNT
+    assert "which is none" in refusal(file, companion=file.path)
+    for path in (product, tmp_path / "run8.h5"):
+        path.unlink()
+    assert "received none beside it" in refusal(file)
+
+
+# -- CXI, PtyPy, PtychoShelves -------------------------------------------------------------------------------------
+
+
+def test_translations_follow_the_axes_of_the_detector(tmp_path: Path) -> None:
+    file = scan_files.cxi(tmp_path)
+    before = load(file).positions_px
+    basis = "/entry_1/instrument_1/detector_1/basis_vectors"
+    put(file.path, basis, np.array([[0, 75e-6, 0], [-75e-6, 0, 0]]))  # rows upwards
+    after = load(file).positions_px
+    np.testing.assert_allclose(np.diff(after, axis=0) * [1, -1], np.diff(before, axis=0), atol=1e-9)
+    put(file.path, basis, None)  # as it usually is
+    np.testing.assert_array_equal(load(file).positions_px, before)
+
+
+def test_a_mask_of_bits(tmp_path: Path) -> None:
+    file = scan_files.cxi(tmp_path)
+    mask = np.zeros((N, N), np.uint32)
+    mask[1, 2], mask[3, 4] = 0x1000, 0x1004
+    put(file.path, "/entry_1/instrument_1/detector_1/mask", mask)
+    scan = load(file)
+    assert scan.bad_pixels is not None and np.argwhere(scan.bad_pixels).tolist() == [[3, 4]]
+    put(file.path, "/entry_1/instrument_1/detector_1/mask", np.stack([mask] * 2))
+    assert load(file).bad_pixels is not None
+
+
+def test_cxi_without_probe_and_with_wavelength(tmp_path: Path) -> None:
+    file = scan_files.cxi(tmp_path)
+    put(file.path, "/entry_1/instrument_1/source_1/illumination", None)
+    put(file.path, "/entry_1/image_1", None)
+    assert "--probe" in refusal(file)
+    put(file.path, "/entry_1/instrument_1/source_1/energy", None)
+    put(file.path, "/entry_1/instrument_1/source_1/wavelength", 1e-10)
+    scan = load(file, probe=scan_files.probe_file(tmp_path))
+    assert scan.metadata["wavelength_m"] == 1e-10 and "photon_energy_eV" not in scan.metadata
+
+
+def test_unknown_lengths_of_a_file_are_asked_for(tmp_path: Path) -> None:
+    file = scan_files.ptyd(tmp_path)
+    with h5py.File(file.path, "r+") as content:
+        content["meta/energy"][()] = 0.0
+        content["meta/energy"].attrs["type"] = "None"
+    assert "--energy-eV" in refusal(file)
+    assert load(file, energy_eV=ENERGY_EV).metadata["photon_energy_eV"] == ENERGY_EV
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_weights_of_ptypy(tmp_path: Path, weights: bool) -> None:
+    scan = load(scan_files.ptyd(tmp_path, weights=weights))
+    assert scan.bad_pixels is not None and scan.bad_pixels.sum() == weights
+    assert scan.scan_index is not None and scan.scan_index.tolist() == list(range(COUNT))
+    assert scan.metadata["name"] == "star"
+
+
+def test_a_chunk_that_is_gone_is_left_out(tmp_path: Path, core_log: pytest.LogCaptureFixture) -> None:
+    file = scan_files.ptyd(tmp_path)
+    with h5py.File(file.path, "r+") as content:
+        content["chunks/7"] = h5py.SoftLink("/nowhere")
+    assert len(load(file)) == COUNT
+    assert "chunks/7: leads nowhere" in core_log.text
+
+
+def test_positions_of_ptychoshelves(tmp_path: Path) -> None:
+    file = scan_files.shelves(tmp_path)
+    parameters = tmp_path / "data_roi0_para.hdf5"
+    put(parameters, "ppX", None)
+    put(parameters, "probe_positions_0", (positions() * PIXEL_M).T)
+    np.testing.assert_allclose(load(file).positions_px, positions())
+    parameters.rename(tmp_path / "data_position.hdf5")
+    np.testing.assert_allclose(load(file).positions_px, positions())
+    (tmp_path / "data_position.hdf5").unlink()
+    assert "--companion" in refusal(file)
+    np.savetxt(tmp_path / "places.txt", positions() * PIXEL_M, fmt="%.17g")
+    stated = {"companion": tmp_path / "places.txt", "energy_eV": 8000, "distance_m": 2, "detector_pixel_m": 75e-6}
+    np.testing.assert_allclose(load(file, **stated).positions_px, positions())
+
+
+# -- writers -------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    kind=st.sampled_from(["ptychodus", "cxi", "npz"]),
+    count=st.integers(1, 6),
+    side=st.sampled_from([2, 8, 15, 16]),
+    modes=st.integers(1, 3),
+    optional=st.sets(st.sampled_from(["bad_pixels", "object_field", "scan_index"])),
+    values=st.sampled_from(["few counts", "many counts", "real"]),
+    dose_known=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_every_writers_file_reads_back_equal(
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: str,
+    count: int,
+    side: int,
+    modes: int,
+    optional: set[str],
+    values: str,
+    dose_known: bool,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    bad = np.zeros((side, side), bool)
+    bad[0, 1] = "bad_pixels" in optional
+    if values == "real":
+        amplitude = rng.uniform(0.1, 9, (count, side, side)).astype(np.float32)
+    else:
+        largest = 50 if values == "few counts" else 2**31
+        amplitude = np.sqrt(rng.integers(1, largest, (count, side, side)), dtype=np.float32)
+    amplitude[:, bad] = 0
+    fields = {
+        "object_field": rng.normal(size=(31, 42)) + 1j,
+        "scan_index": rng.permutation(count * 3)[:count],
+    }
+    metadata = {
+        "photon_energy_eV": 7e3,
+        "detector_distance_m": 1.7,
+        "detector_pixel_m": [5e-5, 6e-5],
+        "name": "a name",
+        "exposure_time_s": 0.25,
+    }
+    scan = Scan(
+        diffraction_amplitude=amplitude,
+        positions_px=rng.normal(size=(count, 2)) * 1e2,
+        probe=rng.normal(size=(modes, side, side)) + 1j * rng.normal(size=(modes, side, side)),
+        bad_pixels=bad,
+        dose_known=dose_known,
+        metadata=metadata,
+        **{name: value for name, value in fields.items() if name in optional},
+    )
+    name = {"ptychodus": "product.h5", "cxi": "scan.cxi", "npz": "scan.npz"}[kind]
+    path = tmp_path_factory.getbasetemp() / name
+    save_scan(path, scan)
+    loaded = load_scan(path)
+    for key in ("diffraction_amplitude", "probe", "bad_pixels", "object_field", "scan_index"):
+        before, after = getattr(scan, key), getattr(loaded, key)
+        assert np.asarray(after).dtype == np.asarray(before).dtype, key
+        np.testing.assert_array_equal(after, before, err_msg=key)
+    np.testing.assert_allclose(loaded.positions_px, scan.positions_px, rtol=0, atol=1e-9)
+    assert loaded.dose_known == dose_known
+    for key, value in metadata.items():
+        assert loaded.metadata[key] == (value if isinstance(value, str) else pytest.approx(value)), key
+    if kind != "npz":
+        wavelength = photon_wavelength_m(7e3)
+        assert loaded.metadata["object_pixel_m"] == pytest.approx(
+            [object_pixel_m(wavelength, 1.7, side, 5e-5), object_pixel_m(wavelength, 1.7, side, 6e-5)]
+        )
+
+
+@pytest.mark.parametrize(
+    ("key", "option"),
+    [
+        ("photon_energy_eV", "--energy-eV"),
+        ("detector_distance_m", "--distance-m"),
+        ("detector_pixel_m", "--detector-pixel-m"),
+    ],
+)
+@pytest.mark.parametrize("name", ["product.h5", "scan.cxi"])
+def test_metres_are_never_made_up(tmp_path: Path, name: str, key: str, option: str) -> None:
+    metadata = {name: value for name, value in scan_files.LENGTHS.items() if name != key}
+    with pytest.raises(DataError, match=f"{key} in the scan's metadata.*{option}"):
+        save_scan(tmp_path / name, make_scan(metadata=metadata))
+    assert not list(tmp_path.iterdir())
+
+
+def test_whole_numbers_are_stored_as_such(tmp_path: Path) -> None:
+    save_scan(tmp_path / "product.h5", make_scan(object_field=None))
+    with h5py.File(tmp_path / "diffraction.h5") as file:
+        assert file["patterns"].dtype == np.uint16
+        np.testing.assert_array_equal(file["patterns"], counts())
+    with h5py.File(tmp_path / "product.h5") as file:
+        assert file["object"].shape[0] == 1 and np.all(file["object"][0] == 1)  # Ptychodus needs one
+
+
+@pytest.mark.parametrize("target", ["out.cxi", "out", "out_product.h5", "out.npz"])
+def test_conversion_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    monkeypatch.setattr("ptycho_core.frames.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("ptycho_core.frames.BLOCK_BYTES", 2 * counts()[0].nbytes)
+    file = scan_files.shelves(tmp_path)
+    stated = ReadOptions(**file.settings, distance_m=2.0, detector_pixel_m=75e-6)
+    told: list[tuple[int, int]] = []
+    written = convert(file.path, tmp_path / target, stated, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (COUNT, COUNT) and all(path.is_file() for path in written)
+    scan = load_scan(written[0])
+    np.testing.assert_array_equal(scan.diffraction_amplitude[:], np.sqrt(counts(), dtype=np.float32))
+    np.testing.assert_allclose(scan.positions_px - scan.positions_px[0], positions() - positions()[0], atol=1e-9)
+
+
+def test_a_stopped_conversion_leaves_nothing(tmp_path: Path) -> None:
+    file = scan_files.npz(tmp_path)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(file.path, tmp_path / "out.cxi", progress=stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]
+
+
+def test_targets_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    file = scan_files.npz(tmp_path)
+    with pytest.raises(DataError, match="another file than the source"):
+        convert(file.path, file.path)
+    with pytest.raises(DataError, match=r"one of the formats npz, ptychodus, cxi; received the ending '\.tif'"):
+        convert(file.path, tmp_path / "x.tif")
+    with pytest.raises(DataError, match="'diffraction' or 'product' in it"):
+        convert(file.path, tmp_path / "x.h5")
+    assert convert(file.path, tmp_path / "x.data", format="cxi") == (tmp_path / "x.data",)
+
+
+def test_a_wavelength_is_written_as_that_of_photons(tmp_path: Path) -> None:
+    metadata = {**scan_files.LENGTHS, "photon_energy_eV": None, "wavelength_m": 2e-12}
+    save_scan(tmp_path / "scan.cxi", make_scan(metadata=metadata))
+    assert load_scan(tmp_path / "scan.cxi").metadata["wavelength_m"] == pytest.approx(2e-12)
+
+
+# -- hostile files -------------------------------------------------------------------------------------------------
+
+
+def hostile(tmp_path: Path, make: Callable[[h5py.File, str], None]) -> str:
+    """The refusal of a file whose patterns are made by `make`."""
+    file = scan_files.mapped_hdf5(tmp_path)
+    with h5py.File(file.path, "r+") as content:
+        del content["entry/data"]
+        make(content, "entry/data")
+    return refusal(file)
+
+
+@pytest.mark.parametrize("target", ["../other.h5", "/etc/passwd", "missing.h5", "."])
+def test_links_to_other_places_are_refused(tmp_path: Path, target: str) -> None:
+    def make(file: h5py.File, name: str) -> None:
+        file[name] = h5py.ExternalLink(target, "/x")
+
+    assert "links to" in hostile(tmp_path, make)
+
+
+def test_a_link_to_a_file_beside_is_followed(tmp_path: Path) -> None:
+    file = scan_files.mapped_hdf5(tmp_path)
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["deep/data"] = counts()
+        other["here"] = h5py.SoftLink("/deep/data")
+    with h5py.File(file.path, "r+") as content:
+        del content["entry/data"]
+        content["entry/data"] = h5py.ExternalLink("other.h5", "/here")
+        content["entry/positions_too"] = h5py.SoftLink("positions")
+    assert len(load(file, positions="entry/positions_too")) == COUNT
+
+
+def test_links_without_end_are_refused(tmp_path: Path) -> None:
+    def soft(file: h5py.File, name: str) -> None:
+        file[name] = h5py.SoftLink(f"/{name}")
+
+    def virtual(file: h5py.File, name: str) -> None:
+        layout = h5py.VirtualLayout(counts().shape, "u2")
+        layout[...] = h5py.VirtualSource(".", name, counts().shape)
+        file.create_virtual_dataset(name, layout)
+
+    for make in (soft, virtual):
+        assert "expected at most 16 links in a row; received more" in hostile(tmp_path, make)
+
+
+def test_groups_that_hold_themselves_are_listed_once(tmp_path: Path) -> None:
+    file = scan_files.mapped_hdf5(tmp_path)
+    with h5py.File(file.path, "r+") as content:
+        content["entry/again"] = content["/"]
+    assert describe_contents(file.path).count("float64") == 1
+
+
+def test_data_in_other_files_are_refused(tmp_path: Path) -> None:
+    def external(file: h5py.File, name: str) -> None:
+        file.create_dataset(name, counts().shape, "u2", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+
+    def virtual(file: h5py.File, name: str) -> None:
+        layout = h5py.VirtualLayout(counts().shape, "u2")
+        layout[...] = h5py.VirtualSource("../x.h5", "x", counts().shape)
+        file.create_virtual_dataset(name, layout)
+
+    assert "data inside the file; received external storage" in hostile(tmp_path, external)
+    assert "received a link to '../x.h5'" in hostile(tmp_path, virtual)
+
+
+def test_virtual_data_sets_of_files_beside_are_read(tmp_path: Path) -> None:
+    file = scan_files.mapped_hdf5(tmp_path)
+    with h5py.File(tmp_path / "part.h5", "w") as other:
+        other["data"] = counts()
+    with h5py.File(file.path, "r+") as content:
+        del content["entry/data"]
+        layout = h5py.VirtualLayout(counts().shape, "u2")
+        layout[...] = h5py.VirtualSource("part.h5", "data", counts().shape)
+        content.create_virtual_dataset("entry/data", layout)
+    np.testing.assert_array_equal(load(file).diffraction_amplitude, np.sqrt(counts(), dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "expected"),
+    [
+        ((2**40, N, N), (1, N, N), "data that were written"),
+        ((2**13, 2**8, 2**8), (2**13, 2**7, 2**7), "chunks of at most"),
+    ],
+)
+def test_absurd_sizes_are_refused(tmp_path: Path, shape: Any, chunks: Any, expected: str) -> None:
+    assert f"expected {expected}" in hostile(
+        tmp_path, lambda file, name: file.create_dataset(name, shape, "f8", chunks=chunks) and None
+    )
+    file = scan_files.mapped_hdf5(tmp_path)
+    put(file.path, "probe", None)
+    with h5py.File(file.path, "r+") as content:
+        content.create_dataset("probe", (2**13, 2**13), "f8", chunks=(64, 64))
+    assert "expected at most 256 MiB" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array(["a", "b"], dtype=object),
+        np.zeros(3, [("a", "f4")]),
+        np.zeros((COUNT, N, N), complex),
+        h5py.Empty("f4"),
+        np.float64(3),
+        np.zeros((0, N, N)),
+        np.zeros((COUNT, N, N)),
+        -np.ones((COUNT, N, N)),
+        np.full((COUNT, N, N), np.nan),
+        np.ones((COUNT, N)),
+    ],
+    ids=lambda value: f"{getattr(value, 'dtype', '')} {getattr(value, 'shape', '')}",
+)
+def test_patterns_that_are_none_are_refused(tmp_path: Path, value: Any) -> None:
+    file = scan_files.mapped_hdf5(tmp_path)
+    with h5py.File(file.path, "r+") as content:
+        del content["entry/data"]
+        kind = h5py.string_dtype() if getattr(value, "dtype", None) == np.dtype(object) else None
+        content.create_dataset("entry/data", data=value, dtype=kind)
+    refusal(file, measurement="intensity")
+
+
+def test_references_and_missing_filters_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "dtype object" in hostile(
+        tmp_path, lambda file, name: file.create_dataset(name, (3, N, N), h5py.regionref_dtype) and None
+    )
+    file = scan_files.shelves(tmp_path)
+    monkeypatch.setattr(h5py.h5z, "filter_avail", lambda code: code != h5py.h5z.FILTER_DEFLATE)
+    message = refusal(file)
+    assert "expected filters that are installed; received filter 1 (deflate)" in message and "hdf5plugin" in message
+
+
+@pytest.mark.parametrize("name", ["npz", "mapped_npz", "mapped_npy", "probe_array"])
+def test_a_pickle_is_never_executed(tmp_path: Path, name: str) -> None:
+    file = MAKERS[name](tmp_path)
+    trap = np.empty(1, object)
+    trap[0] = scan_files.Trap(tmp_path / "executed")
+    if file.victim.suffix == ".npz":
+        arrays = dict(np.load(file.victim))
+        key = next(key for key in arrays if "probe" in key.lower())
+        np.savez(file.victim, **{**arrays, key: trap})
+    else:
+        np.save(file.victim, trap, allow_pickle=True)
+    refusal(file)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, gzip.compress])
+def test_a_packed_file_that_grows_without_bounds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
+) -> None:
+    monkeypatch.setattr(packed, "LARGE_BYTES", 2**20)
+    path = tmp_path / "bomb.npz.gz"
+    path.write_bytes(pack(bytes(2**22)))
+    assert "expected a packed measurement; received more than" in refusal(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    refusal(path)
+
+
+def test_truncated_packed_files_are_refused(tmp_path: Path) -> None:
+    file = scan_files.packed(tmp_path)
+    file.path.write_bytes(file.path.read_bytes()[:-30])
+    assert "expected a readable packed file" in refusal(file)
+
+
+def test_unreadable_and_linked_files(tmp_path: Path) -> None:
+    file = scan_files.cxi(tmp_path)
+    link = tmp_path / "link.cxi"
+    link.symlink_to(file.path)
+    assert len(load_scan(link)) == COUNT  # a link is as good as the file
+    file.path.unlink()
+    assert "received no such file" in refusal(link)
+    loop = tmp_path / "loop.npz"
+    loop.symlink_to(loop)
+    assert "received no such file" in refusal(loop)
+    pipe = tmp_path / "pipe.npz"
+    os.mkfifo(pipe)
+    assert "expected a scan file" in refusal(pipe)
+    if os.geteuid() != 0:
+        closed = scan_files.npz(tmp_path).path
+        closed.chmod(0)
+        refusal(closed)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", MAKERS)
+def test_spoiled_files_are_read_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A few inputs of benchmarks/fuzz_readers.py."""
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+    for number in range(16):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        monkeypatch.setattr("ptycho_core.frames.IN_MEMORY_BYTES", 2**28 * (number % 2))
+        file = MAKERS[name](folder)
+        spoil(file, np.random.default_rng([number, len(name)]), tmp_path / "executed")
+        message = f"{folder}: expected"
+        try:
+            load(file)
+        except DataError as error:
+            message = str(error)
+        assert str(folder) in message and "expected" in message
+        assert not (tmp_path / "executed").exists()
+
+
+def test_the_signature_is_found_where_it_may_be(tmp_path: Path) -> None:
+    path = tmp_path / "user.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["dp"] = 1
+    assert hdf5.is_hdf5(path) and not hdf5.is_hdf5(tmp_path)
+    path.write_bytes(b"\x00" * 300)
+    assert not hdf5.is_hdf5(path)
