@@ -44,7 +44,7 @@ class Checkpoint:
 
     weights, optimizer: those after the last whole epoch. initial_probe: float (modes, N, N, 2), the one that the run
     began with. history: one row for each epoch. scores: the monitored value of each, lower is better. best: the best
-    models so far, the best first. engine: what trained last. scan, test: fingerprints, None where there is no test scan.
+    models so far, the best first. engine: what trained last. scan, test: fingerprints; no test scan is None.
     """
 
     config: TrainingConfig

@@ -30,9 +30,7 @@ FIELDS = {
 def fingerprint(scan: Scan, *, with_truth: bool) -> Fingerprint:
     """The digest of each part of a scan, as training uses it; of large arrays evenly spread rows."""
     parts = {part: getattr(scan, field) for part, field in FIELDS.items() if with_truth or part != "object"}
-    return {
-        part: _digest(array if isinstance(array, Frames) else np.asarray(array)) for part, array in parts.items()
-    }
+    return {part: _digest(array if isinstance(array, Frames) else np.asarray(array)) for part, array in parts.items()}
 
 
 def check_same_scan(scan: Scan, ours: Fingerprint, begun_with: Fingerprint) -> None:
