@@ -52,6 +52,7 @@ class Optimizer:
     def _eager_step(self, gradients: dict[str, tf.Tensor], learning_rate: tf.Tensor) -> None:
         assert self.training is not None
         self.steps.assign_add(1)
+        corrections = self._corrections()
         for name, gradient in self.clipped(gradients).items():
             tensor = self.tensors[name]
             if self.training.weight_decay > 0 and name.endswith("/kernel"):
@@ -60,19 +61,24 @@ class Optimizer:
                 else:
                     gradient = gradient + self.training.weight_decay * tensor
             sgd = self.training.optimizer == "sgd"
-            change = self._momentum(name, gradient) if sgd else self._adam(name, gradient)
+            change = self._momentum(name, gradient) if sgd else self._adam(name, gradient, corrections)
             tensor.assign_sub(learning_rate * change)
 
-    def _adam(self, name: str, gradient: tf.Tensor) -> tf.Tensor:
+    def _corrections(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """1 - β₁ᵗ and √(1 - β₂ᵗ)."""
+        assert self.training is not None
+        # In float64, because these cancel. A Python number would be made float32.
+        beta1, beta2 = (tf.constant(beta, tf.float64) for beta in (self.training.adam_beta1, self.training.adam_beta2))
+        return 1 - beta1**self.steps, tf.sqrt(1 - beta2**self.steps)
+
+    def _adam(self, name: str, gradient: tf.Tensor, corrections: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         """Keras's own Adam puts epsilon elsewhere."""
         assert self.training is not None
         beta1, beta2 = self.training.adam_beta1, self.training.adam_beta2
         first, second = self.moments[f"first_moment/{name}"], self.moments[f"second_moment/{name}"]
         first.assign(beta1 * first + (1 - beta1) * gradient)
         second.assign(beta2 * second + (1 - beta2) * tf.square(gradient))
-        # In float64: 1 - beta^step cancels. A Python number would be made float32.
-        correction1 = tf.cast(1 - tf.constant(beta1, tf.float64) ** self.steps, gradient.dtype)
-        correction2 = tf.cast(tf.sqrt(1 - tf.constant(beta2, tf.float64) ** self.steps), gradient.dtype)
+        correction1, correction2 = (tf.cast(correction, gradient.dtype) for correction in corrections)
         return (first / correction1) / (tf.sqrt(second) / correction2 + ADAM_EPSILON)
 
     def _momentum(self, name: str, gradient: tf.Tensor) -> tf.Tensor:

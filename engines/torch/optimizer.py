@@ -59,9 +59,9 @@ class Optimizer:
         """Every default of this optimiser that matters is stated: specs/physics.md, Optimiser."""
         kernels = [tensor for name, tensor in self.tensors.items() if name.endswith("/kernel")]
         others = [tensor for name, tensor in self.tensors.items() if not name.endswith("/kernel")]
-        decay = training.weight_decay if training.optimizer == "adam" else 0.0
-        adam = torch.optim.Adam(
-            [{"params": kernels, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}],
+        make = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
+        adam = make(
+            [{"params": kernels, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=0.0,
             betas=(training.adam_beta1, training.adam_beta2),
             eps=ADAM_EPSILON,
@@ -77,11 +77,6 @@ class Optimizer:
         return adam
 
     def _adam_step(self, adam: torch.optim.Optimizer, gradients: Mapping[str, Tensor], learning_rate: float) -> None:
-        assert self.training is not None
-        if self.training.optimizer == "adamw":  # written out: the framework's own decays in float32, even float64
-            for name, tensor in self.tensors.items():
-                if name.endswith("/kernel"):
-                    tensor.sub_(learning_rate * self.training.weight_decay * tensor)
         for group in adam.param_groups:
             group["lr"] = learning_rate
         for name, gradient in gradients.items():

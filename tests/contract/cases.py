@@ -36,6 +36,9 @@ FORWARD_RTOL = {"64-true": 1e-12, "32-true": 2e-6}
 GRADIENT_RTOL = {"64-true": 1e-10, "32-true": 1e-5}
 """Peak-normalised: specs/engine.md, Numerics."""
 ALL_TERMS = {"nll_weight": 0.7, "mae_weight": 0.5, "realspace_weight": 0.3, "realspace_mae_weight": 0.4}
+ATTENTION = dict.fromkeys(
+    ("eca_encoder", "cbam_encoder", "cbam_bottleneck", "eca_decoder", "cbam_decoder", "spatial_decoder"), True
+)
 
 CASES: dict[str, dict[str, Any]] = {
     "merged": {},

@@ -42,6 +42,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
     for item in items:
         callspec = getattr(item, "callspec", None)
         if callspec is not None and "engine" in callspec.params:

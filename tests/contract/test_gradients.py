@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from ptycho_core.engine import Engine
 from ptycho_core.physics import LOG_SCALE, PROBE
 from tests.contract.cases import (
+    ATTENTION,
     CASES,
     GRADIENT_RTOL,
     assert_arrays_close,
@@ -29,9 +32,11 @@ def test_gradients_equal_the_reference(engine: Engine, precision: str, name: str
     )
 
 
-@pytest.mark.parametrize(("N", "gridsize"), [(64, 1), (96, 2)])
-def test_gradients_of_a_deeper_cnn_equal_the_reference(engine: Engine, N: int, gridsize: int) -> None:
-    case = make_case(architecture="cnn", N=N, gridsize=gridsize, groups=1)
+@pytest.mark.parametrize(
+    "settings", [{"N": 64, "gridsize": 1, **ATTENTION}, {"N": 96, "gridsize": 2}], ids=["N64_attention", "N96"]
+)
+def test_gradients_of_a_deeper_cnn_equal_the_reference(engine: Engine, settings: dict[str, Any]) -> None:
+    case = make_case(architecture="cnn", groups=1, **settings)
     actual = build(engine, case).gradients(case.batch)
     assert_arrays_close(actual, build_reference(case).gradients(case.batch), GRADIENT_RTOL["64-true"])
 

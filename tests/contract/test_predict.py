@@ -10,6 +10,7 @@ import pytest
 
 from ptycho_core.engine import Engine
 from tests.contract.cases import (
+    ATTENTION,
     CASES,
     FORWARD_RTOL,
     Case,
@@ -27,6 +28,7 @@ NETWORKS = [name for name, settings in CASES.items() if name.startswith("cnn") o
 
 SIZES: dict[str, dict[str, Any]] = {
     "N32": {"N": 32, "gridsize": 2},
+    "N32_attention": {"N": 32, "gridsize": 1, **ATTENTION},
     "N64": {"N": 64, "gridsize": 1},
     "N64_swish_frames_alone": {"N": 64, "gridsize": 2, "object_big": False, "amp_activation": "swish"},
     "N64_not_padded": {"N": 64, "gridsize": 1, "pad_object": False, "amp_activation": "relu"},

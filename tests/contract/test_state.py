@@ -90,6 +90,16 @@ def test_load_weights_refuses_what_does_not_fit(engine: Engine, kind: str) -> No
         build(engine, case, weights=damage(case.weights))
 
 
+def test_another_number_of_modes_takes_another_network(engine: Engine) -> None:
+    case = named_case("short")
+    network = build(engine, case)
+    two = {**case.weights, PROBE: np.concatenate([case.weights[PROBE]] * 2)}
+    with pytest.raises(ArchiveError, match=rf"{PROBE}: expected shape \(1, 32, 32, 2\); received \(2, 32, 32, 2\)"):
+        network.load_weights(two)
+    np.testing.assert_array_equal(network.weights()[PROBE], case.weights[PROBE])
+    np.testing.assert_array_equal(build(engine, case, weights=two).weights()[PROBE], two[PROBE])
+
+
 def test_weights_in_float64_are_taken_in_full(engine: Engine) -> None:
     case = named_case("one_frame")
     finer = {name: array.astype(np.float64) * (1 + 1e-9) for name, array in case.weights.items()}

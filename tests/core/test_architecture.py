@@ -12,6 +12,7 @@ from ptycho_core import architecture
 from ptycho_core.architecture import Table, TableBuilder, build_table, initial_weights, register_architecture
 from ptycho_core.config import ModelConfig
 from ptycho_core.errors import ConfigurationError
+from tests.contract.cases import ATTENTION
 
 
 @pytest.fixture
@@ -83,18 +84,20 @@ def test_input_and_output_channels(gridsize: int, object_big: bool, channels: in
 
 @pytest.mark.parametrize("N", [32, 48, 64, 72, 96, 128, 160, 512])
 @pytest.mark.parametrize("pad_object", [True, False])
-def test_the_maps_have_the_size_of_a_patch(N: int, pad_object: bool) -> None:
-    table = build_table(ModelConfig(N=N, pad_object=pad_object))
+@pytest.mark.parametrize("attention", [{}, ATTENTION], ids=["plain", "attention"])
+def test_the_maps_have_the_size_of_a_patch(N: int, pad_object: bool, attention: dict[str, Any]) -> None:
+    table = build_table(ModelConfig(N=N, pad_object=pad_object, **attention))
     sides = {"input": float(N)}
     for layer in table.layers:
         first, *others = (sides[name] for name in layer.inputs)
-        assert all(other == first for other in others), layer.name
+        assert all(other == first or (layer.op == "multiply" and other == 1) for other in others), layer.name
         assert first == int(first), layer.name
-        sides[layer.name] = {"max_pool": first / 2, "upsample": first * 2}.get(layer.op, first) + 2 * layer.width
+        others_of = {"max_pool": first / 2, "upsample": first * 2, "global_mean": 1.0, "global_max": 1.0}
+        sides[layer.name] = others_of.get(layer.op, first) + 2 * layer.width
     assert (sides[table.amplitude], sides[table.phase]) == (N, N)
 
 
-@pytest.mark.parametrize(("activation", "ceiling", "factor"), [("sigmoid", 2.5, 2.5), ("relu", 2.5, 1.0)])
+@pytest.mark.parametrize(("activation", "ceiling", "factor"), [("sigmoid", 2.5, 2.5), ("relu", 2.0, 1.0)])
 def test_only_a_sigmoid_is_multiplied_by_the_ceiling(activation: Any, ceiling: float, factor: float) -> None:
     table = build_table(ModelConfig(amp_activation=activation, amplitude_ceiling=ceiling))
     (amplitude,) = (layer for layer in table.layers if layer.name == table.amplitude)
@@ -156,6 +159,77 @@ def test_kernels_fill_the_glorot_range_and_biases_are_zero() -> None:
             assert np.abs(array).max() > 0.98 * limit, name
             assert array.std() == pytest.approx(limit / math.sqrt(3), rel=0.1), name
             assert abs(array.mean()) < 0.1 * limit, name
+
+
+# -- attention -----------------------------------------------------------------------------------------------------
+
+
+def test_without_attention_the_weights_are_those_of_a_network_that_has_none() -> None:
+    """Drawn once for N = 64, and written down: a change of order or of a limit would draw others."""
+    table = build_table(ModelConfig())
+    assert {layer.op for layer in table.layers} <= {
+        *("conv", "max_pool", "upsample", "channels", "pad", "outside_centre", "add", "scale")
+    }
+    weights = initial_weights(table, np.random.default_rng(0))
+    assert list(weights)[-1] == "phase/outer/conv/bias"
+    last = weights["phase/outer/conv/kernel"].ravel()[-3:]
+    np.testing.assert_array_equal(last, np.array([-0.07361027, -0.02978725, -0.0716847], np.float32))
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 1), (7, 1), (8, 3), (32, 3), (64, 3), (128, 5), (256, 5), (512, 5)])
+def test_length_of_an_eca_kernel(channels: int, size: int) -> None:
+    table = TableBuilder(channels)
+    table.eca("eca", "input")
+    shapes = table.finish(amplitude="", phase="").parameters
+    assert shapes == {"eca/conv/kernel": (size, 1, 1, 1)}
+
+
+@pytest.mark.parametrize(("channels", "hidden"), [(5, 1), (16, 1), (47, 2), (128, 8)])
+def test_cbam_has_one_mlp_for_mean_and_maximum(channels: int, hidden: int) -> None:
+    table = TableBuilder(channels)
+    table.cbam("cbam", "input")
+    assert table.finish(amplitude="", phase="").parameters == {
+        "cbam/channel/conv0/kernel": (1, 1, channels, hidden),
+        "cbam/channel/conv0/bias": (hidden,),
+        "cbam/channel/conv1/kernel": (1, 1, hidden, channels),
+        "cbam/channel/conv1/bias": (channels,),
+        "cbam/spatial/conv/kernel": (7, 7, 2, 1),
+        "cbam/spatial/conv/bias": (1,),
+    }
+
+
+def test_attention_comes_after_the_second_convolution_of_a_block_in_one_order() -> None:
+    names = [layer.name for layer in build_table(ModelConfig(**dict.fromkeys(ATTENTION, True))).layers]
+    encoder = [name for name in names if name.startswith("encoder/block1/")]
+    decoder = [name for name in names if name.startswith("phase/block0/")]
+    for block, gates, last in ((encoder, ["eca", "cbam"], "pool"), (decoder, ["eca", "cbam", "spatial"], "upsample")):
+        parts = list(dict.fromkeys(name.split("/")[2] for name in block))
+        assert parts == ["conv0", "conv1", *gates, last]
+    between = names.index("encoder/block2/pool") + 1, names.index("amplitude/block0/conv0")
+    assert {name.split("/")[0] for name in names[slice(*between)]} == {"bottleneck"}
+
+
+def test_glorot_limits_of_other_kernels() -> None:
+    table = TableBuilder(512)
+    table.conv("wide", table.conv("narrow", "input", 512, kernel_size=1), 64, kernel_size=7)
+    table.channel_conv("along", "input", 2001)
+    weights = initial_weights(table.finish(amplitude="", phase=""), np.random.default_rng(0))
+    for name, fans in (("narrow", 512 + 512), ("wide", 49 * (512 + 64)), ("along", 2001 * 2)):
+        assert np.abs(weights[f"{name}/kernel"]).max() == pytest.approx(math.sqrt(6 / fans), rel=5e-3)
+
+
+def test_a_conv_shares_only_what_fits() -> None:
+    table = TableBuilder(3)
+    table.conv("first", "input", 5)
+    table.conv("again", "input", 5, shares="first")
+    for out_channels, shares in ((6, "first"), (5, "second")):
+        with pytest.raises(ValueError, match=f"'other'.*{shares}"):
+            table.conv("other", "input", out_channels, shares=shares)
+
+
+def test_an_even_kernel_is_refused() -> None:
+    with pytest.raises(ValueError, match="'y': expected an odd kernel_size; received 4"):
+        TableBuilder(3).conv("y", "input", 3, kernel_size=4)
 
 
 # -- registration --------------------------------------------------------------------------------------------------

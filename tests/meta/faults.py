@@ -5,6 +5,7 @@ Each is a factory for `pytest tests/contract --engine tests.meta.faults:<name>`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.contracts import Batch
-from ptycho_core.engine import EngineInfo
+from ptycho_core.engine import EngineInfo, LossTerms, mean_terms
 from ptycho_core.reference import ForwardModel, ReferenceEngine, ReferenceNetwork
 from ptycho_core.reference.physics import Array, Field, Placement
 
@@ -87,6 +88,29 @@ class _GradientsOfTheBatchBefore(ReferenceNetwork):
         return {name: array + left_over.get(name, 0) for name, array in gradients.items()}
 
 
+class _DecaysEverything(ReferenceNetwork):
+    """Weight decay of biases, probe and scale, too."""
+
+    def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
+        terms = super().train_epoch(batches, learning_rate, physics_weight)
+        assert self.training is not None
+        for name in self.trainable:
+            if not name.endswith("/kernel"):
+                self.arrays[name][...] *= 1 - learning_rate * self.training.weight_decay
+        return terms
+
+
+class _StepsAtEveryBatch(ReferenceNetwork):
+    def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
+        step = super().train_epoch
+        return mean_terms([(len(batch), step([batch], learning_rate, physics_weight)) for batch in batches])
+
+
+class _ForgetsThePhysicsWeight(ReferenceNetwork):
+    def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
+        return super().train_epoch(batches, learning_rate)
+
+
 class _KeptInFloat32(ReferenceNetwork):
     """Computes in float64 all the same; only what it hands out is float32."""
 
@@ -115,3 +139,6 @@ half_pixel_shift = engine_with(_HalfPixelShift)
 amplitude_for_intensity = engine_with(_AmplitudeForIntensity)
 patches_transposed = engine_with(network=_PatchesTransposed)
 gradients_add_up = engine_with(network=_GradientsOfTheBatchBefore)
+decays_everything = engine_with(network=_DecaysEverything)
+steps_at_every_batch = engine_with(network=_StepsAtEveryBatch)
+forgets_the_physics_weight = engine_with(network=_ForgetsThePhysicsWeight)
