@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,8 +17,7 @@ Fingerprint = Mapping[str, str]
 """Part of a scan → hexadecimal SHA-256."""
 
 LOOKED_AT = 2**28  # specs/archive.md, Checkpoints: bytes of an array
-AT_ONCE = 256
-"""Rows read together."""
+READ_AT_ONCE = 2**24
 FIELDS = {
     "frames": "diffraction_amplitude",
     "positions": "positions_px",
@@ -30,7 +30,7 @@ FIELDS = {
 def fingerprint(scan: Scan, *, with_truth: bool) -> Fingerprint:
     """The digest of each part of a scan, as training uses it; of large arrays evenly spread rows."""
     parts = {part: getattr(scan, field) for part, field in FIELDS.items() if with_truth or part != "object"}
-    return {part: _digest(array if isinstance(array, Frames) else np.asarray(array)) for part, array in parts.items()}
+    return {part: _digest(array) for part, array in parts.items()}
 
 
 def check_same_scan(scan: Scan, ours: Fingerprint, begun_with: Fingerprint) -> None:
@@ -50,11 +50,13 @@ def check_same_scan(scan: Scan, ours: Fingerprint, begun_with: Fingerprint) -> N
 
 
 def _digest(array: NDArray[np.generic] | Frames) -> str:
-    """Of dtype, shape and rows; patterns that stay in their file are read a few at a time."""
-    rows = min(len(array), max(2, LOOKED_AT // max(1, array[:1].nbytes)))
-    little = array.dtype.newbyteorder("<")
-    digest = hashlib.sha256(f"{little.str} {array.shape}".encode())
+    """Of an array, or of patterns that stay in their file, a few rows at a time."""
+    row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
+    rows = min(len(array), max(2, LOOKED_AT // row_bytes))
     chosen = np.linspace(0, len(array) - 1, rows).round().astype(int)
-    for start in range(0, rows, AT_ONCE):
-        digest.update(np.ascontiguousarray(array[chosen[start : start + AT_ONCE]], dtype=little).data)
+    little = array.dtype.newbyteorder("<")
+    digest = hashlib.sha256(f"{little.str} {tuple(array.shape)}".encode())
+    few = max(1, READ_AT_ONCE // row_bytes)
+    for start in range(0, rows, few):
+        digest.update(np.ascontiguousarray(array[chosen[start : start + few]], dtype=little).data)
     return digest.hexdigest()
