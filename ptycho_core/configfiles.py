@@ -118,7 +118,8 @@ def to_toml(**sections: Any) -> str:
 def to_yaml(**sections: Any) -> str:
     """The text of a YAML file: one table for each configuration given."""
     tables = {name: to_mapping(config) for name, config in sections.items()}
-    return yaml.dump(tables, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(tables, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
 
 
 def annotated_toml(sources: Mapping[str, Mapping[str, str]], **sections: Any) -> str:

@@ -73,7 +73,7 @@ def import_published(path: str | os.PathLike[str], *, scan: Scan | None = None) 
     scan: one that the model was trained on or shall be used on. The published implementations measure the scale of
     the intensities on every scan anew; ours is measured on this one and kept. Without it, amplitudes are taken to be in
     sqrt(photons) with as many a frame as the archive states. Raises ArchiveError naming the file, the member and the
-    remedy, MissingExtraError without h5py where it is needed, DataError where the scan is of another size.
+    remedy, DataError where the scan is of another size.
     """
     target = located(path, MODEL)
     network = _read_network(target)

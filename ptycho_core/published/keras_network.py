@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.architecture import INPUT, Layer, Table
 from ptycho_core.container import shown
-from ptycho_core.errors import ArchiveError, MissingExtraError
+from ptycho_core.errors import ArchiveError
 from ptycho_core.published.members import opened, refusal
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
@@ -38,7 +38,7 @@ class Node:
 def read_keras(content: bytes, source: str, table: Table, N: int) -> tuple[dict[str, NDArray[np.floating]], str]:
     """The weights of a `.keras` file by our names, for the network of `table`; and the version of Keras that wrote it.
 
-    Raises ArchiveError where the network is another one, or the file is not whole; MissingExtraError without h5py.
+    Raises ArchiveError where the network is another one, or the file is not whole.
     """
     with opened(content, source) as members:
         version = str(members.read_json(METADATA).get("keras_version", "unknown"))
@@ -223,7 +223,8 @@ def read_weights(
     content: bytes, source: str, table: Table, graph: Mapping[str, Node], places: Mapping[str, str]
 ) -> dict[str, NDArray[np.floating]]:
     """Kernels and biases by our names. Keras numbers the groups of the file by class, in the order of the graph."""
-    h5py = _h5py()
+    import h5py  # when it is needed: importing the core stays fast
+
     convs = [node.name for node in graph.values() if node.kind == "Conv2D"]
     groups = {name: f"conv2d_{number}" if number else "conv2d" for number, name in enumerate(convs)}
     weights: dict[str, NDArray[np.floating]] = {}
@@ -269,14 +270,3 @@ def _array(h5py: Any, file: Any, path: str, shape: tuple[int, ...], source: str)
         received = f"{dataset.dtype} {dataset.shape}, compression {dataset.compression}"
         raise refusal(source, path, f"floating-point numbers of shape {shape}", received, MISMATCH)
     return np.asarray(dataset[()], np.float32)
-
-
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "Archives of the published TensorFlow implementation need the 'h5py' package, which is not installed. "
-            "Install it with: pip install 'ptycho-core[published]'"
-        ) from error
-    return h5py

@@ -146,7 +146,6 @@ def test_probe_big_and_pad_object_decide_what_is_predicted_outside_the_centre(en
 def test_probe_mask_leaves_no_light_outside_a_circle(engine: Engine) -> None:
     outside = probe_mask(32) == 0
     for masked in (True, False):
-        # With pad_object and without probe_big there is no object to light, either.
         by_probe = gradients(engine, with_model("merged", probe_mask=masked))[PROBE][0]
         assert masked == (not by_probe[outside].any())
         assert by_probe[~outside].any()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ptycho_core.architecture import build_table
 from ptycho_core.archive import Model, load_model
 from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_core.contracts import Batch, Scan
-from ptycho_core.errors import ArchiveError, DataError, MissingExtraError
+from ptycho_core.errors import ArchiveError, DataError
 from ptycho_core.physics import (
     COUNTS_PER_INTENSITY,
     INPUT_SCALE,
@@ -229,12 +228,6 @@ def test_inspect_says_why_an_archive_cannot_be_imported(tmp_path: Path) -> None:
     facts = published_facts(write_archive(tmp_path / "wts.h5.zip", members))
     assert "model_config.batch_norm: expected False; received True" in facts["importable"]
     assert facts["importable"].startswith("no: ")
-
-
-def test_h5py_is_asked_for_where_it_is_needed(keras_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(MissingExtraError, match=r"ptycho-core\[published\]"):
-        import_published(keras_archive)
 
 
 # -- the published archives themselves -----------------------------------------------------------------------------
