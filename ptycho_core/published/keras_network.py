@@ -21,6 +21,19 @@ from ptycho_core.published.members import opened, refusal
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 SPELLINGS = {"silu": "swish"}
+UNREADABLE_HDF5 = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    SystemError,
+)
+"""What h5py raises for a damaged file: where its C code meets a number that is none of Python's, the last three."""
 MISMATCH = "It is a variant that cannot be imported (docs/published.md): train it anew."
 
 
@@ -243,7 +256,7 @@ def read_weights(
                     weights[key] = _array(h5py, file, f"{variables}/{number}", shape, source)
     except ArchiveError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except UNREADABLE_HDF5 as error:
         received = f"{type(error).__name__}: {shown(error)}"
         raise refusal(source, None, "a whole HDF5 file of weights", received, "Copy the archive again.") from error
     return weights
