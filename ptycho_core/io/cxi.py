@@ -15,7 +15,7 @@ from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import Pair, Stored, assemble
 from ptycho_core.io.hdf5 import HDF5File, is_hdf5
 from ptycho_core.io.options import ReadOptions
-from ptycho_core.io.ptychodus import ARBITRARY
+from ptycho_core.io.ptychodus import ARBITRARY, DIFFRACTION, PRODUCT, pair_indexes
 
 log = logging.getLogger(__name__)
 
@@ -53,44 +53,63 @@ class CxiReader:
 
     def read(self, path: Path, options: ReadOptions) -> Scan:
         with HDF5File(path) as file:
-            stored = _stored(path, file, options)
+            other = options.companion or _companion(file)
+            if other is None:
+                stored = _stored(path, file, file, options)
+            else:
+                with HDF5File(other) as product:
+                    stored = _stored(path, file, product, options)
         return assemble(stored, options)
 
 
-def _stored(path: Path, file: HDF5File, options: ReadOptions) -> Stored:
+def _companion(file: HDF5File) -> Path | None:
+    """The product that Ptychodus wrote beside a file of patterns alone."""
+    other = file.path.with_name(file.path.name.replace(DIFFRACTION, PRODUCT))
+    alone = file.first(*TRANSLATIONS) is None
+    return other if alone and other != file.path and is_hdf5(other) else None
+
+
+def _stored(path: Path, file: HDF5File, product: HDF5File, options: ReadOptions) -> Stored:
+    """file: detector and source; product: positions, probe and object, the same file unless there are two."""
     key = file.first(*PATTERNS) or PATTERNS[0]
     frames = file.frames(key)
-    energy_J = file.number(f"{SOURCE}/energy")
-    pixel = _pair(file, f"{DETECTOR}/x_pixel_size", f"{DETECTOR}/y_pixel_size")
-    origin, origin_px, object_pixel = _own_grid(file)
+    count = frames.shape[0]
+    energy_J = file.number(f"{SOURCE}/energy") or product.number(f"{SOURCE}/energy")
+    origin, origin_px, object_pixel = _own_grid(product)
     if file.is_dataset(f"{DETECTOR}/data_dark"):
         log.warning("%s: %s/data_dark is not subtracted", path, DETECTOR)
-    index = file.optional(f"{EXTRA}/probe_position_indexes", lambda name: file.array(name, kinds="iu"))
+    positions = None if options.positions is not None else _positions(product, file)
+    index = product.optional(f"{EXTRA}/probe_position_indexes", lambda name: product.array(name, kinds="iu"))
+    chosen = None
+    if product is not file and positions is not None and index is not None and index.shape == positions.shape[:1]:
+        chosen, rows = pair_indexes(file, product, np.arange(count), index.astype(np.int64))
+        positions, index, count = positions[rows], index[rows], len(chosen)
     return Stored(
         path=path,
         reader=CxiReader.name,
         frames=frames,
         key=key,
         measurement="intensity",
-        positions=None if options.positions is not None else _positions(file),
+        index=chosen,
+        positions=positions,
         unit="m",
         pixel_m=object_pixel,
         origin=origin,
         origin_px=origin_px,
         dose_known=not file.attribute(key, ARBITRARY),
-        scan_index=index if index is not None and len(index) == frames.shape[0] else None,
-        probe=_probe(file, frames.shape[1:]),
-        object=_object(file),
+        scan_index=index if index is not None and index.shape == (count,) else None,
+        probe=_probe(product, frames.shape[1:]),
+        object=_object(product),
         bad_pixels=_bad_pixels(file),
         energy_eV=energy_J / scipy.constants.e if energy_J else None,  # 0 stands for unknown
         wavelength_m=file.number(f"{SOURCE}/wavelength") or None,
-        distance_m=file.number(f"{DETECTOR}/distance") or None,
-        detector_pixel_m=pixel,
-        metadata=_facts(file),
+        distance_m=file.number(f"{DETECTOR}/distance") or product.number(f"{DETECTOR}/distance") or None,
+        detector_pixel_m=_pair(file, f"{DETECTOR}/x_pixel_size", f"{DETECTOR}/y_pixel_size"),
+        metadata={**_facts(file), **_facts(product)},
     )
 
 
-def _positions(file: HDF5File) -> NDArray[np.float64] | None:
+def _positions(file: HDF5File, detector: HDF5File) -> NDArray[np.float64] | None:
     """(M, 2) metres along the detector's columns and rows.
 
     CXI holds the place of the sample, and the directions of the detector's axes: usually down and, seen with the beam,
@@ -103,7 +122,7 @@ def _positions(file: HDF5File) -> NDArray[np.float64] | None:
     if places.ndim != 2 or places.shape[1] not in (2, 3):
         received = f"shape {places.shape}"
         raise file.refusal(name, "(M, 2) or (M, 3) metres", received, "Name other positions with --positions.")
-    basis = file.optional(f"{DETECTOR}/basis_vectors", file.array)
+    basis = detector.optional(f"{DETECTOR}/basis_vectors", detector.array)
     rows, columns = np.array([0.0, -1.0, 0.0]), np.array([-1.0, 0.0, 0.0])
     if basis is not None:
         axes = np.asarray(basis, np.float64)
@@ -112,7 +131,7 @@ def _positions(file: HDF5File) -> NDArray[np.float64] | None:
         if axes.shape == (2, 3) and np.isfinite(axes).all() and axes.any(axis=1).all():
             rows, columns = axes / np.linalg.norm(axes, axis=1, keepdims=True)
         else:
-            log.warning("%s: %s/basis_vectors of shape %s is not used", file.path, DETECTOR, basis.shape)
+            log.warning("%s: %s/basis_vectors of shape %s is not used", detector.path, DETECTOR, basis.shape)
     probe = -np.pad(places, ((0, 0), (0, 3 - places.shape[1])))
     return np.stack([probe @ columns, probe @ rows], axis=1)
 

@@ -104,7 +104,7 @@ def _stored(path: Path, diffraction: HDF5File, product: HDF5File) -> Stored:
     if not len(indexes) == len(x) == len(y):
         received = f"{len(indexes)}, {len(x)} and {len(y)}"
         raise product.refusal(", ".join(names), "equal lengths", received, "Write the file again.")
-    frames, rows = _pairs(diffraction, product, keys, indexes)
+    frames, rows = pair_indexes(diffraction, product, keys, indexes)
     shape = product.find("object").shape if product.is_dataset("object") else None
     if shape is None or len(shape) < 2:
         raise product.refusal("object", "(layers, H, W) complex numbers", shape, "Write the product again.")
@@ -164,10 +164,13 @@ def _facts(product: HDF5File) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if value}
 
 
-def _pairs(
+def pair_indexes(
     diffraction: HDF5File, product: HDF5File, keys: NDArray[np.int64], indexes: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(frame, row of the product) of every position that has a pattern, in the product's order."""
+    """(frame, row of the product) of every position that has a pattern, in the product's order.
+
+    keys: (M,), of the patterns; indexes: of the positions; the files are for messages. Raises DataError.
+    """
     if len(indexes) == len(keys) > 1 and not indexes.any():
         log.warning("%s: all indexes are 0: positions and patterns are paired in their order", product.path)
         return np.arange(len(keys)), np.arange(len(keys))

@@ -36,7 +36,7 @@ OURS = {
 }
 """Ours, as pyproject.toml registers them: found even where the package was not installed anew."""
 MAPPED = "mapped"
-TAKEN_BY = {"dataset": (MAPPED,), "companion": ("ptychodus", "shelves")}
+TAKEN_BY = {"dataset": (MAPPED,), "companion": ("ptychodus", "cxi", "shelves")}
 """Options that only these of our readers have a use for."""
 
 

@@ -534,6 +534,21 @@ def test_translations_follow_the_axes_of_the_detector(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(file).positions_px, before)
 
 
+def test_cxi_in_two_files(tmp_path: Path) -> None:
+    file = scan_files.cxi(tmp_path)
+    shutil.copy(file.path, tmp_path / "product.cxi")
+    patterns = file.path.rename(tmp_path / "diffraction.cxi")
+    for name in ("data_1/translation", "sample_1", "image_1", "image_2", "ptychodus", "instrument_1/source_1"):
+        put(patterns, f"/entry_1/{name}", None)
+    put(tmp_path / "product.cxi", "/entry_1/ptychodus/probe_position_indexes", np.array([3, 1, 9, 0, 2, 5]))
+    scan = load_scan(patterns)
+    np.testing.assert_array_equal(scan.diffraction_amplitude, np.sqrt(counts()[[3, 1, 0, 2, 5]], dtype=np.float32))
+    np.testing.assert_allclose(scan.positions_px, positions()[[0, 1, 3, 4, 5]])
+    product = (tmp_path / "product.cxi").rename(tmp_path / "other.cxi")
+    assert "--positions" in refusal(patterns)
+    assert len(load_scan(patterns, companion=product)) == 5
+
+
 def test_a_mask_of_bits(tmp_path: Path) -> None:
     file = scan_files.cxi(tmp_path)
     mask = np.zeros((N, N), np.uint32)
