@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError, explain
 from ptycho_core.frames import FrameSource
+from ptycho_core.io.heaps import heaps_are_sound
 from ptycho_core.io.npz import LARGE_BYTES, LARGEST_RATIO
 from ptycho_core.io.sources import hdf5_frames
+
+log = logging.getLogger(__name__)
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 DAMAGED = (OSError, EOFError, LookupError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError)
@@ -25,6 +29,7 @@ WHOLE_BYTES = 2**28
 """An array that is not patterns is read whole, up to this size."""
 CHUNK_BYTES = 2**29
 MOST_LINKS = 16
+_ONE = ((), (1,))
 LISTED = 400
 
 T = TypeVar("T")
@@ -57,6 +62,7 @@ class HDF5File:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files: dict[Path, Any] = {}
+        self._sound: dict[Path, bool] = {}
         self._open(path)
 
     def __enter__(self) -> HDF5File:
@@ -154,28 +160,41 @@ class HDF5File:
 
     def attribute(self, item: str, *names: str) -> float | None:
         """The first of these attributes that is there: one finite number, else a DataError."""
+        import h5py
+
         owner = self.find(item)
         for name in names if owner is not None else ():
-            with self.reading(f"{item}@{name}"):
+            key = f"{item}@{name}"
+            with self.reading(key):
                 if name in owner.attrs:
-                    return self._one(f"{item}@{name}", np.asarray(owner.attrs[name]))
+                    kind = owner.attrs.get_id(name)
+                    if kind.get_type().get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) or kind.shape not in _ONE:
+                        received = f"{kind.dtype} of shape {kind.shape}"
+                        raise self.refusal(key, "one finite number", received, "State the value as an option.")
+                    return self._one(key, np.asarray(owner.attrs[name]))
         return None
 
     def text(self, item: str, name: str | None = None) -> str:
-        """A short text, of an attribute where `name` is given; empty where there is none."""
+        """A short text, of an attribute where `name` is given; empty where there is none that can be read safely."""
         import h5py
 
         with self.reading(item):
             owner = self.find(item)
-            if name is not None:
-                value = None if owner is None else owner.attrs.get(name)
-            elif isinstance(owner, h5py.Dataset) and owner.size == 1 and h5py.check_string_dtype(owner.dtype):
-                value = np.asarray(owner[()]).reshape(-1)[0]
+            if name is None:
+                place = owner.id if isinstance(owner, h5py.Dataset) else None
             else:
-                value = None
-            value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
-            text = value.decode(errors="replace") if isinstance(value, bytes) else value
-            return text.strip()[:10_000] if isinstance(text, str) else ""
+                place = owner.attrs.get_id(name) if owner is not None and name in owner.attrs else None
+            if place is None or place.shape not in _ONE:
+                return ""
+            kind = place.get_type()
+            if kind.get_class() != h5py.h5t.STRING:
+                return ""
+            if kind.is_variable_str() and not self._heaps_are_sound(Path(owner.file.filename)):
+                log.debug("%s: %s: a text that is not read", self.path, item)
+                return ""
+            value = np.asarray(owner[()] if name is None else owner.attrs[name]).reshape(-1)[0]
+            text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+            return text.strip()[:10_000]
 
     def frames(self, name: str) -> FrameSource:
         """The patterns (M, H, W) of a data set, to be read when they are asked for."""
@@ -203,6 +222,11 @@ class HDF5File:
 
     def refusal(self, key: str | None, expected: object, received: object, remedy: str) -> DataError:
         return DataError(explain(self.path, key, expected=expected, received=received, remedy=remedy))
+
+    def _heaps_are_sound(self, path: Path) -> bool:
+        if path not in self._sound:
+            self._sound[path] = heaps_are_sound(path)
+        return self._sound[path]
 
     def _one(self, key: str, value: NDArray[Any]) -> float:
         if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all():

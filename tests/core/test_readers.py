@@ -960,3 +960,18 @@ def test_the_signature_is_found_where_it_may_be(tmp_path: Path) -> None:
     assert hdf5.is_hdf5(path) and not hdf5.is_hdf5(tmp_path)
     path.write_bytes(b"\x00" * 300)
     assert not hdf5.is_hdf5(path)
+
+
+@pytest.mark.parametrize("size", [0, 8, 2**40])
+def test_texts_of_a_broken_heap_are_not_read(tmp_path: Path, size: int) -> None:
+    """HDF5 would look for the next object of the heap without end."""
+    file = scan_files.ptychodus(tmp_path)
+    product = tmp_path / "product.h5"
+    data = bytearray(product.read_bytes())
+    place = data.index(b"GCOL") + 16
+    while int.from_bytes(data[place : place + 2], "little"):
+        place += 16 + -(-int.from_bytes(data[place + 8 : place + 16], "little") // 8) * 8
+    assert load(file).metadata["name"] == "scan"
+    data[place + 8 : place + 16] = size.to_bytes(8, "little")  # of the free space
+    product.write_bytes(data)
+    assert "name" not in load(file).metadata
