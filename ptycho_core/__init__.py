@@ -40,12 +40,19 @@ if TYPE_CHECKING:  # what `__getattr__` gives at run time, for type checkers and
     from ptycho_core.evaluation import Truth as Truth
     from ptycho_core.evaluation import evaluate as evaluate
     from ptycho_core.evaluation import load_truth as load_truth
+    from ptycho_core.export import export_model as export_model
+    from ptycho_core.io import convert as convert
     from ptycho_core.io import load_scan as load_scan
     from ptycho_core.io import save_scan as save_scan
+    from ptycho_core.orientation import rank_orientations as rank_orientations
+    from ptycho_core.published import convert_published as convert_published
+    from ptycho_core.published import import_published as import_published
+    from ptycho_core.reading import ReadOptions as ReadOptions
     from ptycho_core.reconstruction import Reconstruction as Reconstruction
     from ptycho_core.reconstruction import load_reconstruction as load_reconstruction
     from ptycho_core.reconstruction import reconstruct as reconstruct
     from ptycho_core.simulation import simulate as simulate
+    from ptycho_core.splitting import split as split
     from ptycho_core.training import EpochReport as EpochReport
     from ptycho_core.training import Fit as Fit
     from ptycho_core.training import Progress as Progress
@@ -71,9 +78,14 @@ __getattr__, _names = lazy_names(
             "TrainingError",
         ),
         "evaluation": ("Comparison", "Truth", "evaluate", "load_truth"),
-        "io": ("load_scan", "save_scan"),
+        "export": ("export_model",),
+        "io": ("convert", "load_scan", "save_scan"),
+        "orientation": ("rank_orientations",),
+        "published": ("convert_published", "import_published"),
+        "reading": ("ReadOptions",),
         "reconstruction": ("Reconstruction", "load_reconstruction", "reconstruct"),
         "simulation": ("simulate",),
+        "splitting": ("split",),
         "training": ("EpochReport", "Fit", "Progress", "fit", "train"),
     },
 )

@@ -33,6 +33,7 @@ from ptycho_core.errors import ArchiveError
 from ptycho_core.fields import from_mapping, to_mapping
 from ptycho_core.fingerprint import Fingerprint
 from ptycho_core.physics import PROBE
+from ptycho_core.reading import ReadOptions
 
 CHECKPOINT_NAME = CHECKPOINT.name
 INITIAL_PROBE = "initial_probe"
@@ -44,7 +45,8 @@ class Checkpoint:
 
     weights, optimizer: those after the last whole epoch. initial_probe: float (modes, N, N, 2), the one that the run
     began with. history: one row for each epoch. scores: the monitored value of each, lower is better. best: the best
-    models so far, the best first. engine: what trained last. scan, test: fingerprints; no test scan is None.
+    models so far, the best first. engine: what trained last. scan, test: fingerprints; no test scan is None. reading:
+    how the files of the scans were read.
     """
 
     config: TrainingConfig
@@ -58,6 +60,7 @@ class Checkpoint:
     engine: EngineInfo
     scan: Fingerprint
     test: Fingerprint | None
+    reading: ReadOptions = attrs.Factory(ReadOptions)
 
     @property
     def epoch(self) -> int:
@@ -69,7 +72,12 @@ class Checkpoint:
 
         A path without an ending is a folder, made if it is not there; the file in it is `checkpoint.h5.zip`.
         """
-        config = {"model": self.config.model, "training": self.config, "execution": self.execution}
+        config = {
+            "model": self.config.model,
+            "training": self.config,
+            "execution": self.execution,
+            "reading": self.reading,
+        }
         best = {f"{model.best_epoch}/{name}": array for model in self.best for name, array in model.weights.items()}
         members = {
             "config.json": to_json({name: to_mapping(table) for name, table in config.items()}),
@@ -129,6 +137,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         return Checkpoint(
             config=config,
             execution=from_mapping(ExecutionConfig, tables["execution"], source="config.json"),
+            reading=from_mapping(ReadOptions, tables.get("reading", {}), source="config.json"),
             weights=weights,
             optimizer=optimizer,
             initial_probe=initial_probe,

@@ -23,6 +23,7 @@ from ptycho_core.fields import (
     refuse,
     setting,
 )
+from ptycho_core.reading import ReadOptions
 
 T = TypeVar("T", bound="type[Any]")
 
@@ -418,5 +419,6 @@ SECTIONS: dict[str, type[Any]] = {
     "training": TrainingConfig,
     "inference": InferenceConfig,
     "execution": ExecutionConfig,
+    "reading": ReadOptions,
 }
 """The tables of a configuration file, and the class that each one fills."""

@@ -41,8 +41,8 @@ class Output:
             click.echo(text)
 
     @contextmanager
-    def bar(self, total: int, title: str, unit: str) -> Iterator[Update]:
-        """A progress bar on a terminal, nothing elsewhere."""
+    def bar(self, total: int | None, title: str, unit: str) -> Iterator[Update]:
+        """A progress bar on a terminal, nothing elsewhere. total: None where it is not known."""
         if self.quiet or not self.progress_bar or not sys.stderr.isatty():
             yield lambda done, note: None
             return

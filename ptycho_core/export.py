@@ -80,6 +80,18 @@ def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onn
     return target
 
 
+def form_of(path: Path) -> str:
+    """The form that an ending stands for; ConfigurationError where it stands for none."""
+    for form, (_, ending) in FORMS.items():
+        if path.suffix == ending:
+            return form
+    endings = ", ".join(f"{ending or 'none'} ({form})" for form, (_, ending) in FORMS.items())
+    remedy = "Give it another ending, or state the form."
+    raise ConfigurationError(
+        explain(path, None, expected=f"one of the endings {endings}", received=path.suffix, remedy=remedy)
+    )
+
+
 def program_facts(model: Model) -> dict[str, str]:
     """What a user of the program must know, as text: it is in its metadata."""
     network = model.config.model

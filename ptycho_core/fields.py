@@ -181,6 +181,11 @@ def show_default(field: attrs.Attribute[Any]) -> str:
     return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
 
 
+def flag_of(field: str) -> str:
+    """`batch_size` → `--batch-size`, as the command line and messages name it."""
+    return "--" + field.replace("_", "-")
+
+
 def closest(word: str, options: Iterable[Any]) -> str | None:
     """The option that resembles `word`, if one does."""
     near = difflib.get_close_matches(word, [option for option in options if isinstance(option, str)], n=1)

@@ -12,15 +12,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError, explain
-
-Measurement = Literal["amplitude", "intensity"]
+from ptycho_core.reading import Measurement
 
 BLOCK_BYTES = 2**23
 """Stored bytes of one piece of a pass over all patterns: memory stays bounded whatever the scan."""

@@ -17,7 +17,16 @@ from click.core import ParameterSource
 from ptycho_core.config import SECTIONS, TrainingConfig
 from ptycho_core.configfiles import read_config
 from ptycho_core.errors import ArchiveError, ConfigurationError, explain
-from ptycho_core.fields import closest, fields_of, from_mapping, hints_of, kind_of, show_default, to_mapping
+from ptycho_core.fields import (
+    closest,
+    fields_of,
+    flag_of,
+    from_mapping,
+    hints_of,
+    kind_of,
+    show_default,
+    to_mapping,
+)
 
 if TYPE_CHECKING:
     from ptycho_core.checkpoint import Checkpoint
@@ -30,11 +39,6 @@ PREFIX = "PTYCHO_"
 TEST_VARIABLES = ("PTYCHO_SHARED_DATA", "PTYCHO_REQUIRE_BACKENDS")
 ALIASES = {"output_dir": "--out", "model_path": "--model", "test_data_file": "--test"}
 """Short spellings of the flags that are used most."""
-
-
-def flag_of(field: str) -> str:
-    """`batch_size` → `--batch-size`."""
-    return "--" + field.replace("_", "-")
 
 
 def variable_of(field: str) -> str:
@@ -52,15 +56,24 @@ def config_options(*sections: str, leave_out: tuple[str, ...] = ()) -> Callable[
                 command = click.option(flag_of(name), name, type=int, hidden=True, default=None)(command)
             for name, field in reversed(fields_of(cls).items()):
                 if name not in leave_out:
-                    command = _option(name, hints_of(cls)[name], field)(command)
+                    command = _option(section, name, hints_of(cls)[name], field)(command)
         return command
 
     return decorate
 
 
-def _option(name: str, annotation: Any, field: attrs.Attribute[Any]) -> Callable[[Command], Command]:
+class SettingOption(click.Option):
+    """The flag of a field; `section`, its table."""
+
+    def __init__(self, *arguments: Any, section: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.section = section
+
+
+def _option(section: str, name: str, annotation: Any, field: attrs.Attribute[Any]) -> Callable[[Command], Command]:
     help = f"{field.metadata['help']}  [default: {show_default(field)}]"
     settings: dict[str, Any] = {"default": None, "help": help, "envvar": variable_of(name)}
+    settings |= {"cls": SettingOption, "section": section}
     flags = [flag_of(name), *([ALIASES[name]] if name in ALIASES else [])]
     kind = kind_of(annotation)
     if kind is bool:
@@ -120,7 +133,7 @@ class Layers:
 
     def placed(self, section: str, message: str) -> str:
         """The message, after the file, flag or variable that the field at fault was set by."""
-        match = re.match(r"(?:\w+Config\.|configuration: )(\w+)", message)
+        match = re.match(r"(?:\w+(?:Config|Options)\.|configuration: )(\w+)", message)
         source = self.sources[section].get(match[1], "default") if match else "default"
         message = message.removeprefix("configuration: ")
         if source == "default":
@@ -144,7 +157,7 @@ def resumed_layers(path: Path | None, flags: Mapping[str, Any], *sections: str) 
         received = "no such file" if folder.is_dir() else "no such folder"
         raise ArchiveError(explain(file, None, expected="the checkpoint of a run", received=received, remedy=remedy))
     checkpoint = load_checkpoint(file)
-    begun = (checkpoint.config.model, checkpoint.config, checkpoint.execution)
+    begun = (checkpoint.config.model, checkpoint.config, checkpoint.execution, checkpoint.reading)
     stored = {name: (value, f"file {file}") for table in begun for name, value in to_mapping(table).items()}
     layers = Layers(path, flags, *sections, defaults={**stored, "output_dir": (folder, f"file {file}")})
     for section, config in layers.build().items():

@@ -25,6 +25,7 @@ from ptycho_core.errors import MissingExtraError, TrainingError
 from ptycho_core.evaluation import evaluate, load_truth
 from ptycho_core.io.files import make_folder, remove_partial, write_text
 from ptycho_core.loggers import logger
+from ptycho_core.reading import ReadOptions
 from ptycho_core.training import EpochReport, Fit, Progress, fit
 
 BEST_MODELS = "checkpoints"
@@ -52,16 +53,19 @@ def train_into(
     *,
     test: Scan | None = None,
     execution: ExecutionConfig | None = None,
+    reading: ReadOptions | None = None,
     output: Output | None = None,
     resume: Checkpoint | None = None,
 ) -> Trained:
     """Train, and write `wts.h5.zip`, `config.toml`, the logger's files and `loss.png` into `folder`.
 
     The best model so far and `checkpoint.h5.zip` are there after every epoch, unless `enable_checkpointing` is off.
-    resume: the checkpoint from which the run goes on; one that has ended trains nothing and has its files completed.
-    Without it, the checkpoint of an earlier run in the folder is removed. Raises what `fit` raises.
+    reading: how the scans' files were read, kept for the run to go on. resume: the checkpoint from which the run goes
+    on; one that has ended trains nothing and has its files completed. Without it, the checkpoint of an earlier run in
+    the folder is removed. Raises what `fit` raises.
     """
     execution, output = execution or ExecutionConfig(), output or Output(quiet=True)
+    reading = reading or ReadOptions()
     last = "loss –"
 
     def on_batch(progress: Progress) -> None:
@@ -80,7 +84,7 @@ def train_into(
                 last = describe_losses(report)
                 if execution.enable_checkpointing:  # whatever ends the run later, what it has done is on disk
                     _keep(run, folder)
-                    run.checkpoint().save(folder / CHECKPOINT_NAME)
+                    attrs.evolve(run.checkpoint(), reading=reading).save(folder / CHECKPOINT_NAME)
                 log(report)
                 update(report.epoch * run.patterns_per_epoch, f"epoch {report.epoch}/{report.nepochs}, {last}")
                 left = (time.perf_counter() - started) / (report.epoch - begun) * (report.nepochs - report.epoch)
@@ -89,7 +93,8 @@ def train_into(
                     output.say(f"epoch {report.epoch}/{report.nepochs}: {last}, {rate}")
     except (KeyboardInterrupt, TrainingError) as error:
         stop = error
-    return Trained(run, stop, None if run.model is None else _write(run, folder, execution, output, stop))
+    configs = {"model": run.config.model, "training": run.config, "execution": execution, "reading": reading}
+    return Trained(run, stop, None if run.model is None else _write(run, folder, configs, output, stop))
 
 
 def describe_losses(report: EpochReport) -> str:
@@ -136,12 +141,12 @@ def _keep(run: Fit, folder: Path, anew: bool = False) -> None:
 
 
 def _write(
-    run: Fit, folder: Path, execution: ExecutionConfig, output: Output, stop: BaseException | None
+    run: Fit, folder: Path, configs: dict[str, Any], output: Output, stop: BaseException | None
 ) -> dict[str, Any]:
     assert run.model is not None
     _keep(run, folder)
     archive = run.model.save(folder / ARCHIVE_NAME)  # once more, now with the whole history
-    write_text(folder / "config.toml", to_toml(model=run.config.model, training=run.config, execution=execution))
+    write_text(folder / "config.toml", to_toml(**configs))
     return {
         "archive": str(archive),
         "backend": run.engine.name,

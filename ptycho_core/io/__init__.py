@@ -10,8 +10,8 @@ from ptycho_core.contracts import Scan
 from ptycho_core.fields import from_mapping, to_mapping
 from ptycho_core.io.convert import ENDINGS, write_scan
 from ptycho_core.io.convert import convert as convert
-from ptycho_core.io.options import ReadOptions
 from ptycho_core.io.readers import read_scan
+from ptycho_core.reading import ReadOptions
 
 
 def load_scan(path: str | os.PathLike[str], options: ReadOptions | None = None, **settings: Any) -> Scan:

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError, explain
+from ptycho_core.fields import flag_of
 from ptycho_core.frames import FrameSource, Step
 from ptycho_core.io.files import BROKEN_HEADER
 from ptycho_core.io.hdf5 import HDF5File, is_hdf5, signature_of
 from ptycho_core.io.npz import MAGIC, npz_frames, npz_members, read_npz
-from ptycho_core.io.options import flag_of
 from ptycho_core.io.sources import StoredFrames, as_frames
 
 TABLE_BYTES = 2**26

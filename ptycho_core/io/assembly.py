@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
+from ptycho_core.fields import flag_of
 from ptycho_core.frames import (
     Bin,
     Blank,
     Frames,
     FrameSource,
-    Measurement,
     Orient,
     Roll,
     Step,
@@ -29,8 +29,8 @@ from ptycho_core.frames import (
 )
 from ptycho_core.geometry import object_pixel_m, photon_wavelength_m, positions_m_to_px
 from ptycho_core.io.arrays import place_of, read_place
-from ptycho_core.io.options import ReadOptions, flag_of
 from ptycho_core.io.positions import stated_positions
+from ptycho_core.reading import Measurement, ReadOptions
 
 log = logging.getLogger(__name__)
 

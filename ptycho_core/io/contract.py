@@ -12,7 +12,7 @@ from ptycho_core.frames import ArraySource, Frames
 from ptycho_core.io.assembly import Pair, Stored, assemble
 from ptycho_core.io.hdf5 import signature_of
 from ptycho_core.io.npz import MAGIC, load_npz_scan
-from ptycho_core.io.options import ReadOptions
+from ptycho_core.reading import ReadOptions
 
 STATED = ("reader", "measurement")
 LENGTHS = ("photon_energy_eV", "wavelength_m", "detector_distance_m", "detector_pixel_m", "object_pixel_m")

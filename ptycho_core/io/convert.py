@@ -9,10 +9,11 @@ from pathlib import Path
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
 from ptycho_core.frames import Frames
+from ptycho_core.io.files import check_other_files
 from ptycho_core.io.npz import save_npz_scan
-from ptycho_core.io.options import ReadOptions
 from ptycho_core.io.readers import read_scan
 from ptycho_core.io.writers import Progress, pair_of, write_cxi, write_ptychodus
+from ptycho_core.reading import ReadOptions
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,7 @@ def convert(
     path, out = Path(source), Path(target)
     kind = format_of(out, format)
     written = pair_of(out) if kind == PTYCHODUS else (out,)
-    for file in written:
-        if file.exists() and path.exists() and file.samefile(path):
-            remedy = "Choose another name for the result."
-            raise DataError(explain(out, None, expected="another file than the source", received=path, remedy=remedy))
+    check_other_files(path, *written)
     scan = read_scan(path, options or ReadOptions())
     try:
         return write_scan(out, scan, format=kind, progress=progress)

@@ -14,8 +14,8 @@ from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import Pair, Stored, assemble
 from ptycho_core.io.hdf5 import HDF5File, is_hdf5
-from ptycho_core.io.options import ReadOptions
 from ptycho_core.io.ptychodus import ARBITRARY, DIFFRACTION, PRODUCT, pair_indexes
+from ptycho_core.reading import ReadOptions
 
 log = logging.getLogger(__name__)
 

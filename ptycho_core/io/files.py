@@ -120,6 +120,15 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_other_files(source: Path, *targets: Path) -> None:
+    """DataError where a target is the source, or another target: writing it would lose what is there."""
+    for number, target in enumerate(targets):
+        for other in (source, *targets[:number]):
+            if target.samefile(other) if target.exists() and other.exists() else target == other:
+                expected, remedy = f"another file than {other}", "Choose another name for the result."
+                raise DataError(explain(target, None, expected=expected, received="the same", remedy=remedy))
+
+
 def remove_partial(folder: Path) -> None:
     """Remove what writers that were killed have left in the folder; nobody may be writing there."""
     for file in folder.glob(f".*{PARTIAL}"):

@@ -10,7 +10,7 @@ from ptycho_core.io.arrays import Place, patterns_of
 from ptycho_core.io.assembly import Stored, assemble
 from ptycho_core.io.hdf5 import is_hdf5, signature_of
 from ptycho_core.io.npz import MAGIC
-from ptycho_core.io.options import ReadOptions
+from ptycho_core.reading import ReadOptions
 
 
 class MappedReader:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
+from ptycho_core.fields import flag_of
 from ptycho_core.geometry import object_pixel_m, photon_energy_eV, photon_wavelength_m, positions_px_to_m
-from ptycho_core.io.options import flag_of
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
 from ptycho_core.frames import ArraySource, Frames, FrameSource, Orient, Step, in_memory
-from ptycho_core.frames import Measurement as Measurement
 from ptycho_core.io.files import BROKEN_HEADER, COMPRESSION, UNREADABLE, replacing
 from ptycho_core.io.sources import FramesLast, StoredFrames, UnpackedFrames, as_bytes, as_frames, native
+from ptycho_core.reading import Measurement
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError, explain
+from ptycho_core.fields import flag_of
 from ptycho_core.io.arrays import Place, place_of, read_place
-from ptycho_core.io.options import ReadOptions, flag_of
+from ptycho_core.reading import ReadOptions
 
 
 def stated_positions(path: Path, options: ReadOptions, count: int) -> NDArray[np.float64]:

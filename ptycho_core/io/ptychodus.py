@@ -13,7 +13,7 @@ from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import Pair, Stored, assemble, missing
 from ptycho_core.io.hdf5 import HDF5File, is_hdf5
-from ptycho_core.io.options import ReadOptions
+from ptycho_core.reading import ReadOptions
 
 log = logging.getLogger(__name__)
 

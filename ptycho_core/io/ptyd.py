@@ -14,8 +14,8 @@ from ptycho_core.errors import DataError
 from ptycho_core.frames import FrameSource, frames_of_a_block
 from ptycho_core.io.assembly import Pair, Stored, assemble
 from ptycho_core.io.hdf5 import HDF5File, is_hdf5
-from ptycho_core.io.options import ReadOptions
 from ptycho_core.io.sources import JoinedFrames
+from ptycho_core.reading import ReadOptions
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from ptycho_core.fields import closest
 from ptycho_core.io.files import UNREADABLE
 from ptycho_core.io.hdf5 import HDF5File, is_hdf5, signature_of
 from ptycho_core.io.npz import MAGIC, npz_members
-from ptycho_core.io.options import ReadOptions
 from ptycho_core.io.packed import is_packed, unpacked
+from ptycho_core.reading import ReadOptions
 
 log = logging.getLogger(__name__)
 

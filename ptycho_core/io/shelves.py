@@ -14,7 +14,7 @@ from ptycho_core.errors import DataError, explain
 from ptycho_core.io.arrays import Place, read_place
 from ptycho_core.io.assembly import Stored, assemble, missing
 from ptycho_core.io.hdf5 import HDF5File, is_hdf5
-from ptycho_core.io.options import ReadOptions
+from ptycho_core.reading import ReadOptions
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,10 @@ from ptycho_core.contracts import Scan
 from ptycho_core.errors import ConfigurationError, DataError, explain
 from ptycho_core.grouping import centres_and_offsets, draw_groups
 from ptycho_core.io import load_scan, save_scan
-from ptycho_core.io.npz import Measurement, _amplitude, _positions
+from ptycho_core.io.npz import _amplitude, _positions
 from ptycho_core.layouts import BCXY_TO_OFFSETS
 from ptycho_core.physics import measure_scale
+from ptycho_core.reading import Measurement
 
 DEFAULT_SEED = 0
 """The seed of groups where none is given."""

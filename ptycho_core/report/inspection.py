@@ -15,12 +15,13 @@ from ptycho_core.checkpoint import CHECKPOINT_NAME
 from ptycho_core.container import MANIFEST, member_names
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
-from ptycho_core.frames import Frames, Measurement
+from ptycho_core.frames import Frames
 from ptycho_core.geometry import object_pixel_m
 from ptycho_core.io import load_scan
 from ptycho_core.io.files import UNREADABLE
 from ptycho_core.physics import mean_frame_intensity, outside_centre_mask
 from ptycho_core.published import published_facts
+from ptycho_core.reading import ReadOptions
 from ptycho_core.reconstruction import load_reconstruction
 from ptycho_core.report.models import model_or_checkpoint_facts
 
@@ -37,8 +38,14 @@ PREFIXES = ("", "m", "µ", "n", "p")
 BYTES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
-def inspect_file(path: Path, measurement: Measurement | None = None) -> dict[str, Any]:
-    """The facts of a scan, a model of ours or a published one, a checkpoint or a reconstruction, told apart by content.
+def inspect_file(path: Path, options: ReadOptions | None = None) -> dict[str, Any]:
+    """The facts of a scan, read as `options` say, or those of `archive_facts`; told apart by content."""
+    facts = archive_facts(path)
+    return scan_facts(load_scan(path, options), path) if facts is None else facts
+
+
+def archive_facts(path: Path) -> dict[str, Any] | None:
+    """The facts of a model of ours or a published one, a checkpoint or a reconstruction; None for any other file.
 
     A folder stands for the model or checkpoint in it.
     """
@@ -60,7 +67,7 @@ def inspect_file(path: Path, measurement: Measurement | None = None) -> dict[str
         return published_facts(target)
     if {"object.npy", "origin_px.npy"} <= members:
         return {"kind": "reconstruction", **load_reconstruction(target).summary()}
-    return scan_facts(load_scan(target, measurement=measurement), target)
+    return None
 
 
 def scan_facts(scan: Scan, path: Path | None = None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import attrs
 
 from ptycho_core.config import SECTIONS
-from ptycho_core.fields import describe_type, fields_of, hints_of, show_default
+from ptycho_core.fields import describe_type, fields_of, hints_of, kind_of, show_default
 from ptycho_core.io.files import write_text
 from ptycho_core.legacy.parameters import PUBLISHED, flat_key
 from ptycho_core.legacy.translation import INFERENCE_RULES, MODEL_RULES, NOT_CARRIED, TRAINING_RULES, Rule
@@ -81,8 +81,9 @@ def legacy_reference() -> str:
 def _setting_row(cls: type[Any], name: str, field: attrs.Attribute[Any]) -> tuple[str, ...]:
     annotation = hints_of(cls)[name]
     takes = describe_type(annotation)
-    if typing.get_origin(annotation) is Literal:
-        takes = ", ".join(f"`{choice}`" for choice in typing.get_args(annotation))
+    if typing.get_origin(kind := kind_of(annotation)) is Literal:
+        takes = ", ".join(f"`{choice}`" for choice in typing.get_args(kind))
+        takes += "" if kind is annotation else " or nothing"
     elif (check := field.metadata["check"]) is not None and (limits := check(-1)) is not None:
         takes += ", " + limits.removeprefix("a finite number ")
     beside = []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ptycho_core.config import SECTIONS, InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_core.fields import fields_of, hints_of, kind_of
+from ptycho_core.reading import ReadOptions
 
 ALL_FIELDS = [(section, name) for section, cls in SECTIONS.items() for name in fields_of(cls)]
 
@@ -96,10 +97,21 @@ def inference_configs(draw: st.DrawFn) -> InferenceConfig:
     return InferenceConfig(model=draw(st.none() | model_configs()), **draw(plain("inference")))
 
 
+@st.composite
+def read_options(draw: st.DrawFn) -> ReadOptions:
+    values = draw(plain("reading"))
+    if values["energy_eV"] is not None:
+        values["wavelength_m"] = None
+    if values["centre_row"] is None or values["centre_column"] is None or values["dc"] == "corner":
+        values |= {"centre_row": None, "centre_column": None}
+    return ReadOptions(**values)
+
+
 CONFIGURATIONS = {
     "model": model_configs(),
     "training": training_configs(),
     "inference": inference_configs(),
     "execution": plain("execution").map(lambda values: SECTIONS["execution"](**values)),
+    "reading": read_options(),
 }
 """By section: any valid configuration."""

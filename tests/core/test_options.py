@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 import typing
 from pathlib import Path
@@ -13,19 +14,22 @@ import pytest
 from ptycho_core.cli import cli
 from ptycho_core.config import SECTIONS
 from ptycho_core.errors import ConfigurationError
-from ptycho_core.fields import fields_of, hints_of, kind_of, show_default
-from ptycho_core.options import Layers, build_config, flag_of, variable_of, warn_of_unknown_variables
+from ptycho_core.fields import fields_of, flag_of, hints_of, kind_of, show_default
+from ptycho_core.options import Layers, build_config, variable_of, warn_of_unknown_variables
 from tests.core.configurations import ALL_FIELDS
 
 # -- flags ---------------------------------------------------------------------------------------------------------
 
 FLAGGED = [
     *(("train", section, name) for section, name in ALL_FIELDS if section != "inference"),
-    *(("reconstruct", section, name) for section, name in ALL_FIELDS if section in ("inference", "execution")),
+    *(("reconstruct", section, name) for section, name in ALL_FIELDS if section not in ("model", "training")),
 ]
 FLAGGED.remove(("train", "execution", "inference_batch_size"))  # nothing is inferred there
 ARGUMENTS = {"train": ["scan.npz", "--out", "out"], "reconstruct": ["scan.npz", "--model", "m", "--out", "out"]}
-SECTIONS_OF = {"train": ("model", "training", "execution"), "reconstruct": ("inference", "execution")}
+SECTIONS_OF = {
+    "train": ("model", "training", "execution", "reading"),
+    "reconstruct": ("inference", "execution", "reading"),
+}
 BESIDE: dict[str, list[str]] = {
     "gridsize": ["--neighbor-count", "63"],
     "merge_weights": ["--gridsize", "2"],
@@ -39,6 +43,10 @@ BESIDE: dict[str, list[str]] = {
     "stage_3_lr_factor": ["--nepochs", "8", "--stage-2-epochs", "8", "--scheduler", "MultiStage"],
     "scheduler": ["--learning-rate", "0.5"],
     "momentum": ["--optimizer", "sgd"],
+    "position_order": ["--positions", "places.npy"],
+    "position_unit": ["--positions", "places.npy"],
+    "centre_row": ["--centre-column", "32"],
+    "centre_column": ["--centre-row", "32"],
     "lr_decay": ["--scheduler", "Exponential"],
     "gradient_clip_algorithm": ["--gradient-clip-val", "1"],
     **{
@@ -115,7 +123,7 @@ def test_help_shows_every_flag_with_its_default(command: str) -> None:
     text = subcommand.get_help(click.Context(subcommand, info_name=command, parent=parent, terminal_width=200))
     for name, section, field in FLAGGED:
         if name == command:
-            option = text[text.index(f"  {flag_of(field)}") :].partition("\n  --")[0]
+            option = re.split(rf"\n  {flag_of(field)}\b(?!-)", text)[1].partition("\n  --")[0]
             assert f"[default: {show_default(fields_of(SECTIONS[section])[field])}]" in " ".join(option.split()), field
 
 
@@ -228,6 +236,6 @@ def test_show_config_prints_every_field_with_its_source(ptycho: Any, monkeypatch
     assert "nepochs = 3  # flag --nepochs\n" in done.out
     assert "batch_size = 16  # default\n" in done.out
     shown = tomllib.loads(done.out)
-    for section in ("model", "training", "execution"):
+    for section in ("model", "training", "execution", "reading"):
         set_fields = {name for name, field in fields_of(SECTIONS[section]).items() if field.default is not None}
         assert set(shown[section]) == set_fields

@@ -24,14 +24,14 @@ from hypothesis import strategies as st
 from ptycho_core import load_scan, save_scan
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import ConfigurationError, DataError
-from ptycho_core.fields import fields_of
+from ptycho_core.fields import fields_of, flag_of
 from ptycho_core.frames import Frames, Orient
 from ptycho_core.geometry import object_pixel_m, photon_wavelength_m
 from ptycho_core.io import convert, hdf5, packed
 from ptycho_core.io.assembly import Grid, refit
-from ptycho_core.io.options import ReadOptions, flag_of
 from ptycho_core.io.readers import OURS, choose_reader, describe_contents, registered_readers
 from ptycho_core.orientation import ORIENTATIONS, about_the_centre
+from ptycho_core.reading import ReadOptions
 
 from . import scan_files
 from .scan_files import COUNT, ENERGY_EV, MAKERS, PIXEL_M, N, ScanFile, counts, make_scan, positions, probe, spoil
@@ -118,6 +118,7 @@ def test_an_unknown_reader_is_refused_with_the_nearest(tmp_path: Path) -> None:
     assert "Did you mean 'ptyd'?" in refusal(scan_files.npz(tmp_path), reader="ptyd5")
 
 
+@pytest.mark.field("reading.reader")
 def test_a_stated_reader_refuses_a_file_of_another_format(tmp_path: Path) -> None:
     path = scan_files.npz(tmp_path).path
     for name in ("cxi", "ptyd", "shelves", "ptychodus"):
@@ -199,6 +200,7 @@ def test_what_a_mapped_file_does_not_say_is_asked_for_by_name(tmp_path: Path, op
     assert flag_of(option) in refusal(attrs.evolve(file, settings=left))
 
 
+@pytest.mark.field("reading.measurement")
 def test_what_real_numbers_measure_is_asked_for(tmp_path: Path) -> None:
     file = scan_files.mapped_hdf5(tmp_path)
     put(file.path, "entry/data", counts().astype(np.float32))
@@ -216,6 +218,13 @@ def test_lengths_that_metres_need_are_asked_for(tmp_path: Path, option: str) -> 
     assert flag_of(option) in refusal(attrs.evolve(file, settings=settings))
 
 
+@pytest.mark.field(
+    "reading.position_unit",
+    "reading.energy_eV",
+    "reading.wavelength_m",
+    "reading.distance_m",
+    "reading.detector_pixel_m",
+)
 def test_metres_become_pixels(tmp_path: Path) -> None:
     file = scan_files.mapped_hdf5(tmp_path)
     put(file.path, "entry/positions", positions() * PIXEL_M)
@@ -335,6 +344,7 @@ def test_names_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
     assert "one data set for probe" in refusal(hdf, probe=str(hdf.path))
 
 
+@pytest.mark.field("reading.positions", "reading.position_order", "reading.probe")
 def test_positions_and_probe_may_be_replaced(tmp_path: Path) -> None:
     np.save(tmp_path / "places.npy", positions()[::-1])
     np.save(tmp_path / "wave.npy", 2 * probe())
@@ -349,6 +359,7 @@ def test_positions_and_probe_may_be_replaced(tmp_path: Path) -> None:
 # -- detector: crop, bins, pad, orientation, bad pixels ------------------------------------------------------------
 
 
+@pytest.mark.field("reading.crop", "reading.centre_row", "reading.centre_column")
 def test_crop_is_about_the_beam(tmp_path: Path) -> None:
     scan = load(scan_files.npz(tmp_path), crop=8, centre_row=9, centre_column=7)
     expected = np.sqrt(counts()[:, 5:13, 3:11], dtype=np.float32)
@@ -363,6 +374,7 @@ def test_a_centre_alone_moves_the_patterns(tmp_path: Path) -> None:
     assert "a centre on 16 x 16 pixels" in refusal(scan_files.npz(tmp_path), centre_row=16, centre_column=8)
 
 
+@pytest.mark.field("reading.bin", "reading.pad")
 def test_bins_add_counts_and_pads_are_bad(tmp_path: Path) -> None:
     scan = load(scan_files.npz(tmp_path), bin=2, pad=12)
     summed = counts().reshape(COUNT, 8, 2, 8, 2).sum(axis=(2, 4))
@@ -370,6 +382,17 @@ def test_bins_add_counts_and_pads_are_bad(tmp_path: Path) -> None:
     assert scan.bad_pixels is not None and scan.bad_pixels.sum() == 12**2 - 8**2
     np.testing.assert_allclose(scan.positions_px, positions() * 24 / 16)
     assert scan.probe.shape == (1, 12, 12)
+
+
+@pytest.mark.field("reading.dataset", "reading.object")
+def test_data_sets_are_taken_by_their_names(tmp_path: Path) -> None:
+    file = scan_files.mapped_hdf5(tmp_path)
+    put(file.path, "other/data", 2 * counts())
+    put(file.path, "other/object", np.full((40, 30), 2j))
+    scan = load(file, dataset="other/data", object="other/object")
+    np.testing.assert_array_equal(scan.diffraction_amplitude, np.sqrt(2 * counts(), dtype=np.float32))
+    assert scan.object_field is not None
+    np.testing.assert_array_equal(scan.object_field, np.full((40, 30), 2j))
 
 
 def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -401,6 +424,7 @@ def test_a_cropped_probe_has_the_far_field_that_is_left() -> None:
 
 
 @pytest.mark.parametrize("turn", ORIENTATIONS, ids=str)
+@pytest.mark.field("reading.transpose", "reading.flip_rows", "reading.flip_columns")
 def test_patterns_are_turned_about_the_beam(tmp_path: Path, turn: Orient) -> None:
     file = scan_files.npz(tmp_path)
     flags = attrs.asdict(turn)
@@ -414,6 +438,7 @@ def test_patterns_are_turned_about_the_beam(tmp_path: Path, turn: Orient) -> Non
     np.testing.assert_array_equal(by_name.diffraction_amplitude, expected[:, 4:12, 4:12])
 
 
+@pytest.mark.field("reading.dc")
 def test_dc_at_the_corner(tmp_path: Path) -> None:
     file = scan_files.mapped_npz(tmp_path)
     corner = np.fft.ifftshift(counts(), axes=(1, 2))
@@ -421,21 +446,27 @@ def test_dc_at_the_corner(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(file, dc="corner").diffraction_amplitude, np.sqrt(counts(), dtype=np.float32))
 
 
+@pytest.mark.field("reading.transpose_positions", "reading.flip_x", "reading.flip_y", "reading.position_scale")
 def test_positions_are_exchanged_then_negated(tmp_path: Path) -> None:
     file = scan_files.npz(tmp_path)
     x, y = positions().T
     turned = load(file, transpose_positions=True, flip_x=True)
     np.testing.assert_array_equal(turned.positions_px, np.stack([-y, x], axis=1))
+    np.testing.assert_array_equal(load(file, flip_y=True).positions_px, np.stack([x, -y], axis=1))
     np.testing.assert_array_equal(load(file, position_scale=2.0).positions_px, 2 * positions())
     assert turned.object_field is None and load(file, measurement="amplitude").object_field is not None
 
 
+@pytest.mark.field("reading.transpose_probe", "reading.flip_probe_rows", "reading.flip_probe_columns")
 def test_the_probe_is_turned_about_its_centre(tmp_path: Path) -> None:
     file = scan_files.npz(tmp_path)
     turned = load(file, transpose_probe=True, flip_probe_rows=True).probe[0]
     np.testing.assert_array_equal(turned, np.roll(probe().T[::-1], 1, axis=0))
+    turned = load(file, flip_probe_columns=True).probe[0]
+    np.testing.assert_array_equal(turned, np.roll(probe()[:, ::-1], 1, axis=1))
 
 
+@pytest.mark.field("reading.bad_pixels")
 def test_bad_pixels_of_the_user_are_blank(tmp_path: Path) -> None:
     mask = np.zeros((N, N), np.uint8)
     mask[6, 5] = 3
@@ -507,6 +538,7 @@ def test_older_names_and_several_probes(tmp_path: Path, core_log: pytest.LogCapt
     assert "the first of (2,) position-dependent probes is used" in core_log.text
 
 
+@pytest.mark.field("reading.companion")
 def test_the_other_file_is_found_or_asked_for(tmp_path: Path) -> None:
     file = scan_files.ptychodus(tmp_path)
     product = (tmp_path / "product.h5").rename(tmp_path / "run7.h5")
@@ -736,7 +768,7 @@ def test_a_stopped_conversion_leaves_nothing(tmp_path: Path) -> None:
 
 def test_targets_that_cannot_be_are_refused(tmp_path: Path) -> None:
     file = scan_files.npz(tmp_path)
-    with pytest.raises(DataError, match="another file than the source"):
+    with pytest.raises(DataError, match=r"another file than .*scan\.npz"):
         convert(file.path, file.path)
     with pytest.raises(DataError, match=r"one of the formats npz, ptychodus, cxi; received the ending '\.tif'"):
         convert(file.path, tmp_path / "x.tif")

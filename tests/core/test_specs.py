@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ptycho_core.config import SECTIONS
-from ptycho_core.fields import fields_of, hints_of
+from ptycho_core.fields import fields_of, hints_of, kind_of
 from ptycho_core.report.reference import DOCUMENTS
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,8 @@ def test_the_reference_names_every_field_and_every_choice() -> None:
         rows = {line.split("`")[1]: line for line in section.splitlines() if line.startswith("| `")}
         assert list(rows) == list(fields_of(cls))
         for name, row in rows.items():
-            choices = typing.get_args(hints_of(cls)[name]) if "Literal" in str(hints_of(cls)[name]) else ()
+            kind = kind_of(hints_of(cls)[name])
+            choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
             assert all(f"`{choice}`" in row for choice in choices), name
 
 

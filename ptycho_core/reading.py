@@ -1,14 +1,18 @@
-"""What a user may have to say about a file: each statement explained once, where it is defined."""
+"""What a user may have to say about a scan file: each statement explained once, where it is defined."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from ptycho_core.fields import at_least, check_effects, given, refuse, setting
-from ptycho_core.frames import Measurement, Orient
+
+if TYPE_CHECKING:
+    from ptycho_core.frames import Orient
+
+Measurement = Literal["amplitude", "intensity"]
 
 positive = at_least(0, exclusive=True)
 
@@ -92,12 +96,24 @@ class ReadOptions:
         if self.centre_row is not None and self.dc == "corner":
             refuse("ReadOptions.centre_row", "no centre with dc = 'corner'", self.centre_row, "Leave out one of them.")
 
+    def check_for_several_scans(self) -> None:
+        """Refuse what can hold for one scan only, where several are read. Raises ConfigurationError."""
+        for name in ("companion", "positions"):
+            value = getattr(self, name)
+            if value is not None and Path(str(value).partition(":")[0]).is_file():
+                remedy = "Convert each scan by itself (ptycho convert), and use the files that are written."
+                refuse(f"ReadOptions.{name}", "no file of one scan where several are read", value, remedy)
+
     @property
     def detector(self) -> Orient:
+        from ptycho_core.frames import Orient  # with numpy, which the command line's help does without
+
         return Orient(self.transpose, self.flip_rows, self.flip_columns)
 
     @property
     def probe_orientation(self) -> Orient:
+        from ptycho_core.frames import Orient
+
         return Orient(self.transpose_probe, self.flip_probe_rows, self.flip_probe_columns)
 
     @property
@@ -109,8 +125,3 @@ class ReadOptions:
     @property
     def turned_positions(self) -> bool:
         return self.transpose_positions or self.flip_x or self.flip_y
-
-
-def flag_of(name: str) -> str:
-    """`detector_pixel_m` → `--detector-pixel-m`, as messages name an option."""
-    return "--" + name.replace("_", "-")

@@ -1,0 +1,218 @@
+"""Commands about files: simulate, inspect, convert, split, export; and the engines there are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from ptycho_core.cli.shared import SectionedCommand, config_option, console, output_options
+from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.fields import flag_of
+from ptycho_core.options import FILE, build_config, config_options
+from ptycho_core.reading import ReadOptions
+
+
+@click.command()
+@click.argument("out", type=FILE)
+@click.option("--N", "N", type=int, default=64, show_default=True, help="Side of a pattern, pixels.")
+@click.option("--positions", type=int, default=1000, show_default=True, help="Scan positions.")
+@click.option("--object", "object_", default="lines", show_default=True, help="Kind of object, or a file.")
+@click.option("--probe", default="defocused-zone-plate", show_default=True, help="Kind of probe, or a file.")
+@click.option("--scan", default="random", show_default=True, help="Kind of scan: raster, fermat or random.")
+@click.option("--photons", type=float, default=1e6, show_default=True, help="Mean photons a frame.")
+@click.option("--step-px", type=float, default=None, help="Mean distance of positions, pixels.  [default: N/8]")
+@click.option("--modes", type=int, default=1, show_default=True, help="Incoherent probe modes.")
+@click.option("--bad-pixels", type=int, default=0, show_default=True, help="Dead and hot detector pixels.")
+@click.option("--amplitude-range", type=(float, float), default=(0.5, 1.0), show_default=True, help="Of the object.")
+@click.option("--phase-range", type=(float, float), default=(0.0, 0.8), show_default=True, help="Of the object, rad.")
+@click.option("--noise/--no-noise", default=True, show_default=True, help="Poisson counts, or their expectation.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of object, positions and counts.")
+@output_options
+def simulate(out: Path, object_: str, quiet: bool, as_json: bool, **settings: Any) -> None:
+    """Simulate a scan and write it to OUT (.npz) with its ground truth."""
+    from ptycho_core.io import save_scan
+    from ptycho_core.simulation import simulate as simulate_scan
+
+    output = console(quiet, as_json)
+    scan = simulate_scan(object=object_, **settings)
+    save_scan(out, scan)
+    summary = {"scan": str(out), "frames": len(scan), "N": scan.N, "seed": settings["seed"]}
+    output.result(summary, f"{out}: {len(scan)} patterns of {scan.N} x {scan.N} pixels")
+
+
+@click.command(cls=SectionedCommand)
+@click.argument("file", type=FILE)
+@click.option("--check-orientation", is_flag=True, help="Rank the eight orientations of the patterns of a scan.")
+@click.option("--figure", type=FILE, default=None, help="Draw a scan's mean pattern, probe and positions (.png).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@config_option("reading")
+@config_options("reading")
+def inspect(
+    file: Path, check_orientation: bool, figure: Path | None, as_json: bool, config: Path | None, **flags: Any
+) -> None:
+    """Say what FILE is and holds: a scan, a model archive, a checkpoint or a reconstruction."""
+    reading: ReadOptions = build_config(config, flags, "reading")["reading"]
+    from ptycho_core.report.inspection import archive_facts, scan_facts, scan_table
+
+    output = console(quiet=False, as_json=as_json)
+    facts = archive_facts(file)
+    if facts is not None:
+        asked = {"--check-orientation": check_orientation, "--figure": figure is not None}
+        for flag in (flag for flag, given in asked.items() if given):
+            message = explain(flag, None, expected="a scan", received=f"a {facts['kind']}", remedy="Leave it out.")
+            raise ConfigurationError(f"{file}: {message}")
+        output.result(facts, as_table(facts))
+        return
+    from ptycho_core.io import load_scan
+
+    scan = load_scan(file, reading)
+    facts = scan_facts(scan, file)
+    text = scan_table(facts)
+    if check_orientation:
+        from ptycho_core.orientation import combined, rank_orientations
+
+        with output.bar(10, "orientation", "sweep") as update:
+            ranking = rank_orientations(scan, progress=lambda done, total: update(done, ""))
+        facts["orientation"] = ranking.as_dict()
+        text += f"\n\n{ranking.as_table()}"
+        if ranking.best is not None:
+            turn = attrs.asdict(combined(reading.detector, ranking.best))
+            flags_of_best = " ".join(flag_of(name) for name, given in turn.items() if given)
+            facts["orientation"]["flags"] = flags_of_best
+            text += f"\nread it with: {flags_of_best or 'none of --transpose, --flip-rows, --flip-columns'}"
+    if figure is not None:
+        from ptycho_core.report.plots import plot_scan
+
+        plot_scan(scan, figure)
+    output.result(facts, text)
+
+
+def as_table(facts: dict[str, Any]) -> str:
+    width = max(map(len, facts))
+    return "\n".join(f"{name:{width}}  {value}" for name, value in facts.items())
+
+
+@click.command(cls=SectionedCommand)
+@click.argument("source", metavar="IN", type=FILE)
+@click.argument("target", metavar="OUT", type=FILE)
+@click.option("--format", "format_", default=None, help="Of OUT: npz, cxi or ptychodus.  [default: by its ending]")
+@click.option("--scan", type=FILE, default=None, help="For a published model: a scan for its data scale and probe.")
+@output_options
+@config_option("reading")
+@config_options("reading")
+def convert(
+    source: Path,
+    target: Path,
+    format_: str | None,
+    scan: Path | None,
+    quiet: bool,
+    as_json: bool,
+    config: Path | None,
+    **flags: Any,
+) -> None:
+    """Write what IN holds to OUT in a format of ours.
+
+    A scan becomes an NPZ file (.npz), a CXI file (.cxi) or the two files of Ptychodus (.h5 or a folder). A model
+    archive of the published implementations becomes one of ours (.h5.zip or a folder); nothing in it is executed.
+    """
+    reading: ReadOptions = build_config(config, flags, "reading")["reading"]
+    from ptycho_core.io import convert as convert_scan
+    from ptycho_core.io import load_scan
+    from ptycho_core.published import convert_published, is_published
+
+    output = console(quiet, as_json)
+    if is_published(source):
+        if format_ is not None:
+            received, remedy = f"--format {format_}", "Leave it out: a published model becomes one of ours."
+            raise ConfigurationError(explain(source, None, expected="a scan", received=received, remedy=remedy))
+        written = convert_published(source, target, scan=None if scan is None else load_scan(scan, reading))
+        output.result({"written": [str(written)]}, str(written))
+        return
+    if scan is not None:
+        message = explain(source, None, expected="a published model", received="a scan", remedy="Leave out --scan.")
+        raise ConfigurationError(message)
+    with output.bar(None, "convert", "pattern") as update:
+        files = convert_scan(source, target, reading, format=format_, progress=lambda done, total: update(done, ""))
+    names = [str(file) for file in files]
+    output.result({"written": names}, "\n".join(names))
+
+
+@click.command(cls=SectionedCommand)
+@click.argument("scan", type=FILE)
+@click.argument("train", type=FILE)
+@click.argument("test", type=FILE)
+@click.option("--test-fraction", type=float, default=0.2, show_default=True, help="Part of the frames to test with.")
+@click.option(
+    "--how",
+    type=click.Choice(["spatial", "random"]),
+    default="spatial",
+    show_default=True,
+    help="Cut the scanned area in two, or draw the frames.",
+)
+@click.option("--axis", type=click.Choice(["x", "y"]), default=None, help="To cut across.  [default: the longer one]")
+@click.option("--margin-px", type=float, default=0.0, show_default=True, help="Left out about the cut, pixels.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of a random split.")
+@output_options
+@config_option("reading")
+@config_options("reading")
+def split(scan: Path, train: Path, test: Path, quiet: bool, as_json: bool, config: Path | None, **options: Any) -> None:
+    """Split SCAN into two files, TRAIN and TEST, that share no frame; their endings say the format."""
+    settings = {name: options.pop(name) for name in ("test_fraction", "how", "axis", "margin_px", "seed")}
+    reading: ReadOptions = build_config(config, options, "reading")["reading"]
+    from ptycho_core.io import load_scan, save_scan
+    from ptycho_core.io.files import check_other_files
+    from ptycho_core.splitting import split as split_scan
+
+    output = console(quiet, as_json)
+    check_other_files(scan, train, test)
+    parts = split_scan(load_scan(scan, reading), **settings)
+    save_scan(train, parts.train)
+    save_scan(test, parts.test)
+    summary = {"train": str(train), "test": str(test), **parts.as_dict()}
+    counts = f"{train}: {len(parts.train)} patterns\n{test}: {len(parts.test)} patterns"
+    output.result(summary, counts + (f"\nleft out: {len(parts.left_out)}" if len(parts.left_out) else ""))
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("out", type=FILE)
+@click.option("--form", default=None, help="onnx, savedmodel or torch-export.  [default: by the ending of OUT]")
+@click.option("--backend", default="auto", show_default=True, help="Engine that writes it; ONNX needs none.")
+@output_options
+def export(model: Path, out: Path, form: str | None, backend: str, quiet: bool, as_json: bool) -> None:
+    """Write the network of MODEL to OUT as a program that runs without this package: diffraction to object patches.
+
+    OUT ends in .onnx (ONNX), in .pt2 (torch.export) or in nothing: a folder (TensorFlow SavedModel).
+    """
+    from ptycho_core.archive import load_model
+    from ptycho_core.export import export_model, form_of
+
+    output = console(quiet, as_json)
+    form = form or form_of(out)
+    written = export_model(load_model(model), out, form=form, backend=backend)
+    output.result({"written": str(written), "form": form}, str(written))
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def engines(as_json: bool) -> None:
+    """List the engines, their frameworks and devices."""
+    from ptycho_core.engine import is_installed, load_engine, registered_engines
+
+    found = {
+        name: attrs.asdict(load_engine(name).describe()) if is_installed(name) else {"framework": "not installed"}
+        for name in registered_engines()
+    }
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for name, facts in found.items():
+        values = [str(facts["framework"]), str(facts.get("version", "")), ", ".join(facts.get("devices", ()))]
+        click.echo(f"{name:12} " + "  ".join(value for value in values if value))
+
+
+COMMANDS = (simulate, inspect, convert, split, export, engines)

@@ -1,0 +1,171 @@
+"""Commands that compute: train, reconstruct, evaluate, and the demo that does all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ptycho_core.cli.shared import SectionedCommand, config_option, console, load, output_options, with_scan
+from ptycho_core.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_core.configfiles import annotated_toml
+from ptycho_core.options import FILE, Layers, build_config, config_options, resumed_layers
+
+
+@click.command(cls=SectionedCommand)
+@click.argument("scan", type=FILE, required=False)
+@config_option("model", "training", "execution", "reading")
+@click.option("--resume", is_flag=True, help="Go on with the run in the output folder, after its last whole epoch.")
+@click.option("--show-config", is_flag=True, help="Print the configuration, and where each value is from, and stop.")
+@output_options
+@config_options("model", "training", "execution", "reading", leave_out=("inference_batch_size",))
+def train(
+    scan: Path | None,
+    config: Path | None,
+    resume: bool,
+    show_config: bool,
+    quiet: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Train a network on SCAN; no ground truth is needed. N is taken from the scan unless it is set.
+
+    With --resume all settings, SCAN among them, are those that the run began with; --nepochs, --early-stop-patience
+    and what does not change the result may be set anew.
+    """
+    sections = ("model", "training", "execution", "reading")
+    with_scan(flags, "train_data_file", scan)
+    layers, checkpoint = Layers(config, flags, *sections), None
+    if resume:
+        layers, checkpoint = resumed_layers(config, flags, *sections)
+    configs = layers.build()  # its errors come before a large scan is read
+    if configs["training"].test_data_file is not None:
+        configs["reading"].check_for_several_scans()
+    output = console(quiet, as_json, configs["execution"].enable_progress_bar)
+    data = None
+    if not show_config or configs["training"].train_data_file is not None:
+        data = load(configs["training"], "train_data_file", configs["reading"], "a scan to train on")
+    if data is not None and not resume:
+        layers = Layers(config, flags, *sections, defaults={"N": (data.N, "scan")})
+        configs = layers.build()
+    if data is None or show_config:
+        click.echo(annotated_toml(layers.sources, **configs), nl=False)
+        return
+    from ptycho_core.runs import train_into
+
+    training: TrainingConfig = configs["training"]
+    test = None
+    if training.test_data_file is not None:
+        test = load(training, "test_data_file", configs["reading"], "a test scan")
+    done = train_into(
+        training.output_dir,
+        data,
+        training,
+        test=test,
+        execution=configs["execution"],
+        reading=configs["reading"],
+        output=output,
+        resume=checkpoint,
+    )
+    if done.summary is None:
+        output.say("No epoch had ended: nothing was written.")
+    else:
+        text = f"best epoch {done.summary['best_epoch']} of {done.summary['epochs']}"
+        output.result(done.summary, f"{done.summary['archive']}: {text}")
+    if done.stop is not None:
+        raise done.stop
+
+
+@click.command(cls=SectionedCommand)
+@click.argument("scan", type=FILE, required=False)
+@config_option("inference", "execution", "reading")
+@output_options
+@config_options("inference", "execution", "reading")
+def reconstruct(
+    scan: Path | None,
+    config: Path | None,
+    quiet: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Reconstruct the object of SCAN with a trained model."""
+    with_scan(flags, "test_data_file", scan)
+    configs = build_config(config, flags, "inference", "execution", "reading")
+    output = console(quiet, as_json, configs["execution"].enable_progress_bar)
+    inference: InferenceConfig = configs["inference"]
+    if inference.model_path is None:
+        raise click.UsageError("Missing option '--model'.")
+    from ptycho_core.archive import load_model
+    from ptycho_core.runs import reconstruct_into
+
+    data = load(inference, "test_data_file", configs["reading"], "a scan to reconstruct")
+    model = load_model(inference.model_path)
+    _, summary = reconstruct_into(
+        inference.output_dir, data, model, config=inference, execution=configs["execution"], output=output
+    )
+    text = (
+        f"{summary['reconstruction']}: {summary['patterns']} patterns, {summary['patterns_per_second']:.0f} patterns/s"
+    )
+    output.result(summary, text)
+
+
+@click.command()
+@click.argument("reconstruction", type=FILE)
+@click.option("--truth", type=FILE, required=True, help="Scan or NPZ file with the true object as objectGuess.")
+@output_options
+def evaluate(reconstruction: Path, truth: Path, quiet: bool, as_json: bool) -> None:
+    """Compare RECONSTRUCTION (a file, or the folder that holds it) with the truth, ambiguities removed."""
+    output = console(quiet, as_json)
+    from ptycho_core.runs import evaluate_into
+
+    summary, text = evaluate_into(reconstruction, truth, output)
+    output.result(summary, text)
+
+
+@click.command()
+@click.option("--backend", default="auto", show_default=True, help="Engine: auto, torch or tensorflow.")
+@click.option("--out", type=FILE, default=Path("demo"), show_default=True, help="Folder to write to.")
+@output_options
+def demo(backend: str, out: Path, quiet: bool, as_json: bool) -> None:
+    """The whole way on a simulated scan: simulate, train, save, load, reconstruct, evaluate."""
+    from ptycho_core.archive import load_model
+    from ptycho_core.io import load_scan, save_scan
+    from ptycho_core.io.files import make_folder
+    from ptycho_core.runs import evaluate_into, reconstruct_into, train_into
+    from ptycho_core.simulation import simulate as simulate_scan
+
+    output = console(quiet, as_json)
+    make_folder(out)
+    path = out / "scan.npz"
+    output.say("1/4 simulate")
+    save_scan(path, simulate_scan(**DEMO_SCAN))
+    scan = load_scan(path)
+    output.say("2/4 train")
+    config = TrainingConfig(
+        model=ModelConfig(**DEMO_MODEL),
+        backend=backend,
+        train_data_file=path,
+        output_dir=out,
+        n_groups=len(scan),
+        **DEMO_TRAINING,
+    )
+    execution = ExecutionConfig()
+    done = train_into(out, scan, config, execution=execution, output=output)
+    if done.stop is not None:
+        raise done.stop
+    output.say("3/4 reconstruct")
+    engine = done.run.engine.name
+    _, reconstructed = reconstruct_into(out, scan, load_model(out), backend=engine, execution=execution, output=output)
+    output.say("4/4 evaluate")
+    evaluation, table = evaluate_into(out, path, output)
+    figures = f"figures: {', '.join(str(out / name) for name in ('loss.png', 'reconstruction.png', 'evaluation.png'))}"
+    summary = {"training": done.summary, "reconstruction": reconstructed, "evaluation": evaluation}
+    output.result(summary, f"{table}\n{figures}")
+
+
+DEMO_SCAN: dict[str, Any] = {"object": "siemens-star", "positions": 500, "photons": 1e6, "seed": 0}
+DEMO_MODEL: dict[str, Any] = {"N": 64, "n_filters_scale": 1}
+DEMO_TRAINING: dict[str, Any] = {"nepochs": 12, "batch_size": 4}
+
+COMMANDS = (train, reconstruct, evaluate, demo)

@@ -1,0 +1,83 @@
+"""What the commands share: their output, their scans, and help under the headings of the configuration's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ptycho_core.console import Output
+from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.options import FILE, Command, SettingOption, warn_of_unknown_variables
+from ptycho_core.reading import ReadOptions
+
+if TYPE_CHECKING:
+    from ptycho_core.contracts import Scan
+
+HEADINGS = {
+    "model": "Model",
+    "training": "Training",
+    "inference": "Reconstruction",
+    "execution": "Execution",
+    "reading": "What a scan file does not say itself",
+}
+
+
+class SectionedCommand(click.Command):
+    """Its help has the command's own options first, then those of each table under a heading."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        rows: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for parameter in self.get_params(context):
+            record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                section = parameter.section if isinstance(parameter, SettingOption) else None
+                rows.setdefault("Options" if section is None else HEADINGS[section], []).append(record)
+        for heading, records in rows.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+def output_options(command: Command) -> Command:
+    """`--quiet` and `--json`, for every command that computes."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")(command)
+    return click.option("--quiet", is_flag=True, help="Print nothing but errors and, if asked for, JSON.")(command)
+
+
+def config_option(*sections: str) -> Callable[[Command], Command]:
+    tables = ", ".join(f"[{section}]" for section in sections)
+    return click.option("--config", type=FILE, default=None, help=f"TOML or YAML file with tables {tables}.")
+
+
+def console(quiet: bool, as_json: bool, progress_bar: bool = True) -> Output:
+    """Where this command's words go; the core's log too."""
+    output = Output(quiet, as_json, progress_bar)
+    output.take_log()
+    warn_of_unknown_variables()
+    return output
+
+
+def with_scan(flags: dict[str, Any], field: str, scan: Path | None) -> None:
+    """The argument SCAN is another way to set `field`."""
+    if scan is None:
+        return
+    context = click.get_current_context()
+    if context.get_parameter_source(field) is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"SCAN and --{field.replace('_', '-')} are two names of one thing: give one of them.")
+    flags[field] = scan
+    context.set_parameter_source(field, ParameterSource.COMMANDLINE)
+
+
+def load(config: Any, field: str, reading: ReadOptions, what: str) -> Scan:
+    """The scan that a configuration names, or an error that says how to name one."""
+    from ptycho_core.io import load_scan
+
+    path = getattr(config, field)
+    if path is None:
+        name, remedy = f"{type(config).__name__}.{field}", "Give it as the argument SCAN or in the configuration."
+        raise ConfigurationError(explain(name, None, expected=what, received="none", remedy=remedy))
+    return load_scan(path, reading)
