@@ -7,8 +7,8 @@ import pytest
 from ptycho_core.engine import Engine, registered_engines
 from tests.contract.backends import differing_tests, engine_or_skip, required_backends
 
-_tests: dict[str, tuple[str, str]] = {}
-"""Node id → engine, and the id without the engine's name."""
+CONTRACT = "contract test"
+"""Property of a report: the engine, and the test's id without the engine's name."""
 _passed: dict[str, set[str]] = {}
 
 
@@ -38,7 +38,8 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return engine_or_skip(request.param)
 
 
-# With PTYCHO_REQUIRE_BACKENDS, the same tests must have passed on all the engines that it names.
+# With PTYCHO_REQUIRE_BACKENDS, the same tests must have passed on all the engines that it names. What a test is goes
+# with its report, which workers of pytest-xdist send to the process that judges.
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,26 +51,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             test, _, values = item.nodeid.partition("[")
             rest = values.rstrip("]").split("-")
             rest.remove(name.rpartition(":")[2])
-            _tests[item.nodeid] = name, f"{test}[{'-'.join(rest)}]" if rest else test
+            item.user_properties.append((CONTRACT, [name, f"{test}[{'-'.join(rest)}]" if rest else test]))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call" and report.passed and report.nodeid in _tests:
-        name, test = _tests[report.nodeid]
-        _passed.setdefault(name, set()).add(test)
+    for key, value in report.user_properties:
+        if key == CONTRACT and report.when == "call" and report.passed:
+            name, test = value
+            _passed.setdefault(name, set()).add(test)
 
 
-def _differences() -> list[str]:
-    return differing_tests({name: _passed.get(name, set()) for name in required_backends()}) if _tests else []
+def _differences(config: pytest.Config) -> list[str]:
+    if not _passed or hasattr(config, "workerinput"):  # a worker has but a part of the tests
+        return []
+    return differing_tests({name: _passed.get(name, set()) for name in required_backends()})
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.exitstatus == pytest.ExitCode.OK and _differences():
+    if session.exitstatus == pytest.ExitCode.OK and _differences(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if differences := _differences():
+    if differences := _differences(terminalreporter.config):
         terminalreporter.section("contract tests that did not pass on every required engine", red=True)
         for line in differences:
             terminalreporter.line(line)

@@ -9,7 +9,7 @@ from ptycho_core.config import SECTIONS
 from ptycho_core.fields import fields_of
 
 TESTS = Path(__file__).parents[1]
-FILES = ("core/test_fields.py", "core/test_readers.py", "contract/test_fields.py")
+FILES = ("core/test_fields.py", "core/test_readers.py", "contract/test_fields.py", "contract/test_deterministic.py")
 
 
 def test_every_field_has_a_test_that_changing_it_changes_what_it_promises() -> None:

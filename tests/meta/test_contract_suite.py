@@ -75,11 +75,12 @@ def test_an_absent_engine_that_is_required_is_an_error(name: str, reason: str) -
     assert reason in output
 
 
-def test_a_test_skipped_on_one_required_engine_fails_the_run() -> None:
+@pytest.mark.parametrize("workers", [[], ["-n", "2", "--dist", "loadfile"]], ids=["one process", "workers"])
+def test_a_test_skipped_on_one_required_engine_fails_the_run(workers: list[str]) -> None:
     """The reference has no float32, so one test is skipped on it; a second engine that runs it makes the difference."""
     engines = ("tests.meta.faults:sound", "tests.meta.faults:claims_float32")
     options = [argument for engine in engines for argument in ("--engine", engine)]
-    status, output = run_suite(*options, "-k", "test_weights_leave", **{REQUIRE: ",".join(engines)})
+    status, output = run_suite(*options, *workers, "-k", "test_weights_leave", **{REQUIRE: ",".join(engines)})
     assert status == pytest.ExitCode.TESTS_FAILED, output
     assert "test_weights_leave_in_the_precision_they_are_kept_in[32-true]: not on tests.meta.faults:sound" in output
 
