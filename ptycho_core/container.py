@@ -136,9 +136,17 @@ def whole_number(value: Any) -> int:
 
 
 def located(path: str | os.PathLike[str], kind: Kind) -> Path:
-    """The file itself, or the one of the kind's name in the folder."""
+    """The file itself, or the one of the kind's name in the folder. ArchiveError for what is there and no file.
+
+    A pipe or a device could be read without end.
+    """
     target = Path(path)
-    return target / kind.name if target.is_dir() else target
+    # os.path says no where a path cannot be looked at; opening the file will say why.
+    target = target / kind.name if os.path.isdir(target) else target
+    if os.path.exists(target) and not os.path.isfile(target):
+        received = "a folder" if os.path.isdir(target) else "a pipe or a device"
+        raise _refused(target, None, f"a {kind.noun}", received, "Give a file.")
+    return target
 
 
 def read_container(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -16,6 +16,20 @@ from ptycho_core.errors import DataError, explain
 
 UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What the reading of a damaged zip file raises; RuntimeError: a member that is encrypted or of an unknown kind."""
+DAMAGED_HDF5 = (
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    SystemError,
+)
+"""What h5py raises for a file that is damaged or holds types that numpy has not; OverflowError and SystemError where
+its C code meets a number that is none of Python's."""
 BROKEN_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError)
 """What numpy raises for the header of an array that is damaged, or of Python objects."""
 PARTIAL = ".partial"

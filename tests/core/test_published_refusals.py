@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import pickle
 import struct
 import zipfile
@@ -16,10 +17,14 @@ import numpy as np
 import pytest
 
 from ptycho_core.architecture import build_table
+from ptycho_core.archive import load_model
+from ptycho_core.checkpoint import load_checkpoint
 from ptycho_core.config import ModelConfig
 from ptycho_core.errors import ArchiveError
+from ptycho_core.io.files import DAMAGED_HDF5
 from ptycho_core.published import convert_published, import_published, pickles
 from ptycho_core.published import members as members_module
+from ptycho_core.published.importing import is_published, published_facts
 from ptycho_core.published.pickles import PLAIN, read_mapping, read_plain
 from ptycho_core.published.tensors import read_tensors
 from tests.core.published_archives import (
@@ -561,11 +566,66 @@ def test_weights_that_lie_elsewhere_or_are_others_are_refused(tmp_path: Path) ->
     assert "floating-point numbers of shape" in replaced(linked(kernel[:1]))
     assert "floating-point numbers of shape" in replaced(linked(kernel.astype(int)))
     assert "expected finite numbers" in replaced(linked(np.full_like(kernel, np.nan)))
+    packed = lambda file: file.create_dataset(place, data=kernel, compression="gzip")  # noqa: E731
+    assert "expected numbers in one piece, not packed" in replaced(packed)
     huge = lambda file: file.create_dataset(place, (2**20, 2**20), "f4", chunks=True)  # noqa: E731
     assert "floating-point numbers of shape" in replaced(huge)
     swapped = weights_file(lambda file: file["layers/conv2d/vars"].attrs.__setitem__("name", "conv2d_9"))
     assert "expected the weights of layer" in keras_message(tmp_path, **{"model.weights.h5": swapped})
     assert "a whole HDF5 file" in keras_message(tmp_path, **{"model.weights.h5": b"\x89HDF\r\n\x1a\n"})
+
+
+def test_names_in_a_broken_heap_are_refused(tmp_path: Path) -> None:
+    """HDF5 would look for the next object of the heap without end."""
+    pytest.importorskip("h5py")
+    data = bytearray(weights_file(lambda file: None))
+    place = data.index(b"GCOL") + 16
+    while int.from_bytes(data[place : place + 2], "little"):
+        place += 16 + -(-int.from_bytes(data[place + 8 : place + 16], "little") // 8) * 8
+    for size in (0, 8):
+        data[place + 8 : place + 16] = size.to_bytes(8, "little")
+        message = keras_message(tmp_path, **{"model.weights.h5": bytes(data)})
+        assert "model.weights.h5: expected whole global heaps of HDF5" in message
+
+
+@pytest.mark.parametrize("name", [np.ones(3), np.bytes_(b"x" * 2000), ["conv2d_0", "conv2d_0"], 7])
+def test_a_layer_whose_name_is_none_is_refused(tmp_path: Path, name: Any) -> None:
+    pytest.importorskip("h5py")
+    content = weights_file(lambda file: file["layers/conv2d/vars"].attrs.__setitem__("name", name))
+    assert "expected a whole HDF5 file of weights" in keras_message(tmp_path, **{"model.weights.h5": content})
+
+
+@pytest.mark.parametrize("kind", DAMAGED_HDF5)
+def test_whatever_h5py_raises_is_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    """OverflowError, for example, for a size in the file that is no number of Python's."""
+    h5py = pytest.importorskip("h5py")
+
+    def fail(self: Any, *_: object) -> None:
+        raise kind("a number that is none")
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", fail)
+    message = keras_message(tmp_path, **{"model.weights.h5": weights_file(lambda file: None)})
+    assert f"expected a whole HDF5 file of weights; received {kind.__name__}" in message
+
+
+def test_a_pipe_or_a_device_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "wts.h5.zip").mkdir()
+    (tmp_path / "checkpoint.h5.zip").mkdir()
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        for read in (import_published, published_facts, load_model, load_checkpoint):
+            with pytest.raises(ArchiveError, match=f"{path}.*: expected a (model archive|checkpoint); received a"):
+                read(path)
+        assert not is_published(path)
+
+
+def test_a_path_that_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)
+    for read in (import_published, published_facts, load_model, load_checkpoint):
+        with pytest.raises(ArchiveError, match="File name too long"):
+            read(path)
 
 
 @pytest.mark.parametrize(
