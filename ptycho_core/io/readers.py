@@ -121,12 +121,11 @@ def read_scan(path: Path, options: ReadOptions) -> Scan:
         )
         remedy = "Name a file in it." if os.path.isdir(path) else "Check the path."
         raise DataError(explain(path, None, expected="a scan file", received=received, remedy=remedy))
-    if options.companion is not None and not os.path.isfile(options.companion):
-        received = f"{options.companion}, which is {'none' if os.path.exists(options.companion) else 'not there'}"
-        remedy = "Name the other file of the pair."
-        raise DataError(explain(path, "companion", expected="a file", received=received, remedy=remedy))
     if is_packed(path):
         with unpacked(path) as (plain, keep):
+            if is_packed(plain):  # there are files that unpack to themselves
+                received, remedy = "one that is packed twice", "Unpack it yourself."
+                raise DataError(explain(path, None, expected="a packed scan", received=received, remedy=remedy))
             try:
                 scan = read_scan(plain, options)
             except DataError as error:
@@ -140,6 +139,10 @@ def read_scan(path: Path, options: ReadOptions) -> Scan:
                 remedy = f"Leave it out; {' and '.join(names)} can use it."
                 received = getattr(options, option)
                 raise DataError(explain(path, None, expected=expected, received=received, remedy=remedy))
+        if options.companion is not None and not os.path.isfile(options.companion):
+            received = f"{options.companion}, which is {'none' if os.path.exists(options.companion) else 'not there'}"
+            remedy = "Name the other file of the pair."
+            raise DataError(explain(path, "companion", expected="a file", received=received, remedy=remedy))
         return reader.read(path, options)
     except DataError as error:
         message = str(error)

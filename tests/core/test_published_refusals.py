@@ -280,6 +280,28 @@ def test_a_member_that_is_too_large_is_refused_before_it_is_read(
     assert "expected at most" in message_of(tmp_path, stream.getvalue())
 
 
+def test_members_that_together_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each within its limits, and so many of them."""
+    stream = io.BytesIO()
+    network = io.BytesIO(torch_archive()[PYTORCH])
+    with zipfile.ZipFile(network) as whole, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in whole.namelist():
+            archive.writestr(name, bytes(len(whole.read(name))) if "/data/" in name else whole.read(name))
+    members = torch_archive(pytorch=stream.getvalue())
+    monkeypatch.setattr(members_module, "SMALL", 2**22)
+    path = write_archive(tmp_path / "zeros.h5.zip", members)
+    import_published(path)  # no more than an archive may take
+    monkeypatch.setattr(members_module, "UNPACKED_LIMIT", 2**19)
+    assert "bytes of all members that are needed; received more" in message_of(tmp_path, members)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_directory_that_fills_the_memory_is_refused(tmp_path: Path, inner: bool) -> None:
+    many = {f"{number:040}": b"" for number in range(20_000)}
+    members = torch_archive(pytorch=zipped(many)) if inner else {**torch_archive(), **many}
+    assert "a directory of more than" in message_of(tmp_path, members)
+
+
 def test_more_members_than_an_archive_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members_module, "COUNT_LIMIT", 3)
     assert "expected at most 3 members; received 4" in message_of(tmp_path, torch_archive())

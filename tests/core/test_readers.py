@@ -710,6 +710,27 @@ def test_a_stopped_conversion_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["scan.npz"]
 
 
+def test_a_pair_is_replaced_as_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_scan(tmp_path / "diffraction.h5", make_scan())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ptycho_core.io.writers._product", stop)
+    with pytest.raises(KeyboardInterrupt):
+        save_scan(tmp_path / "diffraction.h5", make_scan(positions_px=positions() + 1, diffraction_amplitude=counts()))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["scan.npz", "scan.cxi", "diffraction.h5"])
+def test_a_pipe_is_never_replaced(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="expected a writable place; received a pipe or a device"):
+        save_scan(tmp_path / name, make_scan())
+    assert (tmp_path / name).is_fifo() and len(list(tmp_path.iterdir())) == 1
+
+
 def test_targets_that_cannot_be_are_refused(tmp_path: Path) -> None:
     file = scan_files.npz(tmp_path)
     with pytest.raises(DataError, match="another file than the source"):

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -192,6 +193,23 @@ def test_truncated_packed_files_are_refused(tmp_path: Path) -> None:
     file = scan_files.packed(tmp_path)
     file.path.write_bytes(file.path.read_bytes()[:-30])
     assert "expected a readable packed file" in refusal(file)
+
+
+def test_what_is_packed_twice_is_refused(tmp_path: Path) -> None:
+    """There are files that unpack to themselves."""
+    path = tmp_path / "scan.npz.gz.gz"
+    path.write_bytes(gzip.compress(gzip.compress(b"anything")))
+    assert "expected a packed scan; received one that is packed twice" in refusal(path)
+
+
+def test_a_zip_file_of_more_entries_than_any_is_refused(tmp_path: Path) -> None:
+    """zipfile makes an object of each, before anybody can count them."""
+    path = tmp_path / "scan.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(20_000):
+            archive.writestr(f"{number:040}", b"")
+    for changes in ({}, {"reader": "npz"}, {"reader": "mapped"}):
+        assert "a directory of more than" in refusal(path, **changes)
 
 
 def test_unreadable_and_linked_files(tmp_path: Path) -> None:
