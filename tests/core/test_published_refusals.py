@@ -173,6 +173,17 @@ def test_a_pickle_of_too_many_instructions_is_refused(monkeypatch: pytest.Monkey
         read_plain(pickled("x" * 100), "a", "b")
 
 
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1])
+def test_a_frame_longer_than_any_is_refused(tmp_path: Path, length: int) -> None:
+    """Python's own reader raises OverflowError."""
+    content = bytearray(pickled({"N": 32}))
+    assert content[2:3] == pickle.FRAME
+    content[3:11] = struct.pack("<Q", length)
+    assert "expected a whole pickle of plain values; received OverflowError" in message_of(
+        tmp_path, torch_archive(dill=bytes(content))
+    )
+
+
 def test_a_constructor_cannot_be_changed_by_a_pickle() -> None:
     before = {key: (made.name, made.make) for key, made in PLAIN.items()}
     change = b"\x80\x02cnumpy\ndtype\n}X\x04\x00\x00\x00makeNsb."
