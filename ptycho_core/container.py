@@ -25,11 +25,10 @@ from numpy.typing import NDArray
 import ptycho_core
 from ptycho_core.architecture import Weights
 from ptycho_core.errors import ArchiveError, PtychoError, explain
-from ptycho_core.io.files import COMPRESSION, UNREADABLE, make_folder, replacing
+from ptycho_core.io.files import COMPRESSION, UNREADABLE, make_folder, opened_zip, replacing
 
 MANIFEST = "manifest.json"
 # specs/archive.md, Limits: bytes once unpacked, and how many times larger than packed
-DIRECTORY_LIMIT = 2**20
 MEMBER_LIMIT = 4 * 2**30
 TEXT_LIMIT = 64 * 2**20
 RATIO_LIMIT, SMALL = 100, 2**20
@@ -136,9 +135,17 @@ def whole_number(value: Any) -> int:
 
 
 def located(path: str | os.PathLike[str], kind: Kind) -> Path:
-    """The file itself, or the one of the kind's name in the folder."""
+    """The file itself, or the one of the kind's name in the folder. ArchiveError for what is there and no file.
+
+    A pipe or a device could be read without end.
+    """
     target = Path(path)
-    return target / kind.name if target.is_dir() else target
+    # os.path says no where a path cannot be looked at; opening the file will say why.
+    target = target / kind.name if os.path.isdir(target) else target
+    if os.path.exists(target) and not os.path.isfile(target):
+        received = "a folder" if os.path.isdir(target) else "a pipe or a device"
+        raise _refused(target, None, f"a {kind.noun}", received, "Give a file.")
+    return target
 
 
 def read_container(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -218,24 +225,8 @@ def shown(text: object, width: int = 200) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    with _DirectoryFirst(path.open("rb", buffering=0)) as file, zipfile.ZipFile(file) as archive:
-        file.limit = None
+    with path.open("rb", buffering=0) as file, opened_zip(file) as archive:
         yield archive
-
-
-class _DirectoryFirst(io.BufferedReader):
-    """A file of which no more than the limit is read at once, until the zip directory is."""
-
-    limit: int | None = DIRECTORY_LIMIT
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if self.limit is None:
-            return super().read(size)
-        whole = size is None or size < 0
-        content = super().read(self.limit + 1 if whole else min(size or 0, self.limit + 1))
-        if len(content) > self.limit:
-            raise zipfile.BadZipFile(f"a directory of more than {self.limit} bytes")
-        return content
 
 
 def _read(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import tokenize
@@ -16,12 +17,53 @@ from ptycho_core.errors import DataError, explain
 
 UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What the reading of a damaged zip file raises; RuntimeError: a member that is encrypted or of an unknown kind."""
+DAMAGED_HDF5 = (
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    SystemError,
+)
+"""What h5py raises for a file that is damaged or holds types that numpy has not; OverflowError and SystemError where
+its C code meets a number that is none of Python's."""
 BROKEN_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError)
 """What numpy raises for the header of an array that is damaged, or of Python objects."""
 PARTIAL = ".partial"
 """How the name of a file ends that is not whole yet; a writer that is killed leaves it behind."""
 COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The methods that our files and numpy's have; of others the errors are not known."""
+DIRECTORY_LIMIT = 2**20  # specs/archive.md, Limits
+
+
+@contextmanager
+def opened_zip(raw: io.RawIOBase | io.BytesIO) -> Iterator[zipfile.ZipFile]:
+    """The zip file in a stream, which is closed with it. BadZipFile for a directory of more than the limit.
+
+    zipfile makes an object of every entry, before anybody can count them.
+    """
+    with _DirectoryFirst(raw) as file, zipfile.ZipFile(file) as archive:
+        file.limit = None
+        yield archive
+
+
+class _DirectoryFirst(io.BufferedReader):
+    """A file of which no more than the limit is read at once, until the zip directory is."""
+
+    limit: int | None = DIRECTORY_LIMIT
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.limit is None:
+            return super().read(size)
+        whole = size is None or size < 0
+        content = super().read(self.limit + 1 if whole else min(size or 0, self.limit + 1))
+        if len(content) > self.limit:
+            raise zipfile.BadZipFile(f"a directory of more than {self.limit} bytes")
+        return content
 
 
 @contextmanager
@@ -31,9 +73,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     What was written can be read again, as HDF5 does. When the block raises, nothing is left and an existing `path`
     stays as it was. A file that cannot be made is a DataError.
     """
-    if path.is_dir():
-        remedy = "Give the name of a file."
-        raise DataError(explain(path, None, expected="a writable place", received="a folder", remedy=remedy))
+    if path.exists() and not path.is_file():  # a device would be gone afterwards
+        received, remedy = "a folder" if path.is_dir() else "a pipe or a device", "Give the name of a file."
+        raise DataError(explain(path, None, expected="a writable place", received=received, remedy=remedy))
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
     except OSError as error:

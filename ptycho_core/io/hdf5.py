@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError, explain
 from ptycho_core.frames import FrameSource
-from ptycho_core.io.heaps import heaps_are_sound
+from ptycho_core.io.chunks import bursting_chunk, packings
+from ptycho_core.io.files import DAMAGED_HDF5 as DAMAGED
+from ptycho_core.io.heaps import can_be_searched, file_heaps_are_sound
 from ptycho_core.io.npz import LARGE_BYTES, LARGEST_RATIO
 from ptycho_core.io.sources import hdf5_frames
 
 log = logging.getLogger(__name__)
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-DAMAGED = (OSError, EOFError, LookupError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError)
-"""What h5py raises for a file that is damaged or holds types that numpy has not."""
 WHOLE_BYTES = 2**28
 """An array that is not patterns is read whole, up to this size."""
-CHUNK_BYTES = 2**29
+CHUNK_BYTES = 2**28
 MOST_LINKS = 16
 _ONE = ((), (1,))
 LISTED = 400
@@ -62,7 +62,6 @@ class HDF5File:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files: dict[Path, Any] = {}
-        self._sound: dict[Path, bool] = {}
         self._open(path)
 
     def __enter__(self) -> HDF5File:
@@ -189,7 +188,7 @@ class HDF5File:
             kind = place.get_type()
             if kind.get_class() != h5py.h5t.STRING:
                 return ""
-            if kind.is_variable_str() and not self._heaps_are_sound(Path(owner.file.filename)):
+            if kind.is_variable_str() and not can_be_searched(Path(owner.file.filename)):
                 log.debug("%s: %s: a text that is not read", self.path, item)
                 return ""
             value = np.asarray(owner[()] if name is None else owner.attrs[name]).reshape(-1)[0]
@@ -204,6 +203,7 @@ class HDF5File:
                 raise self.refusal(name, "real numbers", f"dtype {data.dtype}", "Name the data set of the patterns.")
             self._check_storage(name, data)
             path, inside = Path(data.file.filename), data.name
+        del data  # opened anew with a cache that fits, for which HDF5 wants it closed
         with self.reading(name):
             return hdf5_frames(path, inside)
 
@@ -222,11 +222,6 @@ class HDF5File:
 
     def refusal(self, key: str | None, expected: object, received: object, remedy: str) -> DataError:
         return DataError(explain(self.path, key, expected=expected, received=received, remedy=remedy))
-
-    def _heaps_are_sound(self, path: Path) -> bool:
-        if path not in self._sound:
-            self._sound[path] = heaps_are_sound(path)
-        return self._sound[path]
 
     def _one(self, key: str, value: NDArray[Any]) -> float:
         if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all():
@@ -254,14 +249,14 @@ class HDF5File:
             raise self.refusal(name, f"at most {WHOLE_BYTES // 2**20} MiB", received, "Name another data set.")
         self._check_storage(name, data)
 
-    def _check_storage(self, name: str, data: Any) -> None:
+    def _check_storage(self, name: str, data: Any, links: int = MOST_LINKS) -> None:
         """That the data are in this file or beside it, in pieces that fit in memory, and no more than were stored."""
         size = math.prod(data.shape) * data.dtype.itemsize
         if data.external:
             remedy = "Copy the data set into the file (h5repack)."
             raise self.refusal(name, "data inside the file", "external storage", remedy)
         if data.is_virtual:
-            return self._check_virtual(data, MOST_LINKS)
+            return self._check_virtual(data, links)
         if data.chunks is not None and math.prod(data.chunks) * data.dtype.itemsize > CHUNK_BYTES:
             received = f"chunks of shape {data.chunks}"
             raise self.refusal(
@@ -286,6 +281,13 @@ class HDF5File:
                 received = f"filter {code} ({label.decode(errors='replace')})"
                 remedy = "Install the package hdf5plugin, or repack the file with gzip (h5repack)."
                 raise self.refusal(name, "filters that are installed", received, remedy)
+        if len(packings(data)) > 1:
+            received = f"filters {', '.join(map(str, packings(data)))}"
+            raise self.refusal(name, "data that are packed once", received, "Repack it with gzip alone (h5repack).")
+        place = bursting_chunk(data)
+        if place is not None:
+            expected = f"chunks of {math.prod(data.chunks) * data.dtype.itemsize} bytes, that unpack to no more"
+            raise self.refusal(name, expected, f"a larger one at {place}", "It is damaged, or made to fill the memory.")
 
     def _check_virtual(self, data: Any, links: int) -> None:
         """That all parts of a virtual data set are in this folder and not virtual without end."""
@@ -296,18 +298,19 @@ class HDF5File:
             remedy = "Copy the data set into one file (h5repack)."
             raise self.refusal(data.name, f"at most {MOST_LINKS} links in a row", "more", remedy)
         for name, inside in {(part.file_name, part.dset_name) for part in data.virtual_sources()}:
-            if "%" in name or "%" in inside:  # a pattern of names
-                self._beside(here, name.replace("%b", "0"), must_exist=False)
-                continue
-            if name != "." and not self._beside(here, name, must_exist=False).is_file():
+            if "%" in name or "%" in inside:
+                remedy = "Copy the data set into one file (h5repack)."
+                raise self.refusal(data.name, "files that are named one by one", f"the pattern {name!r}", remedy)
+            other = here if name == "." else self._beside(here, name, must_exist=False)
+            full = Path(name)
+            if full.is_absolute() and full.exists() and not _same(full, other):  # which HDF5 would read
+                received = f"a link to {name!r}"
+                raise self.refusal(None, "links to files in its own folder", received, "Copy the data into one file.")
+            if not other.is_file():
                 continue  # reads as the fill value, as HDF5 has it
-            _, source = self._walk(here if name == "." else self._beside(here, name), inside, links - 1)
-            if isinstance(source, h5py.Dataset):
-                if source.external:
-                    remedy = "Copy the data set into one file (h5repack)."
-                    raise self.refusal(source.name, "data inside the files", "external storage", remedy)
-                if source.is_virtual:
-                    self._check_virtual(source, links - 1)
+            _, source = self._walk(self._beside(here, name) if other != here else here, inside, links - 1)
+            if isinstance(source, h5py.Dataset) and source.shape is not None:
+                self._check_storage(inside, source, links - 1)
 
     def _walk(self, path: Path, name: str, links: int) -> tuple[Path, Any]:
         """Where a name leads, one link after the other: the file, and the item or None."""
@@ -348,8 +351,18 @@ class HDF5File:
 
         if path not in self._files:
             with self.reading(None):
+                if can_be_searched(path) and not file_heaps_are_sound(path):
+                    remedy = "It is damaged: copy or write it again."
+                    received = "one whose objects do not follow each other"
+                    raise DataError(
+                        explain(path, None, expected="whole global heaps", received=received, remedy=remedy)
+                    )
                 self._files[path] = h5py.File(path, "r")
         return self._files[path]
+
+
+def _same(first: Path, second: Path) -> bool:
+    return second.exists() and first.samefile(second)
 
 
 def signature_of(path: Path) -> bytes:

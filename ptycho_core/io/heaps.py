@@ -1,45 +1,58 @@
-"""Whether texts of variable length can be read from an HDF5 file (specs/data.md, HDF5).
+"""Whether the global heaps of an HDF5 file are whole (specs/data.md, HDF5).
 
-They lie in global heap collections (HDF5 File Format Specification 3.0, III.E), whose damage HDF5 1.14 does not notice:
-it reads on without end, or beyond its memory.
+Texts of variable length, and where the parts of a virtual data set are, lie in global heap collections (HDF5 File
+Format Specification 3.0, III.E), whose damage HDF5 1.14 does not notice: it reads on without end, or beyond its memory.
 """
 
 from __future__ import annotations
 
+import functools
 import mmap
 import struct
 from pathlib import Path
 
-SIGNATURE = b"GCOL"
+SIGNATURE = b"GCOL\x01"
+"""With the version: HDF5 refuses another."""
 MOST_BYTES = 2**28
-"""Larger files are not searched: a text is decoration."""
-HEADER, OBJECT = struct.Struct("<4sB3xQ"), struct.Struct("<HH4xQ")
+"""Larger files are not searched."""
+LEAST_BYTES = 4096
+"""HDF5 refuses a collection that claims to be smaller, or to reach beyond the file: these bytes are something else."""
+HEADER, OBJECT = struct.Struct("<5s3xQ"), struct.Struct("<HH4xQ")
 
 
-def heaps_are_sound(path: Path) -> bool:
-    """Whether every global heap collection is consistent; False for a file that is too large to be searched."""
-    try:
-        size = path.stat().st_size
-        if not 0 < size <= MOST_BYTES:
+def heaps_are_sound(data: bytes | mmap.mmap) -> bool:
+    """Whether every global heap collection in an HDF5 file is consistent."""
+    place = data.find(SIGNATURE)
+    while place >= 0:
+        if not _sound(data, place):
             return False
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            place = data.find(SIGNATURE)
-            while place >= 0:
-                if not _sound(data, place, size):
-                    return False
-                place = data.find(SIGNATURE, place + 1)
-    except (OSError, ValueError):
-        return False
+        place = data.find(SIGNATURE, place + 1)
     return True
 
 
-def _sound(data: mmap.mmap, place: int, size: int) -> bool:
+def can_be_searched(path: Path) -> bool:
+    return 0 < path.stat().st_size <= MOST_BYTES
+
+
+def file_heaps_are_sound(path: Path) -> bool:
+    """The same of a file that can be searched. OSError."""
+    facts = path.stat()
+    return _searched(path, facts.st_size, facts.st_mtime_ns)
+
+
+@functools.lru_cache(64)  # every reader opens a file to see whether it is its own
+def _searched(path: Path, size: int, modified: int) -> bool:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return heaps_are_sound(data)
+
+
+def _sound(data: bytes | mmap.mmap, place: int) -> bool:
     """Whether the objects of the collection at `place` follow each other up to its end."""
-    if place + HEADER.size > size:
-        return False
-    _, version, length = HEADER.unpack_from(data, place)
-    if version != 1 or length < HEADER.size or place + length > size:
-        return False
+    if place + HEADER.size > len(data):
+        return True
+    _, length = HEADER.unpack_from(data, place)
+    if length < LEAST_BYTES or place + length > len(data):
+        return True
     offset, seen = HEADER.size, set()
     while offset + OBJECT.size <= length:
         index, _, stored = OBJECT.unpack_from(data, place + offset)

@@ -8,7 +8,7 @@ import math
 import struct
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
 from ptycho_core.frames import ArraySource, Frames, FrameSource, Orient, Step, in_memory
-from ptycho_core.io.files import BROKEN_HEADER, COMPRESSION, UNREADABLE, replacing
+from ptycho_core.io.files import BROKEN_HEADER, COMPRESSION, UNREADABLE, opened_zip, replacing
 from ptycho_core.io.sources import FramesLast, StoredFrames, UnpackedFrames, as_bytes, as_frames, native
 from ptycho_core.reading import Measurement
 
@@ -184,19 +184,19 @@ def _member(path: Path, key: str, info: zipfile.ZipInfo, stream: IO[bytes]) -> M
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with path.open("rb") as file:
-            if file.read(len(MAGIC)) == MAGIC:
-                received = "a single .npy array"
-                raise _unreadable(path, None, received, "Put the arrays of the contract into one .npz file.")
-        archive = zipfile.ZipFile(path)
-    except FileNotFoundError as error:
-        raise _unreadable(path, None, "no such file", "Check the path.") from error
-    except DataError:
-        raise
-    except UNREADABLE as error:
-        raise _unreadable(path, None, error, "Write it with numpy.savez; it may be truncated.") from error
-    with archive:
+    with ExitStack() as stack:
+        try:
+            with path.open("rb") as file:
+                if file.read(len(MAGIC)) == MAGIC:
+                    received = "a single .npy array"
+                    raise _unreadable(path, None, received, "Put the arrays of the contract into one .npz file.")
+            archive = stack.enter_context(opened_zip(path.open("rb", buffering=0)))
+        except FileNotFoundError as error:
+            raise _unreadable(path, None, "no such file", "Check the path.") from error
+        except DataError:
+            raise
+        except UNREADABLE as error:
+            raise _unreadable(path, None, error, "Write it with numpy.savez; it may be truncated.") from error
         methods = {info.compress_type for info in archive.infolist()}
         if not methods <= set(COMPRESSION):
             received = f"compression of kind {max(methods)}"

@@ -22,7 +22,8 @@ from ptycho_core.io.npz import LARGE_BYTES, LARGEST_RATIO
 
 OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 PIECE = 2**20
-BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
+BROKEN = (OSError, EOFError, ValueError, MemoryError, zlib.error, lzma.LZMAError)
+"""MemoryError: an xz file states how much it takes to unpack it."""
 
 
 def is_packed(path: Path) -> bool:

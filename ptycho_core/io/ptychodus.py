@@ -73,6 +73,9 @@ class PtychodusReader:
             return usual
         beside = [other for other in sorted(path.parent.iterdir()) if other.suffix in ENDINGS and other != path]
         found = [other for other in beside[:MOST_BESIDE] if kind_of_file(other) == wanted]
+        if not found and usual != path and is_hdf5(usual):
+            with HDF5File(usual):  # says what is wrong where it cannot be opened
+                pass
         if len(found) != 1:
             raise missing(
                 path, None, "companion", expected, ", ".join(other.name for other in found) or "none beside it"

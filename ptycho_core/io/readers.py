@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import os
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -114,12 +115,17 @@ def choose_reader(path: Path, options: ReadOptions) -> Reader:
 
 def read_scan(path: Path, options: ReadOptions) -> Scan:
     """The scan in a file, packed (gzip, bzip2) or not."""
-    if not path.is_file():
-        received = "a folder" if path.is_dir() else "no such file"
-        remedy = "Name a file in it." if path.is_dir() else "Check the path."
+    if not os.path.isfile(path):  # as Path.is_file, but no error where it cannot be looked at
+        received = (
+            "a folder" if os.path.isdir(path) else "a pipe or a device" if os.path.exists(path) else "no such file"
+        )
+        remedy = "Name a file in it." if os.path.isdir(path) else "Check the path."
         raise DataError(explain(path, None, expected="a scan file", received=received, remedy=remedy))
     if is_packed(path):
         with unpacked(path) as (plain, keep):
+            if is_packed(plain):  # there are files that unpack to themselves
+                received, remedy = "one that is packed twice", "Unpack it yourself."
+                raise DataError(explain(path, None, expected="a packed scan", received=received, remedy=remedy))
             try:
                 scan = read_scan(plain, options)
             except DataError as error:
@@ -133,6 +139,10 @@ def read_scan(path: Path, options: ReadOptions) -> Scan:
                 remedy = f"Leave it out; {' and '.join(names)} can use it."
                 received = getattr(options, option)
                 raise DataError(explain(path, None, expected=expected, received=received, remedy=remedy))
+        if options.companion is not None and not os.path.isfile(options.companion):
+            received = f"{options.companion}, which is {'none' if os.path.exists(options.companion) else 'not there'}"
+            remedy = "Name the other file of the pair."
+            raise DataError(explain(path, "companion", expected="a file", received=received, remedy=remedy))
         return reader.read(path, options)
     except DataError as error:
         message = str(error)

@@ -7,6 +7,7 @@ told all of a batch's frames first.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import shutil
@@ -23,12 +24,13 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError, explain
 from ptycho_core.frames import Stream, fits_in_memory, frames_of_a_block
+from ptycho_core.io.files import DAMAGED_HDF5
 
 MAPPED_BYTES = 2**31  # specs/data.md, Frames: an array up to this size is mapped, a larger one read by position
 TURNED_BYTES = 2**27
 """Bytes that are turned at a time where the frames are the last axis of a file."""
 CHUNK_CACHE_BYTES = 2**26
-"""Unpacked chunks that HDF5 keeps."""
+"""Unpacked chunks that HDF5 keeps; one at least, so that none is unpacked for every piece of it."""
 
 
 class _Descriptor:
@@ -329,7 +331,8 @@ class HDF5Frames:
         self.path, self.dataset = Path(path), dataset
         self._lock = threading.RLock()
         self._file: Any = None
-        self._identity = _identity(os.stat(path))
+        self._data: Any = None
+        self._identity = _identity(self._facts())
         data = self._open()
         self.shape = as_frames(path, dataset, data.shape)
         self._lead = (0,) * (data.ndim - 3)
@@ -361,6 +364,7 @@ class HDF5Frames:
 
     def close(self) -> None:
         with self._lock:
+            self._data = None
             if self._file is not None:
                 self._file.close()
             self._file = None
@@ -370,34 +374,53 @@ class HDF5Frames:
             data = self._open()
             try:
                 block = data[(*self._lead, slice(start, stop))]
-            except (OSError, RuntimeError, KeyError, ValueError) as error:
+            except DAMAGED_HDF5 as error:
                 remedy = "It is damaged, still being written, or packed by a filter that is not installed."
-                raise self._refuse("readable data", error, remedy) from error
+                raise self._refuse("readable data", str(error) or type(error).__name__, remedy) from error
         return np.asarray(block, self.dtype)
 
     def _open(self) -> Any:
+        """The data set, kept open: with it go the chunks that HDF5 has unpacked."""
+        with self._lock:
+            if self._data is None:
+                if _identity(self._facts()) != self._identity:
+                    expected, remedy = "the file as it was when the scan was loaded", "Load the scan again."
+                    raise self._refuse(expected, "another one", remedy)
+                self._data = self._opened()
+            return self._data
+
+    def _facts(self) -> os.stat_result:
+        try:
+            return os.stat(self.path)
+        except OSError as error:
+            raise self._refuse("a readable HDF5 file", error, "Put it back, or load the scan again.") from error
+
+    def _opened(self) -> Any:
         import h5py
 
-        with self._lock:
-            if self._file is None:
-                try:
-                    if _identity(os.stat(self.path)) != self._identity:
-                        expected, remedy = "the file as it was when the scan was loaded", "Load the scan again."
-                        raise self._refuse(expected, "another one", remedy)
-                    self._file = h5py.File(self.path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES, rdcc_nslots=10_007)
-                except OSError as error:
-                    raise self._refuse("a readable HDF5 file", error, "Put it back, or load the scan again.") from error
+        cache = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+        try:
+            self._file = h5py.File(self.path, "r")
             data = self._file.get(self.dataset)
-            if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "biuf":
-                received = "no such data set" if data is None else f"{data!r}"
-                raise self._refuse("a data set of real numbers", received, "Name the data set of the patterns.")
-            return data
+            known = isinstance(data, h5py.Dataset) and data.dtype.kind in "biuf"
+            if known and data.chunks is not None:
+                size = max(CHUNK_CACHE_BYTES, math.prod(data.chunks) * data.dtype.itemsize)
+                cache.set_chunk_cache(10_007, size, 0.75)  # a prime number of slots
+                del data  # or HDF5 goes on with the cache that it has
+                data = h5py.Dataset(h5py.h5d.open(self._file.id, self.dataset.encode(), cache))
+        except DAMAGED_HDF5 as error:
+            received, remedy = str(error) or type(error).__name__, "Put it back, or load the scan again."
+            raise self._refuse("a readable HDF5 file", received, remedy) from error
+        if not known:
+            received = "no such data set" if data is None else f"{data!r}"
+            raise self._refuse("a data set of real numbers", received, "Name the data set of the patterns.")
+        return data
 
     def _refuse(self, expected: object, received: object, remedy: str) -> DataError:
         return DataError(explain(self.path, self.dataset, expected=expected, received=received, remedy=remedy))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None, "_lock": None}
+        return {**self.__dict__, "_file": None, "_data": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.RLock())

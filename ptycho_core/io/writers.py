@@ -36,13 +36,18 @@ def write_ptychodus(path: Path, scan: Scan, progress: Progress | None = None) ->
     if path.suffix == "":
         make_folder(path)
     index = _unique(scan)
-    with _hdf5(pair[0]) as file:
-        file.create_dataset("indexes", data=index)
-        patterns = _patterns(file, "patterns", scan, progress)
-        patterns.attrs["detector_pixel_width_m"], patterns.attrs["detector_pixel_height_m"] = metres.detector_pixel_m
-        file.create_dataset("bad_pixels", data=scan.bad_pixels)
-    with _hdf5(pair[1]) as file:
-        _product(file, scan, metres, index)
+    import h5py
+
+    # Both are whole before either takes its name: of the new patterns and an old product nobody could make a scan.
+    with replacing(pair[0]) as diffraction, replacing(pair[1]) as product:
+        with h5py.File(diffraction, "w") as file:
+            file.create_dataset("indexes", data=index)
+            patterns = _patterns(file, "patterns", scan, progress)
+            width, height = metres.detector_pixel_m
+            patterns.attrs["detector_pixel_width_m"], patterns.attrs["detector_pixel_height_m"] = width, height
+            file.create_dataset("bad_pixels", data=scan.bad_pixels)
+        with h5py.File(product, "w") as file:
+            _product(file, scan, metres, index)
     return pair
 
 

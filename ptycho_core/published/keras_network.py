@@ -17,23 +17,13 @@ from numpy.typing import NDArray
 from ptycho_core.architecture import INPUT, Layer, Table
 from ptycho_core.container import shown
 from ptycho_core.errors import ArchiveError
+from ptycho_core.io.files import DAMAGED_HDF5
+from ptycho_core.io.heaps import heaps_are_sound
 from ptycho_core.published.members import opened, refusal
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
+LONGEST_NAME = 1000
 SPELLINGS = {"silu": "swish"}
-UNREADABLE_HDF5 = (
-    OSError,
-    RuntimeError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    MemoryError,
-    SystemError,
-)
-"""What h5py raises for a damaged file: where its C code meets a number that is none of Python's, the last three."""
 MISMATCH = "It is a variant that cannot be imported (docs/published.md): train it anew."
 
 
@@ -241,6 +231,9 @@ def read_weights(
     convs = [node.name for node in graph.values() if node.kind == "Conv2D"]
     groups = {name: f"conv2d_{number}" if number else "conv2d" for number, name in enumerate(convs)}
     weights: dict[str, NDArray[np.floating]] = {}
+    if not heaps_are_sound(content):  # or HDF5 would read the names in them without end
+        received = "one whose objects do not follow each other"
+        raise refusal(source, None, "whole global heaps of HDF5", received, "Copy the archive again.")
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             for layer in table.layers:
@@ -248,7 +241,7 @@ def read_weights(
                     continue
                 name = places[layer.name]
                 variables = f"layers/{groups[name]}/vars"
-                stated = _linked(h5py, file, variables, source).attrs.get("name", name)
+                stated = _stated_name(h5py, _linked(h5py, file, variables, source)) or name
                 if stated != name:
                     expected = f"the weights of layer {shown(name)}"
                     raise refusal(source, variables, expected, f"those of {shown(stated)}", MISMATCH)
@@ -256,7 +249,7 @@ def read_weights(
                     weights[key] = _array(h5py, file, f"{variables}/{number}", shape, source)
     except ArchiveError:
         raise
-    except UNREADABLE_HDF5 as error:
+    except DAMAGED_HDF5 as error:
         received = f"{type(error).__name__}: {shown(error)}"
         raise refusal(source, None, "a whole HDF5 file of weights", received, "Copy the archive again.") from error
     return weights
@@ -274,12 +267,27 @@ def _linked(h5py: Any, file: Any, path: str, source: str) -> Any:
     return file[path]
 
 
+def _stated_name(h5py: Any, group: Any) -> str | None:
+    """The layer that a group of weights says it belongs to; a text that is none, or as long as none is, is not read."""
+    if "name" not in group.attrs:
+        return None
+    attribute = group.attrs.get_id("name")
+    kind = attribute.get_type()
+    if attribute.shape != () or kind.get_class() != h5py.h5t.STRING or kind.get_size() > LONGEST_NAME:
+        raise ValueError(f"a name of type {attribute.dtype} and shape {attribute.shape}")
+    name = group.attrs["name"]
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
 def _array(h5py: Any, file: Any, path: str, shape: tuple[int, ...], source: str) -> NDArray[np.floating]:
     """An array of the shape that our network has; no other is read."""
     dataset = _linked(h5py, file, path, source)
     if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
         raise refusal(source, path, "an array of this file", "something else", "Copy the archive again.")
-    if dataset.shape != shape or dataset.dtype.kind != "f" or dataset.compression not in (None, "gzip"):
-        received = f"{dataset.dtype} {dataset.shape}, compression {dataset.compression}"
+    if dataset.shape != shape or dataset.dtype.kind != "f":
+        received = f"{dataset.dtype} {dataset.shape}"
         raise refusal(source, path, f"floating-point numbers of shape {shape}", received, MISMATCH)
+    if dataset.chunks is not None:  # Keras writes none; a chunk can unpack to more than the memory holds
+        received, remedy = f"chunks of shape {dataset.chunks}", "Save the model anew with Keras 3."
+        raise refusal(source, path, "numbers in one piece, not packed", received, remedy)
     return np.asarray(dataset[()], np.float32)

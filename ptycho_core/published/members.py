@@ -9,16 +9,18 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from ptycho_core.container import RATIO_LIMIT, SMALL, TEXT_LIMIT, shown
 from ptycho_core.errors import ArchiveError, PtychoError, explain
-from ptycho_core.io.files import COMPRESSION, UNREADABLE
+from ptycho_core.io.files import COMPRESSION, UNREADABLE, opened_zip
 
 COUNT_LIMIT = 4096
 """Members of one file; the published ones have at most some hundred."""
 SIZE_LIMIT = 2**30
 """Bytes of one file, and of one member once unpacked."""
+UNPACKED_LIMIT = 2**28
+"""Bytes of all members that are read of one file, where that is more than twice its size."""
 ANOTHER_SOURCE = "Get it from a source that you trust, or write it again."
 
 
@@ -29,8 +31,10 @@ def refusal(source: str, member: str | None, expected: object, received: object,
 class Members:
     """The members of a zip file by name. `source`: what messages call it, such as "wts.h5.zip: model.keras"."""
 
-    def __init__(self, archive: zipfile.ZipFile, source: str) -> None:
+    def __init__(self, archive: zipfile.ZipFile, source: str, size: int) -> None:
+        """size: bytes of the file, which weights, once unpacked, exceed by little."""
         self.source = source
+        self._most = self._left = max(UNPACKED_LIMIT, 2 * size)
         self.names = archive.namelist()
         self._archive = archive
         if len(self.names) > COUNT_LIMIT:
@@ -60,6 +64,11 @@ class Members:
         if info.compress_type not in COMPRESSION:
             received = f"method {info.compress_type}"
             raise refusal(self.source, name, "a stored or deflated member", received, "Copy or write it again.")
+        self._left -= info.file_size
+        if self._left < 0:
+            expected = f"at most {self._most} bytes of all members that are needed"
+            remedy = f"It is made to fill the memory. {ANOTHER_SOURCE}"
+            raise refusal(self.source, name, expected, "more", remedy)
         return self._archive.read(name)
 
     def read_json(self, name: str) -> Mapping[str, Any]:
@@ -75,14 +84,14 @@ class Members:
 @contextmanager
 def opened(file: str | os.PathLike[str] | bytes, source: str) -> Iterator[Members]:
     """The members of a file, or of a file that is the bytes given; whatever reading raises becomes an ArchiveError."""
-    stream: IO[bytes] | None = None
+    stream: io.RawIOBase | io.BytesIO | None = None
     try:
-        stream = io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb")  # noqa: SIM115 - closed below
+        stream = io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb", buffering=0)  # noqa: SIM115 - closed below
         size = stream.seek(0, os.SEEK_END)
         if size > SIZE_LIMIT:
             raise refusal(source, None, f"at most {SIZE_LIMIT} bytes", size, ANOTHER_SOURCE)
-        with zipfile.ZipFile(stream) as archive:
-            yield Members(archive, source)
+        with opened_zip(stream) as archive:
+            yield Members(archive, source, size)
     except PtychoError:
         raise
     except FileNotFoundError as error:

@@ -10,6 +10,7 @@ import functools
 import gzip
 import io
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -177,6 +178,31 @@ def mapped_hdf5(folder: Path) -> ScanFile:
     return ScanFile(folder / "raw.h5", {**MAPPED, **names})
 
 
+def mapped_chunks(folder: Path) -> ScanFile:
+    """Each data set with another index of its chunks, as recent versions of HDF5 write them."""
+    names = {"dataset": "entry/data", "positions": "entry/positions", "probe": "probe"}
+    kinds = ((None, N, N), (COUNT, 2), (None, None))
+    with h5py.File(folder / "raw.h5", "w", libver="latest") as file:
+        for name, array, largest in zip(names.values(), (counts(), positions(), probe()), kinds, strict=True):
+            chunk = (1, *array.shape[1:])
+            file.create_dataset(name, data=array, chunks=chunk, maxshape=largest, compression="gzip", fletcher32=True)
+    return ScanFile(folder / "raw.h5", {**MAPPED, **names})
+
+
+def mapped_virtual(folder: Path) -> ScanFile:
+    """Patterns that lie in two other files."""
+    file = mapped_hdf5(folder)
+    layout = h5py.VirtualLayout(counts().shape, "u2")
+    for number, part in enumerate((slice(0, 4), slice(4, COUNT))):
+        with h5py.File(folder / f"part{number}.h5", "w") as other:
+            other["data"] = counts()[part]
+        layout[part] = h5py.VirtualSource(f"part{number}.h5", "data", counts()[part].shape)
+    with h5py.File(file.path, "r+") as content:
+        del content["entry/data"]
+        content.create_virtual_dataset("entry/data", layout)
+    return file
+
+
 def mapped_npy(folder: Path) -> ScanFile:
     np.save(folder / "raw.npy", counts())
     np.save(folder / "positions.npy", positions())
@@ -216,6 +242,8 @@ MAKERS: dict[str, Callable[[Path], ScanFile]] = {
         shelves,
         shelves_parameters,
         mapped_hdf5,
+        mapped_chunks,
+        mapped_virtual,
         mapped_npy,
         mapped_npz,
         table,
@@ -239,8 +267,8 @@ class Trap:
         return os.makedirs, (str(self.place), 0o777, True)
 
 
-def spoil(file: ScanFile, rng: np.random.Generator, trap: Path) -> str:
-    """Change the victim in one of many ways; returns which."""
+def spoil(file: ScanFile, rng: np.random.Generator, trap: Path, *, arrays: bool = True) -> str:
+    """Change the victim in one of many ways; returns which. arrays: zip files hold arrays."""
     data = file.victim.read_bytes()
     ways: list[Callable[[], None]] = [
         lambda: _flip(file.victim, data, rng),
@@ -251,8 +279,11 @@ def spoil(file: ScanFile, rng: np.random.Generator, trap: Path) -> str:
         lambda: _header(file.victim, data, rng),
     ]
     names = ["flip", "flip", "truncate", "splice", "header", "header"]
+    if data[:4] == b"\x89HDF":
+        ways += [lambda: _metadata(file.victim, data, rng)] * 6
+        names += ["metadata"] * 6
     structure = {b"\x89HDF": _hdf5, b"PK\x03\x04": _npz, b"\x93NUM": _npy}.get(data[:4])
-    if structure is not None:
+    if structure is not None and (arrays or structure is not _npz):
         ways += [lambda: structure(file.victim, rng, trap)] * 6
         names += ["structure"] * 6
     way = int(rng.integers(len(ways)))
@@ -289,6 +320,39 @@ def _header(path: Path, data: bytes, rng: np.random.Generator) -> None:
         value = EXTREMES[int(rng.integers(len(EXTREMES)))] % 2 ** (8 * size)
         end = min(len(data), 2048 if rng.random() < 0.7 else len(data))
         place = int(rng.integers(0, max(1, end - size)))
+        changed[place : place + size] = struct.pack(form, value)
+    path.write_bytes(changed)
+
+
+MARKS = re.compile(
+    rb"GCOL|TREE|SNOD|HEAP|OHDR|OCHK|FRHP|FHDB|FHIB|FSHD|FSSE|BTHD|BTLF|BTIN|FADB|FAHD|EAHD|EAIB|EASB|EADB"
+)
+"""Signatures of the structures of an HDF5 file, which are few bytes among its numbers."""
+
+
+def _metadata(path: Path, data: bytes, rng: np.random.Generator) -> None:
+    """Lengths, counts and addresses in and about the structures of an HDF5 file become others, or each other's."""
+    changed = bytearray(data)
+    marks = [match.start() for match in MARKS.finditer(data)] or [0]
+    for _ in range(int(rng.integers(1, 4))):
+        mark = marks[int(rng.integers(len(marks)))]
+        place = mark + int(rng.integers(4 if rng.random() < 0.8 else -400, 400))
+        if not 0 <= place < len(data) - 8:
+            continue
+        form, size = (("<B", 1), ("<H", 2), ("<I", 4), ("<Q", 8))[int(rng.integers(4))]
+        place -= (place - mark) % size  # numbers lie at multiples of their size
+        old = int.from_bytes(data[place : place + size], "little")
+        other = marks[int(rng.integers(len(marks)))]  # an address that leads somewhere
+        choices = (
+            old + 1,
+            old - 1,
+            old * 2,
+            other,
+            mark,
+            EXTREMES[int(rng.integers(len(EXTREMES)))],
+            1 << int(rng.integers(64)),
+        )
+        value = choices[int(rng.integers(len(choices)))] % 2 ** (8 * size)
         changed[place : place + size] = struct.pack(form, value)
     path.write_bytes(changed)
 

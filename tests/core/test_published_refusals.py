@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import pickle
 import struct
 import zipfile
@@ -16,10 +17,14 @@ import numpy as np
 import pytest
 
 from ptycho_core.architecture import build_table
+from ptycho_core.archive import load_model
+from ptycho_core.checkpoint import load_checkpoint
 from ptycho_core.config import ModelConfig
 from ptycho_core.errors import ArchiveError
+from ptycho_core.io.files import DAMAGED_HDF5
 from ptycho_core.published import convert_published, import_published, pickles
 from ptycho_core.published import members as members_module
+from ptycho_core.published.importing import is_published, published_facts
 from ptycho_core.published.pickles import PLAIN, read_mapping, read_plain
 from ptycho_core.published.tensors import read_tensors
 from tests.core.published_archives import (
@@ -168,6 +173,17 @@ def test_a_pickle_of_too_many_instructions_is_refused(monkeypatch: pytest.Monkey
         read_plain(pickled("x" * 100), "a", "b")
 
 
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1])
+def test_a_frame_longer_than_any_is_refused(tmp_path: Path, length: int) -> None:
+    """Python's own reader raises OverflowError."""
+    content = bytearray(pickled({"N": 32}))
+    assert content[2:3] == pickle.FRAME
+    content[3:11] = struct.pack("<Q", length)
+    assert "expected a whole pickle of plain values; received OverflowError" in message_of(
+        tmp_path, torch_archive(dill=bytes(content))
+    )
+
+
 def test_a_constructor_cannot_be_changed_by_a_pickle() -> None:
     before = {key: (made.name, made.make) for key, made in PLAIN.items()}
     change = b"\x80\x02cnumpy\ndtype\n}X\x04\x00\x00\x00makeNsb."
@@ -273,6 +289,28 @@ def test_a_member_that_is_too_large_is_refused_before_it_is_read(
     assert f"{DILL}: expected at most" in message_of(tmp_path, stream.getvalue())
     monkeypatch.setattr(members_module, "SIZE_LIMIT", len(stream.getvalue()) - 1)
     assert "expected at most" in message_of(tmp_path, stream.getvalue())
+
+
+def test_members_that_together_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each within its limits, and so many of them."""
+    stream = io.BytesIO()
+    network = io.BytesIO(torch_archive()[PYTORCH])
+    with zipfile.ZipFile(network) as whole, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in whole.namelist():
+            archive.writestr(name, bytes(len(whole.read(name))) if "/data/" in name else whole.read(name))
+    members = torch_archive(pytorch=stream.getvalue())
+    monkeypatch.setattr(members_module, "SMALL", 2**22)
+    path = write_archive(tmp_path / "zeros.h5.zip", members)
+    import_published(path)  # no more than an archive may take
+    monkeypatch.setattr(members_module, "UNPACKED_LIMIT", 2**19)
+    assert "bytes of all members that are needed; received more" in message_of(tmp_path, members)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_directory_that_fills_the_memory_is_refused(tmp_path: Path, inner: bool) -> None:
+    many = {f"{number:040}": b"" for number in range(20_000)}
+    members = torch_archive(pytorch=zipped(many)) if inner else {**torch_archive(), **many}
+    assert "a directory of more than" in message_of(tmp_path, members)
 
 
 def test_more_members_than_an_archive_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -561,11 +599,66 @@ def test_weights_that_lie_elsewhere_or_are_others_are_refused(tmp_path: Path) ->
     assert "floating-point numbers of shape" in replaced(linked(kernel[:1]))
     assert "floating-point numbers of shape" in replaced(linked(kernel.astype(int)))
     assert "expected finite numbers" in replaced(linked(np.full_like(kernel, np.nan)))
+    packed = lambda file: file.create_dataset(place, data=kernel, compression="gzip")  # noqa: E731
+    assert "expected numbers in one piece, not packed" in replaced(packed)
     huge = lambda file: file.create_dataset(place, (2**20, 2**20), "f4", chunks=True)  # noqa: E731
     assert "floating-point numbers of shape" in replaced(huge)
     swapped = weights_file(lambda file: file["layers/conv2d/vars"].attrs.__setitem__("name", "conv2d_9"))
     assert "expected the weights of layer" in keras_message(tmp_path, **{"model.weights.h5": swapped})
     assert "a whole HDF5 file" in keras_message(tmp_path, **{"model.weights.h5": b"\x89HDF\r\n\x1a\n"})
+
+
+def test_names_in_a_broken_heap_are_refused(tmp_path: Path) -> None:
+    """HDF5 would look for the next object of the heap without end."""
+    pytest.importorskip("h5py")
+    data = bytearray(weights_file(lambda file: None))
+    place = data.index(b"GCOL") + 16
+    while int.from_bytes(data[place : place + 2], "little"):
+        place += 16 + -(-int.from_bytes(data[place + 8 : place + 16], "little") // 8) * 8
+    for size in (0, 8):
+        data[place + 8 : place + 16] = size.to_bytes(8, "little")
+        message = keras_message(tmp_path, **{"model.weights.h5": bytes(data)})
+        assert "model.weights.h5: expected whole global heaps of HDF5" in message
+
+
+@pytest.mark.parametrize("name", [np.ones(3), np.bytes_(b"x" * 2000), ["conv2d_0", "conv2d_0"], 7])
+def test_a_layer_whose_name_is_none_is_refused(tmp_path: Path, name: Any) -> None:
+    pytest.importorskip("h5py")
+    content = weights_file(lambda file: file["layers/conv2d/vars"].attrs.__setitem__("name", name))
+    assert "expected a whole HDF5 file of weights" in keras_message(tmp_path, **{"model.weights.h5": content})
+
+
+@pytest.mark.parametrize("kind", DAMAGED_HDF5)
+def test_whatever_h5py_raises_is_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    """OverflowError, for example, for a size in the file that is no number of Python's."""
+    h5py = pytest.importorskip("h5py")
+
+    def fail(self: Any, *_: object) -> None:
+        raise kind("a number that is none")
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", fail)
+    message = keras_message(tmp_path, **{"model.weights.h5": weights_file(lambda file: None)})
+    assert f"expected a whole HDF5 file of weights; received {kind.__name__}" in message
+
+
+def test_a_pipe_or_a_device_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "wts.h5.zip").mkdir()
+    (tmp_path / "checkpoint.h5.zip").mkdir()
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        for read in (import_published, published_facts, load_model, load_checkpoint):
+            with pytest.raises(ArchiveError, match=f"{path}.*: expected a (model archive|checkpoint); received a"):
+                read(path)
+        assert not is_published(path)
+
+
+def test_a_path_that_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)
+    for read in (import_published, published_facts, load_model, load_checkpoint):
+        with pytest.raises(ArchiveError, match="File name too long"):
+            read(path)
 
 
 @pytest.mark.parametrize(
