@@ -92,9 +92,7 @@ def write_cxi(path: Path, scan: Scan, progress: Progress | None = None) -> Path:
             extra[f"{item}_pixel_width_m"], extra[f"{item}_pixel_height_m"] = metres.object_pixel_m
         extra["object_center_x_m"] = extra["object_center_y_m"] = 0.0
         if scan.object_field is None:
-            rows, columns = metres.canvas
-            extra["origin_px_x"] = metres.corner_px[0] + (columns - 1) / 2
-            extra["origin_px_y"] = metres.corner_px[1] + (rows - 1) / 2
+            extra["origin_px_x"], extra["origin_px_y"] = metres.middle_px
     return path
 
 
