@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Interval:
-    """A check of numbers, and what it allows as data: from `minimum` to `maximum`, the ends too unless `above`, `below`.
+    """A check of numbers, and what it allows as data: from `minimum` to `maximum`; `above`, `below`: without that end.
 
     words: for messages; made from the minimum where it is the only limit.
     """
