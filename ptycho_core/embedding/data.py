@@ -1,5 +1,4 @@
-"""Plain arrays in metres, as an application has them; our scan of them, and the way back (specs/embedding.md, Arrays).
-"""
+"""An application's arrays in metres; our scan of them, and the way back (specs/embedding.md, Arrays)."""
 
 from __future__ import annotations
 

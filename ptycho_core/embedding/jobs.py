@@ -17,6 +17,7 @@ from ptycho_core.archive import load_model
 from ptycho_core.config import ExecutionConfig, InferenceConfig, TrainingConfig
 from ptycho_core.contracts import Scan
 from ptycho_core.embedding.data import ScanArrays, ScanFile
+from ptycho_core.engine import is_installed, registered_engines
 from ptycho_core.errors import DataError, explain
 from ptycho_core.reassembly import ObjectCanvas
 from ptycho_core.reconstruction import reconstruction_steps
@@ -113,9 +114,10 @@ class ReconstructionJob:
         scan = self.data.scan()
         self._check_place(scan)
         model = load_model(self.model_path)
-        steps = reconstruction_steps(
-            scan, model, config=self.config, execution=self.execution, should_stop=should_stop
-        )
+        if model.engine.name in registered_engines() and is_installed(model.engine.name):
+            # auto: the engine that trained it, where there are several
+            model = attrs.evolve(model, backend=model.engine.name)
+        steps = reconstruction_steps(scan, model, config=self.config, execution=self.execution, should_stop=should_stop)
         due = 0.0
         with contextlib.closing(steps):
             while True:
@@ -134,9 +136,7 @@ class ReconstructionJob:
         """Where a reconstruction begins: nothing is done."""
         field, _ = self.data.grid.place(np.ones((1, 1), np.complex64), np.zeros((1, 1), bool), (0, 0), self._beneath)
         goal = self.config.n_groups or self.config.n_subsample or len(self.data.patterns)
-        return ReconstructionProgress(
-            done=0, goal=goal, object_field=field, known=np.zeros(self.data.grid.shape, bool)
-        )
+        return ReconstructionProgress(done=0, goal=goal, object_field=field, known=np.zeros(self.data.grid.shape, bool))
 
     @property
     def _beneath(self) -> NDArray[Any] | None:
