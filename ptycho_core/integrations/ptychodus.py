@@ -53,15 +53,15 @@ class PtychoCoreReconstructor(TrainableReconstructor):
         super().__init__()
         self._model_type, self._settings = model_type, settings
         self._model_file: Path | None = None
-        self._goal = 0
+        self._goal: int | None = None
 
     @property
     def name(self) -> str:
         return embedding.NETWORKS[self._model_type]
 
     def get_progress_goal(self) -> int:
-        """Epochs of the training, or groups of patterns of the reconstruction, that was begun last."""
-        return self._goal
+        """Groups of patterns while a reconstruction runs, else the epochs of a training."""
+        return int(self._settings.values("training")["nepochs"]) if self._goal is None else self._goal
 
     def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
         """An output at once, after every batch or so, and twice a second in any case; the last one is whole."""
@@ -69,10 +69,13 @@ class PtychoCoreReconstructor(TrainableReconstructor):
             raise self._no_model()
         data, config = arrays_of(parameters), self._settings.inference()
         steps = embedding.reconstruct(data, self._model_file, config, execution=self._settings.execution())
-        with contextlib.closing(steps):
-            for progress in steps:
-                self._goal = progress.goal
-                yield ReconstructOutput(product=product_of(parameters.product, progress), progress=progress.done)
+        try:
+            with contextlib.closing(steps):
+                for progress in steps:
+                    self._goal = progress.goal
+                    yield ReconstructOutput(product=product_of(parameters.product, progress), progress=progress.done)
+        finally:
+            self._goal = None
 
     def is_model_loaded(self) -> bool:
         return self._model_file is not None
@@ -114,7 +117,6 @@ class PtychoCoreReconstructor(TrainableReconstructor):
         """
         train_file, test_file = training_files(input_path)
         config = self._settings.training(self._model_type)
-        self._goal = config.nepochs
         target = output_path if output_path.suffix == ".zip" else make_folder(output_path) / MODEL_FILE
         training, validation = [], []
         steps = embedding.train(

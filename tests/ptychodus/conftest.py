@@ -122,7 +122,7 @@ def command_line(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case, st
 
 @pytest.fixture
 def settings(core: Any) -> Iterator[Callable[..., None]]:
-    """`settings(nepochs=3)`: of every section that has the field; as they were when the test ends."""
+    """`settings(nepochs=3)`: of a training, and the backend of both; as they were when the test ends."""
     groups = core.processing_core.algorithm_parameter._reconstructor_map[f"{LIBRARY}_pinn"]._settings
     known = [(name, each) for section in groups.parameters.values() for name, each in section.items()]
     before = [(each, each.get_value()) for _, each in known]
@@ -130,9 +130,9 @@ def settings(core: Any) -> Iterator[Callable[..., None]]:
     def change(**values: Any) -> None:
         for field, value in values.items():
             matching = [each for name, each in known if name == field]
-            assert matching, field
-            for each in matching:
+            for each in matching if field == "backend" else matching[:1]:
                 each.set_value(value)
+            assert matching, field
 
     yield change
     for each, value in before:

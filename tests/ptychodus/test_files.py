@@ -13,10 +13,12 @@ import pytest
 
 pytest.importorskip("ptychodus", reason="ptychodus is not installed")
 
-from ptycho_core import load_scan, save_scan, simulate
+from ptycho_core import Reconstruction, load_model, load_scan, save_scan, simulate
 from ptycho_core.contracts import Scan
+from ptycho_core.engine import EngineInfo
 from ptycho_core.errors import DataError
 from ptycho_core.patches import extract_patches
+from ptycho_core.physics import complex_probe
 from ptycho_core.simulation import expected_intensity
 from tests.ptychodus.conftest import LENGTHS, Case, Ptychodus
 
@@ -115,12 +117,32 @@ def test_ptychodus_opens_scans_as_npz_reconstructions_and_models_by_our_plugin(
     core: Any, scan: Scan, tmp_path: Path
 ) -> None:
     readers = core.plugin_registry
+    assert scan.object_field is not None
     save_scan(tmp_path / "scan.npz", scan)
     dataset = readers.diffraction_file_readers.get_strategy_by_name("PtychoCoreScan").read(tmp_path / "scan.npz")
     np.testing.assert_array_equal(np.concatenate([array.get_patterns() for array in dataset]), counts_of(scan))
     np.testing.assert_array_equal(dataset.get_bad_pixels(), scan.bad_pixels)
     np.testing.assert_array_equal(next(iter(dataset)).get_indexes(), scan.scan_index)
     check_product(readers.product_file_readers.get_strategy_by_name("PtychoCoreScan").read(tmp_path / "scan.npz"), scan)
+    archive = Path(__file__).parents[1] / "data" / "model-1-cnn.h5.zip"
+    probes = readers.probe_file_readers.get_strategy_by_name("PtychoCoreModel").read(archive)
+    np.testing.assert_array_equal(probes.get_array()[0], complex_probe(load_model(archive).weights))
+    engine = EngineInfo("none", "none", "0", (), ())
+    result = Reconstruction(
+        object_field=scan.object_field,
+        origin_px=(0.0, 0.0),
+        overlap_count=np.ones(scan.object_field.shape, np.int32),
+        probe=scan.probe,
+        positions_px=scan.positions_px,
+        patterns=12,
+        seconds={"total": 1.0},
+        engine=engine,
+        model_engine=engine,
+    )
+    result.save(tmp_path / "reconstruction.npz")
+    for kind, expected in (("object", scan.object_field[None]), ("probe", scan.probe[None])):
+        reader = getattr(readers, f"{kind}_file_readers").get_strategy_by_name("PtychoCoreReconstruction")
+        np.testing.assert_array_equal(reader.read(tmp_path / "reconstruction.npz").get_array(), expected)
     save_scan(tmp_path / "unknown.npz", attrs.evolve(scan, metadata={}))
     with pytest.raises(DataError, match="photon_energy_eV"):
         readers.product_file_readers.get_strategy_by_name("PtychoCoreScan").read(tmp_path / "unknown.npz")

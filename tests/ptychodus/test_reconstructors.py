@@ -87,7 +87,8 @@ def test_a_stop_ends_training_within_an_epoch_and_reconstruction_within_two_seco
 
     runs = monitor.get_completed_runs()
     result = ptychodus.product.reconstruct_local(algorithm=PINN, block=False)
-    ptychodus.until(lambda: monitor.get_completed_runs() == runs and monitor.get_progress() > 1)
+    whole = len(simulated.scan)
+    ptychodus.until(lambda: monitor.get_progress_goal() == whole and 0 < monitor.get_progress() < whole)
     asked = time.monotonic()
     monitor.stop_processing()
     ptychodus.until(lambda: monitor.get_completed_runs() > runs)
