@@ -37,6 +37,10 @@ class TrainingError(PtychoError, RuntimeError):
     """Training cannot go on: the loss is no longer finite, for example."""
 
 
+class WorkerError(PtychoError, RuntimeError):
+    """The child process that did the work died, or failed for another reason than its input."""
+
+
 class Cancelled(Exception):
     """Raised inside a run when its caller asked it to stop; not an error of the input."""
 

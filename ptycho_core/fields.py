@@ -29,33 +29,57 @@ T = TypeVar("T")
 # -- what a value may be -------------------------------------------------------------------------------------------
 
 
-def at_least(minimum: float, *, exclusive: bool = False) -> Check:
-    sign = ">" if exclusive else ">="
+@attrs.frozen
+class Interval:
+    """A check of numbers, and what it allows as data: from `minimum` to `maximum`; `above`, `below`: without that end.
 
-    def check(value: float) -> str | None:
-        fits = value > minimum if exclusive else value >= minimum
+    words: for messages; made from the minimum where it is the only limit.
+    """
+
+    minimum: float
+    maximum: float | None = None
+    above: bool = False
+    below: bool = False
+    words: str = ""
+
+    def __call__(self, value: float) -> str | None:
+        fits = value > self.minimum if self.above else value >= self.minimum
+        if self.maximum is not None:
+            fits = fits and (value < self.maximum if self.below else value <= self.maximum)
         finite = isinstance(value, int) or math.isfinite(value)  # an int may be too large for math.isfinite
-        return None if fits and finite else f"a finite number {sign} {minimum:g}"
-
-    return check
-
-
-def fraction(value: float) -> str | None:
-    return None if 0 <= value <= 1 else "a number between 0 and 1"
+        words = self.words or f"a finite number {'>' if self.above else '>='} {self.minimum:g}"
+        return None if fits and finite else words
 
 
-def below_one(value: float) -> str | None:
-    return None if 0 <= value < 1 else "a number from 0 to below 1"
+@attrs.frozen
+class Choices:
+    """A check that allows some values alone; `because` says why nothing else is."""
+
+    values: tuple[object, ...]
+    because: str = ""
+
+    def __call__(self, value: object) -> str | None:
+        if value in self.values:
+            return None
+        text = " or ".join(str(one).lower() if isinstance(one, bool) else str(one) for one in self.values)
+        return f"{text}{self.because and f' ({self.because})'}"
+
+
+def at_least(minimum: float, *, exclusive: bool = False) -> Interval:
+    return Interval(minimum, above=exclusive)
+
+
+fraction = Interval(0, 1, words="a number between 0 and 1")
+below_one = Interval(0, 1, below=True, words="a number from 0 to below 1")
 
 
 def power_of_two(value: int) -> str | None:
     return None if value > 0 and value & (value - 1) == 0 else "a positive power of two, such as 8, 16 or 32"
 
 
-def only(*choices: object, because: str = "") -> Check:
+def only(*choices: object, because: str = "") -> Choices:
     """One of `choices`; `because` says why nothing else is."""
-    text = " or ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices)
-    return lambda value: None if value in choices else f"{text}{because and f' ({because})'}"
+    return Choices(choices, because)
 
 
 def given(value: object) -> str | None:

@@ -73,6 +73,14 @@ def positions_px_to_m(
     return relative * _pixel(pixel_m) + _vector("origin_m", origin_m)
 
 
+def beyond_middle_px(length: int) -> float:
+    """From the middle of a patch of `length` pixels, (length − 1)/2, to its pixel [length // 2]: 1/2 or 0 px.
+
+    A scan's positions name that pixel (specs/physics.md, Conventions); Ptychodus names the middle.
+    """
+    return length // 2 - (length - 1) / 2
+
+
 def _positive(key: str, value: Any) -> float:
     number = np.asarray(value)
     if number.ndim or number.dtype.kind not in "iuf" or not 0 < number < np.inf:

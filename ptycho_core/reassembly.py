@@ -62,12 +62,16 @@ class ObjectCanvas:
 
     def object_field(self) -> NDArray[np.complex64]:
         """(H, W): the mean; zero where no patch has weight."""
+        return self.known_field()[0]
+
+    def known_field(self) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
+        """(H, W): the mean, and where a patch has weight; zero elsewhere."""
         weights = self._weights()
-        floor = WEIGHT_FLOOR * weights.max(initial=math.ulp(0.0))
+        known = weights > WEIGHT_FLOOR * weights.max(initial=math.ulp(0.0))
         field = np.zeros(weights.shape, np.complex64)
-        for total, weight, row in zip(self._sum, weights, field, strict=True):  # by rows: a canvas may be large
-            np.divide(total, weight, out=row, where=weight > floor, casting="same_kind")
-        return field
+        for total, weight, row, inside in zip(self._sum, weights, field, known, strict=True):  # a canvas may be large
+            np.divide(total, weight, out=row, where=inside, casting="same_kind")
+        return field, known
 
     @property
     def overlap_count(self) -> NDArray[np.int32]:

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeVar
 
@@ -87,6 +87,15 @@ class Reconstruction:
         }
 
 
+@attrs.frozen(eq=False)
+class Step:
+    """After a batch: the patches of `done` of `total` groups are on the canvas, which the next batch is added to."""
+
+    done: int
+    total: int
+    canvas: ObjectCanvas
+
+
 def reconstruct(
     scan: Scan | None,
     model: Model | None,
@@ -103,6 +112,33 @@ def reconstruct(
     unstated, `config.backend`, and where that is auto, the model's own. on_batch: called with (groups done, groups)
     after every batch. Raises DataError when the scan does not fit the model, ConfigurationError when `config` does not,
     BackendError when the engine is not there, Cancelled when `should_stop` says so.
+    """
+    steps = reconstruction_steps(
+        scan, model, backend=backend, config=config, execution=execution, should_stop=should_stop
+    )
+    with contextlib.closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                result: Reconstruction = end.value
+                return result
+            if on_batch is not None:
+                on_batch(step.done, step.total)
+
+
+def reconstruction_steps(
+    scan: Scan | None,
+    model: Model | None,
+    *,
+    backend: str | None = None,
+    config: InferenceConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Generator[Step, None, Reconstruction]:
+    """`reconstruct` as a generator: a `Step` after every batch, and the result as its return value. Close it to stop.
+
+    `step.canvas.known_field()` is the object so far. Arguments and errors are those of `reconstruct`.
     """
     config, execution = config or InferenceConfig(), execution or ExecutionConfig()
     config.validate()
@@ -150,8 +186,7 @@ def reconstruct(
             done += len(batch)
             if config.debug:
                 _log_batch(done, len(groups), batch, patches, predicted - before)
-            if on_batch is not None:
-                on_batch(done, len(groups))
+            yield Step(done, len(groups), canvas)
     object_field = canvas.object_field()
     if not np.isfinite(object_field).all():
         expected, remedy = "finite predictions", "Check the scan's intensities and the model, or use precision 32-true."

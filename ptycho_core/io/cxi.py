@@ -14,7 +14,7 @@ from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import Pair, Stored, assemble
 from ptycho_core.io.hdf5 import HDF5File, is_hdf5
-from ptycho_core.io.ptychodus import ARBITRARY, DIFFRACTION, PRODUCT, pair_indexes
+from ptycho_core.io.ptychodus import ARBITRARY, DIFFRACTION, PRODUCT, middle_px, pair_indexes
 from ptycho_core.reading import ReadOptions
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def _stored(path: Path, file: HDF5File, product: HDF5File, options: ReadOptions)
     frames = file.frames(key)
     count = frames.shape[0]
     energy_J = file.number(f"{SOURCE}/energy") or product.number(f"{SOURCE}/energy")
-    origin, origin_px, object_pixel = _own_grid(product)
+    origin, origin_px, object_pixel = _own_grid(product, frames.shape[1:])
     if file.is_dataset(f"{DETECTOR}/data_dark"):
         log.warning("%s: %s/data_dark is not subtracted", path, DETECTOR)
     positions = None if options.positions is not None else _positions(product, file)
@@ -156,7 +156,7 @@ def _probe(file: HDF5File, shape: tuple[int, ...]) -> NDArray[Any] | None:
     return None
 
 
-def _own_grid(file: HDF5File) -> tuple[Pair, Pair, Pair | None]:
+def _own_grid(file: HDF5File, patch: tuple[int, ...]) -> tuple[Pair, Pair, Pair | None]:
     """Origin in metres and in pixels, and side of an object pixel, where Ptychodus or we wrote the file."""
     pixel = _pair(file, f"{EXTRA}/object_pixel_width_m", f"{EXTRA}/object_pixel_height_m")
     centre = _pair(file, f"{EXTRA}/object_center_x_m", f"{EXTRA}/object_center_y_m")
@@ -164,8 +164,7 @@ def _own_grid(file: HDF5File) -> tuple[Pair, Pair, Pair | None]:
     if pixel is None or centre is None or not file.is_dataset(OBJECT) or image.ndim < 2:
         origin_px = _pair(file, f"{EXTRA}/origin_px_x", f"{EXTRA}/origin_px_y") or (0.0, 0.0)
         return centre or (0.0, 0.0), origin_px, pixel
-    height, width = image.shape[-2:]
-    return centre, ((width - 1) / 2, (height - 1) / 2), pixel
+    return centre, middle_px(image.shape[-2:], patch), pixel
 
 
 def _object(file: HDF5File) -> NDArray[Any] | None:

@@ -14,6 +14,7 @@ from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
 from ptycho_core.fields import flag_of
 from ptycho_core.geometry import object_pixel_m, photon_energy_eV, photon_wavelength_m, positions_px_to_m
+from ptycho_core.io.ptychodus import middle_px
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class Metres:
     """Lengths of a scan. Pairs are [x, y].
 
     canvas: (H, W) of the object, or of the rectangle that the patches cover where the scan has none; its pixel [0, 0]
-    is at the coordinate `corner_px`, its middle pixel, at ((W − 1)/2, (H − 1)/2), at 0 m.
+    is at the coordinate `corner_px`, its middle at 0 m: the position of a patch about it is `middle_px`.
     """
 
     energy_eV: float
@@ -34,6 +35,7 @@ class Metres:
     object_pixel_m: tuple[float, float]
     canvas: tuple[int, int]
     corner_px: tuple[float, float]
+    middle_px: tuple[float, float]
     positions_m: NDArray[np.float64]
 
 
@@ -60,10 +62,9 @@ def metres_of(path: Path, scan: Scan) -> Metres:
             object_pixel_m(known, distance, scan.N, detector[1]),
         )
     canvas, corner = _canvas(path, scan)
-    height, width = canvas
-    middle = corner[0] + (width - 1) / 2, corner[1] + (height - 1) / 2
+    middle = middle_px(canvas, (scan.N, scan.N), corner)
     positions = positions_px_to_m(scan.positions_px, side, origin_m=(0.0, 0.0), origin_px=middle)
-    return Metres(energy, distance, detector, side, canvas, corner, positions)
+    return Metres(energy, distance, detector, side, canvas, corner, middle, positions)
 
 
 def _canvas(path: Path, scan: Scan) -> tuple[tuple[int, int], tuple[float, float]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError
+from ptycho_core.geometry import beyond_middle_px
 from ptycho_core.io.assembly import Pair, Stored, assemble, missing
 from ptycho_core.io.hdf5 import HDF5File, is_hdf5
 from ptycho_core.reading import ReadOptions
@@ -132,7 +133,7 @@ def _stored(path: Path, diffraction: HDF5File, product: HDF5File) -> Stored:
         pixel_m=pixel,
         origin=centre,
         dose_known=not diffraction.attribute("patterns", ARBITRARY),
-        origin_px=((width - 1) / 2 + corner[0], (height - 1) / 2 + corner[1]),
+        origin_px=middle_px((height, width), patterns.shape[1:], corner),
         scan_index=indexes[rows],
         probe=product.optional("probe", lambda name: product.array(name, kinds="biufc", what="a complex probe")),
         object=None if placeholder else product.array("object", kinds="biufc", what="a complex object"),
@@ -142,6 +143,16 @@ def _stored(path: Path, diffraction: HDF5File, product: HDF5File) -> Stored:
         detector_pixel_m=_pair(diffraction, "patterns", "detector_pixel_width_m", "detector_pixel_height_m"),
         metadata=_facts(product),
     )
+
+
+def middle_px(shape: tuple[int, ...], patch: tuple[int, ...], corner: Pair = (0.0, 0.0)) -> Pair:
+    """(x, y) of a scan's position, px, whose patch (H, W) is about the middle of an object of `shape` (H, W).
+
+    corner: (x, y) of the object's pixel [0, 0].
+    """
+    (height, width), (rows, columns) = shape, patch
+    x, y = (width - 1) / 2 + beyond_middle_px(columns), (height - 1) / 2 + beyond_middle_px(rows)
+    return x + corner[0], y + corner[1]
 
 
 def _vector(file: HDF5File, name: str, kinds: str) -> NDArray[Any]:

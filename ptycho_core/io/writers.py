@@ -35,7 +35,7 @@ def write_ptychodus(path: Path, scan: Scan, progress: Progress | None = None) ->
     metres = metres_of(path, scan)
     if path.suffix == "":
         make_folder(path)
-    index = _unique(scan)
+    index = unique_index(scan)
     import h5py
 
     # Both are whole before either takes its name: of the new patterns and an old product nobody could make a scan.
@@ -97,9 +97,7 @@ def write_cxi(path: Path, scan: Scan, progress: Progress | None = None) -> Path:
             extra[f"{item}_pixel_width_m"], extra[f"{item}_pixel_height_m"] = metres.object_pixel_m
         extra["object_center_x_m"] = extra["object_center_y_m"] = 0.0
         if scan.object_field is None:
-            rows, columns = metres.canvas
-            extra["origin_px_x"] = metres.corner_px[0] + (columns - 1) / 2
-            extra["origin_px_y"] = metres.corner_px[1] + (rows - 1) / 2
+            extra["origin_px_x"], extra["origin_px_y"] = metres.middle_px
     return path
 
 
@@ -135,24 +133,30 @@ def _product(file: Any, scan: Scan, metres: Metres, index: NDArray[np.int64]) ->
 
 def _patterns(file: Any, name: str, scan: Scan, progress: Progress | None) -> Any:
     """Intensities, block by block: whole numbers as such, so that no digit is lost, others as float32."""
-    dtype = _counts_type(scan)
+    dtype = counts_type(scan)
     count = len(scan)
     data = file.create_dataset(name, scan.diffraction_amplitude.shape, dtype)
     if not scan.dose_known:
         data.attrs[ARBITRARY] = 1
     done = 0
-    for block in _blocks(scan):
-        if dtype == np.float32:
-            data[done : done + len(block)] = np.square(block)
-        else:
-            data[done : done + len(block)] = np.rint(np.square(block, dtype=np.float64)).astype(dtype)
+    for block in intensity_blocks(scan, dtype):
+        data[done : done + len(block)] = block
         done += len(block)
         if progress is not None:
             progress(done, count)
     return data
 
 
-def _counts_type(scan: Scan) -> np.dtype[Any]:
+def intensity_blocks(scan: Scan, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+    """A² in the type that `counts_type` gave, some patterns at a time, in their order."""
+    for block in _blocks(scan):
+        if dtype == np.float32:
+            yield np.square(block)
+        else:
+            yield np.rint(np.square(block, dtype=np.float64)).astype(dtype)
+
+
+def counts_type(scan: Scan) -> np.dtype[Any]:
     """uint16 or uint32 where every amplitude is the root of a whole number, else float32."""
     largest = 0.0
     for block in _blocks(scan):
@@ -173,7 +177,7 @@ def _blocks(scan: Scan) -> Iterator[NDArray[np.float32]]:
         yield amplitude[start : start + count]
 
 
-def _unique(scan: Scan) -> NDArray[np.int64]:
+def unique_index(scan: Scan) -> NDArray[np.int64]:
     """The scan's own indexes, or 0 … M − 1 where they cannot tell the frames apart."""
     index = np.asarray(scan.scan_index)
     if len(np.unique(index)) == len(index) and index.min() >= 0:

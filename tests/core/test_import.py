@@ -45,7 +45,8 @@ def test_importing_every_submodule_loads_no_framework() -> None:
     walk = (
         "import importlib, pkgutil, ptycho_core\n"
         "for module in pkgutil.walk_packages(ptycho_core.__path__, 'ptycho_core.'):\n"
-        "    importlib.import_module(module.name)\n"
+        "    if not module.name.startswith('ptycho_core.integrations.'):  # these need their applications\n"
+        "        importlib.import_module(module.name)\n"
         "import sys; assert 'ptycho_core.io.npz' in sys.modules and 'ptycho_core.training' in sys.modules"
     )
     assert not modules_loaded_by(walk) & FRAMEWORKS

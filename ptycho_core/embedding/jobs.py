@@ -1,0 +1,164 @@
+"""Training and reconstruction as jobs that yield their progress (specs/embedding.md, Progress)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.archive import load_model
+from ptycho_core.config import ExecutionConfig, InferenceConfig, TrainingConfig
+from ptycho_core.contracts import Scan
+from ptycho_core.embedding.data import ScanArrays, ScanFile
+from ptycho_core.engine import is_installed, registered_engines
+from ptycho_core.errors import DataError, explain
+from ptycho_core.reassembly import ObjectCanvas
+from ptycho_core.reconstruction import reconstruction_steps
+from ptycho_core.training import fit
+
+log = logging.getLogger(__name__)
+
+Source = ScanArrays | ScanFile | Scan
+"""What a job can train on."""
+PARTIAL_SECONDS = 0.25
+"""Least time between two partial objects."""
+PARTIAL_SHARE = 10
+"""And at least so many times what it took to make the last one."""
+
+
+@attrs.frozen(kw_only=True)
+class TrainingProgress:
+    """After an epoch: `epoch` of `goal` are done. The best model so far is at `model_path`.
+
+    train, validation: loss terms by name, always "total" (specs/physics.md, Losses); validation is None without a test
+    scan. is_best: the model at `model_path` is of this epoch. backend: the engine.
+    """
+
+    epoch: int
+    goal: int
+    train: Mapping[str, float]
+    validation: Mapping[str, float] | None
+    learning_rate: float
+    seconds: float
+    is_best: bool
+    best_epoch: int
+    model_path: Path
+    backend: str
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class ReconstructionProgress:
+    """`done` of `goal` groups of patterns are in the object.
+
+    object_field: complex64 (H, W), on the grid of the input. known: bool (H, W), where a pattern says what it is;
+    elsewhere the field is that of the input, or 1. summary: of the last item alone, plain values for a report.
+    """
+
+    done: int
+    goal: int
+    object_field: NDArray[np.complex64]
+    known: NDArray[np.bool_]
+    summary: Mapping[str, Any] | None = None
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class TrainingJob:
+    """Train on `data`, and after every epoch that was the best have the model in the file `model_path`."""
+
+    data: Source
+    test: Source | None
+    config: TrainingConfig
+    execution: ExecutionConfig
+    model_path: Path
+
+    def run(self, should_stop: Callable[[], bool]) -> Generator[TrainingProgress]:
+        scan = _scan(self.data)
+        test = None if self.test is None else _scan(self.test)
+        config = attrs.evolve(self.config, model=attrs.evolve(self.config.model, N=scan.N))
+        run = fit(scan, config, test=test, execution=self.execution, should_stop=should_stop)
+        for report in run:
+            assert run.model is not None  # an epoch has ended
+            if report.is_best or run.ended:  # at the end once more, with the whole history
+                run.model.save(self.model_path)
+            yield TrainingProgress(
+                epoch=report.epoch,
+                goal=report.nepochs,
+                train=dict(report.train),
+                validation=None if report.validation is None else dict(report.validation),
+                learning_rate=report.learning_rate,
+                seconds=report.seconds,
+                is_best=report.is_best,
+                best_epoch=run.model.best_epoch,
+                model_path=self.model_path,
+                backend=run.engine.name,
+            )
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class ReconstructionJob:
+    """Reconstruct the object of `data` with the model in the file `model_path`."""
+
+    data: ScanArrays
+    model_path: Path
+    config: InferenceConfig
+    execution: ExecutionConfig
+
+    def run(self, should_stop: Callable[[], bool]) -> Generator[ReconstructionProgress]:
+        scan = self.data.scan()
+        self._check_place(scan)
+        model = load_model(self.model_path)
+        if model.engine.name in registered_engines() and is_installed(model.engine.name):
+            # auto: the engine that trained it, where there are several
+            model = attrs.evolve(model, backend=model.engine.name)
+        steps = reconstruction_steps(scan, model, config=self.config, execution=self.execution, should_stop=should_stop)
+        due = 0.0
+        with contextlib.closing(steps):
+            while True:
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    yield self._progress(step.done, step.total, step.canvas, end.value.summary())
+                    return
+                started = time.monotonic()
+                if started >= due and step.done < step.total:
+                    yield self._progress(step.done, step.total, step.canvas)
+                    ended = time.monotonic()
+                    due = ended + max(PARTIAL_SECONDS, PARTIAL_SHARE * (ended - started))
+
+    def blank(self) -> ReconstructionProgress:
+        """Where a reconstruction begins: nothing is done."""
+        field, _ = self.data.grid.place(np.ones((1, 1), np.complex64), np.zeros((1, 1), bool), (0, 0), self._beneath)
+        goal = self.config.n_groups or self.config.n_subsample or len(self.data.patterns)
+        return ReconstructionProgress(done=0, goal=goal, object_field=field, known=np.zeros(self.data.grid.shape, bool))
+
+    @property
+    def _beneath(self) -> NDArray[Any] | None:
+        return self.data.object_field
+
+    def _check_place(self, scan: Scan) -> None:
+        """Patches that lie beside the grid altogether would give an object without a word of theirs."""
+        (height, width), half = self.data.grid.shape, scan.N / 2
+        low, high = scan.positions_px.min(axis=0) - half, scan.positions_px.max(axis=0) + half
+        if (high < 0).any() or (low > (width, height)).any():
+            expected = f"positions on the object's grid of {height} x {width} pixels"
+            received = f"patches from {low.tolist()} to {high.tolist()} px"
+            remedy = "Check the unit of the positions and the centre of the grid."
+            raise DataError(explain(scan.source, "positions_m", expected=expected, received=received, remedy=remedy))
+
+    def _progress(
+        self, done: int, goal: int, canvas: ObjectCanvas, summary: Mapping[str, Any] | None = None
+    ) -> ReconstructionProgress:
+        field, known = canvas.known_field()
+        placed, inside = self.data.grid.place(field, known, canvas.origin_px, self._beneath)
+        return ReconstructionProgress(done=done, goal=goal, object_field=placed, known=inside, summary=summary)
+
+
+def _scan(source: Source) -> Scan:
+    return source if isinstance(source, Scan) else source.scan()

@@ -1,0 +1,1 @@
+"""Adapters to applications. A module here imports its application, and nothing else of the package imports it."""
