@@ -99,8 +99,8 @@ def environment_values(*sections: str) -> dict[str, Any]:
         with command.make_context("environment", []) as context:
             return {name: value for name, value in context.params.items() if value is not None}
     except click.BadParameter as error:
-        assert error.param is not None and error.param.name is not None
-        raise ConfigurationError(f"environment {variable_of(error.param.name)}: {error.message}") from error
+        variable = variable_of(str(error.param.name)) if error.param else ""
+        raise ConfigurationError(f"environment {variable}: {error.message}") from error
 
 
 class Layers:

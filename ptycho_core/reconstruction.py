@@ -69,7 +69,7 @@ class Reconstruction:
         write_npz(path, arrays)
 
     def on_grid(self, shape: tuple[int, int]) -> NDArray[np.complex64]:
-        """The object on a grid of `shape` (H, W) whose pixel [0, 0] is at coordinate (0, 0), as that of a scan's object.
+        """The object on a grid (H, W) whose pixel [0, 0] is at coordinate (0, 0), as that of a scan's own object.
 
         Pixels are copied, not interpolated: origin_px is whole. What lies outside the grid is left out, what no patch
         lit is 0.

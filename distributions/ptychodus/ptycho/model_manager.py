@@ -26,13 +26,11 @@ def keep(model: Model) -> None:
 
 
 def save(directory: str | os.PathLike[str]) -> None:
-    """Write `wts.h5.zip` into the folder, made if it is not there. Raises ConfigurationError where nothing is trained."""
+    """Write `wts.h5.zip` into the folder, made if it is not there. ConfigurationError where nothing is trained."""
     if not _trained:
         remedy = "Call ptycho.workflows.components.run_cdi_example first."
         raise ConfigurationError(
-            explain(
-                "ptycho.model_manager.save", None, expected="a trained model", received="none", remedy=remedy
-            )
+            explain("ptycho.model_manager.save", None, expected="a trained model", received="none", remedy=remedy)
         )
     _trained[0].save(Path(directory) / "wts.h5.zip")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -20,7 +20,7 @@ from ptycho_core.training import EpochReport
 log = logging.getLogger(__name__)
 
 
-def load_inference_bundle(directory: str | os.PathLike[str]) -> tuple[model_manager.Bundle, dict[str, Any]]:
+def load_inference_bundle(directory: str | Path) -> tuple[model_manager.Bundle, dict[str, Any]]:
     """The model in a folder and its flat parameters, which replace those in `params.cfg`. Raises ArchiveError."""
     model, parameters = legacy.load_inference_bundle(directory)
     params.cfg.update(parameters)
