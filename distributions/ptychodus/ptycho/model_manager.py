@@ -14,6 +14,7 @@ from ptycho.raw_data import Patterns
 from ptycho_core import ExecutionConfig, InferenceConfig, Model, Reconstruction, reconstruct
 from ptycho_core.errors import ConfigurationError, explain
 from ptycho_core.fields import from_mapping
+from ptycho_core.io.files import make_folder
 from ptycho_core.options import environment_values
 
 _trained: list[Model] = []
@@ -32,7 +33,7 @@ def save(directory: str | os.PathLike[str]) -> None:
         raise ConfigurationError(
             explain("ptycho.model_manager.save", None, expected="a trained model", received="none", remedy=remedy)
         )
-    _trained[0].save(Path(directory) / "wts.h5.zip")
+    _trained[0].save(make_folder(Path(directory)))
 
 
 @attrs.frozen(eq=False)
