@@ -14,7 +14,7 @@ from ptycho_core import legacy
 from ptycho_core.config import ExecutionConfig, TrainingConfig
 from ptycho_core.fields import from_mapping
 from ptycho_core.legacy import save_outputs as save_outputs
-from ptycho_core.options import environment_values
+from ptycho_core.options import environment_values, warn_of_unknown_variables
 from ptycho_core.training import EpochReport
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 def load_inference_bundle(directory: str | Path) -> tuple[model_manager.Bundle, dict[str, Any]]:
     """The model in a folder and its flat parameters, which replace those in `params.cfg`. Raises ArchiveError."""
+    warn_of_unknown_variables()
     model, parameters = legacy.load_inference_bundle(directory)
     params.cfg.update(parameters)
     return model_manager.Bundle(model), parameters
@@ -34,9 +35,9 @@ def run_cdi_example(
 
     An epoch has n_groups groups, but unless the environment sets their number, at most one for every frame.
     """
-    frames = len(train_data)
+    warn_of_unknown_variables()
     if "n_groups" not in environment_values("training"):
-        config = attrs.evolve(config, n_groups=min(config.n_groups, frames))
+        config = attrs.evolve(config, n_groups=min(config.n_groups, len(train_data)))
     amplitude, phase, results = legacy.run_cdi_example(
         train_data,
         test_data,
