@@ -234,7 +234,7 @@ def test_another_gridsize_than_that_of_the_model_is_refused(
     monkeypatch.setenv("PTYCHO_BACKEND", "fake")
     scan = numbered_scan()
     bundle = train(shim, tmp_path, scan, gridsize=2)
-    with pytest.raises(ConfigurationError, match=r"GridSize: expected 2, as the model was trained; received 1\. Set Gr"):
+    with pytest.raises(ConfigurationError, match=r"GridSize: expected 2, as the model was trained; received 1\."):
         reconstruct(shim, bundle, scan, gridsize=1)
 
 

@@ -1,4 +1,4 @@
-"""The distribution ptycho-core-ptychodus: an unchanged Ptychodus trains and reconstructs with its PtychoPINN library."""
+"""ptycho-core-ptychodus: an unchanged Ptychodus trains and reconstructs with its PtychoPINN library."""
 
 from __future__ import annotations
 
