@@ -18,6 +18,7 @@ import pytest
 from ptycho_core import load_model, load_scan, save_scan
 from ptycho_core.engine import is_installed
 from ptycho_core.evaluation import evaluate
+from ptycho_core.physics import complex_probe
 from ptycho_core.reconstruction import load_reconstruction
 from ptycho_core.simulation import simulate
 
@@ -26,6 +27,7 @@ for name in ("ptychodus", "ptycho"):
         what = {"ptychodus": "ptychodus", "ptycho": "ptycho-core-ptychodus (distributions/ptychodus)"}[name]
         pytest.skip(f"{what} is not installed", allow_module_level=True)
 
+DRIVE = Path(__file__).with_name("drive_library.py")
 SEED = 3
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"n_filters_scale": 1},
@@ -55,9 +57,9 @@ def run(*command: object, timeout: float = 900, **environment: str) -> str:
     return done.stdout
 
 
-def write_input(folder: Path) -> None:
+def write_input(folder: Path, **changes: Any) -> None:
     """A simulated scan: scan.npz with the truth; diffraction.h5 and product.h5, which do not know the object."""
-    scan = simulate(N=32, positions=160, object="lines", photons=1e6)
+    scan = simulate(**{"N": 32, "positions": 160, "object": "lines", "photons": 1e6, **changes})
     scan = attrs.evolve(scan, metadata={**scan.metadata, **METRES})
     save_scan(folder / "scan.npz", scan)
     assert scan.object_field is not None
@@ -76,8 +78,7 @@ def flow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         pytest.skip(f"{backend} is not installed")
     folder = tmp_path_factory.mktemp(f"ptychodus-{backend}")
     write_input(folder)
-    drive = Path(__file__).with_name("drive_library.py")
-    log = run(drive, folder, json.dumps(SETTINGS), PTYCHO_BACKEND=backend, PTYCHO_SEED=str(SEED))
+    log = run(DRIVE, folder, json.dumps(SETTINGS), PTYCHO_BACKEND=backend, PTYCHO_SEED=str(SEED))
     return folder, backend, log
 
 
@@ -131,3 +132,20 @@ def test_the_object_is_as_good_as_that_of_the_command_line(flow: tuple[Path, str
     assert expected > 0.3, "the network has learnt something"
     assert abs(correlation - expected) < 0.02
     np.testing.assert_allclose(theirs.object_field, ours.on_grid(truth.shape), atol=0.05)
+
+
+def test_groups_modes_and_bad_pixels_go_through_the_supervised_reconstructor(tmp_path: Path) -> None:
+    backend = next(name for name in ("torch", "tensorflow") if is_installed(name))
+    write_input(tmp_path, positions=60, modes=2, bad_pixels=6)
+    settings = {"model": {"n_filters_scale": 1, "gridsize": 2}, "training": {"nepochs": 1}}
+    run(DRIVE, tmp_path, json.dumps(settings), "supervised", PTYCHO_BACKEND=backend)
+    model = load_model(tmp_path / "trained")
+    assert (model.config.model.model_type, model.config.model.gridsize) == ("supervised", 2)
+    assert model.config.n_groups == 60
+    assert complex_probe(model.weights).shape == (2, 32, 32)
+    with h5py.File(tmp_path / "product.h5") as given:
+        shape = given["object"].shape[1:]
+    field = result_of(tmp_path, "trained.h5")
+    assert field.shape == shape
+    assert np.isfinite(field).all()
+    assert np.count_nonzero(field) > 0.5 * field.size
