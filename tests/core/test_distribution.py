@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -273,8 +274,6 @@ def test_nothing_trained_is_nothing_to_save(shim: Shim, tmp_path: Path) -> None:
 def test_a_damaged_unpacked_model_is_named(
     shim: Shim, fake_engine: Any, numbered_scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     monkeypatch.setenv("PTYCHO_BACKEND", "fake")
     scan = numbered_scan()
     bundle, unpacked = train(shim, tmp_path, scan), tmp_path / "unpacked"

@@ -37,7 +37,8 @@ def run_cdi_example(
     """
     warn_of_unknown_variables()
     if "n_groups" not in environment_values("training"):
-        config = attrs.evolve(config, n_groups=min(config.n_groups, len(train_data)))
+        frames = len(train_data) if config.n_subsample is None else config.n_subsample
+        config = attrs.evolve(config, n_groups=min(config.n_groups, frames))
     amplitude, phase, results = legacy.run_cdi_example(
         train_data,
         test_data,
