@@ -84,6 +84,25 @@ def _option(section: str, name: str, annotation: Any, field: attrs.Attribute[Any
     return click.option(*flags, name, type=FILE if kind is Path else kind, **settings)
 
 
+def environment_values(*sections: str) -> dict[str, Any]:
+    """Fields of the sections that the environment sets, as the command line reads them.
+
+    `PTYCHO_BATCH_SIZE=8` → {"batch_size": 8}. Raises ConfigurationError naming the variable.
+    """
+
+    @click.command("environment")
+    @config_options(*sections)
+    def command(**_: Any) -> None:
+        pass
+
+    try:
+        with command.make_context("environment", []) as context:
+            return {name: value for name, value in context.params.items() if value is not None}
+    except click.BadParameter as error:
+        variable = variable_of(str(error.param.name)) if error.param else ""
+        raise ConfigurationError(f"environment {variable}: {error.message}") from error
+
+
 class Layers:
     """Where every field of some sections gets its value from: a flag, the environment, a file, or its default.
 

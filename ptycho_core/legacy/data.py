@@ -50,15 +50,17 @@ class RawData:
         probeGuess: ArrayLike,
         scan_index: ArrayLike | None,
         objectGuess: ArrayLike | None = None,
+        *,
+        measurement: Measurement | None = None,
     ) -> RawData:
         """A scan from arrays, its nominal positions the same as its positions. Raises DataError.
 
-        xcoords, ycoords: real (M,), px. diff3d: (M, N, N), intensity in counts where integers, amplitude where real
-        numbers, as in specs/data.md, NPZ. probeGuess: complex (N, N) or (modes, N, N). scan_index: integers (M,), or
-        None. objectGuess: complex (H, W), or None.
+        xcoords, ycoords: real (M,), px. diff3d: (M, N, N), what `measurement` says; unstated, intensity in counts where
+        integers, amplitude where real numbers, as in specs/data.md, NPZ. probeGuess: complex (N, N) or (modes, N, N).
+        scan_index: integers (M,), or None. objectGuess: complex (H, W), or None.
         """
         source = Path("RawData")
-        amplitude, dose_known = _amplitude(source, "diff3d", np.asarray(diff3d), None)
+        amplitude, dose_known = _amplitude(source, "diff3d", np.asarray(diff3d), measurement)
         return cls(
             Scan(
                 diffraction_amplitude=amplitude,

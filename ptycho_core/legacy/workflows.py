@@ -7,6 +7,9 @@ keep in a dictionary or a module, these return or take.
 from __future__ import annotations
 
 import logging
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,16 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.archive import Model, load_model
+from ptycho_core.archive import ARCHIVE_NAME, Model, load_model
 from ptycho_core.config import ExecutionConfig, InferenceConfig, TrainingConfig
+from ptycho_core.container import MANIFEST, MODEL
 from ptycho_core.contracts import Scan
-from ptycho_core.errors import DataError, MissingExtraError, explain
+from ptycho_core.errors import ArchiveError, DataError, MissingExtraError, explain
 from ptycho_core.io.files import make_folder
 from ptycho_core.io.npz import write_npz
 from ptycho_core.legacy.data import RawData
 from ptycho_core.reconstruction import reconstruct
-from ptycho_core.training import train
+from ptycho_core.training import EpochReport, train
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +45,14 @@ def run_cdi_example(
     transpose: bool = False,
     M: int | None = None,
     execution: ExecutionConfig | None = None,
+    callbacks: Iterable[Callable[[EpochReport], None]] = (),
 ) -> tuple[Image | None, Image | None, Results]:
     """Train, and with `do_stitching` reconstruct the test scan, or the training scan where there is none.
 
     Returns (amplitude, phase, results): float32 (H, W) each, phase in rad, None without stitching; results as
-    `train_cdi_model` and `reassemble_cdi_image` give them.
+    `train_cdi_model` and `reassemble_cdi_image` give them. callbacks: every one is given every epoch's report.
     """
-    results = train_cdi_model(train_data, test_data, config, execution=execution)
+    results = train_cdi_model(train_data, test_data, config, execution=execution, callbacks=callbacks)
     if not do_stitching:
         return None, None, results
     data = train_data if test_data is None else test_data
@@ -70,14 +75,17 @@ def train_cdi_model(
     config: TrainingConfig,
     *,
     execution: ExecutionConfig | None = None,
+    callbacks: Iterable[Callable[[EpochReport], None]] = (),
 ) -> Results:
     """Train a network on one scan; the loss of the other chooses the best weights.
+
+    callbacks: every one is given every epoch's report.
 
     results: `model` (a `Model`), `history` (loss term → one value for each epoch), `best_epoch`, `backend` and
     `engine` (name, and all that it says of itself).
     """
     test = None if test_data is None else _scan(test_data, "test_data")
-    model = train(_scan(train_data, "train_data"), config, test=test, execution=execution)
+    model = train(_scan(train_data, "train_data"), config, test=test, execution=execution, callbacks=callbacks)
     history = {name: [row[name] for row in model.history] for name in model.history[0]}
     return {
         "model": model,
@@ -89,12 +97,29 @@ def train_cdi_model(
 
 
 def load_inference_bundle(directory: str | Path) -> tuple[Model, dict[str, Any]]:
-    """The model in a folder (or in an archive), and its flat parameters, `intensity_scale` among them.
+    """The model in a folder, and its flat parameters, `intensity_scale` among them.
 
+    directory: the folder that holds `wts.h5.zip`, that archive itself, or a folder that an archive was unpacked into.
     Raises ArchiveError.
     """
-    model = load_model(directory)
+    folder = Path(directory)
+    unpacked = (folder / MANIFEST).is_file() and not (folder / ARCHIVE_NAME).exists()
+    model = _load_unpacked(folder) if unpacked else load_model(folder)
     return model, model.parameters()
+
+
+def _load_unpacked(folder: Path) -> Model:
+    """The model whose members lie in a folder: put back into an archive, so that they are checked like one's."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / ARCHIVE_NAME
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in (MANIFEST, *MODEL.members):
+                if (folder / name).is_file():
+                    archive.write(folder / name, name)
+        try:
+            return load_model(path)
+        except ArchiveError as error:
+            raise ArchiveError(f"{folder}: unpacked model archive: {error}") from error
 
 
 def reassemble_cdi_image(

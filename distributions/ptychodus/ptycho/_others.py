@@ -1,0 +1,34 @@
+"""Whether another distribution installs a package `ptycho`, too. The build runs this file alone: nothing but stdlib."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from importlib.metadata import Distribution
+
+OURS = "ptycho-core-ptychodus"
+PACKAGE = "ptycho"
+PUBLISHED = ("ptycho", "ptychopinn")
+"""Names under which Ptychodus looks up the version of the published implementation."""
+
+
+def refusal(installed: Iterable[Distribution]) -> str | None:
+    """Why this distribution cannot be used beside what is installed; None where it can."""
+    others = sorted({f"{item.name} {item.version}" for item in installed if _has_package(item)})
+    if not others:
+        return None
+    names = " ".join(other.split()[0] for other in others)
+    return (
+        f"{OURS}: expected to be the only distribution with a package '{PACKAGE}'; received {', '.join(others)} "
+        f"beside it. Both install the folder '{PACKAGE}', and pip replaces one's files by the other's without asking: "
+        f"uninstall both (pip uninstall {names} {OURS}), then install the one that Ptychodus shall use."
+    )
+
+
+def _has_package(item: Distribution) -> bool:
+    name = re.sub(r"[-_.]+", "-", item.name or "").lower()
+    if name == OURS:
+        return False
+    top_level = (item.read_text("top_level.txt") or "").split()
+    files = item.read_text("RECORD") or ""
+    return name in PUBLISHED or PACKAGE in top_level or f"\n{PACKAGE}/" in f"\n{files}"

@@ -1,0 +1,84 @@
+"""The model that was trained last in this process, and models as Ptychodus uses them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from ptycho import params
+from ptycho.raw_data import Patterns
+from ptycho_core import ExecutionConfig, InferenceConfig, Model, Reconstruction, reconstruct
+from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.fields import from_mapping
+from ptycho_core.io.files import make_folder
+from ptycho_core.options import environment_values
+
+_trained: list[Model] = []
+"""Holds one model at most: Ptychodus asks to save what it has trained without naming it."""
+
+
+def keep(model: Model) -> None:
+    """Make it the one that `save` writes."""
+    _trained[:] = [model]
+
+
+def save(directory: str | os.PathLike[str]) -> None:
+    """Write `wts.h5.zip` into the folder, made if it is not there. ConfigurationError where nothing is trained."""
+    if not _trained:
+        remedy = "Call ptycho.workflows.components.run_cdi_example first."
+        raise ConfigurationError(
+            explain("ptycho.model_manager.save", None, expected="a trained model", received="none", remedy=remedy)
+        )
+    _trained[0].save(make_folder(Path(directory)))
+
+
+@attrs.frozen(eq=False)
+class Predicted:
+    """The object of a scan, reassembled batch by batch, and the shape (H, W) of the grid that it shall lie on."""
+
+    reconstruction: Reconstruction
+    shape: tuple[int, int]
+
+
+@attrs.frozen(eq=False)
+class Bundle:
+    """A trained model with the one method that Ptychodus calls."""
+
+    model: Model
+
+    def predict(self, inputs: Sequence[Any]) -> Predicted:
+        """inputs: [X, offsets] of a container. Raises what `ptycho_core.reconstruct` raises.
+
+        The patches are placed as they come, so that memory never holds all of them.
+        """
+        patterns: Patterns = inputs[0]
+        trained = self.model.config.model.gridsize
+        if patterns.gridsize != trained:
+            remedy = f"Set GridSize of the PtychoPINN model settings to {trained}."
+            raise ConfigurationError(
+                explain(
+                    "GridSize",
+                    None,
+                    expected=f"{trained}, as the model was trained",
+                    received=patterns.gridsize,
+                    remedy=remedy,
+                )
+            )
+        settings = {
+            **environment_values("inference"),
+            "n_groups": patterns.n_groups,
+            "neighbor_count": patterns.neighbor_count,
+            "debug": bool(params.cfg.get("debug", False)),
+        }
+        result = reconstruct(
+            patterns.scan,
+            self.model,
+            config=from_mapping(InferenceConfig, settings),
+            execution=from_mapping(ExecutionConfig, environment_values("execution")),
+        )
+        field = patterns.scan.object_field
+        return Predicted(result, result.object_field.shape if field is None else field.shape)

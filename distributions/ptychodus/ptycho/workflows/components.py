@@ -1,0 +1,56 @@
+"""The entry points of `ptycho_core.legacy`, with what Ptychodus leaves to the process: parameters and trained model."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from ptycho import model_manager, params
+from ptycho.raw_data import RawData
+from ptycho_core import legacy
+from ptycho_core.config import ExecutionConfig, TrainingConfig
+from ptycho_core.fields import from_mapping
+from ptycho_core.legacy import save_outputs as save_outputs
+from ptycho_core.options import environment_values, warn_of_unknown_variables
+from ptycho_core.training import EpochReport
+
+log = logging.getLogger(__name__)
+
+
+def load_inference_bundle(directory: str | Path) -> tuple[model_manager.Bundle, dict[str, Any]]:
+    """The model in a folder and its flat parameters, which replace those in `params.cfg`. Raises ArchiveError."""
+    warn_of_unknown_variables()
+    model, parameters = legacy.load_inference_bundle(directory)
+    params.cfg.update(parameters)
+    return model_manager.Bundle(model), parameters
+
+
+def run_cdi_example(
+    train_data: RawData, test_data: RawData | None, config: TrainingConfig
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Train, and keep the model for `ptycho.model_manager.save`: (None, None, results). Raises what `train` raises.
+
+    An epoch has n_groups groups, but unless the environment sets their number, at most one for every frame.
+    """
+    warn_of_unknown_variables()
+    if "n_groups" not in environment_values("training"):
+        frames = len(train_data) if config.n_subsample is None else config.n_subsample
+        config = attrs.evolve(config, n_groups=min(config.n_groups, frames))
+    amplitude, phase, results = legacy.run_cdi_example(
+        train_data,
+        test_data,
+        config,
+        execution=from_mapping(ExecutionConfig, environment_values("execution")),
+        callbacks=[_log_epoch],
+    )
+    log.info("trained with %s; the best epoch is %d", results["backend"], results["best_epoch"])
+    model_manager.keep(results["model"])
+    return amplitude, phase, results
+
+
+def _log_epoch(report: EpochReport) -> None:
+    monitored = report.train if report.validation is None else report.validation
+    log.info("epoch %d/%d: loss %.4g", report.epoch, report.nepochs, monitored["total"])

@@ -1,0 +1,51 @@
+"""An unchanged Ptychodus, headless, with its own PtychoPINN library: export, train, save, load, reconstruct.
+
+`python drive_library.py FOLDER SETTINGS_JSON [MODE]`; the folder holds diffraction.h5 and product.h5, MODE is pinn or
+supervised. A program of its own, because Ptychodus spawns processes, which need a main module that can be imported.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ptychodus.model import ModelCore
+
+
+def main(folder: Path, settings: dict[str, dict[str, Any]], mode: str) -> None:
+    algorithm = f"ptychopinn_{mode}"
+    with ModelCore(log_level=20) as core:
+        library = core.ptychopinn_reconstructor_library
+        for group, values in settings.items():
+            for name, value in values.items():
+                getattr(getattr(library, f"{group}_settings"), name).set_value(value)
+        workflow, processing = core.workflow_api, core.processing_core.processing_api
+        assert algorithm in list(workflow.available_reconstructors())  # an unknown one would be ignored
+
+        diffraction = workflow.load_assembled_diffraction_data(folder / "diffraction.h5")
+        product = workflow.load_product(folder / "product.h5", file_type="HDF5", diffraction=diffraction)
+        for name in ("train_data.npz", "test_data.npz"):
+            product.export_training_data(folder / name, algorithm=algorithm)
+        product.train_reconstructor_local(folder, folder / "trained", algorithm=algorithm, block=True)
+
+        def reconstruct(name: str) -> None:
+            result = product.reconstruct_local(algorithm=algorithm, block=True)
+            core.run_tasks()
+            result.save_product(folder / name, file_type="HDF5")
+
+        reconstruct("trained.h5")
+        if mode == "supervised":
+            return
+        processing.save_model_to_file(folder / "saved.zip", algorithm)  # which Ptychodus unpacks when it uses it
+        processing.load_model_from_file(folder / "saved.zip", algorithm)
+        reconstruct("saved.h5")
+        bundle = shutil.make_archive(str(folder / "bundle"), "zip", root_dir=folder / "trained")
+        processing.load_model_from_file(Path(bundle), algorithm)
+        reconstruct("bundle.h5")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]), *(sys.argv[3:] or ["pinn"]))

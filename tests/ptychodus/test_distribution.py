@@ -1,0 +1,151 @@
+"""ptycho-core-ptychodus: an unchanged Ptychodus trains and reconstructs with its PtychoPINN library."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import attrs
+import h5py
+import numpy as np
+import pytest
+
+from ptycho_core import load_model, load_scan, save_scan
+from ptycho_core.engine import is_installed
+from ptycho_core.evaluation import evaluate
+from ptycho_core.physics import complex_probe
+from ptycho_core.reconstruction import load_reconstruction
+from ptycho_core.simulation import simulate
+
+for name in ("ptychodus", "ptycho"):
+    if importlib.util.find_spec(name) is None:
+        what = {"ptychodus": "ptychodus", "ptycho": "ptycho-core-ptychodus (distributions/ptychodus)"}[name]
+        pytest.skip(f"{what} is not installed", allow_module_level=True)
+
+DRIVE = Path(__file__).with_name("drive_library.py")
+SEED = 3
+SETTINGS: dict[str, dict[str, Any]] = {
+    "model": {"n_filters_scale": 1},
+    "training": {"batch_size": 8, "nepochs": 10},
+}
+FLAGS = ("--n-filters-scale", 1, "--batch-size", 8, "--nepochs", 10, "--nphotons", 1e6, "--n-groups", 160)
+"""The same on the command line; Ptychodus states 1e6 photons, and an epoch has at most one group for every frame."""
+NEIGHBOURS = ("--neighbor-count", 7)
+"""Of Ptychodus, for reconstructions."""
+METRES = {"photon_energy_eV": 10000.0, "detector_distance_m": 2.0, "detector_pixel_m": (75e-6, 75e-6)}
+CENTRE_M = (3e-7, -2e-7)
+"""Of the object, so that its place says something."""
+
+
+def run(*command: object, timeout: float = 900, **environment: str) -> str:
+    """What a process wrote, stdout and stderr; its exit code has to be 0."""
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=timeout,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, f"exit code {done.returncode} of {command}:\n{done.stdout}"
+    return done.stdout
+
+
+def write_input(folder: Path, **changes: Any) -> None:
+    """A simulated scan: scan.npz with the truth; diffraction.h5 and product.h5, which do not know the object."""
+    scan = simulate(**{"N": 32, "positions": 160, "object": "lines", "photons": 1e6, **changes})
+    scan = attrs.evolve(scan, metadata={**scan.metadata, **METRES})
+    save_scan(folder / "scan.npz", scan)
+    assert scan.object_field is not None
+    save_scan(folder / "product.h5", attrs.evolve(scan, object_field=np.ones_like(scan.object_field)))
+    with h5py.File(folder / "product.h5", "r+") as file:
+        for axis, centre in zip("xy", CENTRE_M, strict=True):
+            file["object"].attrs[f"center_{axis}_m"] += centre
+            file[f"probe_position_{axis}_m"][...] += centre
+
+
+@pytest.fixture(scope="module", params=["torch", "tensorflow"])
+def flow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """The folder in which Ptychodus has done all it can with one engine, the engine's name, and what was logged."""
+    backend: str = request.param
+    if not is_installed(backend):
+        pytest.skip(f"{backend} is not installed")
+    folder = tmp_path_factory.mktemp(f"ptychodus-{backend}")
+    write_input(folder)
+    log = run(DRIVE, folder, json.dumps(SETTINGS), PTYCHO_BACKEND=backend, PTYCHO_SEED=str(SEED))
+    return folder, backend, log
+
+
+def result_of(folder: Path, name: str) -> np.ndarray[Any, np.dtype[np.complex64]]:
+    with h5py.File(folder / name) as file:
+        field: np.ndarray[Any, np.dtype[np.complex64]] = file["object"][0]
+    return field
+
+
+def test_the_engine_that_the_environment_names_has_trained(flow: tuple[Path, str, str]) -> None:
+    folder, backend, log = flow
+    model = load_model(folder / "trained")
+    assert model.engine.name == backend
+    assert (model.config.model.N, model.config.model.n_filters_scale, model.config.seed) == (32, 1, SEED)
+    assert (model.config.batch_size, model.config.nepochs, model.config.n_groups) == (8, 10, 160)
+    assert "epoch 10/10: loss" in log
+
+
+@pytest.mark.parametrize("name", ["trained.h5", "saved.h5", "bundle.h5"])
+def test_the_object_is_on_the_grid_of_the_input(flow: tuple[Path, str, str], name: str) -> None:
+    folder, _, _ = flow
+    with h5py.File(folder / "product.h5") as given, h5py.File(folder / name) as result:
+        assert result["object"].shape == given["object"].shape
+        for attribute in ("center_x_m", "center_y_m", "pixel_width_m", "pixel_height_m"):
+            assert result["object"].attrs[attribute] == given["object"].attrs[attribute], attribute
+        np.testing.assert_array_equal(result["probe_position_x_m"], given["probe_position_x_m"])
+        assert not np.array_equal(result["object"], given["object"])
+
+
+def test_a_saved_model_reconstructs_the_same(flow: tuple[Path, str, str]) -> None:
+    folder, _, _ = flow
+    trained, saved, bundle = (result_of(folder, f"{name}.h5") for name in ("trained", "saved", "bundle"))
+    np.testing.assert_allclose(saved, trained, atol=1e-5)
+    np.testing.assert_allclose(bundle, trained, atol=1e-5)
+
+
+def test_the_object_is_as_good_as_that_of_the_command_line(flow: tuple[Path, str, str]) -> None:
+    folder, backend, _ = flow
+    scan, out, core = folder / "scan.npz", folder / "line", ("-m", "ptycho_core")
+    run(*core, "train", scan, "--test", scan, "--out", out, "--backend", backend, "--seed", SEED, *FLAGS)
+    run(*core, "reconstruct", scan, "--model", out, "--out", out, "--backend", backend, *NEIGHBOURS)
+    run(*core, "evaluate", out, "--truth", scan)
+    expected = json.loads((out / "evaluation.json").read_text())["correlation"]
+
+    truth = load_scan(scan).object_field
+    assert truth is not None
+    ours = load_reconstruction(out)
+    theirs = attrs.evolve(ours, object_field=result_of(folder, "trained.h5"), origin_px=(0.0, 0.0))
+    correlation = evaluate(theirs, truth).metrics.correlation
+    print(f"{backend}: correlation {correlation:.4f} in Ptychodus, {expected:.4f} on the command line")
+    assert expected > 0.3, "the network has learnt something"
+    assert abs(correlation - expected) < 0.02
+    np.testing.assert_allclose(theirs.object_field, ours.on_grid(truth.shape), atol=0.05)
+
+
+def test_groups_modes_and_bad_pixels_go_through_the_supervised_reconstructor(tmp_path: Path) -> None:
+    backend = next(name for name in ("torch", "tensorflow") if is_installed(name))
+    write_input(tmp_path, positions=60, modes=2, bad_pixels=6)
+    settings = {"model": {"n_filters_scale": 1, "gridsize": 2}, "training": {"nepochs": 1}}
+    run(DRIVE, tmp_path, json.dumps(settings), "supervised", PTYCHO_BACKEND=backend)
+    model = load_model(tmp_path / "trained")
+    assert (model.config.model.model_type, model.config.model.gridsize) == ("supervised", 2)
+    assert model.config.n_groups == 60
+    assert complex_probe(model.weights).shape == (2, 32, 32)
+    with h5py.File(tmp_path / "product.h5") as given:
+        shape = given["object"].shape[1:]
+    field = result_of(tmp_path, "trained.h5")
+    assert field.shape == shape
+    assert np.isfinite(field).all()
+    assert np.count_nonzero(field) > 0.5 * field.size
