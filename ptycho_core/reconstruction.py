@@ -68,21 +68,6 @@ class Reconstruction:
         }
         write_npz(path, arrays)
 
-    def on_grid(self, shape: tuple[int, int]) -> NDArray[np.complex64]:
-        """The object on a grid (H, W) whose pixel [0, 0] is at coordinate (0, 0), as that of a scan's own object.
-
-        Pixels are copied, not interpolated: origin_px is whole. What lies outside the grid is left out, what no patch
-        lit is 0.
-        """
-        x, y = map(int, self.origin_px)
-        rows, columns = self.object_field.shape
-        top, left = max(y, 0), max(x, 0)
-        bottom, right = min(y + rows, shape[0]), min(x + columns, shape[1])
-        grid = np.zeros(shape, np.complex64)
-        if top < bottom and left < right:
-            grid[top:bottom, left:right] = self.object_field[top - y : bottom - y, left - x : right - x]
-        return grid
-
     @property
     def patterns_per_second(self) -> float:
         """Patterns a second, prediction and reassembly together."""

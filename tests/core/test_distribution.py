@@ -89,10 +89,16 @@ def shim(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shim]:
         del sys.modules[name]
 
 
+BEYOND_MIDDLE = 0.5
+"""From the middle of a patch of even N, which Ptychodus names, to pixel [N/2, N/2]."""
+BENEATH = 3j
+"""What the input's object is everywhere."""
+
+
 def counts_file(path: Path, scan: Any, dtype: Any = np.uint16) -> Path:
     """As Ptychodus exports a scan; a real dtype holds counts just as well."""
     counts = np.rint(np.square(scan.diffraction_amplitude)).astype(dtype)
-    x, y = scan.positions_px.T
+    x, y = (scan.positions_px - BEYOND_MIDDLE).T
     bad = np.zeros(counts.shape[1:], bool)
     bad[3, 4] = True
     arrays = {"diff3d": counts, "xcoords": x, "ycoords": y, "xcoords_start": x, "ycoords_start": y, "bad_pixels": bad}
@@ -123,12 +129,12 @@ def reconstruct(shim: Shim, bundle: Path, scan: Any, gridsize: int = 1, nsamples
     shim.configs.update_legacy_dict(shim.params.cfg, config)
     loaded, _ = shim.components.load_inference_bundle(bundle)
     raw = shim.raw_data.RawData.from_coords_without_pc(
-        xcoords=scan.positions_px[:, 0],
-        ycoords=scan.positions_px[:, 1],
+        xcoords=scan.positions_px[:, 0] - BEYOND_MIDDLE,
+        ycoords=scan.positions_px[:, 1] - BEYOND_MIDDLE,
         diff3d=np.rint(np.square(scan.diffraction_amplitude)).astype(np.int32),
         probeGuess=scan.probe,
         scan_index=np.zeros(len(scan), int),
-        objectGuess=scan.object_field,
+        objectGuess=np.full_like(scan.object_field, BENEATH),
     )
     shim.probe.set_probe_guess(None, raw.probeGuess)
     grouped = raw.generate_grouped_data(config.model.N, K=7, nsamples=nsamples, gridsize=config.model.gridsize)
@@ -199,7 +205,7 @@ def test_true_patches_give_the_true_object_on_the_grid_of_the_input(
     fake_engine.predict_truth_of(scan)
     field = reconstruct(shim, bundle, scan, gridsize)
     assert field.shape == scan.object_field.shape
-    known = field != 0
+    known = field != BENEATH
     for x, y in scan.positions_px.astype(int):
         assert known[y - 4 : y + 4, x - 4 : x + 4].all()
     np.testing.assert_allclose(field[known], scan.object_field[known], rtol=1e-5)
@@ -211,7 +217,9 @@ def test_samples_are_groups_and_one_is_all_of_them(
     monkeypatch.setenv("PTYCHO_BACKEND", "fake")
     scan = numbered_scan(count=9)
     bundle = train(shim, tmp_path, scan)
-    covered = {count: np.count_nonzero(reconstruct(shim, bundle, scan, nsamples=count)) for count in (1, 2, 9, 5000)}
+    covered = {
+        count: np.count_nonzero(reconstruct(shim, bundle, scan, nsamples=count) != BENEATH) for count in (1, 2, 9, 5000)
+    }
     assert covered[1] == covered[9] == covered[5000] > covered[2] > 0
 
 

@@ -47,40 +47,6 @@ def on_the_grid(field: NDArray[Any], result: Reconstruction) -> NDArray[Any]:
 # -- the object ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("origin", "shape", "expected"),
-    [
-        ((1, 2), (6, 5), (slice(2, 5), slice(1, 5))),
-        ((0, 0), (3, 4), (slice(0, 3), slice(0, 4))),
-    ],
-    ids=["inside", "the same"],
-)
-def test_a_reconstruction_is_copied_to_its_place_on_a_grid(
-    fake_engine: Any, scan: Scan, origin: Any, shape: Any, expected: Any
-) -> None:
-    field = np.arange(1, 13).reshape(3, 4).astype(np.complex64)
-    result = attrs.evolve(reconstruct(scan, trained(scan)), object_field=field, origin_px=origin)
-    grid = result.on_grid(shape)
-    np.testing.assert_array_equal(grid[expected], field)
-    assert np.count_nonzero(grid) == field.size
-
-
-@pytest.mark.parametrize(
-    ("origin", "kept"),
-    [((-1, -2), (slice(2, 3), slice(1, 4))), ((2, 1), (slice(0, 2), slice(0, 1))), ((7, 0), None), ((0, -9), None)],
-)
-def test_what_lies_outside_a_grid_is_left_out(fake_engine: Any, scan: Scan, origin: Any, kept: Any) -> None:
-    field = np.arange(1, 13).reshape(3, 4).astype(np.complex64)
-    grid = attrs.evolve(reconstruct(scan, trained(scan)), object_field=field, origin_px=origin).on_grid((3, 3))
-    rows, columns = (max(position, 0) for position in reversed(origin))
-    if kept is None:
-        assert not grid.any()
-    else:
-        part = field[kept]
-        np.testing.assert_array_equal(grid[rows : rows + part.shape[0], columns : columns + part.shape[1]], part)
-        assert np.count_nonzero(grid) == part.size
-
-
 @pytest.mark.parametrize("gridsize", [1, 2])
 @pytest.mark.parametrize("weighting", ["probe", "uniform"])
 def test_true_patches_give_the_true_object(fake_engine: Any, scan: Scan, gridsize: int, weighting: Any) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
 from ptycho import params
 from ptycho.raw_data import Patterns
@@ -38,10 +40,10 @@ def save(directory: str | os.PathLike[str]) -> None:
 
 @attrs.frozen(eq=False)
 class Predicted:
-    """The object of a scan, reassembled batch by batch, and the shape (H, W) of the grid that it shall lie on."""
+    """The object of a scan, reassembled batch by batch, and the one (H, W) that the scan came with, or None."""
 
     reconstruction: Reconstruction
-    shape: tuple[int, int]
+    beneath: NDArray[np.complex64] | None
 
 
 @attrs.frozen(eq=False)
@@ -80,5 +82,4 @@ class Bundle:
             config=from_mapping(InferenceConfig, settings),
             execution=from_mapping(ExecutionConfig, environment_values("execution")),
         )
-        field = patterns.scan.object_field
-        return Predicted(result, result.object_field.shape if field is None else field.shape)
+        return Predicted(result, patterns.scan.object_field)

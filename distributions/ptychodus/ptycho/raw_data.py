@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ptycho_core.contracts import Scan
+from ptycho_core.geometry import beyond_middle_px
 from ptycho_core.io import load_scan
 from ptycho_core.legacy import RawData as LegacyRawData
 
@@ -41,7 +42,7 @@ class RawData(LegacyRawData):
         The mask of bad pixels is dropped: when it reconstructs, Ptychodus gives patterns with filled pixels and no
         mask, and a network shall be trained on what it will see.
         """
-        scan = load_scan(path, measurement="intensity")
+        scan = _named_by_pixel(load_scan(path, measurement="intensity"))
         return cls(attrs.evolve(scan, bad_pixels=None) if np.any(scan.bad_pixels) else scan)
 
     @classmethod
@@ -58,7 +59,7 @@ class RawData(LegacyRawData):
         made = super().from_coords_without_pc(
             xcoords, ycoords, diff3d, probeGuess, scan_index, objectGuess, measurement="intensity"
         )
-        return cls(made.scan)
+        return cls(_named_by_pixel(made.scan))
 
     @property
     def diff3d(self) -> Any:
@@ -74,3 +75,14 @@ class RawData(LegacyRawData):
         """
         n_groups = None if nsamples == 1 else min(nsamples, len(self))
         return Patterns(self.scan, gridsize, n_groups, max(K, 1))
+
+
+def _named_by_pixel(scan: Scan) -> Scan:
+    """The scan with positions of pixel [N/2, N/2] of a patch, as ours are; those of Ptychodus name its middle."""
+    assert scan.nominal_positions_px is not None
+    beyond = beyond_middle_px(scan.N)
+    return attrs.evolve(
+        scan,
+        positions_px=scan.positions_px + beyond,
+        nominal_positions_px=scan.nominal_positions_px + beyond,
+    )
