@@ -75,8 +75,8 @@ class Model:
 def load_model(path: str | os.PathLike[str], *, backend: str = "auto") -> Model:
     """The model in an archive, or in the folder that holds `wts.h5.zip`.
 
-    backend: the engine that `reconstruct` shall use it with; any engine can use any model. Raises ArchiveError naming
-    the file, the member and the remedy.
+    backend: the engine that `reconstruct` shall use it with; any engine can use any model. auto: the one that trained
+    it, where that is installed. Raises ArchiveError naming the file, the member and the remedy.
     """
     target = located(path, MODEL)
     manifest, members = read_container(target, MODEL)

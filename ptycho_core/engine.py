@@ -196,6 +196,11 @@ def resolve_backend(backend: str = "auto") -> str:
     return name
 
 
+def backend_for(trained_by: str) -> str:
+    """What "auto" is for a model: the engine that trained it where that is installed, else "auto"."""
+    return trained_by if trained_by in registered_engines() and is_installed(trained_by) else "auto"
+
+
 def load_engine(backend: str = "auto") -> Engine:
     """The engine for `backend`; its framework is imported here and not before.
 

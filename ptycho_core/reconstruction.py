@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ptycho_core.archive import Model, load_model
 from ptycho_core.config import ExecutionConfig, InferenceConfig, ModelConfig, check_pool, existing_file
 from ptycho_core.contracts import Batch, Scan
-from ptycho_core.engine import EngineInfo, load_engine
+from ptycho_core.engine import EngineInfo, backend_for, load_engine
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError, explain
 from ptycho_core.fields import fields_of
 from ptycho_core.grouping import draw_groups
@@ -109,9 +109,10 @@ def reconstruct(
     """The object that `model` sees in `scan`, on a canvas of the positions' bounding box plus N.
 
     scan, model: None is the one that `config` names, by test_data_file and by model_path. backend: the engine;
-    unstated, `config.backend`, and where that is auto, the model's own. on_batch: called with (groups done, groups)
-    after every batch. Raises DataError when the scan does not fit the model, ConfigurationError when `config` does not,
-    BackendError when the engine is not there, Cancelled when `should_stop` says so.
+    unstated, `config.backend`, and where that is auto, the model's own, or else the one that trained it. on_batch:
+    called with (groups done, groups) after every batch. Raises DataError when the scan does not fit the model,
+    ConfigurationError when `config` does not, BackendError when the engine is not there, Cancelled when `should_stop`
+    says so.
     """
     steps = reconstruction_steps(
         scan, model, backend=backend, config=config, execution=execution, should_stop=should_stop
@@ -150,7 +151,8 @@ def reconstruction_steps(
     _check_groups(scan, config)
     warn_of_other_intensity(scan, model.weights)
     stated = config.backend if backend is None else backend
-    engine = load_engine(model.backend if stated == "auto" else stated)
+    backend = model.backend if stated == "auto" else stated
+    engine = load_engine(backend_for(model.engine.name) if backend == "auto" else backend)
     begun = time.perf_counter()
     network = engine.build(model.config.model, None, model.weights, execution)
     started = time.perf_counter()

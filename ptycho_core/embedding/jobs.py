@@ -17,7 +17,6 @@ from ptycho_core.archive import load_model
 from ptycho_core.config import ExecutionConfig, InferenceConfig, TrainingConfig
 from ptycho_core.contracts import Scan
 from ptycho_core.embedding.data import ScanArrays, ScanFile
-from ptycho_core.engine import is_installed, registered_engines
 from ptycho_core.errors import DataError, explain
 from ptycho_core.reassembly import ObjectCanvas
 from ptycho_core.reconstruction import reconstruction_steps
@@ -114,9 +113,6 @@ class ReconstructionJob:
         scan = self.data.scan()
         self._check_place(scan)
         model = load_model(self.model_path)
-        if model.engine.name in registered_engines() and is_installed(model.engine.name):
-            # auto: the engine that trained it, where there are several
-            model = attrs.evolve(model, backend=model.engine.name)
         steps = reconstruction_steps(scan, model, config=self.config, execution=self.execution, should_stop=should_stop)
         due = 0.0
         with contextlib.closing(steps):

@@ -9,6 +9,7 @@ from pathlib import Path
 from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
 from ptycho_core.frames import Frames
+from ptycho_core.io.arrays import place_of
 from ptycho_core.io.files import check_other_files
 from ptycho_core.io.npz import save_npz_scan
 from ptycho_core.io.readers import read_scan
@@ -42,13 +43,22 @@ def convert(
     path, out = Path(source), Path(target)
     kind = format_of(out, format)
     written = pair_of(out) if kind == PTYCHODUS else (out,)
-    check_other_files(path, *written)
-    scan = read_scan(path, options or ReadOptions())
+    options = options or ReadOptions()
+    for read in _files_read(path, options):
+        check_other_files(read, *written)
+    scan = read_scan(path, options)
     try:
         return write_scan(out, scan, format=kind, progress=progress)
     finally:
         if isinstance(scan.diffraction_amplitude, Frames):
             scan.diffraction_amplitude.close()
+
+
+def _files_read(path: Path, options: ReadOptions) -> set[Path]:
+    """The scan's file and those that the options name."""
+    named = (options.positions, options.probe, options.object, options.bad_pixels)
+    beside = {path.parent / options.companion} if options.companion else set()
+    return {path, *beside, *(place_of(text, path).path for text in named if text)}
 
 
 def write_scan(

@@ -95,7 +95,10 @@ def _chunks(file: HDF5File) -> list[str]:
 
 def _indices(file: HDF5File, name: str, count: int) -> NDArray[np.int64] | None:
     values = file.optional(name, file.array)
-    if values is None or values.shape != (count,) or not np.array_equal(values, np.round(values)):
+    if values is None:
+        return None
+    if values.shape != (count,) or not np.array_equal(values, np.round(values)):
+        log.warning("%s: %s: not %d whole numbers: the patterns count from 0 instead.", file.path, name, count)
         return None
     return values.astype(np.int64)
 
@@ -133,14 +136,21 @@ def _bad_pixels(file: HDF5File, chunks: Sequence[str], shape: tuple[int, ...]) -
     for table in TABLES:
         name = f"{table}/weight2d"
         weights = file.optional(name, file.array)
-        if weights is not None and weights.shape == tuple(shape):
-            bad |= ~(weights > 0)
-            found = True
-            break
+        if weights is None or file.text(name, "type") == "None":
+            continue
+        if weights.shape != tuple(shape):
+            _warn_of_weights(file, name, weights.shape, shape)
+            continue
+        bad |= ~(weights > 0)
+        found = True
+        break
     for chunk in chunks:
         name = f"{chunk}/weights"
         data = file.find(name) if file.is_dataset(name) else None
-        if data is None or data.shape is None or data.shape[-2:] != tuple(shape) or 0 in data.shape:
+        if data is None or data.shape is None or 0 in data.shape:
+            continue
+        if data.shape[-2:] != tuple(shape):
+            _warn_of_weights(file, name, data.shape, shape)
             continue
         found = True
         if data.ndim == 2:
@@ -152,3 +162,13 @@ def _bad_pixels(file: HDF5File, chunks: Sequence[str], shape: tuple[int, ...]) -
                 bad |= (~(block > 0)).any(axis=0)
         source.close()
     return bad if found else None
+
+
+def _warn_of_weights(file: HDF5File, name: str, received: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    log.warning(
+        "%s: %s: weights of shape %s do not fit patterns of %s: no bad pixel follows from them; state --bad-pixels.",
+        file.path,
+        name,
+        received,
+        tuple(shape),
+    )

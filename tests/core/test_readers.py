@@ -597,6 +597,15 @@ def test_weights_of_ptypy(tmp_path: Path, weights: bool) -> None:
     assert scan.metadata["name"] == "star"
 
 
+def test_weights_and_indices_that_do_not_fit_are_told(tmp_path: Path, core_log: pytest.LogCaptureFixture) -> None:
+    file = scan_files.ptyd(tmp_path)
+    put(file.path, "meta/weight2d", np.zeros((N + 1, N)))
+    put(file.path, "chunks/0/indices", np.array([0.5, 1.5, 2.5]))
+    load(file)
+    assert "meta/weight2d: weights of shape (17, 16) do not fit patterns of (16, 16)" in core_log.text
+    assert "chunks/0/indices: not" in core_log.text
+
+
 def test_a_chunk_that_is_gone_is_left_out(tmp_path: Path, core_log: pytest.LogCaptureFixture) -> None:
     file = scan_files.ptyd(tmp_path)
     with h5py.File(file.path, "r+") as content:
@@ -773,6 +782,15 @@ def test_targets_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'diffraction' or 'product' in it"):
         convert(file.path, tmp_path / "x.h5")
     assert convert(file.path, tmp_path / "x.data", format="cxi") == (tmp_path / "x.data",)
+
+
+def test_no_file_that_is_read_is_written_over(tmp_path: Path) -> None:
+    file = scan_files.npz(tmp_path)
+    np.savez(tmp_path / "places.npz", places=positions())
+    named = ReadOptions(positions="places.npz:places", position_order="xy", position_unit="px")
+    with pytest.raises(DataError, match=r"places\.npz: expected another file than .*places\.npz"):
+        convert(file.path, tmp_path / "places.npz", named)
+    np.testing.assert_array_equal(np.load(tmp_path / "places.npz")["places"], positions())
 
 
 def test_a_wavelength_is_written_as_that_of_photons(tmp_path: Path) -> None:

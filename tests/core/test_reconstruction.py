@@ -47,6 +47,27 @@ def on_the_grid(field: NDArray[Any], result: Reconstruction) -> NDArray[Any]:
 # -- the object ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("installed", "stated", "asked"),
+    [(True, None, "torch"), (False, None, "auto"), (True, "tensorflow", "tensorflow"), (True, "auto", "torch")],
+)
+def test_auto_is_the_engine_that_trained_the_model_where_it_is_installed(
+    fake_engine: Any, scan: Scan, monkeypatch: pytest.MonkeyPatch, installed: bool, stated: str | None, asked: str
+) -> None:
+    names: list[str] = []
+
+    def load_engine(backend: str = "auto") -> Any:
+        names.append(backend)
+        return fake_engine
+
+    model = trained(scan)
+    model = attrs.evolve(model, backend="auto", engine=attrs.evolve(model.engine, name="torch"))
+    monkeypatch.setattr("ptycho_core.engine.is_installed", lambda name: installed)
+    monkeypatch.setattr("ptycho_core.reconstruction.load_engine", load_engine)
+    reconstruct(scan, model, backend=stated)
+    assert names == [asked]
+
+
 @pytest.mark.parametrize("gridsize", [1, 2])
 @pytest.mark.parametrize("weighting", ["probe", "uniform"])
 def test_true_patches_give_the_true_object(fake_engine: Any, scan: Scan, gridsize: int, weighting: Any) -> None:
