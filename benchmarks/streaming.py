@@ -13,6 +13,7 @@ and its ratio say what a free one takes.
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 import tracemalloc
@@ -32,6 +33,7 @@ from ptycho_core.prefetch import gathered
 from ptycho_core.reassembly import ObjectCanvas
 
 N = 64
+WHERE = ("in this thread", "ahead, in a thread", "ahead, in two threads")
 Row = list[object]
 
 
@@ -64,7 +66,7 @@ def gathering_rows(scan: Scan, repeats: int) -> list[Row]:
     moved = groups.indices.size * N * N * 4
     rows, normally = [], sources.MAPPED_BYTES
     for way, sources.MAPPED_BYTES in (("mapped", normally), ("by position", -1)):
-        for workers, batch in ((0, 16), (0, 64), (1, 16), (1, 64)):
+        for workers, batch in itertools.product((0, 1, 2), (16, 64)):
             gather(groups, scan, batch, order, workers)
             times, copies = [], []
             for _ in range(repeats):
@@ -74,7 +76,7 @@ def gathering_rows(scan: Scan, repeats: int) -> list[Row]:
             took, copied = median(times), median(copies)
             rows.append(
                 row(
-                    f"an epoch's batches of {batch}, {way}, {'ahead, in a thread' if workers else 'in this thread'}",
+                    f"an epoch's batches of {batch}, {way}, {WHERE[workers]}",
                     took,
                     f"{moved / took[0] / 1e9:.2f} GB/s",
                     limit=f"memory copy {moved / copied[0] / 1e9:.2f} GB/s",

@@ -57,21 +57,6 @@ def test_reconstruct_writes_object_on_its_grid_with_origin(
     assert facts["patterns_per_second"] == pytest.approx(150 / facts["seconds"]["total"])
 
 
-def test_another_engine_reconstructs_the_same_object_from_an_archive(
-    ptycho: Run, trained: Path, scan_file: Path, backend: str, tmp_path: Path
-) -> None:
-    others = [name for name in ENGINES if name != backend and is_installed(name)]
-    if not others:
-        pytest.skip(f"{backend} is the only engine installed")
-    fields = []
-    for name in (backend, *others):
-        ptycho("reconstruct", scan_file, "--model", trained, "--out", tmp_path / name, "--backend", name)
-        fields.append(np.load(tmp_path / name / "reconstruction.npz")["object"])
-    for other in fields[1:]:
-        error = np.abs(fields[0] - other).max() / np.abs(fields[0]).max()
-        assert error <= 1e-5, error
-
-
 def test_evaluate_prints_and_writes_every_metric(
     ptycho: Run, trained: Path, scan_file: Path, backend: str, tmp_path: Path
 ) -> None:
