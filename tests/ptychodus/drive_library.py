@@ -1,7 +1,9 @@
 """An unchanged Ptychodus, headless, with its own PtychoPINN library: export, train, save, load, reconstruct.
 
-`python drive_library.py FOLDER SETTINGS_JSON [MODE]`; the folder holds diffraction.h5 and product.h5, MODE is pinn or
-supervised. A program of its own, because Ptychodus spawns processes, which need a main module that can be imported.
+`python drive_library.py FOLDER SETTINGS_JSON MODE WAY…`; the folder holds diffraction.h5 and product.h5, MODE is pinn
+or supervised, and a WAY is how a model comes to its reconstruction: trained (just now), saved (as a file, and loaded) or
+bundle (a zip file of its folder). A program of its own, because Ptychodus spawns processes, which need a main module
+that can be imported.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 from ptychodus.model import ModelCore
 
 
-def main(folder: Path, settings: dict[str, dict[str, Any]], mode: str) -> None:
+def main(folder: Path, settings: dict[str, dict[str, Any]], mode: str, ways: list[str]) -> None:
     algorithm = f"ptychopinn_{mode}"
     with ModelCore(log_level=20) as core:
         library = core.ptychopinn_reconstructor_library
@@ -36,16 +38,16 @@ def main(folder: Path, settings: dict[str, dict[str, Any]], mode: str) -> None:
             core.run_tasks()
             result.save_product(folder / name, file_type="HDF5")
 
-        reconstruct("trained.h5")
-        if mode == "supervised":
-            return
-        processing.save_model_to_file(folder / "saved.zip", algorithm)  # which Ptychodus unpacks when it uses it
-        processing.load_model_from_file(folder / "saved.zip", algorithm)
-        reconstruct("saved.h5")
-        bundle = shutil.make_archive(str(folder / "bundle"), "zip", root_dir=folder / "trained")
-        processing.load_model_from_file(Path(bundle), algorithm)
-        reconstruct("bundle.h5")
+        for way in ways:
+            if way == "saved":
+                # Ptychodus unpacks this file when it uses it.
+                processing.save_model_to_file(folder / "saved.zip", algorithm)
+                processing.load_model_from_file(folder / "saved.zip", algorithm)
+            elif way == "bundle":
+                bundle = shutil.make_archive(str(folder / "bundle"), "zip", root_dir=folder / "trained")
+                processing.load_model_from_file(Path(bundle), algorithm)
+            reconstruct(f"{way}.h5")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]), *(sys.argv[3:] or ["pinn"]))
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3], sys.argv[4:])

@@ -39,6 +39,8 @@ FLAGS = ("--n-filters-scale", 1, "--batch-size", 8, "--nepochs", 10, "--nphotons
 NEIGHBOURS = ("--neighbor-count", 7)
 """Of Ptychodus, for reconstructions."""
 METRES = {"photon_energy_eV": 10000.0, "detector_distance_m": 2.0, "detector_pixel_m": (75e-6, 75e-6)}
+WAYS = {"torch": ("trained", "saved", "bundle"), "tensorflow": ("saved",)}
+"""How a model comes to its reconstruction; with which engine it does is all the same, so each way is gone once."""
 CENTRE_M = (3e-7, -2e-7)
 """Of the object, so that its place says something."""
 
@@ -79,7 +81,9 @@ def flow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         pytest.skip(f"{backend} is not installed")
     folder = tmp_path_factory.mktemp(f"ptychodus-{backend}")
     write_input(folder)
-    log = run(DRIVE, folder, json.dumps(SETTINGS), PTYCHO_BACKEND=backend, PTYCHO_SEED=str(SEED))
+    log = run(
+        DRIVE, folder, json.dumps(SETTINGS), "pinn", *WAYS[backend], PTYCHO_BACKEND=backend, PTYCHO_SEED=str(SEED)
+    )
     return folder, backend, log
 
 
@@ -98,22 +102,23 @@ def test_the_engine_that_the_environment_names_has_trained(flow: tuple[Path, str
     assert "epoch 10/10: loss" in log
 
 
-@pytest.mark.parametrize("name", ["trained.h5", "saved.h5", "bundle.h5"])
-def test_the_object_is_on_the_grid_of_the_input(flow: tuple[Path, str, str], name: str) -> None:
-    folder, _, _ = flow
-    with h5py.File(folder / "product.h5") as given, h5py.File(folder / name) as result:
-        assert result["object"].shape == given["object"].shape
-        for attribute in ("center_x_m", "center_y_m", "pixel_width_m", "pixel_height_m"):
-            assert result["object"].attrs[attribute] == given["object"].attrs[attribute], attribute
-        np.testing.assert_array_equal(result["probe_position_x_m"], given["probe_position_x_m"])
-        assert not np.array_equal(result["object"], given["object"])
+def test_the_object_is_on_the_grid_of_the_input(flow: tuple[Path, str, str]) -> None:
+    folder, backend, _ = flow
+    for way in WAYS[backend]:
+        with h5py.File(folder / "product.h5") as given, h5py.File(folder / f"{way}.h5") as result:
+            assert result["object"].shape == given["object"].shape
+            for attribute in ("center_x_m", "center_y_m", "pixel_width_m", "pixel_height_m"):
+                assert result["object"].attrs[attribute] == given["object"].attrs[attribute], attribute
+            np.testing.assert_array_equal(result["probe_position_x_m"], given["probe_position_x_m"])
+            assert not np.array_equal(result["object"], given["object"])
 
 
-def test_a_saved_model_reconstructs_the_same(flow: tuple[Path, str, str]) -> None:
-    folder, _, _ = flow
-    trained, saved, bundle = (result_of(folder, f"{name}.h5") for name in ("trained", "saved", "bundle"))
-    np.testing.assert_allclose(saved, trained, atol=1e-5)
-    np.testing.assert_allclose(bundle, trained, atol=1e-5)
+def test_a_model_reconstructs_the_same_whichever_way_it_comes(flow: tuple[Path, str, str]) -> None:
+    folder, backend, _ = flow
+    saved = result_of(folder, "saved.h5")
+    assert np.isfinite(saved).all()
+    for way in WAYS[backend]:
+        np.testing.assert_allclose(result_of(folder, f"{way}.h5"), saved, atol=1e-5, err_msg=way)
 
 
 def test_the_object_is_as_good_as_that_of_the_command_line(flow: tuple[Path, str, str]) -> None:
@@ -127,7 +132,7 @@ def test_the_object_is_as_good_as_that_of_the_command_line(flow: tuple[Path, str
     truth = load_scan(scan).object_field
     assert truth is not None
     ours = load_reconstruction(out)
-    theirs = attrs.evolve(ours, object_field=result_of(folder, "trained.h5"), origin_px=(0.0, 0.0))
+    theirs = attrs.evolve(ours, object_field=result_of(folder, "saved.h5"), origin_px=(0.0, 0.0))
     correlation = evaluate(theirs, truth).metrics.correlation
     print(f"{backend}: correlation {correlation:.4f} in Ptychodus, {expected:.4f} on the command line")
     assert expected > 0.3, "the network has learnt something"
@@ -141,7 +146,7 @@ def test_groups_modes_and_bad_pixels_go_through_the_supervised_reconstructor(tmp
     backend = next(name for name in ("torch", "tensorflow") if is_installed(name))
     write_input(tmp_path, positions=60, modes=2, bad_pixels=6)
     settings = {"model": {"n_filters_scale": 1, "gridsize": 2}, "training": {"nepochs": 1}}
-    run(DRIVE, tmp_path, json.dumps(settings), "supervised", PTYCHO_BACKEND=backend)
+    run(DRIVE, tmp_path, json.dumps(settings), "supervised", "trained", PTYCHO_BACKEND=backend)
     model = load_model(tmp_path / "trained")
     assert (model.config.model.model_type, model.config.model.gridsize) == ("supervised", 2)
     assert model.config.n_groups == 60
