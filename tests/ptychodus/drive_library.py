@@ -1,8 +1,8 @@
 """An unchanged Ptychodus, headless, with its own PtychoPINN library: export, train, save, load, reconstruct.
 
 `python drive_library.py FOLDER SETTINGS_JSON MODE WAY…`; the folder holds diffraction.h5 and product.h5, MODE is pinn
-or supervised, and a WAY is how a model comes to its reconstruction: trained (just now), saved (as a file, and loaded) or
-bundle (a zip file of its folder). A program of its own, because Ptychodus spawns processes, which need a main module
+or supervised, and a WAY is how a model comes to its reconstruction: trained (just now), saved (as a file, and loaded)
+or bundle (a zip file of its folder). A program of its own, because Ptychodus spawns processes, which need a main module
 that can be imported.
 """
 
