@@ -35,9 +35,12 @@ from ptycho_core.reading import ReadOptions
 def simulate(out: Path, object_: str, quiet: bool, as_json: bool, **settings: Any) -> None:
     """Simulate a scan and write it to OUT (.npz) with its ground truth."""
     from ptycho_core.io import save_scan
+    from ptycho_core.io.files import check_other_files
     from ptycho_core.simulation import simulate as simulate_scan
 
     output = console(quiet, as_json)
+    for source in (object_, settings["probe"]):  # kinds, or files
+        check_other_files(Path(source), out)
     scan = simulate_scan(object=object_, **settings)
     save_scan(out, scan)
     summary = {"scan": str(out), "frames": len(scan), "N": scan.N, "seed": settings["seed"]}
@@ -59,6 +62,16 @@ def inspect(
     from ptycho_core.report.inspection import archive_facts, scan_facts, scan_table
 
     output = console(quiet=False, as_json=as_json)
+    if figure is not None:
+        from ptycho_core.io.files import check_other_files
+
+        if figure.suffix.lower() != ".png":
+            received = f"the ending {figure.suffix!r}"
+            remedy = "Give the name of a figure."
+            raise ConfigurationError(
+                explain(figure, None, expected="the ending .png", received=received, remedy=remedy)
+            )
+        check_other_files(file, figure)
     facts = archive_facts(file)
     if facts is not None:
         asked = {"--check-orientation": check_orientation, "--figure": figure is not None}

@@ -7,6 +7,7 @@ puts a module of two lines into `ptychodus/plugins/`, where Ptychodus finds it.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,4 +154,6 @@ def _number(scan: Scan, key: str) -> float:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.exit("usage: python -m ptycho_core.integrations.ptychodus_plugin (writes into ptychodus/plugins)")
     print(install())

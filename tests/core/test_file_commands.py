@@ -165,6 +165,21 @@ def test_only_a_scan_has_an_orientation(ptycho: Ptycho, tmp_path: Path) -> None:
     assert_refused(refused, "--check-orientation: expected a scan; received a published model archive")
 
 
+def test_a_figure_replaces_no_data(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
+    before = scan_file.read_bytes()
+    assert_refused(ptycho("inspect", scan_file, "--figure", scan_file), "scan.npz: expected the ending .png")
+    named = scan_file.rename(tmp_path / "scan.png")
+    assert_refused(ptycho("inspect", named, "--figure", named), "scan.png: expected another file than")
+    assert named.read_bytes() == before
+
+
+def test_a_simulation_replaces_no_object_that_it_takes(ptycho: Ptycho, scan_file: Path) -> None:
+    before = scan_file.read_bytes()
+    for option in ("--object", "--probe"):
+        assert_refused(ptycho("simulate", scan_file, option, scan_file), "scan.npz: expected another file than")
+    assert scan_file.read_bytes() == before
+
+
 # -- export --------------------------------------------------------------------------------------------------------
 
 
