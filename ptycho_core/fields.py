@@ -205,6 +205,12 @@ def show_default(field: attrs.Attribute[Any]) -> str:
     return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
 
 
+def needs_of(field: attrs.Attribute[Any]) -> dict[str, str]:
+    """What a field needs beside it to have an effect: other fields, and in words what they must be."""
+    # Of 0 and None one is refused, with the words for what is not.
+    return {other: str(check(0) or check(None)) for other, check in field.metadata["beside"].items()}
+
+
 def flag_of(field: str) -> str:
     """`batch_size` → `--batch-size`, as the command line and messages name it."""
     return "--" + field.replace("_", "-")

@@ -96,13 +96,16 @@ class ReadOptions:
         if self.centre_row is not None and self.dc == "corner":
             refuse("ReadOptions.centre_row", "no centre with dc = 'corner'", self.centre_row, "Leave out one of them.")
 
-    def check_for_several_scans(self) -> None:
-        """Refuse what can hold for one scan only, where several are read. Raises ConfigurationError."""
-        for name in ("companion", "positions"):
-            value = getattr(self, name)
-            if value is not None and Path(str(value).partition(":")[0]).is_file():
-                remedy = "Convert each scan by itself (ptycho convert), and use the files that are written."
-                refuse(f"ReadOptions.{name}", "no file of one scan where several are read", value, remedy)
+    def check_for_several_scans(self, one: Path) -> None:
+        """Refuse what can hold for `one` scan only, where several are read. Raises ConfigurationError."""
+        from ptycho_core.io.arrays import place_of  # with numpy
+
+        remedy = "Convert each scan by itself (ptycho convert), and use the files that are written."
+        expected = "no file of one scan where several are read"
+        if self.companion is not None:
+            refuse("ReadOptions.companion", expected, self.companion, remedy)
+        if self.positions is not None and place_of(self.positions, one).path != one:
+            refuse("ReadOptions.positions", expected, self.positions, remedy)
 
     @property
     def detector(self) -> Orient:

@@ -39,8 +39,9 @@ def simulate(out: Path, object_: str, quiet: bool, as_json: bool, **settings: An
     from ptycho_core.simulation import simulate as simulate_scan
 
     output = console(quiet, as_json)
-    for source in (object_, settings["probe"]):  # kinds, or files
-        check_other_files(Path(source), out)
+    for source in map(Path, (object_, settings["probe"])):
+        if source.is_file():  # and no kind
+            check_other_files(source, out)
     scan = simulate_scan(object=object_, **settings)
     save_scan(out, scan)
     summary = {"scan": str(out), "frames": len(scan), "N": scan.N, "seed": settings["seed"]}

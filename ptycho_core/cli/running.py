@@ -40,8 +40,9 @@ def train(
     if resume:
         layers, checkpoint = resumed_layers(config, flags, *sections)
     configs = layers.build()  # its errors come before a large scan is read
-    if configs["training"].test_data_file is not None:
-        configs["reading"].check_for_several_scans()
+    asked: TrainingConfig = configs["training"]
+    if asked.train_data_file is not None and asked.test_data_file is not None:
+        configs["reading"].check_for_several_scans(asked.train_data_file)
     output = console(quiet, as_json, configs["execution"].enable_progress_bar)
     data = None
     if not show_config or configs["training"].train_data_file is not None:

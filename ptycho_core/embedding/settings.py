@@ -14,7 +14,7 @@ from typing import Any, Literal
 import attrs
 
 from ptycho_core.config import SECTIONS, ModelConfig, TrainingConfig
-from ptycho_core.fields import Choices, Interval, fields_of, from_mapping, hints_of, kind_of, power_of_two
+from ptycho_core.fields import Choices, Interval, fields_of, from_mapping, hints_of, kind_of, needs_of, power_of_two
 
 Kind = Literal["boolean", "integer", "real", "choice", "text", "path"]
 KINDS: dict[Any, Kind] = {bool: "boolean", int: "integer", float: "real", str: "text", Path: "path"}
@@ -24,7 +24,7 @@ KINDS: dict[Any, Kind] = {bool: "boolean", int: "integer", float: "real", str: "
 class Setting:
     """One setting.
 
-    section: the class that holds it, "model", "training", "inference" or "execution"; name: its field there.
+    section: the class that holds it, "model", "training", "inference", "execution" or "reading"; name: its field there.
     optional: None is a value, too, and means what `help` says of it as unset.
     minimum, maximum: of numbers, None where there is no limit; allowed themselves unless `above_minimum` or
         `below_maximum`.
@@ -87,7 +87,6 @@ def _described(section: str, name: str, field: attrs.Attribute[Any]) -> Setting:
         facts = {"choices": check.values}
     elif check is power_of_two:
         facts = {"minimum": 1, "powers_of_two": True}
-    beside = field.metadata["beside"]
     return Setting(
         section=section,
         name=name,
@@ -95,7 +94,6 @@ def _described(section: str, name: str, field: attrs.Attribute[Any]) -> Setting:
         default=field.default,
         optional=types.NoneType in typing.get_args(annotation),
         help=field.metadata["help"],
-        # whichever is refused, with the words for what is not
-        needs={other: str(check(0) or check(None)) for other, check in beside.items()},
+        needs=needs_of(field),
         **facts,
     )

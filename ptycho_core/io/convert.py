@@ -57,8 +57,8 @@ def convert(
 def _files_read(path: Path, options: ReadOptions) -> set[Path]:
     """The scan's file and those that the options name."""
     named = (options.positions, options.probe, options.object, options.bad_pixels)
-    beside = {path.parent / options.companion} if options.companion else set()
-    return {path, *beside, *(place_of(text, path).path for text in named if text)}
+    pair = {options.companion} if options.companion else set()
+    return {path, *pair, *(place_of(text, path).path for text in named if text)}
 
 
 def write_scan(

@@ -79,10 +79,8 @@ def train_cdi_model(
 ) -> Results:
     """Train a network on one scan; the loss of the other chooses the best weights.
 
-    callbacks: every one is given every epoch's report.
-
     results: `model` (a `Model`), `history` (loss term → one value for each epoch), `best_epoch`, `backend` and
-    `engine` (name, and all that it says of itself).
+    `engine` (name, and all that it says of itself). callbacks: every one is given every epoch's report.
     """
     test = None if test_data is None else _scan(test_data, "test_data")
     model = train(_scan(train_data, "train_data"), config, test=test, execution=execution, callbacks=callbacks)

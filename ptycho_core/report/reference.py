@@ -16,7 +16,7 @@ from typing import Any, Literal
 import attrs
 
 from ptycho_core.config import SECTIONS
-from ptycho_core.fields import describe_type, fields_of, hints_of, kind_of, show_default
+from ptycho_core.fields import describe_type, fields_of, hints_of, kind_of, needs_of, show_default
 from ptycho_core.io.files import write_text
 from ptycho_core.legacy.parameters import PUBLISHED, flat_key
 from ptycho_core.legacy.translation import INFERENCE_RULES, MODEL_RULES, NOT_CARRIED, TRAINING_RULES, Rule
@@ -86,10 +86,7 @@ def _setting_row(cls: type[Any], name: str, field: attrs.Attribute[Any]) -> tupl
         takes += "" if kind is annotation else " or nothing"
     elif (check := field.metadata["check"]) is not None and (limits := check(-1)) is not None:
         takes += ", " + limits.removeprefix("a finite number ")
-    beside = []
-    for other, check in field.metadata["beside"].items():
-        allowed = check(0) or check(None)  # whichever is refused, with the words for what is not
-        beside.append(f"`{other}` = {allowed}")
+    beside = [f"`{other}` = {allowed}" for other, allowed in needs_of(field).items()]
     return (f"`{name}`", takes, f"`{show_default(field)}`", field.metadata["help"], "; ".join(beside))
 
 

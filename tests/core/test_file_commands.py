@@ -219,6 +219,10 @@ def test_a_run_goes_on_with_how_its_scan_was_read(
 
 def test_a_file_of_one_scan_does_not_stand_for_two(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "places.npy", np.zeros((40, 2)))
-    how = ["--positions", tmp_path / "places.npy", "--position-order", "xy", "--position-unit", "px"]
-    refused = ptycho("train", scan_file, "--test", scan_file, "--out", tmp_path / "run", *how)
-    assert_refused(refused, "ReadOptions.positions: expected no file of one scan where several are read")
+    how = ["--position-order", "xy", "--position-unit", "px"]
+    train = ["train", scan_file, "--test", scan_file, "--out", tmp_path / "run"]
+    for name in (tmp_path / "places.npy", "places.npy"):  # beside the scan, too
+        refused = ptycho(*train, "--positions", name, *how)
+        assert_refused(refused, "ReadOptions.positions: expected no file of one scan where several are read")
+    refused = ptycho(*train, "--companion", scan_file)
+    assert_refused(refused, "ReadOptions.companion: expected no file of one scan where several are read")

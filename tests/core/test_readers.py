@@ -784,13 +784,19 @@ def test_targets_that_cannot_be_are_refused(tmp_path: Path) -> None:
     assert convert(file.path, tmp_path / "x.data", format="cxi") == (tmp_path / "x.data",)
 
 
-def test_no_file_that_is_read_is_written_over(tmp_path: Path) -> None:
+def test_no_file_that_is_read_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = scan_files.npz(tmp_path)
     np.savez(tmp_path / "places.npz", places=positions())
     named = ReadOptions(positions="places.npz:places", position_order="xy", position_unit="px")
     with pytest.raises(DataError, match=r"places\.npz: expected another file than .*places\.npz"):
         convert(file.path, tmp_path / "places.npz", named)
     np.testing.assert_array_equal(np.load(tmp_path / "places.npz")["places"], positions())
+    (tmp_path / "pair").mkdir()
+    pair = scan_files.ptychodus(tmp_path / "pair")
+    companion = (tmp_path / "pair" / "product.h5").rename(tmp_path / "facts.npz")
+    monkeypatch.chdir(tmp_path)  # where a relative name is looked for
+    with pytest.raises(DataError, match=r"facts\.npz: expected another file than facts\.npz"):
+        convert(pair.path, companion, ReadOptions(companion=Path("facts.npz")))
 
 
 def test_a_wavelength_is_written_as_that_of_photons(tmp_path: Path) -> None:
