@@ -23,13 +23,15 @@ import numpy as np
 from cases import print_table
 
 from ptycho_core import ModelConfig, Scan, TrainingConfig, simulate
-from ptycho_core.archive import Model, load_model
-from ptycho_core.checkpoint import load_checkpoint
-from ptycho_core.config import ExecutionConfig
-from ptycho_core.contracts import Batch
-from ptycho_core.engine import Engine, load_engine
-from ptycho_core.grouping import draw_groups, largest_reach_px
-from ptycho_core.training import Fit, fit, train
+from ptycho_core.batches.batch import Batch
+from ptycho_core.batches.groups import draw_groups
+from ptycho_core.batches.neighbours import largest_reach_px
+from ptycho_core.engine.protocol import Engine
+from ptycho_core.engine.registry import load_engine
+from ptycho_core.models.checkpoint import load_checkpoint
+from ptycho_core.models.model import Model, load_model
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.training.fit import Fit, fit, train
 
 ALLOWED = 1e-5
 ALLOWED_AFTER_A_RUN = {"64-true": 1e-5, "32-true": 5e-3}

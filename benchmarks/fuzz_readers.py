@@ -30,7 +30,7 @@ from cases import print_table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the makers of files are the tests'
 
-import ptycho_core.frames
+import ptycho_core.scans.frames
 from ptycho_core.errors import ArchiveError, DataError, PtychoError
 from ptycho_core.io import load_scan
 from ptycho_core.published import import_published
@@ -46,7 +46,7 @@ def try_input(seed: int, number: int, formats: list[str]) -> dict[str, str]:
     """Make and read one input; what came of it."""
     rng = np.random.default_rng([seed, number])
     name = formats[number % len(formats)]
-    ptycho_core.frames.IN_MEMORY_BYTES = 0 if rng.random() < 0.5 else 2**28
+    ptycho_core.storage.source.IN_MEMORY_BYTES = 0 if rng.random() < 0.5 else 2**28
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         trap = Path(folder) / "executed"
         if name in ARCHIVES:

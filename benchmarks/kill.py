@@ -31,19 +31,24 @@ from typing import Any
 
 import attrs
 import numpy as np
+from ptycho_core_reference import ReferenceEngine
 
-from ptycho_core import training
-from ptycho_core.architecture import Table, TableBuilder, network_channels, register_architecture
-from ptycho_core.archive import ARCHIVE_NAME, load_model
-from ptycho_core.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
-from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import PtychoError
-from ptycho_core.io import load_scan, save_scan
-from ptycho_core.io.files import PARTIAL, remove_partial
-from ptycho_core.reference import ReferenceEngine
-from ptycho_core.runs import train_into
+from ptycho_core.formats.convert import save_scan
+from ptycho_core.io import load_scan
+from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
+from ptycho_core.models.model import ARCHIVE_NAME, load_model
+from ptycho_core.networks.cnn import network_channels
+from ptycho_core.networks.registry import register_architecture
+from ptycho_core.networks.table import Table, TableBuilder
+from ptycho_core.runs.train import train_into
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.simulation import simulate
+from ptycho_core.storage.files import PARTIAL, remove_partial
+from ptycho_core.training.fit import fit as training
 
 SETTINGS = ("--n-filters-scale", "1", "--n-groups", "32", "--batch-size", "8", "--scheduler", "Default")
 ENDLESS = 100_000

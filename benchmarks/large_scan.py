@@ -114,8 +114,8 @@ def child(path: Path, backend: str, groups: int, region: float, mapped: bool) ->
 
     memory.step("import")
     from ptycho_core import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig, fit, load_scan, reconstruct
-    from ptycho_core.engine import load_engine
-    from ptycho_core.io import sources
+    from ptycho_core.engine.registry import load_engine
+    from ptycho_core.storage import stored as sources
 
     load_engine(backend)
     end("import")

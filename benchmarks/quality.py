@@ -26,10 +26,10 @@ from cases import STAR, XPP_PROBE, print_table, require
 from numpy.typing import NDArray
 
 from ptycho_core import ModelConfig, Scan, TrainingConfig, fit, load_scan, reconstruct, simulate
-from ptycho_core.archive import Model
-from ptycho_core.evaluation import evaluate
-from ptycho_core.metrics import complex_correlation
-from ptycho_core.reconstruction import Reconstruction
+from ptycho_core.models.model import Model
+from ptycho_core.quality.evaluation import evaluate
+from ptycho_core.quality.metrics import complex_correlation
+from ptycho_core.reconstruction.result import Reconstruction
 
 WINDOW = slice(50, 190)
 Row = list[object]

@@ -21,11 +21,16 @@ import numpy as np
 from cases import print_table
 
 from ptycho_core import ExecutionConfig, InferenceConfig, ModelConfig, Scan, TrainingConfig, reconstruct, simulate
-from ptycho_core.architecture import INPUT, Table, build_table, initial_weights
-from ptycho_core.archive import Model
-from ptycho_core.engine import Network, load_engine
-from ptycho_core.grouping import Groups, draw_groups, largest_reach_px
-from ptycho_core.physics import LOG_SCALE, PROBE, calibrated_probe, measure_scale
+from ptycho_core.batches.groups import Groups, draw_groups
+from ptycho_core.batches.neighbours import largest_reach_px
+from ptycho_core.engine.protocol import Network
+from ptycho_core.engine.registry import load_engine
+from ptycho_core.models.model import Model
+from ptycho_core.networks.initial import initial_weights
+from ptycho_core.networks.registry import build_table
+from ptycho_core.networks.table import INPUT, Table
+from ptycho_core.physics.scale import calibrated_probe, measure_scale
+from ptycho_core.vocabulary import LOG_SCALE, PROBE
 
 MATRIX = 2048
 Row = list[object]
@@ -143,7 +148,7 @@ def row(backend: str, what: str, seconds: float, rate: str, limit: str, ratio: f
 
 def core_rows(scan: Scan, repeats: int) -> list[Row]:
     """Grouping, gathering and reassembly do without an engine."""
-    from ptycho_core.reassembly import ObjectCanvas
+    from ptycho_core.physics.canvas import ObjectCanvas
 
     rng = np.random.default_rng(0)
     # Many times what caches hold, so that frames come from memory, as in a copy of the same bytes.
@@ -192,7 +197,7 @@ def grouping_row(what: str, points: int) -> Row:
     """Median of 5 in a fresh process, so that its peak memory less what it held before is the step's own."""
     code = (
         "import statistics, timeit; import numpy as np;"
-        "from ptycho_core.grouping import draw_groups, largest_reach_px;"
+        "from ptycho_core.batches.groups import draw_groups, largest_reach_px;"
         f"step = lambda p: {GROUPING[what]};"
         # Not getrusage: its peak is handed down by the parent, which may have held far more.
         "status = lambda: open('/proc/self/status').read();"

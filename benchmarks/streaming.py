@@ -26,11 +26,11 @@ from large_scan import write_scan
 from numpy.typing import NDArray
 
 from ptycho_core import Scan, load_scan
-from ptycho_core.grouping import Groups, draw_groups
-from ptycho_core.io import sources
-from ptycho_core.patches import extract_patches
-from ptycho_core.prefetch import gathered
-from ptycho_core.reassembly import ObjectCanvas
+from ptycho_core.batches.groups import Groups, draw_groups
+from ptycho_core.batches.prefetch import gathered
+from ptycho_core.physics.canvas import ObjectCanvas
+from ptycho_core.physics.patches import extract_patches
+from ptycho_core.storage import stored as sources
 
 N = 64
 WHERE = ("in this thread", "ahead, in a thread", "ahead, in two threads")

@@ -9,11 +9,12 @@ from typing import Any
 import attrs
 import click
 
+from ptycho_core.cli.options import FILE, config_options
 from ptycho_core.cli.shared import SectionedCommand, config_option, console, output_options
 from ptycho_core.errors import ConfigurationError, explain
-from ptycho_core.fields import flag_of
-from ptycho_core.options import FILE, build_config, config_options
-from ptycho_core.reading import ReadOptions
+from ptycho_core.settings.fields import flag_of
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.settings.sources import build_config
 
 
 @click.command()
@@ -34,9 +35,9 @@ from ptycho_core.reading import ReadOptions
 @output_options
 def simulate(out: Path, object_: str, quiet: bool, as_json: bool, **settings: Any) -> None:
     """Simulate a scan and write it to OUT (.npz) with its ground truth."""
-    from ptycho_core.io import save_scan
-    from ptycho_core.io.files import check_other_files
+    from ptycho_core.formats.convert import save_scan
     from ptycho_core.simulation import simulate as simulate_scan
+    from ptycho_core.storage.files import check_other_files
 
     output = console(quiet, as_json)
     for source in map(Path, (object_, settings["probe"])):
@@ -60,11 +61,11 @@ def inspect(
 ) -> None:
     """Say what FILE is and holds: a scan, a model archive, a checkpoint or a reconstruction."""
     reading: ReadOptions = build_config(config, flags, "reading")["reading"]
-    from ptycho_core.report.inspection import archive_facts, scan_facts, scan_table
+    from ptycho_core.report.facts import archive_facts, scan_facts, scan_table
 
     output = console(quiet=False, as_json=as_json)
     if figure is not None:
-        from ptycho_core.io.files import check_other_files
+        from ptycho_core.storage.files import check_other_files
 
         if figure.suffix.lower() != ".png":
             received = f"the ending {figure.suffix!r}"
@@ -87,14 +88,15 @@ def inspect(
     facts = scan_facts(scan, file)
     text = scan_table(facts)
     if check_orientation:
-        from ptycho_core.orientation import combined, rank_orientations
+        from ptycho_core.io.assembly import detector_orientation
+        from ptycho_core.scans.orientation import combined, rank_orientations
 
         with output.bar(10, "orientation", "sweep") as update:
             ranking = rank_orientations(scan, progress=lambda done, total: update(done, ""))
         facts["orientation"] = ranking.as_dict()
         text += f"\n\n{ranking.as_table()}"
         if ranking.best is not None:
-            turn = attrs.asdict(combined(reading.detector, ranking.best))
+            turn = attrs.asdict(combined(detector_orientation(reading), ranking.best))
             flags_of_best = " ".join(flag_of(name) for name, given in turn.items() if given)
             facts["orientation"]["flags"] = flags_of_best
             text += f"\nread it with: {flags_of_best or 'none of --transpose, --flip-rows, --flip-columns'}"
@@ -134,7 +136,7 @@ def convert(
     archive of the published implementations becomes one of ours (.h5.zip or a folder); nothing in it is executed.
     """
     reading: ReadOptions = build_config(config, flags, "reading")["reading"]
-    from ptycho_core.io import convert as convert_scan
+    from ptycho_core.formats.convert import convert as convert_scan
     from ptycho_core.io import load_scan
     from ptycho_core.published import convert_published, is_published
 
@@ -177,9 +179,10 @@ def split(scan: Path, train: Path, test: Path, quiet: bool, as_json: bool, confi
     """Split SCAN into two files, TRAIN and TEST, that share no frame; their endings say the format."""
     settings = {name: options.pop(name) for name in ("test_fraction", "how", "axis", "margin_px", "seed")}
     reading: ReadOptions = build_config(config, options, "reading")["reading"]
-    from ptycho_core.io import load_scan, save_scan
-    from ptycho_core.io.files import check_other_files
-    from ptycho_core.splitting import split as split_scan
+    from ptycho_core.formats.convert import save_scan
+    from ptycho_core.io import load_scan
+    from ptycho_core.scans.splitting import split as split_scan
+    from ptycho_core.storage.files import check_other_files
 
     output = console(quiet, as_json)
     check_other_files(scan, train, test)
@@ -202,8 +205,8 @@ def export(model: Path, out: Path, form: str | None, backend: str, quiet: bool, 
 
     OUT ends in .onnx (ONNX), in .pt2 (torch.export) or in nothing: a folder (TensorFlow SavedModel).
     """
-    from ptycho_core.archive import load_model
-    from ptycho_core.export import export_model, form_of
+    from ptycho_core.models.export import export_model, form_of
+    from ptycho_core.models.model import load_model
 
     output = console(quiet, as_json)
     form = form or form_of(out)
@@ -215,7 +218,7 @@ def export(model: Path, out: Path, form: str | None, backend: str, quiet: bool, 
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def engines(as_json: bool) -> None:
     """List the engines, their frameworks and devices."""
-    from ptycho_core.engine import is_installed, load_engine, registered_engines
+    from ptycho_core.engine.registry import is_installed, load_engine, registered_engines
 
     found = {
         name: attrs.asdict(load_engine(name).describe()) if is_installed(name) else {"framework": "not installed"}

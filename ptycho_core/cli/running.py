@@ -7,10 +7,14 @@ from typing import Any
 
 import click
 
+from ptycho_core.cli.options import FILE, config_options, resumed_layers
 from ptycho_core.cli.shared import SectionedCommand, config_option, console, load, output_options, with_scan
-from ptycho_core.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
-from ptycho_core.configfiles import annotated_toml
-from ptycho_core.options import FILE, Layers, build_config, config_options, resumed_layers
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.files import annotated_toml
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.sources import Layers, build_config
+from ptycho_core.settings.training import TrainingConfig
 
 
 @click.command(cls=SectionedCommand)
@@ -42,7 +46,9 @@ def train(
     configs = layers.build()  # its errors come before a large scan is read
     asked: TrainingConfig = configs["training"]
     if asked.train_data_file is not None and asked.test_data_file is not None:
-        configs["reading"].check_for_several_scans(asked.train_data_file)
+        from ptycho_core.io.places import check_for_several_scans  # with numpy
+
+        check_for_several_scans(configs["reading"], asked.train_data_file)
     output = console(quiet, as_json, configs["execution"].enable_progress_bar)
     data = None
     if not show_config or configs["training"].train_data_file is not None:
@@ -53,7 +59,7 @@ def train(
     if data is None or show_config:
         click.echo(annotated_toml(layers.sources, **configs), nl=False)
         return
-    from ptycho_core.runs import train_into
+    from ptycho_core.runs.train import train_into
 
     training: TrainingConfig = configs["training"]
     test = None
@@ -97,8 +103,8 @@ def reconstruct(
     inference: InferenceConfig = configs["inference"]
     if inference.model_path is None:
         raise click.UsageError("Missing option '--model'.")
-    from ptycho_core.archive import load_model
-    from ptycho_core.runs import reconstruct_into
+    from ptycho_core.models.model import load_model
+    from ptycho_core.runs.reconstruct import reconstruct_into
 
     data = load(inference, "test_data_file", configs["reading"], "a scan to reconstruct")
     model = load_model(inference.model_path)
@@ -118,7 +124,7 @@ def reconstruct(
 def evaluate(reconstruction: Path, truth: Path, quiet: bool, as_json: bool) -> None:
     """Compare RECONSTRUCTION (a file, or the folder that holds it) with the truth, ambiguities removed."""
     output = console(quiet, as_json)
-    from ptycho_core.runs import evaluate_into
+    from ptycho_core.runs.evaluate import evaluate_into
 
     summary, text = evaluate_into(reconstruction, truth, output)
     output.result(summary, text)
@@ -130,11 +136,14 @@ def evaluate(reconstruction: Path, truth: Path, quiet: bool, as_json: bool) -> N
 @output_options
 def demo(backend: str, out: Path, quiet: bool, as_json: bool) -> None:
     """The whole way on a simulated scan: simulate, train, save, load, reconstruct, evaluate."""
-    from ptycho_core.archive import load_model
-    from ptycho_core.io import load_scan, save_scan
-    from ptycho_core.io.files import make_folder
-    from ptycho_core.runs import evaluate_into, reconstruct_into, train_into
+    from ptycho_core.formats.convert import save_scan
+    from ptycho_core.io import load_scan
+    from ptycho_core.models.model import load_model
+    from ptycho_core.runs.evaluate import evaluate_into
+    from ptycho_core.runs.reconstruct import reconstruct_into
+    from ptycho_core.runs.train import train_into
     from ptycho_core.simulation import simulate as simulate_scan
+    from ptycho_core.storage.files import make_folder
 
     output = console(quiet, as_json)
     make_folder(out)

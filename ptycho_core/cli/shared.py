@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ptycho_core.console import Output
+from ptycho_core.cli.options import FILE, Command, SettingOption
 from ptycho_core.errors import ConfigurationError, explain
-from ptycho_core.options import FILE, Command, SettingOption, warn_of_unknown_variables
-from ptycho_core.reading import ReadOptions
+from ptycho_core.runs.console import Output
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.settings.sources import warn_of_unknown_variables
 
 if TYPE_CHECKING:
-    from ptycho_core.contracts import Scan
+    from ptycho_core.scans.scan import Scan
 
 HEADINGS = {
     "model": "Model",

@@ -21,9 +21,6 @@ from pathlib import Path
 
 import attrs
 
-from ptycho_core.archive import ARCHIVE_NAME, Model, load_model
-from ptycho_core.config import ExecutionConfig, InferenceConfig, TrainingConfig
-from ptycho_core.contracts import Scan
 from ptycho_core.embedding.child import in_child, in_process
 from ptycho_core.embedding.data import ObjectGrid, ScanArrays, ScanFile
 from ptycho_core.embedding.jobs import (
@@ -34,9 +31,14 @@ from ptycho_core.embedding.jobs import (
     TrainingProgress,
 )
 from ptycho_core.embedding.settings import Setting, describe_settings, make_config
-from ptycho_core.engine import FRAMEWORKS, is_installed, registered_engines
-from ptycho_core.io import save_scan
-from ptycho_core.io.files import PARTIAL, make_folder
+from ptycho_core.engine.registry import FRAMEWORKS, is_installed, registered_engines
+from ptycho_core.formats.convert import save_scan
+from ptycho_core.models.model import ARCHIVE_NAME, Model, load_model
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.storage.files import PARTIAL, make_folder
 
 __all__ = [
     "MODEL_FILE_EXTENSION",

@@ -11,12 +11,15 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
-from ptycho_core.frames import ArraySource, Blank, Frames, in_memory
-from ptycho_core.geometry import beyond_middle_px, positions_m_to_px
 from ptycho_core.io import load_scan
-from ptycho_core.reading import Measurement, ReadOptions
+from ptycho_core.scans.frames import Frames, in_memory
+from ptycho_core.scans.geometry import beyond_middle_px, positions_m_to_px
+from ptycho_core.scans.scan import Scan
+from ptycho_core.scans.steps import Blank
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.storage.source import ArraySource
+from ptycho_core.vocabulary import Measurement
 
 
 @attrs.frozen(kw_only=True)

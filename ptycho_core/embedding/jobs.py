@@ -13,14 +13,16 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.archive import load_model
-from ptycho_core.config import ExecutionConfig, InferenceConfig, TrainingConfig
-from ptycho_core.contracts import Scan
 from ptycho_core.embedding.data import ScanArrays, ScanFile
 from ptycho_core.errors import DataError, explain
-from ptycho_core.reassembly import ObjectCanvas
-from ptycho_core.reconstruction import reconstruction_steps
-from ptycho_core.training import fit
+from ptycho_core.models.model import load_model
+from ptycho_core.physics.canvas import ObjectCanvas
+from ptycho_core.reconstruction.predict import reconstruction_steps
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.fit import fit
 
 log = logging.getLogger(__name__)
 

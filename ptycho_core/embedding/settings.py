@@ -13,8 +13,19 @@ from typing import Any, Literal
 
 import attrs
 
-from ptycho_core.config import SECTIONS, ModelConfig, TrainingConfig
-from ptycho_core.fields import Choices, Interval, fields_of, from_mapping, hints_of, kind_of, needs_of, power_of_two
+from ptycho_core.settings.fields import (
+    Choices,
+    Interval,
+    fields_of,
+    from_mapping,
+    hints_of,
+    kind_of,
+    needs_of,
+    power_of_two,
+)
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.sections import SECTIONS
+from ptycho_core.settings.training import TrainingConfig
 
 Kind = Literal["boolean", "integer", "real", "choice", "text", "path"]
 KINDS: dict[Any, Kind] = {bool: "boolean", int: "integer", float: "real", str: "text", Path: "path"}

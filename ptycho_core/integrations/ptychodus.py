@@ -32,10 +32,10 @@ from ptychodus.api.settings import SettingsRegistry
 from ptycho_core import embedding
 from ptycho_core.embedding import ObjectGrid, ReconstructionProgress, ScanArrays, ScanFile
 from ptycho_core.errors import ConfigurationError, DataError, explain
-from ptycho_core.geometry import object_pixel_m
 from ptycho_core.integrations.ptychodus_settings import AUTO, PtychoCoreSettings
-from ptycho_core.io.files import make_folder, replacing
-from ptycho_core.reading import ReadOptions
+from ptycho_core.scans.geometry import object_pixel_m
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.storage.files import make_folder, replacing
 
 log = logging.getLogger(__name__)
 

@@ -29,14 +29,14 @@ from ptychodus.api.probe import ProbeFileReader, ProbeSequence
 from ptychodus.api.probe_positions import ProbePosition, ProbePositionSequence
 from ptychodus.api.product import Product, ProductFileReader, ProductMetadata
 
-from ptycho_core.archive import load_model
-from ptycho_core.contracts import Scan
+from ptycho_core.formats.writers import counts_type, intensity_blocks, unique_index
 from ptycho_core.io import load_scan
-from ptycho_core.io.files import write_text
 from ptycho_core.io.metres import metres_of
-from ptycho_core.io.writers import counts_type, intensity_blocks, unique_index
-from ptycho_core.physics import complex_probe
-from ptycho_core.reconstruction import load_reconstruction
+from ptycho_core.models.model import load_model
+from ptycho_core.physics.scale import complex_probe
+from ptycho_core.reconstruction.result import load_reconstruction
+from ptycho_core.scans.scan import Scan
+from ptycho_core.storage.files import write_text
 
 MODULE = "ptycho_core_files.py"
 TEXT = '''\

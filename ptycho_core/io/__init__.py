@@ -1,4 +1,4 @@
-"""Readers and writers of scan files."""
+"""From a stored file to a scan: choosing a reader, assembling what it found."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ptycho_core.contracts import Scan
-from ptycho_core.fields import from_mapping, to_mapping
-from ptycho_core.io.convert import ENDINGS, write_scan
-from ptycho_core.io.convert import convert as convert
 from ptycho_core.io.readers import read_scan
-from ptycho_core.reading import ReadOptions
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.fields import from_mapping, to_mapping
+from ptycho_core.settings.reading import ReadOptions
 
 
 def load_scan(path: str | os.PathLike[str], options: ReadOptions | None = None, **settings: Any) -> Scan:
@@ -25,12 +23,3 @@ def load_scan(path: str | os.PathLike[str], options: ReadOptions | None = None, 
         stated = {} if options is None else to_mapping(options)
         options = from_mapping(ReadOptions, {**stated, **settings})
     return read_scan(Path(path), options or ReadOptions())
-
-
-def save_scan(path: str | os.PathLike[str], scan: Scan, *, format: str | None = None) -> None:
-    """Write a scan, whole or not at all.
-
-    format: "npz", "ptychodus" or "cxi"; unset: by the ending (.h5, .hdf5, .cxi), and the NPZ contract for any other.
-    """
-    target = Path(path)
-    write_scan(target, scan, format=format or (ENDINGS.get(target.suffix.lower()) if target.suffix else None) or "npz")

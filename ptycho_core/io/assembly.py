@@ -11,26 +11,16 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
-from ptycho_core.fields import flag_of
-from ptycho_core.frames import (
-    Bin,
-    Blank,
-    Frames,
-    FrameSource,
-    Orient,
-    Roll,
-    Step,
-    Window,
-    centred,
-    fftshift,
-    in_memory,
-)
-from ptycho_core.geometry import object_pixel_m, photon_wavelength_m, positions_m_to_px
-from ptycho_core.io.arrays import place_of, read_place
-from ptycho_core.io.positions import stated_positions
-from ptycho_core.reading import Measurement, ReadOptions
+from ptycho_core.io.places import place_of, read_place, stated_positions
+from ptycho_core.scans.frames import Frames, in_memory
+from ptycho_core.scans.geometry import object_pixel_m, photon_wavelength_m, positions_m_to_px
+from ptycho_core.scans.scan import Scan
+from ptycho_core.scans.steps import Bin, Blank, Orient, Roll, Step, Window, centred, fftshift
+from ptycho_core.settings.fields import flag_of
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.storage.source import FrameSource
+from ptycho_core.vocabulary import Measurement
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +137,11 @@ def _with_positions(stored: Stored, options: ReadOptions) -> Stored:
     )
 
 
+def detector_orientation(options: ReadOptions) -> Orient:
+    """How the options turn the stored patterns."""
+    return Orient(options.transpose, options.flip_rows, options.flip_columns)
+
+
 def detector_steps(stored: Stored, options: ReadOptions) -> tuple[tuple[Step, ...], Grid]:
     """Bad pixels blank, DC in the centre, orientation, crop, bins and pad, in this order."""
     steps = list(stored.steps)
@@ -163,7 +158,7 @@ def detector_steps(stored: Stored, options: ReadOptions) -> tuple[tuple[Step, ..
         received, remedy = f"row {centre[0]}, column {centre[1]}", "Give the pixel of the direct beam."
         expected = f"a centre on {height} x {width} pixels"
         raise DataError(explain(stored.path, stored.key, expected=expected, received=received, remedy=remedy))
-    turn = options.detector
+    turn = detector_orientation(options)
     if turn != Orient():
         steps.append(turn)
         height, width = turn.shape(height, width)
@@ -302,7 +297,7 @@ def _probe(stored: Stored, options: ReadOptions, grid: Grid) -> NDArray[np.compl
             log.warning("%s: %s: the first of %s position-dependent probes is used", stored.path, name, extra)
         probe = probe[(0,) * len(extra)]
     probe = np.asarray(probe, np.complex128)
-    turn = options.probe_orientation
+    turn = Orient(options.transpose_probe, options.flip_probe_rows, options.flip_probe_columns)
     if turn != Orient():
         probe = turn.apply(probe)
         moves = tuple(

@@ -10,11 +10,11 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
-from ptycho_core.fields import flag_of
-from ptycho_core.geometry import object_pixel_m, photon_energy_eV, photon_wavelength_m, positions_px_to_m
-from ptycho_core.io.ptychodus import middle_px
+from ptycho_core.formats.ptychodus import middle_px
+from ptycho_core.scans.geometry import object_pixel_m, photon_energy_eV, photon_wavelength_m, positions_px_to_m
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.fields import flag_of
 
 log = logging.getLogger(__name__)
 

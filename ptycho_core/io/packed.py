@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
-from ptycho_core.frames import Frames
-from ptycho_core.io.hdf5 import signature_of
-from ptycho_core.io.npz import LARGE_BYTES, LARGEST_RATIO
+from ptycho_core.scans.frames import Frames
+from ptycho_core.scans.scan import Scan
+from ptycho_core.storage.files import LARGE_BYTES, LARGEST_RATIO
+from ptycho_core.storage.hdf5 import signature_of
 
 OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 PIECE = 2**20

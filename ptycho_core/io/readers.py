@@ -15,25 +15,25 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Protocol
 
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, explain
-from ptycho_core.fields import closest
-from ptycho_core.io.files import UNREADABLE
-from ptycho_core.io.hdf5 import HDF5File, is_hdf5, signature_of
-from ptycho_core.io.npz import MAGIC, npz_members
 from ptycho_core.io.packed import is_packed, unpacked
-from ptycho_core.reading import ReadOptions
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.fields import closest
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.storage.files import UNREADABLE
+from ptycho_core.storage.hdf5 import HDF5File, is_hdf5, signature_of
+from ptycho_core.storage.npz import MAGIC, npz_members
 
 log = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "ptycho_core.readers"
 OURS = {
-    "npz": "ptycho_core.io.contract:NpzReader",
-    "ptychodus": "ptycho_core.io.ptychodus:PtychodusReader",
-    "cxi": "ptycho_core.io.cxi:CxiReader",
-    "ptyd": "ptycho_core.io.ptyd:PtydReader",
-    "shelves": "ptycho_core.io.shelves:ShelvesReader",
-    "mapped": "ptycho_core.io.mapped:MappedReader",
+    "npz": "ptycho_core.formats.npz:NpzReader",
+    "ptychodus": "ptycho_core.formats.ptychodus:PtychodusReader",
+    "cxi": "ptycho_core.formats.cxi:CxiReader",
+    "ptyd": "ptycho_core.formats.ptyd:PtydReader",
+    "shelves": "ptycho_core.formats.shelves:ShelvesReader",
+    "mapped": "ptycho_core.formats.mapped:MappedReader",
 }
 """Ours, as pyproject.toml registers them: found even where the package was not installed anew."""
 MAPPED = "mapped"

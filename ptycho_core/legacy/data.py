@@ -1,6 +1,6 @@
 """RawData and its groups as arrays, for callers of the published implementations (specs/data.md, Groups).
 
-Training and reconstruction gather batches from the lazy `ptycho_core.grouping.Groups`; these arrays hold a copy of
+Training and reconstruction gather batches from the lazy `batches.groups.Groups`; these arrays hold a copy of
 every pattern of every group.
 """
 
@@ -15,14 +15,15 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import ArrayLike, NDArray
 
-from ptycho_core.contracts import Scan
+from ptycho_core.batches.groups import centres_and_offsets, draw_groups
 from ptycho_core.errors import ConfigurationError, DataError, explain
-from ptycho_core.grouping import centres_and_offsets, draw_groups
-from ptycho_core.io import load_scan, save_scan
-from ptycho_core.io.npz import _amplitude, _positions
+from ptycho_core.formats.convert import save_scan
+from ptycho_core.formats.npz import amplitude_of, positions_of
+from ptycho_core.io import load_scan
 from ptycho_core.layouts import BCXY_TO_OFFSETS
-from ptycho_core.physics import measure_scale
-from ptycho_core.reading import Measurement
+from ptycho_core.physics.scale import measure_scale
+from ptycho_core.scans.scan import Scan
+from ptycho_core.vocabulary import Measurement
 
 DEFAULT_SEED = 0
 """The seed of groups where none is given."""
@@ -60,11 +61,11 @@ class RawData:
         scan_index: integers (M,), or None. objectGuess: complex (H, W), or None.
         """
         source = Path("RawData")
-        amplitude, dose_known = _amplitude(source, "diff3d", np.asarray(diff3d), measurement)
+        amplitude, dose_known = amplitude_of(source, "diff3d", np.asarray(diff3d), measurement)
         return cls(
             Scan(
                 diffraction_amplitude=amplitude,
-                positions_px=_positions(source, np.asarray(xcoords), np.asarray(ycoords)),
+                positions_px=positions_of(source, np.asarray(xcoords), np.asarray(ycoords)),
                 probe=np.asarray(probeGuess),
                 object_field=None if objectGuess is None else np.asarray(objectGuess),
                 scan_index=None if scan_index is None else np.asarray(scan_index),
@@ -161,7 +162,7 @@ def generate_grouped_data(
 
     N: side of the patterns; the scan's own. K: neighbours that a group is chosen from. nsamples: the number of groups,
     B; with gridsize 1 at most one for every position. seed: DEFAULT_SEED where None; no global generator is used.
-    The rest as in `ptycho_core.grouping.draw_groups`. Raises DataError or ConfigurationError.
+    The rest as in `ptycho_core.batches.groups.draw_groups`. Raises DataError or ConfigurationError.
 
     | key | dtype, shape | |
     | --- | --- | --- |

@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 import attrs
 import numpy as np
 
-from ptycho_core.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_core.errors import ConfigurationError
-from ptycho_core.fields import fields_of, from_mapping, refuse
+from ptycho_core.settings.fields import fields_of, from_mapping, refuse
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
 
 log = logging.getLogger(__name__)
 

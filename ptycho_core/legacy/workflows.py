@@ -17,16 +17,19 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.archive import ARCHIVE_NAME, Model, load_model
-from ptycho_core.config import ExecutionConfig, InferenceConfig, TrainingConfig
-from ptycho_core.container import MANIFEST, MODEL
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import ArchiveError, DataError, MissingExtraError, explain
-from ptycho_core.io.files import make_folder
-from ptycho_core.io.npz import write_npz
 from ptycho_core.legacy.data import RawData
-from ptycho_core.reconstruction import reconstruct
-from ptycho_core.training import EpochReport, train
+from ptycho_core.models.container import MANIFEST, MODEL
+from ptycho_core.models.model import ARCHIVE_NAME, Model, load_model
+from ptycho_core.reconstruction.predict import reconstruct
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.storage.files import make_folder
+from ptycho_core.storage.npz import write_npz
+from ptycho_core.training.fit import train
+from ptycho_core.training.reports import EpochReport
 
 log = logging.getLogger(__name__)
 

@@ -17,30 +17,26 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.architecture import Weights, build_table
-from ptycho_core.archive import Model
-from ptycho_core.config import ModelConfig, TrainingConfig
-from ptycho_core.container import MODEL, located, shown
-from ptycho_core.contracts import Scan
-from ptycho_core.engine import EngineInfo, check_weights
+from ptycho_core.engine.checks import check_weights
+from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import ArchiveError, ConfigurationError, PtychoError
-from ptycho_core.io.files import UNREADABLE
-from ptycho_core.legacy.parameters import PUBLISHED, flat_key
-from ptycho_core.physics import (
-    CLEAR_PROBE_SCALE,
-    LOG_SCALE,
-    PROBE,
-    DataScale,
-    calibrated_probe,
-    measure_scale,
-    probe_mask,
-)
+from ptycho_core.models.container import MODEL, located, shown
+from ptycho_core.models.flat import PUBLISHED, flat_key
+from ptycho_core.models.model import Model
+from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.scale import CLEAR_PROBE_SCALE, DataScale, calibrated_probe, measure_scale
+from ptycho_core.physics.suitability import check_size
+from ptycho_core.physics.weights import probe_mask
 from ptycho_core.published.keras_network import read_keras
 from ptycho_core.published.members import Members, opened, refusal
 from ptycho_core.published.pickles import plain, read_mapping
 from ptycho_core.published.tensors import read_tensors
 from ptycho_core.published.torch_network import check_settings, model_settings, read_network
-from ptycho_core.suitability import check_size
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.storage.files import UNREADABLE
+from ptycho_core.vocabulary import LOG_SCALE, PROBE, Weights
 
 log = logging.getLogger(__name__)
 

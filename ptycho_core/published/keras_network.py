@@ -14,12 +14,12 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.architecture import INPUT, Layer, Table
-from ptycho_core.container import shown
 from ptycho_core.errors import ArchiveError
-from ptycho_core.io.files import DAMAGED_HDF5
-from ptycho_core.io.heaps import heaps_are_sound
+from ptycho_core.models.container import shown
+from ptycho_core.networks.table import INPUT, Layer, Table
 from ptycho_core.published.members import opened, refusal
+from ptycho_core.storage.files import DAMAGED_HDF5
+from ptycho_core.storage.hdf5_guards import heaps_are_sound
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 LONGEST_NAME = 1000

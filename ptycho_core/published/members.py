@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
-from ptycho_core.container import RATIO_LIMIT, SMALL, TEXT_LIMIT, shown
 from ptycho_core.errors import ArchiveError, PtychoError, explain
-from ptycho_core.io.files import COMPRESSION, UNREADABLE, opened_zip
+from ptycho_core.models.container import RATIO_LIMIT, SMALL, TEXT_LIMIT, shown
+from ptycho_core.storage.files import COMPRESSION, UNREADABLE, opened_zip
 
 COUNT_LIMIT = 4096
 """Members of one file; the published ones have at most some hundred."""

@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.container import TEXT_LIMIT, shown
 from ptycho_core.errors import ArchiveError
+from ptycho_core.models.container import TEXT_LIMIT, shown
 from ptycho_core.published.members import ANOTHER_SOURCE, refusal
 
 # fmt: off

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from ptycho_core.container import shown
 from ptycho_core.errors import ArchiveError
+from ptycho_core.models.container import shown
 from ptycho_core.published.members import Members, opened, refusal
 from ptycho_core.published.pickles import MALFORMED, PLAIN, Constructor, PlainUnpickler, check_instructions
 

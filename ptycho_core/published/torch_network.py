@@ -9,11 +9,11 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
-from ptycho_core.architecture import Table
-from ptycho_core.config import ModelConfig
-from ptycho_core.container import shown
 from ptycho_core.layouts import OIHW_TO_HWIO
+from ptycho_core.models.container import shown
+from ptycho_core.networks.table import Table
 from ptycho_core.published.members import refusal
+from ptycho_core.settings.model import ModelConfig
 
 UNKNOWN = "It is a variant that cannot be imported (docs/published.md): train it anew."
 

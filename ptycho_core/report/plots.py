@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError, MissingExtraError, explain
-from ptycho_core.io.files import make_folder, replacing
-from ptycho_core.metrics import bounding_box
+from ptycho_core.quality.area import bounding_box
+from ptycho_core.storage.files import make_folder, replacing
 
 if TYPE_CHECKING:
-    from ptycho_core.contracts import Scan
-    from ptycho_core.metrics import FRC, Mask
+    from ptycho_core.quality.frc import FRC
+    from ptycho_core.quality.metrics import Mask
+    from ptycho_core.scans.scan import Scan
 
 Figure = Any  # matplotlib.figure.Figure
 Axes = Any  # matplotlib.axes.Axes

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import ConfigurationError, DataError, explain
-from ptycho_core.patches import extract_patches
+from ptycho_core.physics.patches import extract_patches
+from ptycho_core.scans.scan import Scan
 from ptycho_core.simulation.files import is_file
 from ptycho_core.simulation.objects import OBJECT_KINDS, check_ranges, load_object, make_object, require_area
 from ptycho_core.simulation.probes import PROBE_KINDS, make_probe

@@ -13,7 +13,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from ptycho_core.errors import ConfigurationError, DataError, explain
-from ptycho_core.io.files import BROKEN_HEADER, UNREADABLE
+from ptycho_core.storage.files import BROKEN_HEADER, UNREADABLE
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")

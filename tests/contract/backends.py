@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from ptycho_core.engine import Engine, load_engine
+from ptycho_core.engine.protocol import Engine
+from ptycho_core.engine.registry import load_engine
 from ptycho_core.errors import BackendError
 
 REQUIRE = "PTYCHO_REQUIRE_BACKENDS"

@@ -10,26 +10,25 @@ from typing import Any
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+from ptycho_core_reference import ReferenceEngine, ReferenceNetwork
+from ptycho_core_reference.ops import before_activation, windows_of_2
 from scipy.ndimage import gaussian_filter
 
-from ptycho_core.architecture import (
-    INPUT,
-    Table,
-    TableBuilder,
-    Weights,
-    build_table,
-    initial_weights,
-    network_channels,
-    register_architecture,
-)
-from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_core.contracts import Batch, Scan
-from ptycho_core.engine import Engine, LossTerms, Network
-from ptycho_core.grouping import draw_groups, largest_reach_px
-from ptycho_core.patches import extract_patches
-from ptycho_core.physics import LOG_SCALE, PROBE, calibrated_probe, measure_scale
-from ptycho_core.reference import ReferenceEngine, ReferenceNetwork
-from ptycho_core.reference.network import before_activation, windows_of_2
+from ptycho_core.batches.batch import Batch
+from ptycho_core.batches.groups import draw_groups
+from ptycho_core.batches.neighbours import largest_reach_px
+from ptycho_core.engine.protocol import Engine, Network
+from ptycho_core.networks.cnn import network_channels
+from ptycho_core.networks.initial import initial_weights
+from ptycho_core.networks.registry import build_table, register_architecture
+from ptycho_core.networks.table import INPUT, Table, TableBuilder
+from ptycho_core.physics.patches import extract_patches
+from ptycho_core.physics.scale import calibrated_probe, measure_scale
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import LOG_SCALE, PROBE, LossTerms, Weights
 
 PRECISIONS = ("64-true", "32-true")
 FORWARD_RTOL = {"64-true": 1e-12, "32-true": 2e-6}

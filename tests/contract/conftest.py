@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ptycho_core.engine import Engine, registered_engines
+from ptycho_core.engine.protocol import Engine
+from ptycho_core.engine.registry import registered_engines
 from tests.contract.backends import differing_tests, engine_or_skip, required_backends
 
 CONTRACT = "contract test"

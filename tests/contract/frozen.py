@@ -15,21 +15,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ptycho_core.architecture import (
-    Table,
-    TableBuilder,
-    build_table,
-    initial_weights,
-    network_channels,
-    register_architecture,
-)
-from ptycho_core.archive import Model
-from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_core.contracts import Batch, Scan
-from ptycho_core.engine import Engine, EngineInfo
-from ptycho_core.io import load_scan, save_scan
-from ptycho_core.physics import LOG_SCALE, PROBE, calibrated_probe, measure_scale
-from ptycho_core.training import fit
+from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.protocol import Engine, EngineInfo
+from ptycho_core.formats.convert import save_scan
+from ptycho_core.io import load_scan
+from ptycho_core.models.model import Model
+from ptycho_core.networks.cnn import network_channels
+from ptycho_core.networks.initial import initial_weights
+from ptycho_core.networks.registry import build_table, register_architecture
+from ptycho_core.networks.table import Table, TableBuilder
+from ptycho_core.physics.scale import calibrated_probe, measure_scale
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.fit import fit
+from ptycho_core.vocabulary import LOG_SCALE, PROBE
 
 DATA = Path(__file__).parents[1] / "data"
 MODELS = {
@@ -91,7 +92,7 @@ RUN = ExecutionConfig(accelerator="cpu", precision="64-true", checkpoint_save_to
 
 def write() -> None:
     """Everything in tests/data."""
-    from ptycho_core.reference import ReferenceEngine
+    from ptycho_core_reference import ReferenceEngine
 
     for name, config in MODELS.items():
         model = _model(config, sparse=name == "cnn")
@@ -105,7 +106,7 @@ def write() -> None:
         patches = predicted(ReferenceEngine(), model, measurements(name), "64-true")
         np.savez_compressed(DATA / f"model-1-{name}.npz", amplitude=measurements(name), patches=patches)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ptycho_core.training.load_engine", lambda backend: ReferenceEngine())
+        patch.setattr("ptycho_core.training.fit.load_engine", lambda backend: ReferenceEngine())
         save_scan(DATA / "scan.npz", _scan(16))
         run = fit(load_scan(DATA / "scan.npz"), run_config(), execution=RUN)
         for report in run:

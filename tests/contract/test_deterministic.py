@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptycho_core.config import ExecutionConfig
-from ptycho_core.engine import Engine
+from ptycho_core.engine.protocol import Engine
+from ptycho_core.settings.execution import ExecutionConfig
 from tests.contract.cases import build, named_case
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ptycho_core.architecture import Weights
-from ptycho_core.config import ExecutionConfig
-from ptycho_core.contracts import Batch
-from ptycho_core.engine import Engine, Network
+from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.protocol import Engine, Network
 from ptycho_core.errors import ArchiveError, BackendError
-from ptycho_core.physics import LOG_SCALE, PROBE, outside_centre_mask, probe_mask
+from ptycho_core.physics.weights import outside_centre_mask, probe_mask
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.vocabulary import LOG_SCALE, PROBE, Weights
 from tests.contract.cases import (
     Case,
     assert_arrays_close,

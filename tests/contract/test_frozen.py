@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from ptycho_core.archive import load_model
-from ptycho_core.checkpoint import load_checkpoint
-from ptycho_core.engine import Engine
+from ptycho_core.engine.protocol import Engine
 from ptycho_core.io import load_scan
-from ptycho_core.physics import LOG_SCALE, PROBE
-from ptycho_core.training import fit
+from ptycho_core.models.checkpoint import load_checkpoint
+from ptycho_core.models.model import load_model
+from ptycho_core.training.fit import fit
+from ptycho_core.vocabulary import LOG_SCALE, PROBE
 from tests.contract.cases import FORWARD_RTOL, assert_arrays_close, assert_field_close
 from tests.contract.frozen import DATA, MODELS, RUN, predicted
 
@@ -44,7 +44,7 @@ def test_a_model_of_version_1_has_the_settings_it_had(name: str) -> None:
 
 
 def test_a_run_of_version_1_goes_on_as_it_did(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ptycho_core.training.load_engine", lambda backend: engine)
+    monkeypatch.setattr("ptycho_core.training.fit.load_engine", lambda backend: engine)
     checkpoint = load_checkpoint(DATA / "checkpoint-1.h5.zip")
     run = fit(load_scan(DATA / "scan.npz"), checkpoint.config, execution=RUN, resume=checkpoint)
     assert [report.epoch for report in run] == [3, 4]

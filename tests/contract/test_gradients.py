@@ -8,8 +8,8 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.engine import Engine
-from ptycho_core.physics import LOG_SCALE, PROBE
+from ptycho_core.engine.protocol import Engine
+from ptycho_core.vocabulary import LOG_SCALE, PROBE
 from tests.contract.cases import (
     ATTENTION,
     CASES,

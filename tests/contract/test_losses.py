@@ -8,11 +8,11 @@ import attrs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from ptycho_core_reference import ReferenceNetwork
 
-from ptycho_core.contracts import Batch
-from ptycho_core.engine import Engine
-from ptycho_core.physics import INPUT_SCALE, LOG_SCALE, PROBE
-from ptycho_core.reference import ReferenceNetwork
+from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.protocol import Engine
+from ptycho_core.vocabulary import INPUT_SCALE, LOG_SCALE, PROBE
 from tests.contract.cases import (
     ALL_TERMS,
     CASES,

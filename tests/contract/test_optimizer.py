@@ -9,8 +9,8 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.contracts import Batch
-from ptycho_core.engine import Engine
+from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.protocol import Engine
 from ptycho_core.errors import ArchiveError
 from tests.contract.cases import (
     Case,

@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.engine import Engine
+from ptycho_core.engine.protocol import Engine
 from tests.contract.cases import (
     ATTENTION,
     CASES,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptycho_core.archive import Model
-from ptycho_core.engine import Engine
-from ptycho_core.export import NAMES, export_model
+from ptycho_core.engine.protocol import Engine
+from ptycho_core.models.export import NAMES, export_model
+from ptycho_core.models.model import Model
 from tests.contract.cases import Case, assert_field_close, build, named_case
 
 NETWORKS = ("one_frame", "merged", "frames_alone", "cbam", "eca", "spatial")

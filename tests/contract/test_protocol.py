@@ -8,9 +8,9 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.config import ExecutionConfig
-from ptycho_core.engine import Engine, EngineInfo, Network
+from ptycho_core.engine.protocol import Engine, EngineInfo, Network
 from ptycho_core.errors import BackendError
+from ptycho_core.settings.execution import ExecutionConfig
 from tests.contract.cases import FORWARD_RTOL, PRECISIONS, assert_field_close, build, expected, named_case
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptycho_core.config import ExecutionConfig
-from ptycho_core.contracts import Batch
-from ptycho_core.engine import Engine
-from ptycho_core.physics import INPUT_SCALE
+from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.protocol import Engine
 from ptycho_core.published import import_published
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.vocabulary import INPUT_SCALE
 from tests.contract.cases import assert_field_close
 
 SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))

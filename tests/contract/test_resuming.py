@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptycho_core.checkpoint import Checkpoint, load_checkpoint
-from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_core.engine import Engine
-from ptycho_core.training import Fit, fit
+from ptycho_core.engine.protocol import Engine
+from ptycho_core.models.checkpoint import Checkpoint, load_checkpoint
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.fit import Fit, fit
 from tests.contract.cases import PRECISIONS, make_scan
 
 CASES: dict[str, dict[str, Any]] = {
@@ -51,7 +53,7 @@ def assert_equal(actual: Any, expected: Any, what: str) -> None:
 def test_a_run_that_is_resumed_from_its_file_is_the_same_to_the_last_bit(
     engine: Engine, name: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ptycho_core.training.load_engine", lambda backend: engine)
+    monkeypatch.setattr("ptycho_core.training.fit.load_engine", lambda backend: engine)
     whole = begin(name, precision)
     for report in whole:
         if report.epoch == 2:

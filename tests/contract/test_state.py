@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptycho_core.engine import Engine
+from ptycho_core.engine.protocol import Engine
 from ptycho_core.errors import ArchiveError
-from ptycho_core.physics import LOG_SCALE, PROBE
+from ptycho_core.vocabulary import LOG_SCALE, PROBE
 from tests.contract.cases import PRECISIONS, assert_field_close, build, build_reference, expected, named_case
 
 KERNEL = "encoder/conv0/kernel"

@@ -9,10 +9,10 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.architecture import Weights
-from ptycho_core.contracts import Batch
-from ptycho_core.engine import Engine, Network
-from ptycho_core.physics import ADAM_EPSILON, LOG_SCALE, PROBE
+from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.protocol import Engine, Network
+from ptycho_core.physics.constants import ADAM_EPSILON
+from ptycho_core.vocabulary import LOG_SCALE, PROBE, Weights
 from tests.contract.cases import (
     Case,
     assert_arrays_close,

@@ -11,21 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptycho_core.architecture import (
-    Table,
-    TableBuilder,
-    build_table,
-    initial_weights,
-    network_channels,
-    register_architecture,
-)
-from ptycho_core.archive import Model, load_model
-from ptycho_core.config import ModelConfig, TrainingConfig
-from ptycho_core.container import MANIFEST
-from ptycho_core.contracts import Scan
-from ptycho_core.engine import EngineInfo
+from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import ArchiveError
-from ptycho_core.physics import LOG_SCALE, PROBE, calibrated_probe, measure_scale
+from ptycho_core.models.container import MANIFEST
+from ptycho_core.models.model import Model, load_model
+from ptycho_core.networks.cnn import network_channels
+from ptycho_core.networks.initial import initial_weights
+from ptycho_core.networks.registry import build_table, register_architecture
+from ptycho_core.networks.table import Table, TableBuilder
+from ptycho_core.physics.scale import calibrated_probe, measure_scale
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import LOG_SCALE, PROBE
 
 MEMBERS = ("config.json", "params.json", "weights.safetensors", "history.csv")
 ENGINE = EngineInfo("fake", "no framework", "1.0", ("cuda", "cpu"), ("32-true",))

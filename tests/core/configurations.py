@@ -8,9 +8,12 @@ from typing import Any, Literal
 
 from hypothesis import strategies as st
 
-from ptycho_core.config import SECTIONS, InferenceConfig, ModelConfig, TrainingConfig
-from ptycho_core.fields import fields_of, hints_of, kind_of
-from ptycho_core.reading import ReadOptions
+from ptycho_core.settings.fields import fields_of, hints_of, kind_of
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.settings.sections import SECTIONS
+from ptycho_core.settings.training import TrainingConfig
 
 ALL_FIELDS = [(section, name) for section, cls in SECTIONS.items() for name in fields_of(cls)]
 

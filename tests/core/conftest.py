@@ -13,14 +13,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ptycho_core import architecture
-from ptycho_core.architecture import Weights, build_table
-from ptycho_core.archive import ARCHIVE_NAME
-from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_core.contracts import Batch, Scan
-from ptycho_core.engine import EngineInfo, optimizer_moments, trainable_names
-from ptycho_core.patches import extract_patches
-from ptycho_core.physics import LOG_SCALE
+from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.checks import optimizer_moments, trainable_names
+from ptycho_core.engine.protocol import EngineInfo
+from ptycho_core.models.model import ARCHIVE_NAME
+from ptycho_core.networks import registry
+from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.patches import extract_patches
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import LOG_SCALE, Weights
 from tests.core.archives import register_tiny, tiny_model
 
 N = 32
@@ -145,8 +149,8 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
         engine.backends.append(backend)
         return engine
 
-    monkeypatch.setattr("ptycho_core.training.load_engine", load_engine)
-    monkeypatch.setattr("ptycho_core.reconstruction.load_engine", load_engine)
+    monkeypatch.setattr("ptycho_core.training.fit.load_engine", load_engine)
+    monkeypatch.setattr("ptycho_core.reconstruction.predict.load_engine", load_engine)
     return engine
 
 
@@ -165,7 +169,7 @@ def tiny_architecture() -> Iterator[None]:
     """The architecture "tiny"."""
     register_tiny()
     yield
-    del architecture._ARCHITECTURES["tiny"]
+    del registry._ARCHITECTURES["tiny"]
 
 
 @pytest.fixture(scope="session")

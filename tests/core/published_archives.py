@@ -18,9 +18,12 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.architecture import INPUT, Layer, Table, Weights, build_table, initial_weights
-from ptycho_core.config import ModelConfig
+from ptycho_core.networks.initial import initial_weights
+from ptycho_core.networks.registry import build_table
+from ptycho_core.networks.table import INPUT, Layer, Table
 from ptycho_core.published.torch_network import published_name
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.vocabulary import Weights
 
 DILL, KERAS = "diffraction_to_obj/params.dill", "diffraction_to_obj/model.keras"
 PYTORCH, SCALING = "diffraction_to_obj/model.pth", "torch_scaling_metadata.pt"

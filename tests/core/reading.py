@@ -9,8 +9,8 @@ import h5py
 import pytest
 
 from ptycho_core import load_scan
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError
+from ptycho_core.scans.scan import Scan
 from tests.core.scan_files import ScanFile
 
 

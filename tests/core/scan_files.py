@@ -22,9 +22,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.contracts import Scan
-from ptycho_core.geometry import object_pixel_m, photon_wavelength_m
-from ptycho_core.io import save_scan
+from ptycho_core.formats.convert import save_scan
+from ptycho_core.scans.geometry import object_pixel_m, photon_wavelength_m
+from ptycho_core.scans.scan import Scan
 
 N, COUNT = 16, 6
 ENERGY_EV, DISTANCE_M, DETECTOR_PIXEL_M = 8000.0, 2.0, 75e-6

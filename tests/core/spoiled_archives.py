@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho_core.config import ModelConfig
+from ptycho_core.settings.model import ModelConfig
 from tests.core.published_archives import keras_members, network_of, torch_members, zipped
 from tests.core.scan_files import ScanFile, spoil
 

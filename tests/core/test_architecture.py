@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptycho_core import architecture
-from ptycho_core.architecture import Table, TableBuilder, build_table, initial_weights, register_architecture
-from ptycho_core.config import ModelConfig
 from ptycho_core.errors import ConfigurationError
+from ptycho_core.networks import registry
+from ptycho_core.networks.cnn import network_channels
+from ptycho_core.networks.initial import initial_weights
+from ptycho_core.networks.registry import build_table, register_architecture
+from ptycho_core.networks.table import Table, TableBuilder
+from ptycho_core.settings.model import ModelConfig
 from tests.contract.cases import ATTENTION
 
 
 @pytest.fixture
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten after it."""
-    monkeypatch.setattr(architecture, "_ARCHITECTURES", dict(architecture._ARCHITECTURES))
+    monkeypatch.setattr(registry, "_ARCHITECTURES", dict(registry._ARCHITECTURES))
 
 
 def size(table: Table) -> int:
@@ -239,7 +242,7 @@ def test_an_even_kernel_is_refused() -> None:
 def test_a_registered_architecture_builds_by_its_name() -> None:
     @register_architecture("plain")
     def plain(model: ModelConfig) -> Table:
-        table = TableBuilder(architecture.network_channels(model))
+        table = TableBuilder(network_channels(model))
         x = table.conv("trunk", "input", 4)
         return table.finish(amplitude=table.conv("a", x, 1, "sigmoid"), phase=table.conv("p", x, 1, "tanh"))
 

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_core.archive import ARCHIVE_NAME, load_model
-from ptycho_core.container import MANIFEST
 from ptycho_core.errors import DataError
-from ptycho_core.physics import INPUT_SCALE, LOG_SCALE
+from ptycho_core.models.container import MANIFEST
+from ptycho_core.models.model import ARCHIVE_NAME, load_model
+from ptycho_core.vocabulary import INPUT_SCALE, LOG_SCALE
 from tests.core.archives import MEMBERS, assert_same, members_of, tiny_model
 
 pytestmark = pytest.mark.usefixtures("tiny_architecture")
@@ -231,7 +231,7 @@ READER = """
 import sys
 from pathlib import Path
 from tests.core.archives import register_tiny
-from ptycho_core.archive import load_model
+from ptycho_core.models.model import load_model
 
 register_tiny()
 path, seen = Path(sys.argv[1]), set()

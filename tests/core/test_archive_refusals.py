@@ -20,11 +20,11 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_core import container
-from ptycho_core.archive import ARCHIVE_NAME, load_model
-from ptycho_core.container import MANIFEST
 from ptycho_core.errors import ArchiveError
-from ptycho_core.physics import LOG_SCALE, PROBE
+from ptycho_core.models import container
+from ptycho_core.models.container import MANIFEST
+from ptycho_core.models.model import ARCHIVE_NAME, load_model
+from ptycho_core.vocabulary import LOG_SCALE, PROBE
 from tests.core.archives import MEMBERS, assert_same, members_of, refusal, rewrite, tiny_model
 
 pytestmark = pytest.mark.usefixtures("tiny_architecture")

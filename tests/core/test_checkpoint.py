@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ptycho_core import fingerprint as fingerprints
-from ptycho_core.archive import load_model
-from ptycho_core.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
-from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_core.container import MANIFEST
 from ptycho_core.errors import ArchiveError, Cancelled, ConfigurationError, DataError, TrainingError
-from ptycho_core.fingerprint import fingerprint
-from ptycho_core.physics import INPUT_SCALE, LOG_SCALE, PROBE
-from ptycho_core.training import Fit, fit
+from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
+from ptycho_core.models.container import MANIFEST
+from ptycho_core.models.model import load_model
+from ptycho_core.scans import fingerprint as fingerprints
+from ptycho_core.scans.fingerprint import fingerprint
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.fit import Fit, fit
+from ptycho_core.vocabulary import INPUT_SCALE, LOG_SCALE, PROBE
 from tests.core.archives import members_of, rewrite
 
 pytestmark = pytest.mark.usefixtures("tiny_architecture")

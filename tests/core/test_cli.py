@@ -17,10 +17,10 @@ import pytest
 from einops import rearrange
 
 from ptycho_core import __version__, load_scan, save_scan
-from ptycho_core.archive import load_model
 from ptycho_core.cli import cli
-from ptycho_core.engine import EngineInfo
-from ptycho_core.reconstruction import Reconstruction, load_reconstruction
+from ptycho_core.engine.protocol import EngineInfo
+from ptycho_core.models.model import load_model
+from ptycho_core.reconstruction.result import Reconstruction, load_reconstruction
 
 Ptycho = Callable[..., Any]
 COMMANDS = sorted(cli.commands)
@@ -194,7 +194,7 @@ def test_a_bug_keeps_its_traceback(ptycho: Ptycho, scan_file: Path, monkeypatch:
     def fail(*arguments: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("ptycho_core.report.inspection.archive_facts", fail)
+    monkeypatch.setattr("ptycho_core.report.facts.archive_facts", fail)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         ptycho("inspect", scan_file)
 

@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptycho_core.config import (
-    SECTIONS,
-    ExecutionConfig,
-    InferenceConfig,
-    ModelConfig,
-    TrainingConfig,
-    existing_file,
-)
 from ptycho_core.errors import ConfigurationError
-from ptycho_core.fields import describe_type, fields_of, from_mapping, hints_of, to_mapping
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.fields import describe_type, fields_of, from_mapping, hints_of, to_mapping
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.sections import SECTIONS, existing_file
+from ptycho_core.settings.training import TrainingConfig
 from tests.core.configurations import ALL_FIELDS
 
 # -- fields --------------------------------------------------------------------------------------------------------

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_core.config import SECTIONS, ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_core.configfiles import annotated_toml, read_config, read_configs, write_config
 from ptycho_core.errors import ConfigurationError
-from ptycho_core.fields import fields_of, from_mapping, to_mapping
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.fields import fields_of, from_mapping, to_mapping
+from ptycho_core.settings.files import annotated_toml, read_config, read_configs, write_config
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.sections import SECTIONS
+from ptycho_core.settings.training import TrainingConfig
 from tests.core.configurations import CONFIGURATIONS
 
 # -- mappings and files --------------------------------------------------------------------------------------------

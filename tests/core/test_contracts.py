@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError
+from ptycho_core.scans.scan import Scan
 
 N, COUNT = 8, 3
 

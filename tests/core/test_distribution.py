@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from ptycho_core import ArchiveError, ConfigurationError
-from ptycho_core.io.npz import write_npz
+from ptycho_core.storage.npz import write_npz
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "distributions" / "ptychodus"
@@ -341,6 +341,7 @@ def test_unrelated_distributions_and_our_own_are_no_obstacle(shim: Shim, tmp_pat
 
 def test_the_main_wheel_does_not_hold_it() -> None:
     main, ours = (tomllib.loads((folder / "pyproject.toml").read_text()) for folder in (ROOT, FOLDER))
-    assert main["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["ptycho_core", "engines"]
+    engines = [f"engines/{name}/ptycho_core_{name}" for name in ("reference", "torch", "tensorflow")]
+    assert main["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["ptycho_core", *engines]
     assert ours["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["ptycho"]
     assert (ROOT / "LICENSE").read_text() == (FOLDER / "LICENSE").read_text()

@@ -22,14 +22,14 @@ import pytest
 from hypothesis import given, settings
 
 from ptycho_core import embedding, load_model, load_scan
-from ptycho_core.config import SECTIONS
-from ptycho_core.contracts import Scan
 from ptycho_core.embedding import ObjectGrid, ScanArrays, ScanFile, describe_settings, make_config
 from ptycho_core.embedding.child import in_child
 from ptycho_core.errors import ArchiveError, ConfigurationError, DataError, WorkerError
-from ptycho_core.fields import fields_of
-from ptycho_core.io import save_scan
-from ptycho_core.reassembly import ObjectCanvas
+from ptycho_core.formats.convert import save_scan
+from ptycho_core.physics.canvas import ObjectCanvas
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.fields import fields_of
+from ptycho_core.settings.sections import SECTIONS
 
 N = 32
 TINY = {"n_filters_scale": 1, "batch_size": 4, "n_groups": 4, "backend": "reference"}
@@ -42,7 +42,7 @@ def numpy_engine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     info = folder / "numpy_engine-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy-engine\nVersion: 1.0\n")
-    point = "reference = ptycho_core.reference.engine:ReferenceEngine"
+    point = "reference = ptycho_core_reference.engine:ReferenceEngine"
     (info / "entry_points.txt").write_text(f"[ptycho_core.engines]\n{point}\n")
     monkeypatch.syspath_prepend(str(folder))
 

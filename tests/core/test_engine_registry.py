@@ -11,23 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptycho_core import engine as registry
-from ptycho_core.architecture import build_table, initial_weights
-from ptycho_core.config import ModelConfig, TrainingConfig
-from ptycho_core.engine import (
-    Engine,
-    EngineInfo,
-    Network,
-    check_weights,
-    is_installed,
-    load_engine,
-    mean_terms,
-    registered_engines,
-    resolve_backend,
-    trainable_names,
-)
+from ptycho_core.engine import registry
+from ptycho_core.engine.checks import check_weights, trainable_names
+from ptycho_core.engine.protocol import Engine, EngineInfo, Network
+from ptycho_core.engine.registry import is_installed, load_engine, registered_engines, resolve_backend
+from ptycho_core.engine.steps import mean_terms
 from ptycho_core.errors import ArchiveError, BackendError
-from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, PROBE
+from ptycho_core.networks.initial import initial_weights
+from ptycho_core.networks.registry import build_table
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, PROBE
 
 Register = Callable[..., None]
 
@@ -83,8 +77,8 @@ def test_both_engines_are_registered_in_order() -> None:
     points = registered_engines()
     assert list(points) == ["tensorflow", "torch"]
     assert {name: point.value for name, point in points.items()} == {
-        "tensorflow": "engines.tensorflow:TensorFlowEngine",
-        "torch": "engines.torch:TorchEngine",
+        "tensorflow": "ptycho_core_tensorflow:TensorFlowEngine",
+        "torch": "ptycho_core_torch:TorchEngine",
     }
 
 

@@ -11,14 +11,15 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core import onnx_graph
-from ptycho_core.architecture import Layer, Table, Weights
-from ptycho_core.archive import Model
-from ptycho_core.config import ModelConfig
-from ptycho_core.engine import EngineInfo
+from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError, ConfigurationError, DataError, MissingExtraError
-from ptycho_core.export import FORMS, NAMES, export_model, program_facts
-from ptycho_core.io.files import making
+from ptycho_core.models import onnx as onnx_graph
+from ptycho_core.models.export import FORMS, NAMES, export_model, program_facts
+from ptycho_core.models.model import Model
+from ptycho_core.networks.table import Layer, Table
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.storage.files import making
+from ptycho_core.vocabulary import Weights
 from tests.contract.cases import CASES, Case, assert_field_close, build_reference, make_case
 from tests.core.conftest import FakeEngine
 
@@ -131,7 +132,7 @@ def writer(monkeypatch: pytest.MonkeyPatch) -> Writer:
         engine.backends.append(backend)
         return engine
 
-    monkeypatch.setattr("ptycho_core.export.load_engine", load_engine)
+    monkeypatch.setattr("ptycho_core.models.export.load_engine", load_engine)
     return engine
 
 
@@ -180,7 +181,7 @@ def test_an_engine_that_does_not_know_a_form_says_which_it_knows(
     writer.exports = ("savedmodel",)
     with pytest.raises(BackendError, match=r"Backend 'fake' does not write 'torch-export'\. It writes: savedmodel"):
         export_model(small, tmp_path / "network", form="torch-export")
-    monkeypatch.setattr("ptycho_core.export.load_engine", lambda backend: FakeEngine())
+    monkeypatch.setattr("ptycho_core.models.export.load_engine", lambda backend: FakeEngine())
     with pytest.raises(BackendError, match="It writes: none"):
         export_model(small, tmp_path / "network", form="savedmodel", backend="fake")
 

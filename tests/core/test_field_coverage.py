@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from ptycho_core.config import SECTIONS
-from ptycho_core.fields import fields_of
+from ptycho_core.settings.fields import fields_of
+from ptycho_core.settings.sections import SECTIONS
 
 TESTS = Path(__file__).parents[1]
 FILES = ("core/test_fields.py", "core/test_readers.py", "contract/test_fields.py", "contract/test_deterministic.py")

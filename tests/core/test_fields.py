@@ -16,16 +16,21 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.archive import Model, load_model
-from ptycho_core.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
-from ptycho_core.console import Output
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import BackendError, ConfigurationError
-from ptycho_core.io import save_scan
-from ptycho_core.physics import COUNTS_PER_INTENSITY, LOG_SCALE, PROBE
-from ptycho_core.reconstruction import Reconstruction, reconstruct
-from ptycho_core.runs import reconstruct_into, train_into
-from ptycho_core.training import Fit, fit, train
+from ptycho_core.formats.convert import save_scan
+from ptycho_core.models.model import Model, load_model
+from ptycho_core.reconstruction.predict import reconstruct
+from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.runs.console import Output
+from ptycho_core.runs.reconstruct import reconstruct_into
+from ptycho_core.runs.train import train_into
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.fit import Fit, fit, train
+from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, LOG_SCALE, PROBE
 
 N = 32
 field = pytest.mark.field
@@ -453,7 +458,7 @@ def test_a_strategy_for_more_devices_is_refused() -> None:
 def test_num_workers_is_the_number_of_threads_that_gather(
     scan: Scan, fake_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ptycho_core.grouping import Groups
+    from ptycho_core.batches.groups import Groups
 
     gather, seen_in = Groups.gather, []
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ptycho_core import load_scan, save_scan, simulate
-from ptycho_core.archive import load_model
-from ptycho_core.checkpoint import load_checkpoint
-from ptycho_core.config import ModelConfig
+from ptycho_core.models.checkpoint import load_checkpoint
+from ptycho_core.models.model import load_model
+from ptycho_core.settings.model import ModelConfig
 
 from . import scan_files
 from .published_archives import keras_members, network_of, write_archive
@@ -204,7 +204,7 @@ def test_an_ending_of_no_form_is_refused(ptycho: Ptycho, tmp_path: Path) -> None
 def test_a_run_goes_on_with_how_its_scan_was_read(
     ptycho: Ptycho, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ptycho_core.runs.draw", lambda *arguments, **keywords: None)
+    monkeypatch.setattr("ptycho_core.runs.folder.draw", lambda *arguments, **keywords: None)
     source = scan_files.mapped_hdf5(tmp_path)
     network = ["--architecture", "tiny", "--n-filters-scale", 1, "--scheduler", "Default", "--batch-size", 2]
     begun = ptycho("train", source.path, *stated(source), "--out", tmp_path / "run", "--nepochs", 1, *network)

@@ -19,32 +19,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ptycho_core import frames as frames_module
 from ptycho_core import load_scan, save_scan
-from ptycho_core.config import ModelConfig, TrainingConfig
-from ptycho_core.contracts import Scan
+from ptycho_core.batches.groups import draw_groups
 from ptycho_core.errors import DataError
-from ptycho_core.frames import (
-    ArraySource,
-    Bin,
-    Blank,
-    Frames,
-    Orient,
-    Roll,
-    Statistics,
-    Step,
-    Window,
-    centred,
-    fftshift,
-    in_memory,
-)
-from ptycho_core.grouping import draw_groups
-from ptycho_core.io import sources
-from ptycho_core.io.npz import npz_members
-from ptycho_core.io.sources import FramesLast, HDF5Frames, JoinedFrames, StoredFrames, UnpackedFrames, hdf5_frames
-from ptycho_core.physics import mean_frame_intensity
-from ptycho_core.reconstruction import reconstruct
-from ptycho_core.training import train
+from ptycho_core.physics.scale import mean_frame_intensity
+from ptycho_core.reconstruction.predict import reconstruct
+from ptycho_core.scans.frames import Frames, Statistics, in_memory
+from ptycho_core.scans.scan import Scan
+from ptycho_core.scans.steps import Bin, Blank, Orient, Roll, Step, Window, centred, fftshift
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.storage import stored as sources
+from ptycho_core.storage.hdf5_frames import HDF5Frames, hdf5_frames
+from ptycho_core.storage.npz import npz_members
+from ptycho_core.storage.source import ArraySource
+from ptycho_core.storage.stored import JoinedFrames, StoredFrames
+from ptycho_core.storage.unpacked import FramesLast, UnpackedFrames
+from ptycho_core.training.fit import train
 
 COUNT, N = 23, 16
 EVERYWHERE = np.array([5, 5, 22, 0, -1, 6, 7])
@@ -53,7 +44,7 @@ EVERYWHERE = np.array([5, 5, 22, 0, -1, 6, 7])
 @pytest.fixture
 def lazy(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pattern is few enough to be held in memory."""
-    monkeypatch.setattr(frames_module, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("ptycho_core.storage.source.IN_MEMORY_BYTES", 0)
 
 
 @pytest.fixture(params=["mapped", "by position"])
@@ -254,9 +245,9 @@ def test_what_is_given_out_is_a_copy() -> None:
 
 def test_few_patterns_are_an_array_and_many_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = Frames(ArraySource(amplitudes()))
-    monkeypatch.setattr(frames_module, "IN_MEMORY_BYTES", frames.nbytes)
+    monkeypatch.setattr("ptycho_core.storage.source.IN_MEMORY_BYTES", frames.nbytes)
     assert isinstance(in_memory(frames), np.ndarray)
-    monkeypatch.setattr(frames_module, "IN_MEMORY_BYTES", frames.nbytes - 1)
+    monkeypatch.setattr("ptycho_core.storage.source.IN_MEMORY_BYTES", frames.nbytes - 1)
     assert in_memory(frames) is frames
 
 
@@ -277,11 +268,11 @@ ORDERS = {
 def test_a_scan_is_the_same_whether_its_patterns_are_read_or_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressed: bool, order: str, dtype: str
 ) -> None:
-    monkeypatch.setattr(sources, "TURNED_BYTES", 4 * N * N * 5)
-    monkeypatch.setattr(frames_module, "BLOCK_BYTES", 4 * N * N * 3)
+    monkeypatch.setattr("ptycho_core.storage.unpacked.TURNED_BYTES", 4 * N * N * 5)
+    monkeypatch.setattr("ptycho_core.storage.source.BLOCK_BYTES", 4 * N * N * 3)
     patterns = amplitudes().astype(dtype)
     scan = load_scan(write(tmp_path / "scan.npz", ORDERS[order](patterns), compressed))
-    monkeypatch.setattr(frames_module, "IN_MEMORY_BYTES", 2**28)
+    monkeypatch.setattr("ptycho_core.storage.source.IN_MEMORY_BYTES", 2**28)
     held = load_scan(tmp_path / "scan.npz")
     frames, array = lazily(scan), held.diffraction_amplitude
     assert isinstance(array, np.ndarray)
@@ -325,7 +316,7 @@ def test_a_changed_byte_is_found_by_the_first_pass(tmp_path: Path, compressed: b
 @pytest.mark.usefixtures("lazy")
 def test_a_lazy_scan_is_written_like_one_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scan = load_scan(write(tmp_path / "scan.npz", amplitudes(), compressed=True))
-    monkeypatch.setattr(frames_module, "BLOCK_BYTES", 4 * N * N * 3)
+    monkeypatch.setattr("ptycho_core.storage.source.BLOCK_BYTES", 4 * N * N * 3)
     save_scan(tmp_path / "lazy.npz", scan)
     save_scan(tmp_path / "held.npz", attrs.evolve(scan, diffraction_amplitude=np.asarray(scan.diffraction_amplitude)))
     assert (tmp_path / "lazy.npz").read_bytes() == (tmp_path / "held.npz").read_bytes()
@@ -406,8 +397,8 @@ def test_a_lazy_scan_trains_and_reconstructs_as_one_in_memory(fake_engine: Any, 
 
 @pytest.mark.usefixtures("lazy")
 def test_a_pass_needs_no_more_memory_than_a_few_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames_module, "BLOCK_BYTES", 2**18)
-    monkeypatch.setattr(sources, "TURNED_BYTES", 2**19)
+    monkeypatch.setattr("ptycho_core.storage.source.BLOCK_BYTES", 2**18)
+    monkeypatch.setattr("ptycho_core.storage.unpacked.TURNED_BYTES", 2**19)
     monkeypatch.setitem(globals(), "COUNT", 2**14)  # 16 MiB of patterns
     patterns = np.ones((2**14, N, N), np.float32)
     for name, stored in (("first", patterns), ("last", np.ascontiguousarray(np.moveaxis(patterns, 0, -1)))):
@@ -547,7 +538,7 @@ def test_unpacking_needs_space_and_says_how_much(tmp_path: Path, monkeypatch: py
 
 
 def test_a_pickle_holds_no_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames_module, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("ptycho_core.storage.source.IN_MEMORY_BYTES", 0)
     scan = load_scan(write(tmp_path / "scan.npz", amplitudes()))
     content = pickle.dumps(scan)
     assert len(content) < amplitudes().nbytes / 2
@@ -649,7 +640,7 @@ def test_joined_patterns_are_those_of_the_files_in_order() -> None:
 
 
 def test_patterns_of_any_stream_are_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames_module, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("ptycho_core.storage.source.IN_MEMORY_BYTES", 0)
     path = tmp_path / "pixels.bin"
     np.moveaxis(amplitudes(), 0, -1).tofile(path)
     passes = []

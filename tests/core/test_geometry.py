@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ptycho_core.errors import DataError
-from ptycho_core.geometry import (
+from ptycho_core.scans.geometry import (
     electron_wavelength_m,
     object_pixel_m,
     photon_energy_eV,

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ptycho_core import grouping
+from ptycho_core.batches import groups as grouping
+from ptycho_core.batches import neighbours
+from ptycho_core.batches.groups import Groups, draw_groups
+from ptycho_core.batches.neighbours import largest_reach_px
 from ptycho_core.errors import ConfigurationError, DataError
-from ptycho_core.grouping import Groups, draw_groups, largest_reach_px
-from ptycho_core.patches import extract_patches
+from ptycho_core.physics.patches import extract_patches
 
 Drawing = tuple[NDArray[np.float64], dict[str, Any]]
 
@@ -158,7 +160,8 @@ def test_groups_do_not_depend_on_how_the_work_is_cut(
     drawing = (SCANS[name], {"gridsize": 2, "n_groups": None, "neighbor_count": 7})
     before, reach = drawn(drawing), largest_reach_px(SCANS[name], gridsize=2, neighbor_count=7)
     for attribute, value in (("CHUNK", chunk), ("MOST_THREADS", threads), ("EXTRA", extra)):
-        monkeypatch.setattr(grouping, attribute, value)
+        monkeypatch.setattr(neighbours, attribute, value)
+    monkeypatch.setattr(grouping, "CHUNK", chunk)
     after = drawn(drawing)
     np.testing.assert_array_equal(after.indices, before.indices)
     np.testing.assert_array_equal(after.centres_px, before.centres_px)
@@ -428,7 +431,7 @@ def test_bad_pixels_are_zero_in_a_batch_and_untouched_in_the_scan(numbered_scan:
 def test_batches_do_not_depend_on_how_many_are_gathered_at_once(
     monkeypatch: pytest.MonkeyPatch, numbered_scan: Any, frames_of: Any, most_bytes: int
 ) -> None:
-    monkeypatch.setattr("ptycho_core.grouping.GATHERED_BYTES", most_bytes)
+    monkeypatch.setattr("ptycho_core.batches.groups.GATHERED_BYTES", most_bytes)
     scan = numbered_scan(count=17)
     groups = draw_groups(scan.positions_px, np.random.default_rng(0), gridsize=2, n_groups=17, neighbor_count=4)
     batches = list(groups.batches(scan, 2, canvas_padding_px=3))

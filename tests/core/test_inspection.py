@@ -10,11 +10,12 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.contracts import Scan
-from ptycho_core.frames import ArraySource, Frames
-from ptycho_core.geometry import object_pixel_m
-from ptycho_core.io import save_scan
-from ptycho_core.report.inspection import inspect_file, scan_facts, scan_table
+from ptycho_core.formats.convert import save_scan
+from ptycho_core.report.facts import inspect_file, scan_facts, scan_table
+from ptycho_core.scans.frames import Frames
+from ptycho_core.scans.geometry import object_pixel_m
+from ptycho_core.scans.scan import Scan
+from ptycho_core.storage.source import ArraySource
 
 N = 16
 LENGTHS = {

@@ -13,14 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ptycho_core.contracts import PtychoDataContainer, Scan
+from ptycho_core.batches.groups import draw_groups
 from ptycho_core.errors import ConfigurationError, DataError
-from ptycho_core.grouping import draw_groups
-from ptycho_core.io import load_scan, save_scan
+from ptycho_core.formats.convert import save_scan
+from ptycho_core.io import load_scan
 from ptycho_core.legacy import data
+from ptycho_core.legacy.container import PtychoDataContainer
 from ptycho_core.legacy.data import RawData, generate_grouped_data
-from ptycho_core.patches import extract_patches
-from ptycho_core.physics import measure_scale
+from ptycho_core.physics.patches import extract_patches
+from ptycho_core.physics.scale import measure_scale
+from ptycho_core.scans.scan import Scan
 from tests.core.conftest import make_numbered_scan
 
 N, COUNT = 32, 9

@@ -13,14 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_core.archive import Model, load_model
-from ptycho_core.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
-from ptycho_core.engine import EngineInfo
+from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import ConfigurationError
-from ptycho_core.fields import fields_of
 from ptycho_core.legacy import from_legacy_dict, to_legacy_dict, update_legacy_dict
-from ptycho_core.legacy.parameters import PUBLISHED, RENAMED
-from ptycho_core.physics import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, PROBE
+from ptycho_core.models.flat import PUBLISHED, RENAMED
+from ptycho_core.models.model import Model, load_model
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.fields import fields_of
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, PROBE
 from tests.core.configurations import CONFIGURATIONS
 
 SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -213,8 +216,8 @@ def test_any_configuration_survives_its_archive(
 
 @pytest.fixture(scope="module")
 def monkeypatch_module() -> Any:
-    from ptycho_core.architecture import Table
+    from ptycho_core.networks.table import Table
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ptycho_core.archive.build_table", lambda model: Table((), "amplitude", "phase"))
+        patch.setattr("ptycho_core.models.model.build_table", lambda model: Table((), "amplitude", "phase"))
         yield patch

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.legacy import to_inference_config, to_model_config, to_training_config, update_legacy_dict
 from ptycho_core.legacy.translation import INFERENCE_RULES, MODEL_RULES, NOT_CARRIED, TRAINING_RULES
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
 from tests.core.test_legacy_parameters import BASELINE
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from ptycho_core.archive import load_model
-from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptycho_core.errors import MissingExtraError
-from ptycho_core.loggers import LOGGERS, logger
-from ptycho_core.runs import train_into
-from ptycho_core.training import fit
+from ptycho_core.models.model import load_model
+from ptycho_core.runs.train import train_into
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.fit import fit
+from ptycho_core.training.loggers import LOGGERS, logger
 
 CONFIG = {"nepochs": 3, "n_groups": 9, "learning_rate": 0.5, "scheduler": "Default"}
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ptycho_core import alignment, evaluation, metrics
 from ptycho_core.errors import DataError
+from ptycho_core.quality import alignment, area, evaluation, frc, metrics
 
 SHAPE = (72, 90)
 
@@ -155,7 +155,7 @@ def test_ms_ssim_looks_inside_the_mask_only() -> None:
 
 def test_frc_of_identical_images_is_one_up_to_nyquist() -> None:
     field = smooth_field(seed=5)
-    result = metrics.frc(field, field)
+    result = frc.frc(field, field)
     np.testing.assert_allclose(result.correlation, 1, atol=1e-12)
     assert result.crossing_half == 0.5
     assert result.reason is not None
@@ -164,12 +164,12 @@ def test_frc_of_identical_images_is_one_up_to_nyquist() -> None:
 
 def test_frc_of_opposite_images_is_minus_one() -> None:
     field = smooth_field(seed=5)
-    np.testing.assert_allclose(metrics.frc(field, -field).correlation, -1, atol=1e-12)
+    np.testing.assert_allclose(frc.frc(field, -field).correlation, -1, atol=1e-12)
 
 
 def test_frc_of_independent_noise_is_low_and_says_so() -> None:
     a, b = np.random.default_rng(6).standard_normal((2, 128, 128))
-    result = metrics.frc(a, b)
+    result = frc.frc(a, b)
     assert np.abs(result.correlation).mean() < 0.12
     assert result.crossing_half < 0.05
 
@@ -181,7 +181,7 @@ def test_frc_crosses_where_the_common_band_ends(band: float, shape: tuple[int, i
     truth, noise = rng.standard_normal((2, *shape))
     radius = np.hypot(*np.meshgrid(*(np.fft.fftfreq(side) for side in shape), indexing="ij"))
     spectrum = np.where(radius <= band, np.fft.fft2(truth), np.fft.fft2(noise))
-    result = metrics.frc(np.fft.ifft2(spectrum).real, truth)
+    result = frc.frc(np.fft.ifft2(spectrum).real, truth)
     assert result.crossing_half == pytest.approx(band, abs=1.5 / 128)
     assert result.reason is None
     assert result.frequency[-1] == 0.5
@@ -189,7 +189,7 @@ def test_frc_crosses_where_the_common_band_ends(band: float, shape: tuple[int, i
 
 def test_frc_crossing_is_interpolated_between_rings() -> None:
     a, b = np.random.default_rng(8).standard_normal((2, 64, 64))
-    result = metrics.frc(a, a + b * 0.5 + 3 * np.fft.ifft2(np.fft.fft2(b) * _radius(64)).real)
+    result = frc.frc(a, a + b * 0.5 + 3 * np.fft.ifft2(np.fft.fft2(b) * _radius(64)).real)
     index = int(np.flatnonzero(result.correlation < 0.5)[0])
     interpolated = np.interp(
         result.crossing_half, result.frequency[index - 1 : index + 1], result.correlation[index - 1 : index + 1]
@@ -204,20 +204,20 @@ def _radius(side: int) -> Any:
 def test_frc_is_not_raised_by_the_border_of_a_common_slope() -> None:
     noise = np.random.default_rng(15).standard_normal((2, 96, 96))
     a, b = noise + np.linspace(-30, 30, 96)
-    assert np.abs(metrics.frc(a, b).correlation[16:]).mean() < 0.15
+    assert np.abs(frc.frc(a, b).correlation[16:]).mean() < 0.15
 
 
 def test_frc_is_not_raised_by_the_mask_or_a_common_background() -> None:
     """A hard-edged mask on a bright background would correlate by its own shape."""
     a, b = 50 + np.random.default_rng(9).standard_normal((2, 128, 128))
     mask = np.hypot(*(np.indices(a.shape) - 63.5)) < 50
-    assert np.abs(metrics.frc(a, b, mask).correlation).mean() < 0.15
+    assert np.abs(frc.frc(a, b, mask).correlation).mean() < 0.15
 
 
 @pytest.mark.parametrize("flat_first", [True, False])
 def test_frc_of_a_flat_image_is_nan_with_a_reason(flat_first: bool) -> None:
     pair = (np.full((32, 32), 0.7, np.float32), np.eye(32))
-    result = metrics.frc(*(pair if flat_first else pair[::-1]))
+    result = frc.frc(*(pair if flat_first else pair[::-1]))
     assert math.isnan(result.crossing_half)
     assert np.isnan(result.correlation).all()
     assert result.reason is not None
@@ -225,7 +225,7 @@ def test_frc_of_a_flat_image_is_nan_with_a_reason(flat_first: bool) -> None:
 
 
 def test_frc_of_too_few_pixels_is_nan_with_a_reason() -> None:
-    result = metrics.frc(np.eye(7), np.eye(7))
+    result = frc.frc(np.eye(7), np.eye(7))
     assert math.isnan(result.crossing_half)
     assert result.reason is not None
     assert "7 x 7" in result.reason
@@ -236,7 +236,7 @@ def test_frc_of_too_few_pixels_is_nan_with_a_reason() -> None:
 
 def test_scanned_area_of_a_rectangle_of_positions() -> None:
     corners = [[20, 30], [60, 30], [20, 50], [60, 50], [40, 40]]
-    mask = metrics.scanned_area(corners, 16, (80, 100), (10, 20))
+    mask = area.scanned_area(corners, 16, (80, 100), (10, 20))
     rows, columns = np.nonzero(mask)
     # x 20 … 60, y 30 … 50, less N/4 = 4 on each side, less the origin
     assert (columns.min(), columns.max(), rows.min(), rows.max()) == (14, 46, 14, 26)
@@ -245,7 +245,7 @@ def test_scanned_area_of_a_rectangle_of_positions() -> None:
 
 def test_scanned_area_margin_is_a_distance_to_oblique_edges_too() -> None:
     triangle = np.array([[0.0, 0.0], [60.0, 0.0], [0.0, 60.0]])
-    mask = metrics.scanned_area(triangle, 64, (61, 61), (0, 0), margin_px=5)
+    mask = area.scanned_area(triangle, 64, (61, 61), (0, 0), margin_px=5)
     y, x = np.indices(mask.shape)
     np.testing.assert_array_equal(mask, (x >= 5) & (y >= 5) & ((x + y - 60) / math.sqrt(2) <= -5))
 
@@ -261,7 +261,7 @@ def test_scanned_area_margin_is_a_distance_to_oblique_edges_too() -> None:
 )
 def test_scanned_area_without_an_area_says_why(positions: list[list[float]], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        metrics.scanned_area(positions, 64, (100, 100), (0, 0))
+        area.scanned_area(positions, 64, (100, 100), (0, 0))
 
 
 # ---- alignment
@@ -480,7 +480,7 @@ def test_evaluation_of_a_large_field_has_every_score() -> None:
     [
         (lambda: metrics.mae(np.ones((3, 3)), np.ones((3, 4))), r"expected shape \(3, 3\)"),
         (lambda: metrics.mse(np.ones(3), np.ones(3)), r"\(H, W\)"),
-        (lambda: metrics.frc(np.full((9, 9), np.nan), np.ones((9, 9))), "finite"),
+        (lambda: frc.frc(np.full((9, 9), np.nan), np.ones((9, 9))), "finite"),
         (lambda: alignment.align(np.ones((3, 3)), np.ones((3, 3)), np.zeros((3, 3), bool)), "at least one pixel"),
         (lambda: alignment.align(np.ones((3, 3)), np.ones((3, 3)), np.ones((3, 3))), "booleans"),
         (lambda: alignment.align(np.eye(3), np.eye(3), shift="half"), "'subpixel', 'integer' or 'none'"),  # type: ignore[arg-type]
@@ -497,7 +497,7 @@ def test_what_cannot_be_compared_is_refused(call: Any, message: str) -> None:
 
 def test_metrics_import_no_framework_and_no_matplotlib() -> None:
     code = (
-        "import sys, ptycho_core.evaluation, ptycho_core.report.plots;"
+        "import sys, ptycho_core.quality.evaluation, ptycho_core.report.plots;"
         "print(sorted({'torch', 'tensorflow', 'matplotlib'} & sys.modules.keys()))"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ptycho_core import load_scan, save_scan, simulate
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError
-from ptycho_core.io.files import make_folder, replacing, write_text
+from ptycho_core.scans.scan import Scan
+from ptycho_core.storage.files import make_folder, replacing, write_text
 
 N, COUNT = 8, 5
 ARRAYS = (

@@ -12,10 +12,10 @@ import click
 import pytest
 
 from ptycho_core.cli import cli
-from ptycho_core.config import SECTIONS
 from ptycho_core.errors import ConfigurationError
-from ptycho_core.fields import fields_of, flag_of, hints_of, kind_of, show_default
-from ptycho_core.options import Layers, build_config, variable_of, warn_of_unknown_variables
+from ptycho_core.settings.fields import fields_of, flag_of, hints_of, kind_of, show_default
+from ptycho_core.settings.sections import SECTIONS
+from ptycho_core.settings.sources import Layers, build_config, variable_of, warn_of_unknown_variables
 from tests.core.configurations import ALL_FIELDS
 
 # -- flags ---------------------------------------------------------------------------------------------------------

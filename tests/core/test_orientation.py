@@ -12,11 +12,10 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError
-from ptycho_core.frames import ArraySource, Frames, Orient, Step
-from ptycho_core.io.npz import load_npz_scan
-from ptycho_core.orientation import (
+from ptycho_core.formats.npz import load_npz_scan
+from ptycho_core.scans.frames import Frames
+from ptycho_core.scans.orientation import (
     ORIENTATIONS,
     OrientationRanking,
     about_the_centre,
@@ -24,7 +23,10 @@ from ptycho_core.orientation import (
     describe,
     rank_orientations,
 )
+from ptycho_core.scans.scan import Scan
+from ptycho_core.scans.steps import Orient, Step
 from ptycho_core.simulation import simulate
+from ptycho_core.storage.source import ArraySource
 
 STAR = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data")) / "siemens_star"
 AS_STORED, BOTH_FLIPS = Orient(), Orient(flip_rows=True, flip_columns=True)

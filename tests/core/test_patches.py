@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from ptycho_core.errors import DataError
-from ptycho_core.patches import extract_patches
+from ptycho_core.physics.patches import extract_patches
 
 
 def random_field(shape: tuple[int, int], seed: int) -> NDArray[np.complex64]:

@@ -11,22 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from ptycho_core.config import ModelConfig
-from ptycho_core.contracts import Scan
-from ptycho_core.physics import (
-    COUNTS_PER_INTENSITY,
-    INPUT_SCALE,
-    MEAN_INTENSITY,
-    PROBE,
-    calibrated_probe,
-    complex_probe,
-    mean_frame_intensity,
-    measure_scale,
-    merge_weight,
-    outside_centre_mask,
-    probe_mask,
-    smoothing_matrix,
-)
+from ptycho_core.physics.scale import calibrated_probe, complex_probe, mean_frame_intensity, measure_scale
+from ptycho_core.physics.weights import merge_weight, outside_centre_mask, probe_mask, smoothing_matrix
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, MEAN_INTENSITY, PROBE
 
 N = 16
 

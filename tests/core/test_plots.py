@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptycho_core.alignment import align
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import DataError, PtychoError
-from ptycho_core.metrics import FRC, frc
+from ptycho_core.quality.alignment import align
+from ptycho_core.quality.frc import FRC, frc
 from ptycho_core.report import plots
+from ptycho_core.scans.scan import Scan
 
 figure_module = pytest.importorskip("matplotlib.figure")
 N = 16

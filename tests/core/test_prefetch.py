@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_core.grouping import draw_groups
-from ptycho_core.prefetch import AHEAD, gathered, prefetch
+from ptycho_core.batches.groups import draw_groups
+from ptycho_core.batches.prefetch import AHEAD, gathered, prefetch
 
 
 def threads() -> list[threading.Thread]:
@@ -122,7 +122,7 @@ def test_an_error_of_the_consumer_stops_the_thread_when_it_is_handled() -> None:
 
 def test_the_threads_do_not_keep_the_interpreter_alive() -> None:
     code = (
-        "from ptycho_core.prefetch import prefetch\n"
+        "from ptycho_core.batches.prefetch import prefetch\n"
         "results = prefetch((lambda: 1) for _ in range(10**9))\n"
         "print(next(results))"
     )

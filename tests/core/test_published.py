@@ -9,24 +9,21 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from ptycho_core_reference import ReferenceEngine
 
-from ptycho_core.architecture import build_table
-from ptycho_core.archive import Model, load_model
-from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_core.contracts import Batch, Scan
+from ptycho_core.batches.batch import Batch
 from ptycho_core.errors import ArchiveError, DataError
-from ptycho_core.physics import (
-    COUNTS_PER_INTENSITY,
-    INPUT_SCALE,
-    LOG_SCALE,
-    MEAN_INTENSITY,
-    complex_probe,
-    mean_frame_intensity,
-)
+from ptycho_core.models.model import Model, load_model
+from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.scale import complex_probe, mean_frame_intensity
 from ptycho_core.published import convert_published, import_published, is_published, published_facts
-from ptycho_core.reconstruction import reconstruct
-from ptycho_core.reference import ReferenceEngine
-from ptycho_core.report.inspection import inspect_file
+from ptycho_core.reconstruction.predict import reconstruct
+from ptycho_core.report.facts import inspect_file
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY
 from tests.core.conftest import FakeEngine, make_numbered_scan
 from tests.core.published_archives import (
     DILL,

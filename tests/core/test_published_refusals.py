@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptycho_core.architecture import build_table
-from ptycho_core.archive import load_model
-from ptycho_core.checkpoint import load_checkpoint
-from ptycho_core.config import ModelConfig
 from ptycho_core.errors import ArchiveError
-from ptycho_core.io.files import DAMAGED_HDF5
+from ptycho_core.models.checkpoint import load_checkpoint
+from ptycho_core.models.model import load_model
+from ptycho_core.networks.registry import build_table
 from ptycho_core.published import convert_published, import_published, pickles
 from ptycho_core.published import members as members_module
 from ptycho_core.published.importing import is_published, published_facts
 from ptycho_core.published.pickles import PLAIN, read_mapping, read_plain
 from ptycho_core.published.tensors import read_tensors
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.storage.files import DAMAGED_HDF5
 from tests.core.published_archives import (
     DILL,
     KERAS,

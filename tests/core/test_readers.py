@@ -19,16 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho_core import load_scan, save_scan
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import ConfigurationError, DataError
-from ptycho_core.fields import fields_of, flag_of
-from ptycho_core.frames import Frames, Orient
-from ptycho_core.geometry import object_pixel_m, photon_wavelength_m
-from ptycho_core.io import convert
+from ptycho_core.formats.convert import convert
 from ptycho_core.io.assembly import Grid, refit
 from ptycho_core.io.readers import OURS, choose_reader, registered_readers
-from ptycho_core.orientation import ORIENTATIONS, about_the_centre
-from ptycho_core.reading import ReadOptions
+from ptycho_core.scans.frames import Frames
+from ptycho_core.scans.geometry import object_pixel_m, photon_wavelength_m
+from ptycho_core.scans.orientation import ORIENTATIONS, about_the_centre
+from ptycho_core.scans.scan import Scan
+from ptycho_core.scans.steps import Orient
+from ptycho_core.settings.fields import fields_of, flag_of
+from ptycho_core.settings.reading import ReadOptions
 
 from . import scan_files
 from .reading import load, put, refusal
@@ -51,7 +52,7 @@ def _files_need_not_outlive_a_power_cut(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("lazy", [False, True], ids=["in memory", "lazy"])
 @pytest.mark.parametrize("name", MAKERS)
 def test_every_format_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, lazy: bool) -> None:
-    monkeypatch.setattr("ptycho_core.frames.IN_MEMORY_BYTES", 0 if lazy else 2**28)
+    monkeypatch.setattr("ptycho_core.storage.source.IN_MEMORY_BYTES", 0 if lazy else 2**28)
     file = MAKERS[name](tmp_path)
     scan = load(file)
     assert isinstance(scan.diffraction_amplitude, Frames) == lazy
@@ -134,7 +135,7 @@ def test_packed_files_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     file = scan_files.packed(tmp_path, suffix)
     assert len(load(file)) == COUNT
     assert not list((tmp_path / "temporary").iterdir())
-    monkeypatch.setattr("ptycho_core.frames.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("ptycho_core.storage.source.IN_MEMORY_BYTES", 0)
     scan = load(file)
     assert list((tmp_path / "temporary").iterdir())
     assert len(scan.diffraction_amplitude[[1, 2]]) == 2
@@ -729,8 +730,8 @@ def test_whole_numbers_are_stored_as_such(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["out.cxi", "out", "out_product.h5", "out.npz"])
 def test_conversion_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
-    monkeypatch.setattr("ptycho_core.frames.IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr("ptycho_core.frames.BLOCK_BYTES", 2 * counts()[0].nbytes)
+    monkeypatch.setattr("ptycho_core.storage.source.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("ptycho_core.storage.source.BLOCK_BYTES", 2 * counts()[0].nbytes)
     file = scan_files.shelves(tmp_path)
     stated = ReadOptions(**file.settings, distance_m=2.0, detector_pixel_m=75e-6)
     told: list[tuple[int, int]] = []
@@ -759,7 +760,7 @@ def test_a_pair_is_replaced_as_a_pair(tmp_path: Path, monkeypatch: pytest.Monkey
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ptycho_core.io.writers._product", stop)
+    monkeypatch.setattr("ptycho_core.formats.writers._product", stop)
     with pytest.raises(KeyboardInterrupt):
         save_scan(tmp_path / "diffraction.h5", make_scan(positions_px=positions() + 1, diffraction_amplitude=counts()))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -21,9 +21,11 @@ import pytest
 
 from ptycho_core import load_scan
 from ptycho_core.errors import DataError
-from ptycho_core.io import chunks, hdf5, packed
-from ptycho_core.io.heaps import heaps_are_sound
+from ptycho_core.io import packed
 from ptycho_core.io.readers import describe_contents
+from ptycho_core.storage import hdf5
+from ptycho_core.storage import hdf5_guards as chunks
+from ptycho_core.storage.hdf5_guards import heaps_are_sound
 
 from . import scan_files
 from .reading import load, put, refusal
@@ -240,7 +242,7 @@ def test_spoiled_files_are_read_or_refused(tmp_path: Path, monkeypatch: pytest.M
     for number in range(16):
         folder = tmp_path / str(number)
         folder.mkdir()
-        monkeypatch.setattr("ptycho_core.frames.IN_MEMORY_BYTES", 2**28 * (number % 2))
+        monkeypatch.setattr("ptycho_core.storage.source.IN_MEMORY_BYTES", 2**28 * (number % 2))
         file = MAKERS[name](folder)
         spoil(file, np.random.default_rng([number, len(name)]), tmp_path / "executed")
         message = f"{folder}: expected"

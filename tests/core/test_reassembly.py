@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ptycho_core.patches import extract_patches
-from ptycho_core.reassembly import ObjectCanvas
+from ptycho_core.physics.canvas import ObjectCanvas
+from ptycho_core.physics.patches import extract_patches
 
 whole = st.lists(st.tuples(st.integers(-9, 40), st.integers(-9, 40)), min_size=1, max_size=8).map(
     lambda points: np.array(points, dtype=float)
@@ -202,7 +202,7 @@ def test_strips_of_a_large_canvas_fit_together(monkeypatch: pytest.MonkeyPatch, 
     canvas = ObjectCanvas(positions, np.random.default_rng(1).uniform(0, 1, (9, 9)))
     canvas.add(np.ones((40, 9, 9), np.complex64), positions)
     whole = canvas._weights()
-    monkeypatch.setattr("ptycho_core.reassembly.STRIP_PIXELS", strip)
+    monkeypatch.setattr("ptycho_core.physics.canvas.STRIP_PIXELS", strip)
     np.testing.assert_allclose(canvas._weights(), whole, atol=1e-12)
 
 

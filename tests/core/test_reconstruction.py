@@ -13,15 +13,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ptycho_core.archive import Model, load_model
-from ptycho_core.config import ExecutionConfig, InferenceConfig, ModelConfig, TrainingConfig
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError
-from ptycho_core.evaluation import Truth, evaluate, load_truth
-from ptycho_core.io import save_scan
-from ptycho_core.physics import PROBE, complex_probe, probe_mask
-from ptycho_core.reconstruction import Reconstruction, load_reconstruction, reconstruct
-from ptycho_core.training import train
+from ptycho_core.formats.convert import save_scan
+from ptycho_core.models.model import Model, load_model
+from ptycho_core.physics.scale import complex_probe
+from ptycho_core.physics.weights import probe_mask
+from ptycho_core.quality.evaluation import Truth, evaluate, load_truth
+from ptycho_core.reconstruction.predict import reconstruct
+from ptycho_core.reconstruction.result import Reconstruction, load_reconstruction
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.fit import train
+from ptycho_core.vocabulary import PROBE
 
 
 @pytest.fixture
@@ -62,8 +68,8 @@ def test_auto_is_the_engine_that_trained_the_model_where_it_is_installed(
 
     model = trained(scan)
     model = attrs.evolve(model, backend="auto", engine=attrs.evolve(model.engine, name="torch"))
-    monkeypatch.setattr("ptycho_core.engine.is_installed", lambda name: installed)
-    monkeypatch.setattr("ptycho_core.reconstruction.load_engine", load_engine)
+    monkeypatch.setattr("ptycho_core.engine.registry.is_installed", lambda name: installed)
+    monkeypatch.setattr("ptycho_core.reconstruction.predict.load_engine", load_engine)
     reconstruct(scan, model, backend=stated)
     assert names == [asked]
 

@@ -8,15 +8,8 @@ import attrs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-from ptycho_core.architecture import INPUT, Layer, TableBuilder
-from ptycho_core.config import ExecutionConfig, ModelConfig
-from ptycho_core.engine import Engine, Network, registered_engines
-from ptycho_core.errors import BackendError
-from ptycho_core.patches import extract_patches
-from ptycho_core.physics import LOG_SCALE, MERGE_EPSILON, PROBE
-from ptycho_core.reference import ForwardModel, ReferenceEngine, ReferenceNetwork, losses
-from ptycho_core.reference.network import (
+from ptycho_core_reference import ForwardModel, ReferenceEngine, ReferenceNetwork, losses
+from ptycho_core_reference.ops import (
     ACTIVATIONS,
     convolution_gradients,
     convolve,
@@ -24,7 +17,17 @@ from ptycho_core.reference.network import (
     run_layer,
     run_table,
 )
-from ptycho_core.reference.optimizer import clip
+from ptycho_core_reference.optimizer import clip
+
+from ptycho_core.engine.protocol import Engine, Network
+from ptycho_core.engine.registry import registered_engines
+from ptycho_core.errors import BackendError
+from ptycho_core.networks.table import INPUT, Layer, TableBuilder
+from ptycho_core.physics.patches import extract_patches
+from ptycho_core.physics.weights import MERGE_EPSILON
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.vocabulary import LOG_SCALE, PROBE
 from tests.contract.cases import CASES, Case, assert_field_close, named_case
 
 STEP = 3e-7

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from ptycho_core import save_scan
-from ptycho_core.archive import load_model
-from ptycho_core.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from ptycho_core.errors import TrainingError
-from ptycho_core.physics import LOG_SCALE
+from ptycho_core.models.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from ptycho_core.models.model import load_model
+from ptycho_core.vocabulary import LOG_SCALE
 
 pytestmark = pytest.mark.usefixtures("tiny_architecture")
 
@@ -33,7 +33,7 @@ def train(
     ptycho: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_engine: Any
 ) -> Callable[..., Any]:
     """`train(scan, …)` into `run`; figures are left out, and `stops_in` an epoch ends the process as a kill would."""
-    monkeypatch.setattr("ptycho_core.runs.draw", lambda *arguments, **keywords: None)
+    monkeypatch.setattr("ptycho_core.runs.folder.draw", lambda *arguments, **keywords: None)
 
     def run(*arguments: object, stops_in: int | None = None) -> Any:
         def loss(epoch: int) -> float:

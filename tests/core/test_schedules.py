@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_core.config import TrainingConfig
-from ptycho_core.schedules import learning_rate, physics_weight
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.schedules import learning_rate, physics_weight
 
 
 def rates(**changes: Any) -> list[float]:

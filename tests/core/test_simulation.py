@@ -15,8 +15,8 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
 from ptycho_core import simulation
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import ConfigurationError, DataError
+from ptycho_core.scans.scan import Scan
 from ptycho_core.simulation import (
     OBJECT_KINDS,
     PROBE_KINDS,

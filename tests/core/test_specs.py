@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ptycho_core.config import SECTIONS
-from ptycho_core.fields import fields_of, hints_of, kind_of
-from ptycho_core.report.reference import DOCUMENTS
+from ptycho_core.report.settings_tables import DOCUMENTS
+from ptycho_core.settings.fields import fields_of, hints_of, kind_of
+from ptycho_core.settings.sections import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "specs"
@@ -49,7 +49,7 @@ def leads_somewhere(spec: str, after: str) -> bool:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_generated_document_is_what_the_code_gives(name: str) -> None:
-    """`python -m ptycho_core.report.reference docs` writes it anew."""
+    """`python -m ptycho_core.report.settings_tables docs` writes it anew."""
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == DOCUMENTS[name]()
 
 

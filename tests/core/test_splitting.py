@@ -9,10 +9,11 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import ConfigurationError
-from ptycho_core.frames import ArraySource, Frames
-from ptycho_core.splitting import Split, split
+from ptycho_core.scans.frames import Frames
+from ptycho_core.scans.scan import Scan
+from ptycho_core.scans.splitting import Split, split
+from ptycho_core.storage.source import ArraySource
 from tests.core.conftest import make_numbered_scan
 
 CASES = [(count, fraction, seed) for seed, (count, fraction) in enumerate([(2, 0.01), (7, 0.5), (40, 0.2), (41, 0.99)])]

@@ -11,11 +11,15 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_core.contracts import Scan
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError, TrainingError
-from ptycho_core.physics import INPUT_SCALE, LOG_SCALE, PROBE, measure_scale
-from ptycho_core.training import EpochReport, Progress, fit, train
+from ptycho_core.physics.scale import measure_scale
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.fit import fit, train
+from ptycho_core.training.reports import EpochReport, Progress
+from ptycho_core.vocabulary import INPUT_SCALE, LOG_SCALE, PROBE
 
 MODEL_FIELDS = ("gridsize", "model_type", "N", "object_big", "pad_object")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ptycho_core.engine import is_installed, registered_engines
+from ptycho_core.engine.registry import is_installed, registered_engines
 
 ENGINES = sorted(registered_engines())
 REQUIRED = [name for name in os.environ.get("PTYCHO_REQUIRE_BACKENDS", "").split(",") if name]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ptycho_core import load_model
-from ptycho_core.engine import is_installed
+from ptycho_core.engine.registry import is_installed
 from tests.integration.conftest import ENGINES, SMALL, Run
 
 

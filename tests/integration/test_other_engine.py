@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptycho_core.engine import is_installed
+from ptycho_core.engine.registry import is_installed
 from tests.integration.conftest import ENGINES, Run
 
 

@@ -11,11 +11,13 @@ from typing import Any
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+from ptycho_core_reference import ForwardModel, ReferenceEngine, ReferenceNetwork
+from ptycho_core_reference.physics import Array, Field, Placement
 
-from ptycho_core.contracts import Batch
-from ptycho_core.engine import EngineInfo, LossTerms, mean_terms
-from ptycho_core.reference import ForwardModel, ReferenceEngine, ReferenceNetwork
-from ptycho_core.reference.physics import Array, Field, Placement
+from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.protocol import EngineInfo
+from ptycho_core.engine.steps import mean_terms
+from ptycho_core.vocabulary import LossTerms
 
 
 def engine_with(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ptycho_core.engine import Engine
+from ptycho_core.engine.protocol import Engine
 from tests.contract.backends import engine_or_skip
 
 PAIRS = [("tensorflow", "torch"), ("torch", "tensorflow")]

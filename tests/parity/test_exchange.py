@@ -12,12 +12,14 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.archive import Model, load_model
-from ptycho_core.checkpoint import load_checkpoint
-from ptycho_core.config import ExecutionConfig, ModelConfig, TrainingConfig
-from ptycho_core.contracts import Batch
-from ptycho_core.engine import Engine
-from ptycho_core.training import Fit, fit
+from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.protocol import Engine
+from ptycho_core.models.checkpoint import load_checkpoint
+from ptycho_core.models.model import Model, load_model
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.fit import Fit, fit
 from tests.contract.backends import engine_or_skip
 from tests.contract.cases import assert_arrays_close, assert_field_close, data_weights, make_scan, network_weights
 
@@ -68,7 +70,7 @@ def test_an_archive_predicts_the_same_whoever_reads_it(engines: Pair, name: str,
 
 
 def run_on(engine: Engine, patch: pytest.MonkeyPatch, precision: str, **more: Any) -> Fit:
-    patch.setattr("ptycho_core.training.load_engine", lambda backend: engine)
+    patch.setattr("ptycho_core.training.fit.load_engine", lambda backend: engine)
     model = ModelConfig(N=32, n_filters_scale=1, architecture="contract", gridsize=2)
     config = TrainingConfig(model=model, nepochs=4, batch_size=2, n_groups=6, nphotons=2e4, probe_trainable=True)
     execution = attrs.evolve(CPU, precision=precision)

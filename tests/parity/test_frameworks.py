@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ptycho_core.config import ExecutionConfig
+from ptycho_core.settings.execution import ExecutionConfig
 from tests.contract.backends import engine_or_skip
 from tests.contract.cases import build, named_case
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptycho_core.engine import Engine
+from ptycho_core.engine.protocol import Engine
 from tests.contract.cases import (
     FORWARD_RTOL,
     GRADIENT_RTOL,

@@ -17,10 +17,10 @@ import pytest
 
 from ptycho_core import load_model, load_scan, save_scan
 from ptycho_core.embedding import ObjectGrid
-from ptycho_core.engine import is_installed
-from ptycho_core.evaluation import evaluate
-from ptycho_core.physics import complex_probe
-from ptycho_core.reconstruction import load_reconstruction
+from ptycho_core.engine.registry import is_installed
+from ptycho_core.physics.scale import complex_probe
+from ptycho_core.quality.evaluation import evaluate
+from ptycho_core.reconstruction.result import load_reconstruction
 from ptycho_core.simulation import simulate
 
 for name in ("ptychodus", "ptycho"):

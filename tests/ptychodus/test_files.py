@@ -14,11 +14,11 @@ import pytest
 pytest.importorskip("ptychodus", reason="ptychodus is not installed")
 
 from ptycho_core import Reconstruction, load_model, load_scan, save_scan, simulate
-from ptycho_core.contracts import Scan
-from ptycho_core.engine import EngineInfo
+from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import DataError
-from ptycho_core.patches import extract_patches
-from ptycho_core.physics import complex_probe
+from ptycho_core.physics.patches import extract_patches
+from ptycho_core.physics.scale import complex_probe
+from ptycho_core.scans.scan import Scan
 from ptycho_core.simulation import expected_intensity
 from tests.ptychodus.conftest import LENGTHS, Case, Ptychodus
 

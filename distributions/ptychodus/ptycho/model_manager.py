@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ptycho import params
 from ptycho.raw_data import Patterns
 from ptycho_core import ExecutionConfig, InferenceConfig, Model, Reconstruction, reconstruct
+from ptycho_core.cli.options import environment_values
 from ptycho_core.errors import ConfigurationError, explain
-from ptycho_core.fields import from_mapping
-from ptycho_core.io.files import make_folder
-from ptycho_core.options import environment_values
+from ptycho_core.settings.fields import from_mapping
+from ptycho_core.storage.files import make_folder
 
 _trained: list[Model] = []
 """Holds one model at most: Ptychodus asks to save what it has trained without naming it."""

@@ -9,10 +9,10 @@ import attrs
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ptycho_core.contracts import Scan
-from ptycho_core.geometry import beyond_middle_px
 from ptycho_core.io import load_scan
 from ptycho_core.legacy import RawData as LegacyRawData
+from ptycho_core.scans.geometry import beyond_middle_px
+from ptycho_core.scans.scan import Scan
 
 
 @attrs.frozen(eq=False)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ptycho_core import config
-from ptycho_core.fields import from_mapping
+import ptycho_core as config
+from ptycho_core.cli.options import environment_values
 from ptycho_core.legacy import update_legacy_dict as update_legacy_dict
-from ptycho_core.options import environment_values
+from ptycho_core.settings.fields import from_mapping
 
 
 def ModelConfig(**stated: Any) -> config.ModelConfig:

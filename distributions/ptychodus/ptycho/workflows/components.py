@@ -11,11 +11,13 @@ import attrs
 from ptycho import model_manager, params
 from ptycho.raw_data import RawData
 from ptycho_core import legacy
-from ptycho_core.config import ExecutionConfig, TrainingConfig
-from ptycho_core.fields import from_mapping
+from ptycho_core.cli.options import environment_values
 from ptycho_core.legacy import save_outputs as save_outputs
-from ptycho_core.options import environment_values, warn_of_unknown_variables
-from ptycho_core.training import EpochReport
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.fields import from_mapping
+from ptycho_core.settings.sources import warn_of_unknown_variables
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.reports import EpochReport
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,30 @@
+"""The making of reference networks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptycho_core.engine.protocol import EngineInfo
+from ptycho_core.errors import BackendError
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import Weights
+from ptycho_core_reference.network import ReferenceNetwork
+
+
+class ReferenceEngine:
+    """Engine protocol of specs/engine.md, always on the CPU and in float64, whatever precision is asked for."""
+
+    name = "reference"
+    network: type[ReferenceNetwork] = ReferenceNetwork
+
+    def describe(self) -> EngineInfo:
+        return EngineInfo(self.name, "numpy", np.__version__, ("cpu",), ("64-true",))
+
+    def build(
+        self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+    ) -> ReferenceNetwork:
+        if execution.accelerator not in ("auto", "cpu"):
+            raise BackendError(f"accelerator {execution.accelerator!r} is not available to numpy, which sees: cpu.")
+        return self.network(model, training, weights)

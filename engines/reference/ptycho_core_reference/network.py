@@ -1,0 +1,208 @@
+"""A reference network: loss terms with their gradients, training steps, and the state in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+
+from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.checks import check_weights, trainable_names
+from ptycho_core.engine.steps import mean_terms, windows
+from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BCHW
+from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.weights import merge_weight
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import (
+    COUNTS_PER_INTENSITY,
+    INPUT_SCALE,
+    LOG_SCALE,
+    MEAN_INTENSITY,
+    PROBE,
+    LossTerms,
+    Weights,
+)
+from ptycho_core_reference import losses
+from ptycho_core_reference.ops import pull_back, run_table
+from ptycho_core_reference.optimizer import Optimizer
+from ptycho_core_reference.physics import Array, Field, ForwardModel, Placement
+
+
+class ReferenceNetwork:
+    """Network protocol of specs/engine.md, in float64."""
+
+    forward_model: type[ForwardModel] = ForwardModel
+
+    def __init__(self, model: ModelConfig, training: TrainingConfig | None, weights: Weights) -> None:
+        self.model, self.training = model, training
+        self.table = build_table(model)
+        self.trainable = trainable_names(self.table, training)
+        self.physics = self.forward_model(model)
+        check_weights(self.table, weights, model.N)
+        self.merge_weight = merge_weight(np.asarray(weights[PROBE]), model)
+        self._start(weights)
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def weights(self) -> Weights:
+        return {name: array.copy() for name, array in self.arrays.items()}
+
+    def load_weights(self, weights: Weights) -> None:
+        check_weights(self.table, weights, self.model.N, modes=len(self.arrays[PROBE]))
+        self._start(weights)
+
+    def _start(self, weights: Weights) -> None:
+        self.arrays = {name: np.array(array, np.float64) for name, array in weights.items()}
+        self.optimizer = Optimizer(self.training, {name: self.arrays[name] for name in self.trainable})
+
+    def optimizer_state(self) -> Weights:
+        return self.optimizer.state()
+
+    def load_optimizer_state(self, state: Weights) -> None:
+        self.optimizer.load_state(state)
+
+    # -- work ------------------------------------------------------------------------------------------------------
+
+    def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
+        assert self.training is not None
+        terms = []
+        for window in windows(batches, self.training.accum_steps):
+            mean: dict[str, Array] = {}
+            groups = 0
+            for batch in window:
+                batch_terms, gradients = self._terms_and_gradients(batch, physics_weight)
+                groups += len(batch)
+                share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
+                mean = {name: mean[name] + share * (g - mean[name]) if mean else g for name, g in gradients.items()}
+                terms.append((len(batch), batch_terms))
+            self.optimizer.step(mean, learning_rate)
+        return mean_terms(terms)
+
+    def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
+        return mean_terms([(len(batch), self._loss(batch, self._patches(batch), 1.0)[0]) for batch in batches])
+
+    def predict(self, batch: Batch) -> NDArray[np.complex64]:
+        return np.ascontiguousarray(rearrange(self._patches(batch), BCHW_TO_BHWC), dtype=np.complex64)
+
+    def gradients(self, batch: Batch) -> Weights:
+        return self.optimizer.clipped(self._terms_and_gradients(batch, physics_weight=1.0)[1])
+
+    def run(self, batch: Batch) -> dict[str, Array]:
+        """Every layer's output for a batch; frame by frame unless the object is merged."""
+        x = self.arrays[INPUT_SCALE] * batch.diffraction_amplitude.astype(np.float64)
+        return run_table(self.table, self.arrays, x if self.model.object_big else rearrange(x, BHWC_TO_FRAMES))
+
+    def predicted_intensity(self, batch: Batch) -> Array:
+        """What the detector should have seen, (B, C, N, N), in the unit of the squared diffraction amplitude."""
+        far_field = self._far_field(self._merged(self._patches(batch), self._placement(batch)))
+        predicted: Array = self.physics.intensity(far_field) * np.exp(2 * self.arrays[LOG_SCALE])
+        return predicted
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _polar(self, outputs: dict[str, Array]) -> tuple[Array, Array]:
+        """Amplitude and phase (B, C, N, N) out of the layers' outputs."""
+        pattern = BHWC_TO_BCHW if self.model.object_big else FRAMES_TO_BCHW
+        maps = (outputs[name] for name in (self.table.amplitude, self.table.phase))
+        amplitude, phase = (rearrange(x, pattern, c=self.model.channels) for x in maps)
+        return amplitude, phase
+
+    def _patches(self, batch: Batch) -> Field:
+        return self.physics.polar_to_field(*self._polar(self.run(batch)))
+
+    def _placement(self, batch: Batch) -> Placement | None:
+        """Where the patches of each group lie on its canvas; None where nothing is merged."""
+        if not self.model.object_big or self.model.channels == 1:
+            return None
+        return self.physics.placement(batch.relative_offsets_px, batch.canvas_padding_px)
+
+    def _merged(self, patches: Field, placement: Placement | None) -> Field:
+        """What the patches (B, C, N, N) of each group say together, seen from each position."""
+        if placement is None:
+            return patches
+        return self.physics.extract(self.physics.merge_group(patches, self.merge_weight, placement), placement)
+
+    def _probe(self) -> Field:
+        probe: Field = self.arrays[PROBE][..., 0] + 1j * self.arrays[PROBE][..., 1]
+        return probe
+
+    def _far_field(self, patches: Field) -> Field:
+        return self.physics.far_field(self.physics.exit_wave(patches, self._probe()))
+
+    def _terms_and_gradients(self, batch: Batch, physics_weight: float) -> tuple[dict[str, float], dict[str, Array]]:
+        """Loss terms of a batch, and the gradient of the total by every trainable array."""
+        outputs = self.run(batch)
+        amplitude, phase = self._polar(outputs)
+        patches = self.physics.polar_to_field(amplitude, phase)
+        terms, by_patches, gradients = self._loss(batch, patches, physics_weight)
+        by_maps = [rearrange(g, BCHW_TO_BHWC) for g in self.physics.polar_gradient(by_patches, amplitude, phase)]
+        if not self.model.object_big:
+            by_maps = [rearrange(g, BHWC_TO_FRAMES) for g in by_maps]
+        cotangents = dict(zip((self.table.amplitude, self.table.phase), by_maps, strict=True))
+        gradients |= pull_back(self.table, self.arrays, outputs, cotangents)
+        return terms, {name: gradients[name] for name in self.trainable}
+
+    def _loss(
+        self, batch: Batch, patches: Field, physics_weight: float
+    ) -> tuple[dict[str, float], Field, dict[str, Array]]:
+        """Loss terms of patches (B, C, N, N); the total's gradients by the patches, and by name for probe and scale."""
+        assert self.training is not None
+        if self.model.model_type == "supervised":
+            error, by_patches = losses.complex_error(patches, self._truth(batch))
+            untouched = {name: np.zeros_like(self.arrays[name]) for name in (PROBE, LOG_SCALE)}
+            return {"total": error, "realspace_mae": error}, by_patches, untouched
+
+        placement = self._placement(batch)
+        patches = self._merged(patches, placement)
+        terms, by_patches, gradients = self._diffraction_loss(batch, patches, physics_weight)
+        if (weight := self.training.realspace_weight) > 0:
+            terms["total_variation"], g = losses.total_variation(patches)
+            terms["total"] += weight * terms["total_variation"]
+            by_patches = by_patches + weight * g
+        if (weight := self.training.realspace_mae_weight) > 0:
+            terms["realspace_mae"], g = losses.complex_error(patches, self._truth(batch))
+            terms["total"] += weight * terms["realspace_mae"]
+            by_patches = by_patches + weight * g
+        if placement is not None:
+            by_canvas = self.physics.place(by_patches, placement)
+            by_patches = self.physics.merge_adjoint(by_canvas, self.merge_weight, placement)
+        return terms, by_patches, gradients
+
+    def _diffraction_loss(
+        self, batch: Batch, patches: Field, physics_weight: float
+    ) -> tuple[dict[str, float], Field, dict[str, Array]]:
+        """The terms that compare counts; gradients as `_loss`."""
+        assert self.training is not None
+        physics, good = self.physics, ~batch.bad_pixels
+        amplitude = rearrange(batch.diffraction_amplitude.astype(np.float64), BHWC_TO_BCHW)
+        counts = float(self.arrays[COUNTS_PER_INTENSITY])
+        measured = counts * physics.measured_intensity(amplitude)
+        far_field = self._far_field(patches)
+        factor = counts * np.exp(2 * self.arrays[LOG_SCALE])
+        predicted = physics.intensity(far_field) * factor
+
+        mean_counts = counts * float(self.arrays[MEAN_INTENSITY])
+        deviance, by_deviance = losses.masked_mean(*losses.half_deviance(predicted, measured), good)
+        error, by_error = losses.masked_mean(*losses.amplitude_error(predicted, measured), good)
+        nll, amplitude_mae = deviance / mean_counts, error / np.sqrt(mean_counts)
+        nll_weight = physics_weight * self.training.nll_weight
+        mae_weight = physics_weight * self.training.mae_weight + (1 - physics_weight)
+        terms = {
+            "total": nll_weight * nll + mae_weight * amplitude_mae,
+            "nll": nll,
+            "reduced_deviance": 2 * deviance,
+            "amplitude_mae": amplitude_mae,
+        }
+        g = nll_weight / mean_counts * by_deviance + mae_weight / np.sqrt(mean_counts) * by_error
+        by_exit_wave = physics.far_field_adjoint(physics.intensity_gradient(g * factor, far_field))
+        by_patches, by_probe = physics.exit_wave_gradient(by_exit_wave, patches, self._probe())
+        by_log_scale = np.asarray(2 * np.sum(g * predicted))
+        return terms, by_patches, {PROBE: np.stack([by_probe.real, by_probe.imag], axis=-1), LOG_SCALE: by_log_scale}
+
+    def _truth(self, batch: Batch) -> Field:
+        assert batch.object_patches is not None
+        truth: Field = rearrange(batch.object_patches.astype(np.complex128), BHWC_TO_BCHW)
+        return truth

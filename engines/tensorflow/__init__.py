@@ -1,5 +1,0 @@
-"""The TensorFlow engine: `backend = "tensorflow"`."""
-
-from engines.tensorflow.engine import TensorFlowEngine
-
-__all__ = ["TensorFlowEngine"]

@@ -1,0 +1,56 @@
+"""What this framework offers on this machine, and the making of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import tensorflow as tf
+
+from ptycho_core.engine.protocol import EngineInfo
+from ptycho_core.errors import BackendError
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import Weights
+from ptycho_core_tensorflow.export import save_program
+from ptycho_core_tensorflow.network import TensorFlowNetwork
+
+
+class TensorFlowEngine:
+    """Engine protocol of specs/engine.md."""
+
+    name = "tensorflow"
+    exports = ("savedmodel",)
+
+    def describe(self) -> EngineInfo:
+        return EngineInfo("tensorflow", "TensorFlow", tf.__version__, _devices(), ("32-true", "64-true", "bf16-mixed"))
+
+    def build(
+        self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+    ) -> TensorFlowNetwork:
+        device = select_device(execution.accelerator)
+        if device == "/GPU:0":  # this framework's default rounds float32 products to TensorFloat-32
+            tf.config.experimental.enable_tensor_float_32_execution(False)
+        if execution.deterministic:  # for the whole process and for good: the framework knows no narrower switch
+            tf.config.experimental.enable_op_determinism()
+        return TensorFlowNetwork(model, training, weights, device=device, precision=execution.precision)
+
+    def export(self, form: str, model: ModelConfig, weights: Weights, target: Path, facts: Mapping[str, str]) -> None:
+        save_program(model, weights, target, facts)
+
+
+def _devices() -> tuple[str, ...]:
+    cuda = ("cuda",) if tf.config.list_physical_devices("GPU") else ()
+    return (*cuda, "cpu")
+
+
+def select_device(accelerator: str) -> str:
+    """The framework's name of the device for `accelerator`; BackendError when it is not there."""
+    devices = _devices()
+    chosen = {"auto": devices[0], "gpu": next((name for name in devices if name != "cpu"), "gpu")}
+    device = chosen.get(accelerator, accelerator)
+    if device not in devices:
+        seen = ", ".join(devices)
+        raise BackendError(f"accelerator {accelerator!r} is not available to TensorFlow, which sees: {seen}.")
+    return {"cuda": "/GPU:0", "cpu": "/CPU:0"}[device]

@@ -1,0 +1,213 @@
+"""A network on its device: training steps, evaluation, prediction, and its state in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from einops import rearrange
+from numpy.typing import NDArray
+
+from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.checks import check_weights, trainable_names
+from ptycho_core.engine.steps import mean_terms, windows
+from ptycho_core.layouts import ALONE_LAST_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES
+from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.weights import MERGE_EPSILON, merge_weight, probe_mask, smoothing_matrix
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import (
+    COUNTS_PER_INTENSITY,
+    INPUT_SCALE,
+    LOG_SCALE,
+    MEAN_INTENSITY,
+    PROBE,
+    LossTerms,
+    Weights,
+)
+from ptycho_core_tensorflow import losses, physics
+from ptycho_core_tensorflow.ops import run_table
+from ptycho_core_tensorflow.optimizer import Optimizer
+from ptycho_core_tensorflow.weights import to_arrays, to_tensors
+
+
+class TensorFlowNetwork:
+    """Network protocol of specs/engine.md."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        training: TrainingConfig | None,
+        weights: Weights,
+        *,
+        device: str,
+        precision: str,
+    ) -> None:
+        self.model, self.training = model, training
+        self.table = build_table(model)
+        self.device = device
+        self.dtype = tf.float64 if precision == "64-true" else tf.float32
+        self.layer_dtype = tf.bfloat16 if precision == "bf16-mixed" else self.dtype
+        self.trainable = trainable_names(self.table, training)
+        self.smoothing = None
+        if model.gaussian_smoothing_sigma > 0:
+            self.smoothing = self._constant(smoothing_matrix(model.N, model.gaussian_smoothing_sigma))
+        self.probe_mask = self._constant(probe_mask(model.N))[..., None] if model.probe_mask else None
+        check_weights(self.table, weights, model.N)
+        with tf.device(self.device):
+            self.tensors = to_tensors(weights, self.dtype)
+            self.merge_weight = self._constant(merge_weight(np.asarray(weights[PROBE]), model))
+            self.optimizer = Optimizer(training, {name: self.tensors[name] for name in self.trainable})
+        self._graph_terms_and_gradients = tf.function(self._terms_and_gradients, autograph=False)
+        self._graph_loss_terms = tf.function(self._loss_terms, autograph=False)
+        self._graph_patches = tf.function(self._patches, autograph=False)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def weights(self) -> Weights:
+        return to_arrays(self.tensors)
+
+    def load_weights(self, weights: Weights) -> None:
+        check_weights(self.table, weights, self.model.N, modes=self.tensors[PROBE].shape[0])
+        # A graph holds on to the variables that it was made with: they are filled anew, not replaced.
+        for name, tensor in self.tensors.items():
+            tensor.assign(self._constant(weights[name]))
+        self.optimizer.reset()
+
+    def optimizer_state(self) -> Weights:
+        return self.optimizer.state()
+
+    def load_optimizer_state(self, state: Weights) -> None:
+        with tf.device(self.device):
+            self.optimizer.load_state(state)
+
+    # -- work ----------------------------------------------------------------------------------------------------
+
+    def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
+        assert self.training is not None
+        terms = []
+        with tf.device(self.device):
+            # Tensors, because a graph is made anew for every other Python number.
+            rate, weight = self._constant(np.asarray(learning_rate)), self._constant(np.asarray(physics_weight))
+            for window in windows(batches, self.training.accum_steps):
+                mean: dict[str, tf.Tensor] = {}
+                groups = 0
+                for batch in window:
+                    batch_terms, gradients = self._graph_terms_and_gradients(*self._arguments(batch), weight)
+                    groups += len(batch)
+                    share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
+                    mean = {name: mean[name] + share * (g - mean[name]) if mean else g for name, g in gradients.items()}
+                    terms.append((len(batch), batch_terms))
+                self.optimizer.step(mean, rate)
+        return mean_terms(terms)
+
+    def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
+        with tf.device(self.device):
+            whole = self._constant(np.asarray(1.0))
+            terms = [(len(batch), self._graph_loss_terms(*self._arguments(batch), whole)) for batch in batches]
+            return mean_terms(terms)
+
+    def predict(self, batch: Batch) -> NDArray[np.complex64]:
+        with tf.device(self.device):
+            patches = self._graph_patches(self._constant(batch.diffraction_amplitude))
+            return patches.numpy().astype(np.complex64, copy=False)
+
+    def gradients(self, batch: Batch) -> Weights:
+        with tf.device(self.device):
+            _, gradients = self._terms_and_gradients(*self._arguments(batch), self._constant(np.asarray(1.0)))
+            return to_arrays(self.optimizer.clipped(gradients))
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _constant(self, array: NDArray[np.generic]) -> tf.Tensor:
+        with tf.device(self.device):
+            return tf.cast(array, self.dtype)
+
+    def _arguments(self, batch: Batch) -> tuple[tf.Tensor | int | None, ...]:
+        """A batch as tensors; the canvas border stays a whole number, because shapes follow from it."""
+        truth = batch.object_patches
+        return (
+            self._constant(batch.diffraction_amplitude),
+            self._constant(batch.relative_offsets_px),
+            self._constant(~batch.bad_pixels),
+            None if truth is None else self._constant(np.stack([truth.real, truth.imag])),
+            batch.canvas_padding_px,
+        )
+
+    def _maps(self, diffraction_amplitude: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Amplitude and phase patches (B, N, N, C) for measured amplitudes (B, N, N, C)."""
+        x = self.tensors[INPUT_SCALE] * diffraction_amplitude
+        channels = x.shape[-1]
+        if not self.model.object_big:
+            x = rearrange(x, BHWC_TO_FRAMES)
+        maps = run_table(self.table, self.tensors, tf.cast(x, self.layer_dtype))
+        amplitude, phase = (tf.cast(m, self.dtype) for m in maps)
+        if not self.model.object_big:
+            amplitude, phase = (rearrange(m, ALONE_LAST_TO_BHWC, c=channels) for m in (amplitude, phase))
+        return amplitude, phase
+
+    def _patches(self, diffraction_amplitude: tf.Tensor) -> tf.Tensor:
+        amplitude, phase = self._maps(diffraction_amplitude)
+        return tf.complex(amplitude * tf.cos(phase), amplitude * tf.sin(phase))
+
+    def _loss_terms(
+        self,
+        measured_amplitude: tf.Tensor,
+        offsets: tf.Tensor,
+        good: tf.Tensor,
+        truth: tf.Tensor | None,
+        padding: int,
+        physics_weight: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        assert self.training is not None
+        maps = (rearrange(m, BHWC_TO_BCHW) for m in self._maps(measured_amplitude))
+        measured_amplitude = rearrange(measured_amplitude, BHWC_TO_BCHW)
+        patches = physics.polar_to_field(*maps)
+        terms: dict[str, tf.Tensor] = {}
+        if self.model.object_big and self.model.channels > 1:
+            placement = physics.placement_matrices(offsets, self.model.N, padding)
+            epsilon = MERGE_EPSILON[self.model.merge_weights]
+            canvas = physics.merge_group(patches, self.merge_weight, placement, epsilon)
+            merged = physics.extract_patches(canvas, placement)
+        else:
+            merged = patches
+
+        if self.model.model_type == "supervised" or self.training.realspace_mae_weight > 0:
+            terms["realspace_mae"] = losses.complex_error(
+                patches if self.model.model_type == "supervised" else merged,
+                tf.stack([rearrange(part, BHWC_TO_BCHW) for part in tf.unstack(truth)]),
+            )
+        if self.model.model_type == "supervised":
+            return {"total": terms["realspace_mae"], **terms}
+
+        probe = self.tensors[PROBE] if self.probe_mask is None else self.tensors[PROBE] * self.probe_mask
+        intensity = physics.far_field_intensity(merged, tf.convert_to_tensor(probe), self.smoothing)
+        counts = self.tensors[COUNTS_PER_INTENSITY]
+        predicted = counts * tf.exp(2 * self.tensors[LOG_SCALE]) * intensity
+        measured = counts * tf.square(measured_amplitude)
+        mean_counts = counts * self.tensors[MEAN_INTENSITY]
+        deviance = losses.masked_mean(losses.half_deviance(predicted, measured), good)
+        terms["nll"] = deviance / mean_counts
+        terms["reduced_deviance"] = 2 * tf.stop_gradient(deviance)
+        error = losses.masked_mean(losses.amplitude_error(predicted, measured), good)
+        terms["amplitude_mae"] = error / tf.sqrt(mean_counts)
+        nll_weight = physics_weight * self.training.nll_weight
+        mae_weight = physics_weight * self.training.mae_weight + (1 - physics_weight)
+        total = nll_weight * terms["nll"] + mae_weight * terms["amplitude_mae"]
+        if self.training.realspace_weight > 0:
+            terms["total_variation"] = losses.total_variation(merged)
+            total = total + self.training.realspace_weight * terms["total_variation"]
+        if self.training.realspace_mae_weight > 0:
+            total = total + self.training.realspace_mae_weight * terms["realspace_mae"]
+        return {"total": total, **terms}
+
+    def _terms_and_gradients(self, *arguments: Any) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        parameters = {name: self.tensors[name] for name in self.trainable}
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(parameters)
+            terms = self._loss_terms(*arguments)
+        # No loss term may reach a tensor: its gradient is 0, not absent.
+        unconnected = tf.UnconnectedGradients.ZERO
+        return terms, tape.gradient(terms["total"], parameters, unconnected_gradients=unconnected)

@@ -1,0 +1,62 @@
+"""What this framework offers on this machine, and the making of networks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ptycho_core.engine.protocol import EngineInfo
+from ptycho_core.errors import BackendError
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import Weights
+from ptycho_core_torch.export import save_program
+from ptycho_core_torch.network import TorchNetwork
+
+
+class TorchEngine:
+    """Engine protocol of specs/engine.md."""
+
+    name = "torch"
+    exports = ("torch-export",)
+
+    def describe(self) -> EngineInfo:
+        return EngineInfo("torch", "PyTorch", str(torch.__version__), _devices(), ("32-true", "64-true", "bf16-mixed"))
+
+    def build(
+        self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+    ) -> TorchNetwork:
+        device = select_device(execution.accelerator)
+        if device == "cuda":  # this framework's default rounds float32 convolutions to TensorFloat-32
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        if device == "cuda" and execution.deterministic:  # without it, matrix products are refused in this mode
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # For the whole process, because the framework knows no narrower switch.
+        torch.use_deterministic_algorithms(execution.deterministic)
+        if device == "mps" and execution.precision != "32-true":
+            raise BackendError(f"precision {execution.precision!r} is not available on mps. Use '32-true'.")
+        return TorchNetwork(model, training, weights, device=torch.device(device), precision=execution.precision)
+
+    def export(self, form: str, model: ModelConfig, weights: Weights, target: Path, facts: Mapping[str, str]) -> None:
+        save_program(model, weights, target, facts)
+
+
+def _devices() -> tuple[str, ...]:
+    cuda = ("cuda",) if torch.cuda.is_available() else ()
+    mps = ("mps",) if torch.backends.mps.is_available() else ()
+    return (*cuda, *mps, "cpu")
+
+
+def select_device(accelerator: str) -> str:
+    """The device for `accelerator`; BackendError when it is not there."""
+    devices = _devices()
+    chosen = {"auto": devices[0], "gpu": next((name for name in devices if name != "cpu"), "gpu")}
+    device = chosen.get(accelerator, accelerator)
+    if device not in devices:
+        seen = ", ".join(devices)
+        raise BackendError(f"accelerator {accelerator!r} is not available to PyTorch, which sees: {seen}.")
+    return device

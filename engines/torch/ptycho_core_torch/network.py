@@ -1,0 +1,189 @@
+"""A network on its device: training steps, evaluation, prediction, and its state in and out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.checks import check_weights, trainable_names
+from ptycho_core.engine.steps import mean_terms, windows
+from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
+from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.weights import MERGE_EPSILON, merge_weight, probe_mask, smoothing_matrix
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import (
+    COUNTS_PER_INTENSITY,
+    INPUT_SCALE,
+    LOG_SCALE,
+    MEAN_INTENSITY,
+    PROBE,
+    LossTerms,
+    Weights,
+)
+from ptycho_core_torch import losses, physics
+from ptycho_core_torch.ops import run_table
+from ptycho_core_torch.optimizer import Optimizer
+from ptycho_core_torch.weights import to_arrays, to_tensors
+
+
+class TorchNetwork:
+    """Network protocol of specs/engine.md."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        training: TrainingConfig | None,
+        weights: Weights,
+        *,
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        self.model, self.training = model, training
+        self.table = build_table(model)
+        self.device = device
+        self.dtype = torch.float64 if precision == "64-true" else torch.float32
+        self.mixed = precision == "bf16-mixed"
+        self.trainable = trainable_names(self.table, training)
+        self.smoothing = None
+        if model.gaussian_smoothing_sigma > 0:
+            self.smoothing = self._constant(smoothing_matrix(model.N, model.gaussian_smoothing_sigma))
+        self.probe_mask = self._constant(probe_mask(model.N))[..., None] if model.probe_mask else None
+        check_weights(self.table, weights, model.N)
+        self.merge_weight = self._constant(merge_weight(np.asarray(weights[PROBE]), model))
+        self._start(weights)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def weights(self) -> Weights:
+        return to_arrays(self.tensors)
+
+    def load_weights(self, weights: Weights) -> None:
+        check_weights(self.table, weights, self.model.N, modes=self.tensors[PROBE].shape[0])
+        self._start(weights)
+
+    def _start(self, weights: Weights) -> None:
+        self.tensors = to_tensors(weights, self.dtype, self.device)
+        for name in self.trainable:
+            self.tensors[name].requires_grad_()
+        self.optimizer = Optimizer(self.training, {name: self.tensors[name] for name in self.trainable})
+
+    def optimizer_state(self) -> Weights:
+        return self.optimizer.state()
+
+    def load_optimizer_state(self, state: Weights) -> None:
+        self.optimizer.load_state(state)
+
+    # -- work ----------------------------------------------------------------------------------------------------
+
+    def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
+        assert self.training is not None
+        terms = []
+        for window in windows(batches, self.training.accum_steps):
+            mean: dict[str, Tensor] = {}
+            groups = 0
+            for batch in window:
+                batch_terms, gradients = self._terms_and_gradients(batch, physics_weight)
+                groups += len(batch)
+                share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
+                mean = {name: torch.lerp(mean[name], g, share) if mean else g for name, g in gradients.items()}
+                terms.append((len(batch), batch_terms))
+            self.optimizer.step(mean, learning_rate)
+        return mean_terms(terms)
+
+    def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
+        with torch.no_grad():
+            return mean_terms([(len(batch), self._loss_terms(batch, physics_weight=1.0)) for batch in batches])
+
+    def predict(self, batch: Batch) -> NDArray[np.complex64]:
+        with torch.inference_mode():
+            amplitude, phase = self._maps(self._amplitude(batch))
+            patches = torch.polar(amplitude, phase)
+            return rearrange(patches, BCHW_TO_BHWC).cpu().numpy().astype(np.complex64, copy=False)
+
+    def gradients(self, batch: Batch) -> Weights:
+        return to_arrays(self.optimizer.clipped(self._terms_and_gradients(batch, physics_weight=1.0)[1]))
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _constant(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.tensor(array, dtype=self.dtype, device=self.device)
+
+    def _amplitude(self, batch: Batch) -> Tensor:
+        amplitude = torch.from_numpy(batch.diffraction_amplitude).to(self.device, self.dtype, non_blocking=True)
+        return rearrange(amplitude, BHWC_TO_BCHW)
+
+    def _maps(self, diffraction_amplitude: Tensor) -> tuple[Tensor, Tensor]:
+        """Amplitude and phase patches (B, C, N, N) for measured amplitudes (B, C, N, N)."""
+        x = self.tensors[INPUT_SCALE] * diffraction_amplitude
+        channels = x.shape[1]
+        if not self.model.object_big:
+            x = rearrange(x, BCHW_TO_ALONE_FIRST)
+        with torch.autocast(self.device.type, torch.bfloat16) if self.mixed else contextlib.nullcontext():
+            maps = run_table(self.table, self.tensors, x)
+        amplitude, phase = (m.to(self.dtype) for m in maps)
+        if not self.model.object_big:
+            amplitude, phase = (rearrange(m, ALONE_FIRST_TO_BCHW, c=channels) for m in (amplitude, phase))
+        return amplitude, phase
+
+    def _loss_terms(self, batch: Batch, physics_weight: float) -> dict[str, Tensor]:
+        assert self.training is not None
+        measured_amplitude = self._amplitude(batch)
+        patches = physics.polar_to_field(*self._maps(measured_amplitude))
+        terms: dict[str, Tensor] = {}
+        if self.model.object_big and self.model.channels > 1:
+            offsets = self._constant(batch.relative_offsets_px)
+            placement = physics.placement_matrices(offsets, self.model.N, batch.canvas_padding_px)
+            epsilon = MERGE_EPSILON[self.model.merge_weights]
+            canvas = physics.merge_group(patches, self.merge_weight, placement, epsilon)
+            merged = physics.extract_patches(canvas, placement)
+        else:
+            merged = patches
+
+        if self.model.model_type == "supervised" or self.training.realspace_mae_weight > 0:
+            truth = rearrange(batch.object_patches, BHWC_TO_BCHW)
+            terms["realspace_mae"] = losses.complex_error(
+                patches if self.model.model_type == "supervised" else merged,
+                torch.stack([self._constant(truth.real), self._constant(truth.imag)]),
+            )
+        if self.model.model_type == "supervised":
+            return {"total": terms["realspace_mae"], **terms}
+
+        probe = self.tensors[PROBE] if self.probe_mask is None else self.tensors[PROBE] * self.probe_mask
+        intensity = physics.far_field_intensity(merged, probe, self.smoothing)
+        counts = self.tensors[COUNTS_PER_INTENSITY]
+        predicted = counts * torch.exp(2 * self.tensors[LOG_SCALE]) * intensity
+        measured = counts * measured_amplitude.square()
+        good = self._constant(~batch.bad_pixels)
+        mean_counts = counts * self.tensors[MEAN_INTENSITY]
+        deviance = losses.masked_mean(losses.half_deviance(predicted, measured), good)
+        terms["nll"] = deviance / mean_counts
+        terms["reduced_deviance"] = 2 * deviance.detach()
+        error = losses.masked_mean(losses.amplitude_error(predicted, measured), good)
+        terms["amplitude_mae"] = error / torch.sqrt(mean_counts)
+        nll_weight = physics_weight * self.training.nll_weight
+        mae_weight = physics_weight * self.training.mae_weight + (1 - physics_weight)
+        total = nll_weight * terms["nll"] + mae_weight * terms["amplitude_mae"]
+        if self.training.realspace_weight > 0:
+            terms["total_variation"] = losses.total_variation(merged)
+            total = total + self.training.realspace_weight * terms["total_variation"]
+        if self.training.realspace_mae_weight > 0:
+            total = total + self.training.realspace_mae_weight * terms["realspace_mae"]
+        return {"total": total, **terms}
+
+    def _terms_and_gradients(self, batch: Batch, physics_weight: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        for name in self.trainable:
+            self.tensors[name].grad = None
+        terms = self._loss_terms(batch, physics_weight)
+        terms["total"].backward()
+        # No loss term may reach a tensor: its gradient is 0, not absent.
+        found = {name: self.tensors[name].grad for name in self.trainable}
+        gradients = {name: torch.zeros_like(self.tensors[name]) if g is None else g for name, g in found.items()}
+        return {name: term.detach() for name, term in terms.items()}, gradients

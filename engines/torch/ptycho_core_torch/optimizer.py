@@ -1,0 +1,119 @@
+"""The optimisers and the clipping of gradients before them (specs/physics.md, Optimiser)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptycho_core.engine.checks import check_optimizer_state, optimizer_moments
+from ptycho_core.physics.constants import ADAM_EPSILON, AGC_FLOOR
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import Weights
+from ptycho_core_torch.weights import to_arrays, to_tensor
+
+
+class Optimizer:
+    """Changes the tensors that it is given, in place; its moments begin at 0."""
+
+    def __init__(self, training: TrainingConfig | None, tensors: Mapping[str, Tensor]) -> None:
+        self.training, self.tensors = training, tensors
+        self.steps = 0
+        self.moments = {
+            f"{moment}/{name}": torch.zeros_like(tensor, requires_grad=False)
+            for moment in optimizer_moments(training)
+            for name, tensor in tensors.items()
+        }
+        self.adam = None if training is None or training.optimizer == "sgd" else self._make_adam(training)
+
+    def state(self) -> Weights:
+        return {"step": np.asarray(float(self.steps)), **to_arrays(self.moments)}
+
+    def load_state(self, state: Weights) -> None:
+        check_optimizer_state(state, self.state())
+        self.steps = int(state["step"])
+        for name, moment in self.moments.items():
+            moment.copy_(to_tensor(name, state[name], moment.dtype, moment.device))
+        if self.adam is not None:
+            for kept in self.adam.state.values():
+                kept["step"].fill_(self.steps)
+
+    def clipped(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The gradients, limited as configured."""
+        assert self.training is not None
+        return clip(gradients, self.tensors, self.training.gradient_clip_val, self.training.gradient_clip_algorithm)
+
+    @torch.no_grad()
+    def step(self, gradients: Mapping[str, Tensor], learning_rate: float) -> None:
+        """One step from the gradients as they are before clipping."""
+        self.steps += 1
+        gradients = self.clipped(gradients)
+        if self.adam is None:
+            self._sgd_step(gradients, learning_rate)
+        else:
+            self._adam_step(self.adam, gradients, learning_rate)
+
+    def _make_adam(self, training: TrainingConfig) -> torch.optim.Optimizer:
+        """Every default of this optimiser that matters is stated: specs/physics.md, Optimiser."""
+        kernels = [tensor for name, tensor in self.tensors.items() if name.endswith("/kernel")]
+        others = [tensor for name, tensor in self.tensors.items() if not name.endswith("/kernel")]
+        make = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
+        adam = make(
+            [{"params": kernels, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=0.0,
+            betas=(training.adam_beta1, training.adam_beta2),
+            eps=ADAM_EPSILON,
+            amsgrad=False,
+            fused=all(tensor.device.type in ("cpu", "cuda") for tensor in self.tensors.values()),
+        )
+        for name, tensor in self.tensors.items():  # its state is ours from the start, under our names
+            adam.state[tensor] = {
+                "step": torch.zeros((), dtype=torch.float32, device=tensor.device),
+                "exp_avg": self.moments[f"first_moment/{name}"],
+                "exp_avg_sq": self.moments[f"second_moment/{name}"],
+            }
+        return adam
+
+    def _adam_step(self, adam: torch.optim.Optimizer, gradients: Mapping[str, Tensor], learning_rate: float) -> None:
+        for group in adam.param_groups:
+            group["lr"] = learning_rate
+        for name, gradient in gradients.items():
+            self.tensors[name].grad = gradient
+        adam.step()
+
+    def _sgd_step(self, gradients: Mapping[str, Tensor], learning_rate: float) -> None:
+        """Written out: this framework's own keeps no buffer where the momentum is 0."""
+        assert self.training is not None
+        for name, gradient in gradients.items():
+            tensor, momentum = self.tensors[name], self.moments[f"momentum/{name}"]
+            if name.endswith("/kernel"):
+                gradient = gradient + self.training.weight_decay * tensor
+            momentum.mul_(self.training.momentum).add_(gradient)
+            tensor.sub_(learning_rate * momentum)
+
+
+def clip(
+    gradients: Mapping[str, Tensor], tensors: Mapping[str, Tensor], limit: float | None, algorithm: str
+) -> dict[str, Tensor]:
+    """The gradients, limited: in their norm together, element by element, or unit by unit relative to the weights."""
+    if limit is None:
+        return dict(gradients)
+    match algorithm:
+        case "norm":
+            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients.values()]))
+            return {name: g * (limit / torch.clamp_min(norm, limit)) for name, g in gradients.items()}
+        case "value":
+            return {name: torch.clamp(g, -limit, limit) for name, g in gradients.items()}
+        case "agc":
+            return {name: adaptively_clipped(name, g, tensors[name], limit) for name, g in gradients.items()}
+    raise ValueError(f"this engine has no gradient_clip_algorithm {algorithm!r}")
+
+
+def adaptively_clipped(name: str, g: Tensor, tensor: Tensor, limit: float) -> Tensor:
+    """Brock et al., ICML 2021: a unit's gradient has at most `limit` times the norm of the unit's weights."""
+    unit = (1, 2, 3) if name.endswith("/kernel") else None  # an output channel, which comes first, or all of the array
+    norm = torch.linalg.vector_norm(g, dim=unit, keepdim=True)
+    largest = limit * torch.linalg.vector_norm(tensor.detach(), dim=unit, keepdim=True).clamp_min(AGC_FLOOR)
+    return g * (largest / torch.maximum(norm, largest))

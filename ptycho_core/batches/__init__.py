@@ -1,0 +1,1 @@
+"""Groups of neighbouring frames, and the batches that engines are given."""

@@ -1,0 +1,42 @@
+"""What an engine is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Batch:
+    """What an engine is given: numpy arrays only, channels last; B groups of C overlapping frames.
+
+    diffraction_amplitude: float32 (B, N, N, C), square root of the intensity, bad pixels zero.
+    relative_offsets_px: float32 (B, 1, 2, C), [x, y] on axis 2, -(position - group centre).
+    canvas_padding_px: border of the merge canvas on each side; at least max |relative offset|, one for a whole run.
+    bad_pixels: bool (N, N).
+    object_patches: complex64 (B, N, N, C) ground truth at the same positions, or None.
+    """
+
+    diffraction_amplitude: NDArray[np.float32]
+    relative_offsets_px: NDArray[np.float32]
+    canvas_padding_px: int
+    bad_pixels: NDArray[np.bool_]
+    object_patches: NDArray[np.complex64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.diffraction_amplitude)
+
+    def parts(self, size: int) -> Iterator[Batch]:
+        """Views of at most `size` groups each, in order."""
+        for start in range(0, len(self), size):
+            groups = slice(start, start + size)
+            yield Batch(
+                diffraction_amplitude=self.diffraction_amplitude[groups],
+                relative_offsets_px=self.relative_offsets_px[groups],
+                canvas_padding_px=self.canvas_padding_px,
+                bad_pixels=self.bad_pixels,
+                object_patches=None if self.object_patches is None else self.object_patches[groups],
+            )

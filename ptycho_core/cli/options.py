@@ -1,0 +1,116 @@
+"""Flags, environment and files that fill configurations (specs/configuration.md, Command line)."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+import click
+
+from ptycho_core.errors import ArchiveError, ConfigurationError, explain
+from ptycho_core.settings.fields import (
+    fields_of,
+    flag_of,
+    hints_of,
+    kind_of,
+    show_default,
+    to_mapping,
+)
+from ptycho_core.settings.sections import SECTIONS
+from ptycho_core.settings.sources import Layers, variable_of
+from ptycho_core.settings.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from ptycho_core.models.checkpoint import Checkpoint
+
+Command = Callable[..., Any]
+FILE = click.Path(path_type=Path)
+ALIASES = {"output_dir": "--out", "model_path": "--model", "test_data_file": "--test"}
+"""Short spellings of the flags that are used most."""
+
+
+def config_options(*sections: str, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+    """One flag for every field of the sections' classes; the command is given those that were set, by field name."""
+
+    def decorate(command: Command) -> Command:
+        for section in reversed(sections):
+            cls = SECTIONS[section]
+            for name in getattr(cls, "DEPRECATED", ()):
+                command = click.option(flag_of(name), name, type=int, hidden=True, default=None)(command)
+            for name, field in reversed(fields_of(cls).items()):
+                if name not in leave_out:
+                    command = _option(section, name, hints_of(cls)[name], field)(command)
+        return command
+
+    return decorate
+
+
+class SettingOption(click.Option):
+    """The flag of a field; `section`, its table."""
+
+    def __init__(self, *arguments: Any, section: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.section = section
+
+
+def _option(section: str, name: str, annotation: Any, field: attrs.Attribute[Any]) -> Callable[[Command], Command]:
+    help = f"{field.metadata['help']}  [default: {show_default(field)}]"
+    settings: dict[str, Any] = {"default": None, "help": help, "envvar": variable_of(name)}
+    settings |= {"cls": SettingOption, "section": section}
+    flags = [flag_of(name), *([ALIASES[name]] if name in ALIASES else [])]
+    kind = kind_of(annotation)
+    if kind is bool:
+        return click.option(f"{flags[0]}/--no-{flags[0][2:]}", name, **settings)
+    if typing.get_origin(kind) is Literal:
+        choices = [*typing.get_args(kind), *field.metadata["spellings"]]
+        return click.option(*flags, name, type=click.Choice(choices), **settings)
+    return click.option(*flags, name, type=FILE if kind is Path else kind, **settings)
+
+
+def environment_values(*sections: str) -> dict[str, Any]:
+    """Fields of the sections that the environment sets, as the command line reads them.
+
+    `PTYCHO_BATCH_SIZE=8` → {"batch_size": 8}. Raises ConfigurationError naming the variable.
+    """
+
+    @click.command("environment")
+    @config_options(*sections)
+    def command(**_: Any) -> None:
+        pass
+
+    try:
+        with command.make_context("environment", []) as context:
+            return {name: value for name, value in context.params.items() if value is not None}
+    except click.BadParameter as error:
+        variable = variable_of(str(error.param.name)) if error.param else ""
+        raise ConfigurationError(f"environment {variable}: {error.message}") from error
+
+
+def resumed_layers(path: Path | None, flags: Mapping[str, Any], *sections: str) -> tuple[Layers, Checkpoint]:
+    """The settings of the run in the output folder, beneath what flags, environment and file set; and its checkpoint.
+
+    Raises ArchiveError where there is no whole checkpoint, ConfigurationError that says where what contradicts is from.
+    """
+    from ptycho_core.models.checkpoint import CHECKPOINT_NAME, load_checkpoint  # with numpy: other commands do without
+    from ptycho_core.training.resuming import check_section_continues
+
+    asked = Layers(path, flags, *sections).values["training"].get("output_dir")
+    folder = TrainingConfig().output_dir if asked is None else Path(asked)
+    file = folder / CHECKPOINT_NAME
+    if not file.exists():
+        remedy = "Give the folder of a run as --out, or begin one without --resume."
+        received = "no such file" if folder.is_dir() else "no such folder"
+        raise ArchiveError(explain(file, None, expected="the checkpoint of a run", received=received, remedy=remedy))
+    checkpoint = load_checkpoint(file)
+    begun = (checkpoint.config.model, checkpoint.config, checkpoint.execution, checkpoint.reading)
+    stored = {name: (value, f"file {file}") for table in begun for name, value in to_mapping(table).items()}
+    layers = Layers(path, flags, *sections, defaults={**stored, "output_dir": (folder, f"file {file}")})
+    for section, config in layers.build().items():
+        try:
+            check_section_continues(checkpoint, section, config)
+        except ConfigurationError as error:
+            raise ConfigurationError(layers.placed(section, str(error))) from error
+    return layers, checkpoint

@@ -1,0 +1,1 @@
+"""The only door between the core and an engine (specs/engine.md)."""

@@ -1,0 +1,80 @@
+"""The only door between the core and an engine: two protocols and the registry (specs/engine.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.batches.batch import Batch
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import (
+    LossTerms,
+    Weights,
+)
+
+
+@attrs.frozen
+class EngineInfo:
+    """What an engine is and can do: plain values, for `ptycho engines` and every result."""
+
+    name: str
+    framework: str
+    version: str
+    devices: tuple[str, ...]
+    precisions: tuple[str, ...]
+
+    @classmethod
+    def from_mapping(cls, plain: Mapping[str, Any]) -> EngineInfo:
+        """The inverse of `attrs.asdict`, lists for tuples as JSON has them. Raises KeyError or TypeError."""
+        devices, precisions = tuple(plain["devices"]), tuple(plain["precisions"])
+        return cls(plain["name"], plain["framework"], plain["version"], devices, precisions)
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A network on a device. Only numpy arrays and plain values cross its methods."""
+
+    def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
+        """One optimiser step for every `accum_steps` batches; physics_weight: specs/physics.md, Losses."""
+
+    def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
+        """The loss terms of `batches` with the weights as they are."""
+
+    def predict(self, batch: Batch) -> NDArray[np.complex64]:
+        """Object patches (B, N, N, C), before any merge; of a batch, only the diffraction amplitude is used."""
+
+    def gradients(self, batch: Batch) -> Weights:
+        """Gradient of one batch's total loss, clipped as configured, for every trainable array by canonical name."""
+
+    def weights(self) -> Weights:
+        """A copy of all weights."""
+
+    def load_weights(self, weights: Weights) -> None:
+        """Replace all weights; names and shapes must be those of `weights()`, or it is an ArchiveError."""
+
+    def optimizer_state(self) -> Weights:
+        """ "step", and for every trainable array those of `optimizer_moments`, as "first_moment/<name>"."""
+
+    def load_optimizer_state(self, state: Weights) -> None:
+        """Go on from what `optimizer_state()` of any engine returned; ArchiveError where it does not fit."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A maker of networks in one framework. Registered as a class or factory without arguments."""
+
+    name: str
+
+    def describe(self) -> EngineInfo:
+        """Framework version, devices and precisions as they are on this machine."""
+
+    def build(
+        self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+    ) -> Network:
+        """A network with these weights; `training` None is for prediction only."""

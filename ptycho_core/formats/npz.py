@@ -1,0 +1,255 @@
+"""The NPZ contract (specs/data.md, NPZ) and reconstructions. No pickle is ever read or written."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.errors import DataError, explain
+from ptycho_core.io.assembly import Pair, Stored, assemble
+from ptycho_core.scans.frames import Frames, in_memory
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.storage.hdf5 import signature_of
+from ptycho_core.storage.npz import MAGIC, Member, npz_frames, npz_members, read_npz, write_npz
+from ptycho_core.storage.source import ArraySource, FrameSource
+from ptycho_core.vocabulary import Measurement
+
+log = logging.getLogger(__name__)
+
+PATTERNS = ("diff3d", "diffraction")
+METADATA = "_metadata"
+AMPLITUDE_UNIT = "sqrt(counts)"
+AXES = "frame, row, column"
+KEYS = (
+    "xcoords",
+    "ycoords",
+    "xcoords_start",
+    "ycoords_start",
+    "probeGuess",
+    "objectGuess",
+    "bad_pixels",
+    "scan_index",
+    METADATA,
+)
+
+
+def load_npz_scan(path: Path, *, measurement: Measurement | None = None) -> Scan:
+    """A scan from the NPZ contract; many patterns stay in the file until they are asked for.
+
+    measurement: what `diff3d` holds. Unstated, integers are intensity (counts) and real numbers amplitude, unless
+    `_metadata` says which. Raises DataError naming the file and the key.
+    """
+    members = npz_members(path)
+    key = next((name for name in PATTERNS if name in members), PATTERNS[0])
+    arrays = read_npz(path, KEYS)
+
+    def take(key: str, what: str) -> NDArray[Any]:
+        _require(path, members, key, what)
+        return arrays[key]
+
+    metadata = _metadata(path, arrays)
+    x, y = take("xcoords", "(M,) column of each position"), take("ycoords", "(M,) row of each position")
+    _require(path, members, key, "(M, N, N) diffraction patterns")
+    frames, dose_known = _frames(path, members[key], metadata, len(np.atleast_1d(x)), measurement)
+    nominal = None
+    if "xcoords_start" in arrays and "ycoords_start" in arrays:
+        nominal = positions_of(path, arrays["xcoords_start"], arrays["ycoords_start"], suffix="_start")
+    return Scan(
+        diffraction_amplitude=in_memory(frames),
+        positions_px=positions_of(path, x, y),
+        probe=take("probeGuess", "(N, N) or (modes, N, N) complex probe"),
+        bad_pixels=arrays.get("bad_pixels"),
+        object_field=arrays.get("objectGuess"),
+        nominal_positions_px=nominal,
+        scan_index=arrays.get("scan_index"),
+        dose_known=dose_known or metadata.get("amplitude_unit") == AMPLITUDE_UNIT,
+        source=str(path),
+        metadata=metadata,
+    )
+
+
+def _require(path: Path, members: Collection[str], key: str, what: str) -> None:
+    if key not in members:
+        remedy = f"The file holds: {', '.join(sorted(members)) or 'nothing'}. "
+        remedy += "Name the parts of another file: --dataset, --positions, --probe."
+        raise DataError(explain(path, key, expected=what, received="no such key", remedy=remedy))
+
+
+def save_npz_scan(path: Path, scan: Scan) -> None:
+    """The scan in the NPZ contract: amplitudes under `diff3d`, `_metadata` as JSON text. Whole or not at all."""
+    assert scan.nominal_positions_px is not None and scan.bad_pixels is not None and scan.scan_index is not None
+    metadata = {**scan.metadata, "measurement": "amplitude", "axes": AXES}
+    metadata.pop("amplitude_unit", None)
+    if scan.dose_known:
+        metadata["amplitude_unit"] = AMPLITUDE_UNIT
+    try:
+        text = json.dumps(metadata)
+    except (TypeError, ValueError) as error:
+        remedy = "Keep plain numbers, text, lists and mappings in a scan's metadata."
+        raise DataError(explain(path, METADATA, expected="JSON", received=error, remedy=remedy)) from error
+    arrays = {
+        "diff3d": scan.diffraction_amplitude,
+        "xcoords": scan.positions_px[:, 0],
+        "ycoords": scan.positions_px[:, 1],
+        "xcoords_start": scan.nominal_positions_px[:, 0],
+        "ycoords_start": scan.nominal_positions_px[:, 1],
+        "probeGuess": scan.probe[0] if len(scan.probe) == 1 else scan.probe,
+        "bad_pixels": scan.bad_pixels,
+        "scan_index": scan.scan_index,
+        METADATA: np.array(text),
+    }
+    if scan.object_field is not None:
+        arrays["objectGuess"] = scan.object_field
+    write_npz(path, arrays)
+
+
+def _metadata(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    if METADATA not in arrays:
+        return {}
+    try:
+        metadata = json.loads(str(arrays[METADATA]))
+    except (ValueError, RecursionError) as error:
+        remedy = "Drop the key: it is optional."
+        raise DataError(explain(path, METADATA, expected="JSON text", received=error, remedy=remedy)) from error
+    if not isinstance(metadata, dict) or metadata.get("measurement") not in (None, "amplitude", "intensity"):
+        expected = "a JSON object; its measurement, if any, amplitude or intensity"
+        raise DataError(explain(path, METADATA, expected=expected, received=metadata, remedy="Mend or drop the key."))
+    return metadata
+
+
+def _frames(
+    path: Path, member: Member, metadata: Mapping[str, Any], count: int, measurement: Measurement | None
+) -> tuple[Frames, bool]:
+    """The patterns as amplitudes, and whether their squares are known to be counts."""
+    key, dtype = member.key, member.dtype
+    if dtype.kind not in "biuf":
+        raise DataError(explain(path, key, expected="real numbers", received=f"dtype {dtype}", remedy="Convert it."))
+    older = metadata.get("axes") != AXES and _frames_last(path, key, member.shape, count)
+    source, steps = npz_frames(path, member, frames_last=older)
+    measurement = _measurement(path, key, source, measurement or metadata.get("measurement"))
+    frames = Frames(source, measurement=measurement, steps=steps, name=path, key=key)
+    return frames, measurement == "intensity"
+
+
+def _measurement(path: Path, key: str, source: FrameSource, stated: Measurement | None) -> Measurement:
+    """What the patterns hold: what is stated, or what their type says."""
+    if stated is not None:
+        return stated
+    dtype = source.dtype
+    measurement: Measurement = "amplitude" if dtype.kind == "f" else "intensity"
+    log.info("%s: %s: read as %s, because the type is %s", path, key, measurement, dtype)
+    first = next(source.blocks(1), np.ones(0))
+    if measurement == "amplitude" and np.array_equal(first, np.round(first)):
+        log.warning("%s: %s: all whole numbers: if they are counts, say so (--measurement intensity)", path, key)
+    return measurement
+
+
+def amplitude_of(
+    path: Path, key: str, patterns: NDArray[Any], measurement: Measurement | None
+) -> tuple[NDArray[Any], bool]:
+    """Amplitudes of patterns in memory, of any shape, and whether their squares are known to be counts."""
+    if patterns.ndim != 3:
+        return patterns, False  # the scan's own check says what is wrong
+    frames = Frames(ArraySource(patterns), name=path, key=key)
+    frames.measurement = _measurement(path, key, frames.source, measurement)
+    return np.asarray(frames), frames.measurement == "intensity"
+
+
+def _frames_last(path: Path, key: str, shape: tuple[int, ...], count: int) -> bool:
+    """Whether it is the older (N, N, M): only where that is the one possible reading."""
+    if len(shape) != 3:
+        return False
+    first, middle, last = shape
+    older = first == middle and last == count
+    newer = middle == last and first == count
+    if older and newer and first > 1:
+        expected = "a number of patterns that differs from their size"
+        remedy = (
+            f"{count} patterns of {first} x {first} can be read as (M, N, N) and as (N, N, M): "
+            f"drop a frame, or say in {METADATA} that the axes are {AXES!r}."
+        )
+        raise DataError(explain(path, key, expected=expected, received=f"shape {shape}", remedy=remedy))
+    return older and not newer
+
+
+def positions_of(path: Path, x: NDArray[Any], y: NDArray[Any], suffix: str = "") -> NDArray[np.float64]:
+    keys = f"xcoords{suffix}", f"ycoords{suffix}"
+    for key, coordinates in zip(keys, (x, y), strict=True):
+        if coordinates.ndim != 1 or coordinates.dtype.kind not in "iuf":
+            received = f"{coordinates.dtype} of shape {coordinates.shape}"
+            remedy = "Save one column and one row coordinate for each pattern."
+            raise DataError(explain(path, key, expected="(M,) real numbers", received=received, remedy=remedy))
+    if len(x) != len(y):
+        remedy = "Save one column and one row coordinate for each pattern."
+        received = f"{len(x)} and {len(y)}"
+        raise DataError(explain(path, ", ".join(keys), expected="equal lengths", received=received, remedy=remedy))
+    return np.stack([x, y], axis=-1).astype(np.float64)
+
+
+STATED = ("reader", "measurement")
+LENGTHS = ("photon_energy_eV", "wavelength_m", "detector_distance_m", "detector_pixel_m", "object_pixel_m")
+
+
+class NpzReader:
+    name = "npz"
+    description = "NPZ contract: diff3d, xcoords, ycoords, probeGuess"
+    endings = (".npz",)
+
+    def matches(self, path: Path) -> bool:
+        """Any zip file and any array: its keys are looked at when it is read, and named where they are missing."""
+        return signature_of(path).startswith((b"PK", MAGIC))
+
+    def read(self, path: Path, options: ReadOptions) -> Scan:
+        scan = load_npz_scan(path, measurement=options.measurement)
+        if "reader" in scan.metadata:  # that of the file which this one was converted from
+            object.__setattr__(scan, "metadata", {**scan.metadata, "reader": self.name})
+        if options == ReadOptions(**{name: getattr(options, name) for name in STATED}):
+            return scan
+        amplitude = scan.diffraction_amplitude
+        lazy = isinstance(amplitude, Frames)
+        known = {key: _numbers(scan.metadata.get(key)) for key in LENGTHS}
+        stored = Stored(
+            path=path,
+            reader=self.name,
+            frames=amplitude.source if lazy else ArraySource(np.asarray(amplitude)),  # type: ignore[union-attr]
+            key="diff3d",
+            measurement=amplitude.measurement if isinstance(amplitude, Frames) else "amplitude",
+            steps=amplitude.steps if isinstance(amplitude, Frames) else (),
+            positions=scan.positions_px,
+            unit="px",
+            pixel_m=_pair(known["object_pixel_m"]),
+            nominal_positions=scan.nominal_positions_px,
+            scan_index=scan.scan_index,
+            probe=scan.probe,
+            object=scan.object_field,
+            bad_pixels=scan.bad_pixels,
+            energy_eV=_one(known["photon_energy_eV"]),
+            wavelength_m=_one(known["wavelength_m"]),
+            distance_m=_one(known["detector_distance_m"]),
+            detector_pixel_m=_pair(known["detector_pixel_m"]),
+            dose_known=scan.dose_known,
+            metadata=scan.metadata,
+        )
+        return assemble(stored, options)
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    """One number or a list of them, as a metadata value may be; empty for anything else."""
+    values = value if isinstance(value, list) else [value]
+    fits = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in values)
+    return tuple(map(float, values)) if fits else ()
+
+
+def _one(numbers: tuple[float, ...]) -> float | None:
+    return numbers[0] if len(numbers) == 1 else None
+
+
+def _pair(numbers: tuple[float, ...]) -> Pair | None:
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else None

@@ -1,0 +1,208 @@
+"""Ptychodus: the pair of a diffraction and a product file (specs/data.md, Ptychodus)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.errors import DataError
+from ptycho_core.io.assembly import Pair, Stored, assemble, missing
+from ptycho_core.scans.geometry import beyond_middle_px
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.storage.hdf5 import HDF5File, is_hdf5
+
+log = logging.getLogger(__name__)
+
+DIFFRACTION, PRODUCT = "diffraction", "product"
+MARKS = {
+    DIFFRACTION: ("patterns", "indexes"),
+    PRODUCT: ("probe_position_indexes", "probe_position_x_m", "probe_position_y_m"),
+}
+ENERGY = ("photon_energy_eV", "probe_energy_eV")
+DISTANCE = ("detector_object_distance_m", "detector_distance_m")
+FACTS = {
+    "exposure_time_s": ("exposure_time_s",),
+    "probe_photon_count": ("probe_photon_count",),
+    "mass_attenuation_m2_per_kg": ("mass_attenuation_m2_per_kg", "mass_attenuation_m2_kg"),
+    "tomography_angle_deg": ("tomography_angle_deg",),
+    "tilt_angle_deg": ("tilt_angle_deg",),
+    "focus_object_distance_m": ("focus_object_distance_m",),
+}
+PLACEHOLDER, ORIGIN = "placeholder", "origin_px"
+"""Attributes that our writer gives an object that is none: Ptychodus needs one in every product."""
+ARBITRARY = "arbitrary_unit"
+"""Attribute that our writers give patterns whose unit is not photons."""
+ENDINGS = (".h5", ".hdf5")
+MOST_BESIDE = 200
+
+
+class PtychodusReader:
+    name = "ptychodus"
+    description = "Ptychodus: diffraction.h5 and product.h5, either named"
+    endings = ENDINGS
+
+    def matches(self, path: Path) -> bool:
+        return kind_of_file(path) is not None
+
+    def read(self, path: Path, options: ReadOptions) -> Scan:
+        kind = kind_of_file(path)
+        if kind is None:
+            with HDF5File(path) as file:
+                received = "; ".join(file.contents()[:12]) or "no data sets"
+                remedy = "Name a file that Ptychodus wrote, or another reader."
+                raise file.refusal(None, f"a data set {' or '.join(m[0] for m in MARKS.values())}", received, remedy)
+        other = self._companion(path, kind, options)
+        pair = (path, other) if kind == DIFFRACTION else (other, path)
+        with HDF5File(pair[0]) as diffraction, HDF5File(pair[1]) as product:
+            stored = _stored(path, diffraction, product)
+        return assemble(stored, options)
+
+    def _companion(self, path: Path, kind: str, options: ReadOptions) -> Path:
+        wanted = PRODUCT if kind == DIFFRACTION else DIFFRACTION
+        expected = f"the {wanted} file that belongs to this {kind} file"
+        if options.companion is not None:
+            if kind_of_file(options.companion) != wanted:
+                raise missing(path, None, "companion", expected, f"{options.companion}, which is none")
+            return options.companion
+        usual = path.with_name(path.name.replace(kind, wanted))
+        if usual != path and kind_of_file(usual) == wanted:
+            return usual
+        beside = [other for other in sorted(path.parent.iterdir()) if other.suffix in ENDINGS and other != path]
+        found = [other for other in beside[:MOST_BESIDE] if kind_of_file(other) == wanted]
+        if not found and usual != path and is_hdf5(usual):
+            with HDF5File(usual):  # says what is wrong where it cannot be opened
+                pass
+        if len(found) != 1:
+            raise missing(
+                path, None, "companion", expected, ", ".join(other.name for other in found) or "none beside it"
+            )
+        log.info("%s: read with %s beside it", path, found[0].name)
+        return found[0]
+
+
+def kind_of_file(path: Path) -> str | None:
+    """DIFFRACTION or PRODUCT, by the data sets in it; None for another file."""
+    if not is_hdf5(path):
+        return None
+    try:
+        with HDF5File(path) as file:
+            return next((kind for kind, marks in MARKS.items() if all(map(file.is_dataset, marks))), None)
+    except DataError:
+        return None
+
+
+def _stored(path: Path, diffraction: HDF5File, product: HDF5File) -> Stored:
+    patterns = diffraction.frames("patterns")
+    keys = _vector(diffraction, "indexes", "iu")
+    if len(keys) != patterns.shape[0]:
+        expected, received = f"{patterns.shape[0]} entries, one a pattern", str(len(keys))
+        raise diffraction.refusal("indexes", expected, received, "Write the file again.")
+    names = MARKS[PRODUCT]
+    indexes = _vector(product, names[0], "iu")
+    x, y = (_vector(product, name, "iuf") for name in names[1:])
+    if not len(indexes) == len(x) == len(y):
+        received = f"{len(indexes)}, {len(x)} and {len(y)}"
+        raise product.refusal(", ".join(names), "equal lengths", received, "Write the file again.")
+    frames, rows = pair_indexes(diffraction, product, keys, indexes)
+    shape = product.find("object").shape if product.is_dataset("object") else None
+    if shape is None or len(shape) < 2:
+        raise product.refusal("object", "(layers, H, W) complex numbers", shape, "Write the product again.")
+    height, width = shape[-2:]
+    pixel = _pair(product, "object", "pixel_width_m", "pixel_height_m")
+    centre = _pair(product, "object", "center_x_m", "center_y_m") or (0.0, 0.0)
+    if pixel is None:
+        raise product.refusal("object@pixel_width_m", "the side of an object pixel", "none", "Write the product again.")
+    corner: Pair = (0.0, 0.0)
+    placeholder = product.attribute("object", PLACEHOLDER)
+    if placeholder:
+        corner = _pair(product, "object", f"{ORIGIN}_x", f"{ORIGIN}_y") or corner
+    return Stored(
+        path=path,
+        reader=PtychodusReader.name,
+        frames=patterns,
+        key="patterns",
+        measurement="intensity",
+        index=None if len(frames) == len(keys) and (frames == np.arange(len(keys))).all() else frames,
+        positions=np.stack([x, y], axis=1)[rows],
+        unit="m",
+        pixel_m=pixel,
+        origin=centre,
+        dose_known=not diffraction.attribute("patterns", ARBITRARY),
+        origin_px=middle_px((height, width), patterns.shape[1:], corner),
+        scan_index=indexes[rows],
+        probe=product.optional("probe", lambda name: product.array(name, kinds="biufc", what="a complex probe")),
+        object=None if placeholder else product.array("object", kinds="biufc", what="a complex object"),
+        bad_pixels=diffraction.optional("bad_pixels", diffraction.array),
+        energy_eV=_known(product.attribute("/", *ENERGY)),
+        distance_m=_known(product.attribute("/", *DISTANCE)),
+        detector_pixel_m=_pair(diffraction, "patterns", "detector_pixel_width_m", "detector_pixel_height_m"),
+        metadata=_facts(product),
+    )
+
+
+def middle_px(shape: tuple[int, ...], patch: tuple[int, ...], corner: Pair = (0.0, 0.0)) -> Pair:
+    """(x, y) of a scan's position, px, whose patch (H, W) is about the middle of an object of `shape` (H, W).
+
+    corner: (x, y) of the object's pixel [0, 0].
+    """
+    (height, width), (rows, columns) = shape, patch
+    x, y = (width - 1) / 2 + beyond_middle_px(columns), (height - 1) / 2 + beyond_middle_px(rows)
+    return x + corner[0], y + corner[1]
+
+
+def _vector(file: HDF5File, name: str, kinds: str) -> NDArray[Any]:
+    values = file.array(name, kinds=kinds, what="(M,) numbers")
+    if values.ndim != 1:
+        raise file.refusal(name, "(M,) numbers", f"shape {values.shape}", "Write the file again.")
+    return values.astype(np.int64) if "f" not in kinds else values.astype(np.float64)
+
+
+def _pair(file: HDF5File, item: str, x: str, y: str) -> Pair | None:
+    first, second = file.attribute(item, x), file.attribute(item, y)
+    return None if first is None or second is None else (first, second)
+
+
+def _known(value: float | None) -> float | None:
+    """Ptychodus writes 0 for what it does not know."""
+    return value or None
+
+
+def _facts(product: HDF5File) -> dict[str, Any]:
+    facts: dict[str, Any] = {key: product.text("/", key) for key in ("name", "comments")}
+    facts |= {key: product.attribute("/", *names) for key, names in FACTS.items()}
+    return {key: value for key, value in facts.items() if value}
+
+
+def pair_indexes(
+    diffraction: HDF5File, product: HDF5File, keys: NDArray[np.int64], indexes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(frame, row of the product) of every position that has a pattern, in the product's order.
+
+    keys: (M,), of the patterns; indexes: of the positions; the files are for messages. Raises DataError.
+    """
+    if len(indexes) == len(keys) > 1 and not indexes.any():
+        log.warning("%s: all indexes are 0: positions and patterns are paired in their order", product.path)
+        return np.arange(len(keys)), np.arange(len(keys))
+    for file, name, values in ((diffraction, "indexes", keys), (product, "probe_position_indexes", indexes)):
+        if len(np.unique(values)) != len(values):
+            numbers, counts = np.unique(values, return_counts=True)
+            received = f"{numbers[counts.argmax()]} {counts.max()} times"
+            raise file.refusal(name, "every index once", received, "Write the file again.")
+    order = np.argsort(keys)
+    places = np.searchsorted(keys, indexes, sorter=order).clip(max=max(len(keys) - 1, 0))
+    frames = order[places] if len(keys) else np.zeros(0, np.int64)
+    rows = np.flatnonzero(keys[frames] == indexes) if len(keys) else np.zeros(0, np.int64)
+    if len(rows) == 0:
+        expected, received = "indexes of the diffraction file", "none of them"
+        raise product.refusal("probe_position_indexes", expected, received, "Name the files that belong together.")
+    for what, number in (("positions", len(indexes)), ("patterns", len(keys))):
+        if number > len(rows):
+            log.warning(
+                "%s: %d of %d %s have no partner and are left out", product.path, number - len(rows), number, what
+            )
+    return frames[rows], rows

@@ -1,0 +1,246 @@
+"""Arrays that a user names: `FILE`, `FILE:DATASET` or a data set of the scan's own file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.errors import DataError, explain
+from ptycho_core.scans.steps import Step
+from ptycho_core.settings.fields import flag_of, refuse
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.storage.files import BROKEN_HEADER
+from ptycho_core.storage.hdf5 import HDF5File, is_hdf5, signature_of
+from ptycho_core.storage.npz import MAGIC, npz_frames, npz_members, read_npz
+from ptycho_core.storage.source import FrameSource
+from ptycho_core.storage.stored import StoredFrames, as_frames
+
+TABLE_BYTES = 2**26
+"""A text table may be this large."""
+SEPARATOR = re.compile(r"[\s,;]+")
+
+
+@attrs.frozen
+class Place:
+    """Where an array is: a file, and the data set in it or None where the file holds one array."""
+
+    path: Path
+    dataset: str | None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.dataset is None else f"{self.path}: {self.dataset}"
+
+
+def place_of(text: str, own: Path) -> Place:
+    """What `text` names. own: the scan's file; a relative path is looked for here, then beside it."""
+    file, separator, dataset = text.rpartition(":")
+    if separator and (found := _found(file, own)):
+        return Place(found, dataset or None)
+    if found := _found(text, own):
+        return Place(found, None)
+    return Place(own, text)
+
+
+def _found(name: str, own: Path) -> Path | None:
+    try:
+        return next((path for path in (Path(name), own.parent / name) if name and path.is_file()), None)
+    except (OSError, ValueError):
+        return None
+
+
+def read_place(place: Place, option: str, *, kinds: str = "biuf", table: bool = False) -> NDArray[Any]:
+    """The array as a whole. option: that named it, for messages; kinds: of its type; table: text is read, too."""
+    path, dataset = place.path, place.dataset
+    if is_hdf5(path):
+        with HDF5File(path) as file:
+            name = dataset or _only(path, option, [name for name, *_ in file.datasets()])
+            return file.array(name, kinds=kinds, what=f"{option} as numbers")
+    if signature_of(path).startswith(b"PK"):
+        members = npz_members(path)
+        name = dataset or _only(path, option, list(members))
+        if name not in members:
+            raise no_such(path, name, option, list(members))
+        return _checked(path, name, read_npz(path, [name])[name], option, kinds)
+    if dataset is not None:
+        raise no_such(path, dataset, option, [])
+    if signature_of(path).startswith(MAGIC):
+        return _checked(path, None, _read_npy(path), option, kinds)
+    if table:
+        return _read_table(path, option)
+    expected, received = f"{option} in an HDF5, NPZ or NPY file", "another kind of file"
+    raise DataError(explain(path, None, expected=expected, received=received, remedy="Convert it."))
+
+
+def patterns_of(place: Place) -> tuple[FrameSource, tuple[Step, ...]]:
+    """The patterns (M, H, W), to be read when they are asked for, and the steps that they need."""
+    path, dataset = place.path, place.dataset
+    if is_hdf5(path):
+        with HDF5File(path) as file:
+            return file.frames(dataset or _only(path, "dataset", [name for name, *_ in file.datasets()])), ()
+    if signature_of(path).startswith(b"PK"):
+        members = npz_members(path)
+        name = dataset or _only(path, "dataset", list(members))
+        if name not in members:
+            raise no_such(path, name, "dataset", list(members))
+        member = attrs.evolve(members[name], shape=as_frames(path, name, members[name].shape))
+        _real(path, name, member.dtype)
+        return npz_frames(path, member)
+    shape, dtype, fortran_order, offset = _npy_header(path)
+    if fortran_order and len(shape) > 1:
+        remedy = "Save it with numpy.ascontiguousarray."
+        raise DataError(explain(path, None, expected="frames in C order", received="Fortran order", remedy=remedy))
+    _real(path, None, dtype)
+    return StoredFrames(path, offset, as_frames(path, None, shape), dtype), ()
+
+
+def no_such(path: Path, name: str, option: str, names: list[str]) -> DataError:
+    listed = f"The file holds: {', '.join(names[:20])}." if names else "Name a file, FILE:DATASET, or a data set."
+    remedy = f"{listed} State it with {flag_of(option)}."
+    return DataError(explain(path, name, expected=f"{option} under this name", received="nothing", remedy=remedy))
+
+
+def _only(path: Path, option: str, names: list[str]) -> str:
+    """The one data set of a file where none is named."""
+    if len(names) == 1:
+        return names[0]
+    received = ", ".join(names[:20]) or "none"
+    remedy = f"Name one: {flag_of(option)} FILE:DATASET."
+    raise DataError(explain(path, None, expected=f"one data set for {option}", received=received, remedy=remedy))
+
+
+def _checked(path: Path, key: str | None, array: NDArray[Any], option: str, kinds: str) -> NDArray[Any]:
+    if array.dtype.kind not in kinds:
+        received = f"dtype {array.dtype}"
+        raise DataError(explain(path, key, expected=f"{option} as numbers", received=received, remedy="Convert it."))
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def _real(path: Path, key: str | None, dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "biuf":
+        received, remedy = f"dtype {dtype}", "Name the data set of the patterns."
+        raise DataError(explain(path, key, expected="real numbers", received=received, remedy=remedy))
+
+
+def _npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], bool, int]:
+    """Shape, type, order and place of the numbers of an NPY file; no object array (pickle) is let through."""
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            readers: dict[tuple[int, int], Callable[..., Any]] = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            if version not in readers:
+                raise ValueError(f"an array of format {version}")
+            shape, fortran_order, dtype = readers[version](file)
+            if dtype.hasobject:
+                raise ValueError("Object arrays cannot be loaded")
+            if not all(type(length) is int and length >= 0 for length in shape):
+                raise ValueError(f"shape {shape}")
+            return shape, dtype, fortran_order, file.tell()
+    except (OSError, EOFError, MemoryError, *BROKEN_HEADER) as error:
+        remedy = "Save plain numbers with numpy.save; it may be damaged."
+        raise DataError(explain(path, None, expected="a readable NPY file", received=error, remedy=remedy)) from error
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
+    shape, dtype, fortran_order, offset = _npy_header(path)
+    count = int(np.prod(shape, dtype=object))
+    if path.stat().st_size < offset + count * dtype.itemsize or count * dtype.itemsize > 2**28:
+        received, remedy = f"{dtype} of shape {shape}", "It is truncated, or not the array that is meant."
+        expected = "a whole NPY file of at most 256 MiB"
+        raise DataError(explain(path, None, expected=expected, received=received, remedy=remedy))
+    array = np.fromfile(path, dtype, count, offset=offset)
+    return array.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _read_table(path: Path, option: str) -> NDArray[np.float64]:
+    """Numbers of a text table, (rows, columns): separated by white space, commas or semicolons.
+
+    Lines that are empty or begin with #, and a heading of words, are left out.
+    """
+
+    def refuse(received: object, expected: str = "a table of numbers, equally many in each line") -> DataError:
+        remedy = f"Mend it, or name another file: {flag_of(option)}."
+        return DataError(explain(path, None, expected=expected, received=received, remedy=remedy))
+
+    try:
+        if path.stat().st_size > TABLE_BYTES:
+            raise refuse(f"{path.stat().st_size} bytes", f"a text table of at most {TABLE_BYTES // 2**20} MiB")
+        with path.open(encoding="utf-8") as file:
+            lines = [line.strip().strip(",;") for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise refuse(error, "a readable text table") from error
+    rows: list[list[float]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line or line.startswith(("#", "%", "//")):
+            continue
+        try:
+            rows.append([float(word) for word in SEPARATOR.split(line)])
+        except ValueError as error:
+            if rows:
+                raise refuse(f"line {number}: {line[:60]!r}") from error
+    if not rows or len({len(row) for row in rows}) != 1:
+        raise refuse("none" if not rows else f"{sorted({len(row) for row in rows})} numbers in a line")
+    return np.array(rows, np.float64)
+
+
+def stated_positions(path: Path, options: ReadOptions, count: int) -> NDArray[np.float64]:
+    """(M, 2) [x, y] of the positions that `options.positions` names, in their own unit."""
+    text = options.positions
+    assert text is not None
+    names = text.split(",")
+    if len(names) == 2 and all(names):
+        first = place_of(names[0].strip(), path)
+        second_text = names[1].strip()
+        second = (
+            Place(first.path, second_text) if ":" in names[0] and ":" not in names[1] else place_of(second_text, path)
+        )
+        places = (first, second)
+        columns = [_flat(path, str(place), read_place(place, "positions", table=True)) for place in places]
+        if len(columns[0]) != len(columns[1]):
+            received, remedy = f"{len(columns[0])} and {len(columns[1])}", "Name two that belong together."
+            raise DataError(explain(path, text, expected="equal lengths", received=received, remedy=remedy))
+        positions = np.stack(columns, axis=1)
+    else:
+        place = place_of(text, path)
+        positions = _pairs(path, str(place), read_place(place, "positions", table=True), count)
+    return positions[:, ::-1] if options.position_order == "yx" else positions
+
+
+def _flat(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.float64]:
+    flat = np.squeeze(values)
+    if flat.ndim > 1:
+        received, remedy = f"shape {values.shape}", "Name a data set of one coordinate for each frame."
+        raise DataError(explain(path, name, expected="(M,) numbers", received=received, remedy=remedy))
+    return np.atleast_1d(flat).astype(np.float64)
+
+
+def _pairs(path: Path, name: str, values: NDArray[Any], count: int) -> NDArray[np.float64]:
+    """(M, 2) of an array (1, …, M, 2 or 3) or (2 or 3, M); a third coordinate is along the beam."""
+    pairs = values
+    while pairs.ndim > 2 and len(pairs) == 1:
+        pairs = pairs[0]
+    if pairs.ndim == 2 and pairs.shape[0] in (2, 3) and pairs.shape[1] == count != pairs.shape[0]:
+        pairs = pairs.T
+    if pairs.ndim != 2 or pairs.shape[1] not in (2, 3):
+        remedy = f"Name two columns: {flag_of('positions')} X,Y, or another data set."
+        expected, received = f"({count}, 2) numbers", f"shape {values.shape}"
+        raise DataError(explain(path, name, expected=expected, received=received, remedy=remedy))
+    return pairs[:, :2].astype(np.float64)
+
+
+def check_for_several_scans(options: ReadOptions, one: Path) -> None:
+    """Refuse what can hold for the scan in `one` only, where several are read. Raises ConfigurationError."""
+    remedy = "Convert each scan by itself (ptycho convert), and use the files that are written."
+    expected = "no file of one scan where several are read"
+    if options.companion is not None:
+        refuse("ReadOptions.companion", expected, options.companion, remedy)
+    if options.positions is not None and place_of(options.positions, one).path != one:
+        refuse("ReadOptions.positions", expected, options.positions, remedy)

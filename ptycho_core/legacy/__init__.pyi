@@ -1,0 +1,14 @@
+from .container import PtychoDataContainer as PtychoDataContainer
+from .data import RawData as RawData
+from .data import generate_grouped_data as generate_grouped_data
+from .parameters import from_legacy_dict as from_legacy_dict
+from .parameters import to_legacy_dict as to_legacy_dict
+from .parameters import update_legacy_dict as update_legacy_dict
+from .translation import to_inference_config as to_inference_config
+from .translation import to_model_config as to_model_config
+from .translation import to_training_config as to_training_config
+from .workflows import load_inference_bundle as load_inference_bundle
+from .workflows import reassemble_cdi_image as reassemble_cdi_image
+from .workflows import run_cdi_example as run_cdi_example
+from .workflows import save_outputs as save_outputs
+from .workflows import train_cdi_model as train_cdi_model

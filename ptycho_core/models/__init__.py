@@ -1,0 +1,1 @@
+"""Trained models: archive, checkpoint, export (specs/archive.md)."""

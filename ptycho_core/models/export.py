@@ -1,0 +1,117 @@
+"""A trained network as a program that runs without this package: diffraction → patches (specs/engine.md, Export)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import ptycho_core
+from ptycho_core.engine.registry import load_engine
+from ptycho_core.errors import BackendError, ConfigurationError, explain
+from ptycho_core.models.model import Model
+from ptycho_core.models.onnx import onnx_bytes
+from ptycho_core.networks.registry import build_table
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.storage.files import making, replacing
+from ptycho_core.vocabulary import INPUT_SCALE, MEAN_INTENSITY, Weights
+
+FORMS: Mapping[str, tuple[str | None, str]] = {
+    "onnx": (None, ".onnx"),
+    "savedmodel": ("tensorflow", ""),
+    "torch-export": ("torch", ".pt2"),
+}
+"""Form → the engine that writes it by default, None where the core does, and the ending of its name; "": a folder."""
+NAMES = ("diffraction_amplitude", "object_real", "object_imaginary")
+"""Of the program's input and outputs."""
+FACTS = "ptycho_core.json"
+"""Where a form has no metadata of its own, the facts are a file of this name."""
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """What an engine adds to write programs: the forms that it knows, and how to write one."""
+
+    exports: tuple[str, ...]
+
+    def export(self, form: str, model: ModelConfig, weights: Weights, target: Path, facts: Mapping[str, str]) -> None:
+        """Write the program of a network at `target`, where there is nothing yet, with the facts in it."""
+
+
+def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onnx", backend: str = "auto") -> Path:
+    """Write the network as a program: measured amplitudes (B, N, N, C) → patches, whatever B; returns its path.
+
+    form: "onnx"; "savedmodel" of TensorFlow, a folder that must not be there yet; "torch-export", a `.pt2` file.
+    backend: the engine that writes; ONNX needs none. A path without the form's ending is given it. Written whole or
+    not at all. Raises ConfigurationError for another form, BackendError where the engine is not there or does not
+    know the form, MissingExtraError without `onnx`, DataError where the path cannot be written.
+    """
+    if form not in FORMS:
+        known = ", ".join(FORMS)
+        message = explain("form", None, expected=f"one of {known}", received=repr(form), remedy="Choose one of them.")
+        raise ConfigurationError(message)
+    default, ending = FORMS[form]
+    target = Path(path)
+    if ending and target.suffix != ending:
+        target = target.with_name(target.name + ending)
+    facts = program_facts(model)
+    network, weights = model.config.model, model.weights
+    if default is None:
+        content = onnx_bytes(
+            build_table(network),
+            weights,
+            N=network.N,
+            channels=network.channels,
+            alone=not network.object_big,
+            names=NAMES,
+            facts=facts,
+        )
+        with replacing(target) as file:
+            file.write(content)
+        return target
+    engine = load_engine(default if backend == "auto" else backend)
+    if not isinstance(engine, Exporter) or form not in engine.exports:
+        known = ", ".join(getattr(engine, "exports", ())) or "none"
+        raise BackendError(f"Backend {engine.name!r} does not write {form!r}. It writes: {known}. Leave it at auto.")
+    with making(target) as made:
+        engine.export(form, network, weights, made, facts)
+    return target
+
+
+def form_of(path: Path) -> str:
+    """The form that an ending stands for; ConfigurationError where it stands for none."""
+    for form, (_, ending) in FORMS.items():
+        if path.suffix == ending:
+            return form
+    endings = ", ".join(f"{ending or 'none'} ({form})" for form, (_, ending) in FORMS.items())
+    remedy = "Give it another ending, or state the form."
+    raise ConfigurationError(
+        explain(path, None, expected=f"one of the endings {endings}", received=path.suffix, remedy=remedy)
+    )
+
+
+def program_facts(model: Model) -> dict[str, str]:
+    """What a user of the program must know, as text: it is in its metadata."""
+    network = model.config.model
+    side, group = network.N, network.channels
+    amplitude, real, imaginary = NAMES
+    return {
+        "producer": f"ptycho-core {ptycho_core.__version__}",
+        "trained_by": f"{model.engine.name} ({model.engine.framework} {model.engine.version})",
+        "input": f"{amplitude}: float32 (batch, {side}, {side}, {group}), measured amplitude, the square root of the "
+        "intensity in the unit of the training scan, DC at [N/2, N/2], bad pixels 0",
+        "output": f"{real}, {imaginary}: float32 (batch, {side}, {side}, {group}), the complex object patches",
+        "N": str(side),
+        "gridsize": str(network.gridsize),
+        "channels": str(group),
+        "architecture": network.architecture,
+        "input_scale": f"{float(model.weights[INPUT_SCALE]):.9g}",
+        "mean_intensity": f"{float(model.weights[MEAN_INTENSITY]):.9g}",
+    }
+
+
+def facts_json(facts: Mapping[str, str]) -> str:
+    """The facts as the file that accompanies a program."""
+    return json.dumps(dict(facts), indent=2, sort_keys=True)

@@ -1,0 +1,103 @@
+"""Trained models and their archive, `wts.h5.zip`: JSON and safetensors, no pickle (specs/archive.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+from ptycho_core.engine.checks import check_weights
+from ptycho_core.engine.protocol import EngineInfo
+from ptycho_core.models.container import (
+    MODEL,
+    decoding,
+    from_arrays,
+    from_history_csv,
+    history_csv,
+    located,
+    read_container,
+    to_arrays,
+    to_json,
+    whole_number,
+    write_container,
+)
+from ptycho_core.models.flat import to_legacy_dict
+from ptycho_core.networks.registry import build_table
+from ptycho_core.settings.fields import from_mapping, to_mapping
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, Weights
+
+ARCHIVE_NAME = MODEL.name
+MODELS = ("autoencoder", "diffraction_to_obj")
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Model:
+    """A trained network: what it takes to build it on any engine, and how it came about.
+
+    weights: canonical names → arrays, data scale and probe among them. history: one row for each epoch.
+    engine: what trained it. best_epoch: the epoch that the weights are from, 0 where it is not known. backend: the
+    engine to use it with.
+    """
+
+    config: TrainingConfig
+    weights: Weights
+    history: list[dict[str, float]]
+    engine: EngineInfo
+    best_epoch: int
+    backend: str = "auto"
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the archive, whole or not at all; returns its path.
+
+        A path without an ending is a folder, made if it is not there; the archive in it is `wts.h5.zip`.
+        """
+        members = {
+            "config.json": to_json({"model": to_mapping(self.config.model), "training": to_mapping(self.config)}),
+            "params.json": to_json(self.parameters()),
+            "weights.safetensors": from_arrays(self.weights),
+            "history.csv": history_csv(self.history).encode(),
+        }
+        facts = {"engine": attrs.asdict(self.engine), "models": list(MODELS), "best_epoch": self.best_epoch}
+        return write_container(path, MODEL, facts, members)
+
+    def parameters(self) -> dict[str, Any]:
+        """The flat snapshot that consumers of `params.cfg` read, with `intensity_scale` = sqrt(photons)/(N/2)."""
+        flat = to_legacy_dict(self.config)
+        # input_scale = (N/2) / sqrt(mean frame intensity): specs/physics.md, Scale
+        intensity_scale = float(np.sqrt(self.weights[COUNTS_PER_INTENSITY]) / self.weights[INPUT_SCALE])
+        return flat | {"intensity_scale": intensity_scale, "nphotons": (intensity_scale * self.config.model.N / 2) ** 2}
+
+
+def load_model(path: str | os.PathLike[str], *, backend: str = "auto") -> Model:
+    """The model in an archive, or in the folder that holds `wts.h5.zip`.
+
+    backend: the engine that `reconstruct` shall use it with; any engine can use any model. auto: the one that trained
+    it, where that is installed. Raises ArchiveError naming the file, the member and the remedy.
+    """
+    target = located(path, MODEL)
+    manifest, members = read_container(target, MODEL)
+    with decoding(target, MODEL):
+        config, _ = read_config_member(members["config.json"])
+        weights = to_arrays(members["weights.safetensors"], "weights")
+        check_weights(build_table(config.model), weights, config.model.N)
+        return Model(
+            config=config,
+            weights=weights,
+            history=from_history_csv(members["history.csv"]),
+            engine=EngineInfo.from_mapping(manifest["engine"]),
+            best_epoch=whole_number(manifest["best_epoch"]),
+            backend=backend,
+        )
+
+
+def read_config_member(content: bytes) -> tuple[TrainingConfig, dict[str, Any]]:
+    """The training configuration, its model in it, and all tables of `config.json`."""
+    tables = json.loads(content)
+    model = from_mapping(ModelConfig, tables["model"], source="config.json")
+    return from_mapping(TrainingConfig, tables["training"], source="config.json", model=model), tables

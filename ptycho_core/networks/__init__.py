@@ -1,0 +1,1 @@
+"""Networks as tables of layers that every engine runs (specs/model.md)."""

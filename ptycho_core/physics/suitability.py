@@ -1,0 +1,88 @@
+"""Whether a scan suits a network and a way to train it: what is refused, and what is warned of."""
+
+from __future__ import annotations
+
+import logging
+
+import attrs
+import numpy as np
+
+from ptycho_core.errors import DataError, explain
+from ptycho_core.physics.scale import mean_frame_intensity
+from ptycho_core.physics.weights import outside_centre_mask, probe_mask
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import MEAN_INTENSITY, Weights
+
+log = logging.getLogger(__name__)
+
+SYMMETRIC_PROBE = 0.9  # specs/physics.md, Ambiguity
+SMALLEST_EXTENT_PX = 0.1  # specs/data.md, Groups
+WIDE_PROBE = 0.2  # specs/model.md, Wide probes
+
+
+def check_size(scan: Scan, N: int) -> None:
+    """DataError unless the scan's patterns have the network's size, and its positions can be in pixels."""
+    extent = float(np.ptp(scan.positions_px, axis=0).max())
+    if len(scan) > 1 and 0 < extent < SMALLEST_EXTENT_PX:
+        expected = "positions in pixels of the object grid"
+        received, remedy = f"positions within {extent:g} px", "Convert metres to pixels."
+        raise DataError(explain(scan.source, "xcoords, ycoords", expected=expected, received=received, remedy=remedy))
+    if scan.N != N:
+        remedy = f"Crop or pad the patterns to {N} x {N}, or train with --N {scan.N}."
+        expected = f"{N} x {N} patterns, as the model is configured"
+        raise DataError(
+            explain(scan.source, "diff3d", expected=expected, received=f"{scan.N} x {scan.N}", remedy=remedy)
+        )
+
+
+def warn_of_other_intensity(scan: Scan, weights: Weights) -> None:
+    """The network's input is scaled as in training: patterns of another intensity are outside what it has seen."""
+    trained = float(weights[MEAN_INTENSITY]) * int((~np.asarray(scan.bad_pixels)).sum())
+    ratio = mean_frame_intensity(scan) / trained
+    if not 0.1 < ratio < 10:
+        log.warning(
+            "%s: a frame's intensity is %.3g times that of the training scan. Check whether one of them holds counts "
+            "and the other amplitudes (--measurement), or train on this dose.",
+            scan.source,
+            ratio,
+        )
+
+
+def report_dose(scan: Scan, config: TrainingConfig, counts: float) -> None:
+    if not scan.dose_known:
+        log.info("%s: dose unknown; nphotons = %g is taken as the mean photons a frame", scan.source, counts)
+        return
+    log.info("%s: %.4g photons a frame on average", scan.source, counts)
+    stated = config.nphotons
+    if stated != attrs.fields(TrainingConfig).nphotons.default and not 0.1 < stated / counts < 10:
+        log.warning("nphotons = %g is stated, %.3g were measured; the measured dose is used", stated, counts)
+
+
+def warn_if_wide(scan: Scan, config: TrainingConfig) -> None:
+    """With pad_object, four channels alone predict the object outside the centre (specs/model.md, Wide probes)."""
+    intensity = np.square(np.abs(scan.probe)).sum(axis=0)
+    if config.model.probe_mask:
+        intensity = intensity * probe_mask(scan.N)
+    outside = float((intensity * outside_centre_mask(scan.N)).sum() / intensity.sum())
+    if config.model.pad_object and outside > WIDE_PROBE:
+        log.warning(
+            "%s: %.0f %% of the probe's intensity is outside the central N/2 square, where pad_object leaves the "
+            "network little to predict with. Training without pad_object (--no-pad-object) converges faster here.",
+            scan.source,
+            100 * outside,
+        )
+
+
+def warn_if_ambiguous(scan: Scan, config: TrainingConfig) -> None:
+    """A symmetric probe of flat phase lights an object and its conjugate mirror image alike (specs/physics.md)."""
+    mirrored = np.roll(scan.probe[:, ::-1, ::-1], (1, 1), axis=(1, 2))  # about pixel [N/2, N/2]
+    symmetry = np.abs(np.sum(scan.probe * mirrored, axis=(1, 2))).sum() / np.sum(np.abs(scan.probe) ** 2)
+    alone = config.model.gridsize == 1 or not config.model.object_big
+    if symmetry > SYMMETRIC_PROBE and alone and config.model.model_type == "pinn":
+        log.warning(
+            "%s: the probe is symmetric with a flat phase (%.2f of 1): single patterns cannot tell an object from its "
+            "conjugate mirror image. Use gridsize 2 with object_big, or a curved probe.",
+            scan.source,
+            symmetry,
+        )

@@ -1,0 +1,49 @@
+"""The part of an object canvas that a scan has lit."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy
+from numpy.typing import ArrayLike
+
+from ptycho_core.quality.metrics import Mask, refuse
+
+# ---- the area that was measured ------------------------------------------------------------------------------------
+
+
+def scanned_area(
+    positions_px: ArrayLike, N: int, shape: tuple[int, int], origin_px: ArrayLike, *, margin_px: float | None = None
+) -> Mask:
+    """bool (H, W): the pixels at least `margin_px` inside the convex hull of the patch centres.
+
+    positions_px: (M, 2) [x, y], pixels of the object grid, the patch CENTRES. origin_px: (2,), the [x, y] of pixel
+    [0, 0] of the field. margin_px: default N/4, half of a probe that fills half of its N × N patch.
+    DataError: fewer than three positions, all on one line, or nothing left of the hull.
+    """
+    points = np.asarray(positions_px, np.float64)
+    margin = N / 4 if margin_px is None else margin_px
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        refuse("scanned_area", "positions_px", "finite positions (M, 2)", points.shape, "Give [x, y] a position.")
+    remedy = "A scan along a line has no area: give the mask yourself."
+    if len(points) < 3:
+        refuse("scanned_area", "positions_px", "three or more positions", len(points), remedy)
+    try:
+        hull = scipy.spatial.ConvexHull(points)
+    except scipy.spatial.QhullError:
+        refuse("scanned_area", "positions_px", "positions that span an area", f"{len(points)} on one line", remedy)
+    x_origin, y_origin = np.asarray(origin_px, np.float64)
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    inside = np.ones(shape, bool)
+    for normal_x, normal_y, offset in hull.equations:  # unit normals: the left side is the distance to an edge
+        inside &= normal_x * (x + x_origin) + normal_y * (y + y_origin) + offset <= -margin
+    if not inside.any():
+        extent = np.ptp(points, axis=0)
+        received = f"positions over {extent[0]:.4g} x {extent[1]:.4g} px (x, y) on a field of {shape[1]} x {shape[0]}"
+        expected = f"pixels deeper than {margin:g} px in the hull"
+        refuse("scanned_area", "positions_px", expected, received, "Check origin_px, or take a smaller margin_px.")
+    return inside
+
+
+def bounding_box(inside: Mask) -> tuple[slice, slice]:
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)

@@ -1,0 +1,259 @@
+"""A reconstruction held against a known object, on the reconstruction's grid (specs/physics.md, Metrics)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ptycho_core.errors import DataError, explain
+from ptycho_core.quality.alignment import Alignment, align
+from ptycho_core.quality.area import bounding_box, scanned_area
+from ptycho_core.quality.frc import FRC, frc
+from ptycho_core.quality.metrics import (
+    FLAT,
+    Field,
+    Mask,
+    check_pair,
+    complex_correlation,
+    mae,
+    ms_ssim,
+    mse,
+    psnr,
+    ssim,
+)
+from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.storage.npz import read_npz
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Quality:
+    """One real image (amplitude, or phase in rad) against its truth, inside the mask.
+
+    data_range: the truth's peak-to-peak, in the image's unit; what PSNR (dB), SSIM and MS-SSIM refer to.
+    frc: of the two images. A metric that cannot be computed is NaN and has an entry in `reasons`.
+    """
+
+    mae: float
+    mse: float
+    data_range: float
+    psnr_db: float
+    ssim: float
+    ms_ssim: float
+    frc: FRC
+    reasons: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: numbers, None for NaN or infinity, and the reasons."""
+        names = ("mae", "mse", "data_range", "psnr_db", "ssim", "ms_ssim")
+        numbers = {name: _json_number(getattr(self, name)) for name in names}
+        return {**numbers, "frc_crossing": _json_number(self.frc.crossing_half), "reasons": dict(self.reasons)}
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Evaluation:
+    """A reconstruction against a truth.
+
+    correlation_before_alignment: `complex_correlation` in the mask as given, blind to the global phase only.
+    correlation: the same after alignment. frc: of the aligned complex fields.
+    """
+
+    correlation_before_alignment: float
+    correlation: float
+    frc: FRC
+    alignment: Alignment
+    amplitude: Quality
+    phase: Quality
+    reasons: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: plain numbers, lists and text; NaN becomes None and keeps its reason. Arrays are left out."""
+        alignment = self.alignment
+        return {
+            "correlation_before_alignment": _json_number(self.correlation_before_alignment),
+            "correlation": _json_number(self.correlation),
+            "frc_crossing": _json_number(self.frc.crossing_half),
+            "reasons": dict(self.reasons),
+            "alignment": {
+                "global_phase_rad": alignment.global_phase_rad,
+                "amplitude_scale": alignment.amplitude_scale,
+                "phase_ramp_rad_per_px": list(alignment.phase_ramp_rad_per_px),
+                "shift_px": list(alignment.shift_px),
+                "pixels_compared": int(alignment.mask.sum()),
+                "reason": alignment.reason,
+            },
+            "amplitude": self.amplitude.as_dict(),
+            "phase": self.phase.as_dict(),
+        }
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Truth:
+    """A known object: complex64 (H, W); its pixel [0, 0] is at the coordinate origin_px = (x, y)."""
+
+    object_field: NDArray[np.complex64]
+    origin_px: tuple[float, float] = (0.0, 0.0)
+    source: str = "truth"
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Comparison:
+    """The metrics, and the fields that they compare: complex (H, W), aligned, and the area compared, bool (H, W)."""
+
+    metrics: Evaluation
+    estimate: NDArray[np.complex128]
+    truth: NDArray[np.complex64]
+    compared: NDArray[np.bool_]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a report; what could not be computed is None and its reason is kept."""
+        return self.metrics.as_dict()
+
+    def table(self) -> str:
+        """The figures as text, a line for amplitude and one for phase."""
+        lines = [
+            f"complex correlation {self.metrics.correlation_before_alignment:.4f} (global phase removed), "
+            f"{self.metrics.correlation:.4f} (aligned)",
+            f"{'':10} {'MAE':>9} {'PSNR dB':>9} {'range':>9} {'SSIM':>9} {'FRC 0.5 crossing':>18}",
+        ]
+        for name, quality in (("amplitude", self.metrics.amplitude), ("phase", self.metrics.phase)):
+            figures = (quality.mae, quality.psnr_db, quality.data_range, quality.ssim)
+            lines.append(
+                f"{name:10} "
+                + " ".join(f"{figure:9.4f}" for figure in figures)
+                + f" {quality.frc.crossing_half:9.4f} cycles/px"
+            )
+            shown = ("psnr_db", "ssim", "frc_crossing")
+            lines += [f"{'':10} {metric}: {reason}" for metric, reason in quality.reasons.items() if metric in shown]
+        return "\n".join(lines)
+
+
+def load_truth(path: str | os.PathLike[str]) -> Truth:
+    """The object in an NPZ file: `objectGuess` of a scan, or `object` with `origin_px` of a reconstruction."""
+    file = Path(path)
+    arrays = read_npz(file)
+    key = next((name for name in ("objectGuess", "object") if name in arrays), None)
+    if key is None or arrays[key].ndim != 2:
+        received = f"the keys {', '.join(sorted(arrays))}" if key is None else f"shape {arrays[key].shape}"
+        remedy = "Give a file with the true object."
+        expected = "a complex object (H, W)"
+        raise DataError(explain(file, key or "objectGuess", expected=expected, received=received, remedy=remedy))
+    origin = arrays["origin_px"] if key == "object" and "origin_px" in arrays else np.zeros(2)
+    if origin.shape != (2,) or origin.dtype.kind not in "iuf":
+        received, remedy = f"{origin.dtype} of shape {origin.shape}", "Give what `ptycho reconstruct` wrote."
+        raise DataError(explain(file, "origin_px", expected="(x, y)", received=received, remedy=remedy))
+    if arrays[key].dtype.kind not in "biufc":
+        received, remedy = f"dtype {arrays[key].dtype}", "Save complex numbers."
+        raise DataError(explain(file, key, expected="a complex object (H, W)", received=received, remedy=remedy))
+    x, y = origin
+    return Truth(object_field=arrays[key].astype(np.complex64), origin_px=(float(x), float(y)), source=str(file))
+
+
+def evaluate(reconstruction: Reconstruction, truth: Truth | NDArray[Any]) -> Comparison:
+    """Metrics inside the scanned area: the positions' hull shrunk by a quarter of a patch.
+
+    truth: a `Truth`, or an array whose pixel [0, 0] is at coordinate (0, 0). DataError when the two do not overlap.
+    """
+    known = truth if isinstance(truth, Truth) else Truth(object_field=np.asarray(truth, np.complex64))
+    field, inside = _on_grid(known, reconstruction)
+    shape, origin = reconstruction.object_field.shape, reconstruction.origin_px
+    area = scanned_area(reconstruction.positions_px, reconstruction.probe.shape[-1], shape, origin) & inside
+    if not area.any():
+        expected = "an object that overlaps the scanned area"
+        received = f"shape {known.object_field.shape} from {known.origin_px}"
+        remedy = "Check that both are on the same pixel grid."
+        raise DataError(explain(known.source, "objectGuess", expected=expected, received=received, remedy=remedy))
+    metrics = evaluate_fields(reconstruction.object_field, field, area)
+    return Comparison(metrics=metrics, estimate=metrics.alignment.aligned, truth=field, compared=metrics.alignment.mask)
+
+
+def _on_grid(truth: Truth, reconstruction: Reconstruction) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
+    """The truth on the reconstruction's canvas, and where it is known. Both grids are whole pixels apart."""
+    height, width = reconstruction.object_field.shape
+    left, top = (round(r - t) for r, t in zip(reconstruction.origin_px, truth.origin_px, strict=True))
+    field = np.zeros((height, width), np.complex64)
+    inside = np.zeros((height, width), bool)
+    rows = slice(max(0, -top), max(0, min(height, truth.object_field.shape[0] - top)))
+    columns = slice(max(0, -left), max(0, min(width, truth.object_field.shape[1] - left)))
+    cut = truth.object_field[rows.start + top : rows.stop + top, columns.start + left : columns.stop + left]
+    if cut.size:
+        field[rows, columns], inside[rows, columns] = cut, True
+    return field, inside
+
+
+def evaluate_fields(estimate: ArrayLike, truth: ArrayLike, mask: ArrayLike | None = None) -> Evaluation:
+    """Every metric of `estimate` against `truth` inside the mask, after `align`.
+
+    estimate, truth: complex (H, W) on the same grid; mask: bool (H, W), usually `scanned_area`, default everywhere.
+    Phase images: the wrapped difference from the truth, less its mean, is added to the truth's phase, which
+    is counted from its minimum (SSIM is not blind to an offset). A truth that winds beyond 2π keeps its own wraps.
+    DataError as in `align`; what merely cannot be computed (an image too small, a flat truth) is NaN with a reason.
+    """
+    first, second, inside = check_pair("evaluate_fields", estimate, truth, mask)
+    alignment = align(first, second, inside)
+    box = bounding_box(alignment.mask)
+    found, target, compared = alignment.aligned[box], second[box], alignment.mask[box]
+    before, after = complex_correlation(first, second, inside), complex_correlation(found, target, compared)
+    curve = frc(found, target, compared)
+    flat = "a field is flat inside the mask"
+    reasons = {
+        "correlation_before_alignment": flat if math.isnan(before) else None,
+        "correlation": flat if math.isnan(after) else None,
+        "frc_crossing": curve.reason,
+    }
+    round_off = FLAT * float(np.abs(target[compared]).max())
+    return Evaluation(
+        correlation_before_alignment=before,
+        correlation=after,
+        frc=curve,
+        alignment=alignment,
+        amplitude=_quality(np.abs(found), np.abs(target), compared, round_off),
+        phase=_quality(*_phase_images(found, target, compared), compared, FLAT),
+        reasons={name: reason for name, reason in reasons.items() if reason},
+    )
+
+
+def _phase_images(estimate: Field, truth: Field, inside: Mask) -> tuple[Field, Field]:
+    """Phases in rad on one branch: the truth from its minimum in the mask, the estimate beside it."""
+    centre = np.exp(-1j * np.angle(truth[inside].sum()))
+    found, target = (np.angle(field * centre + 0.0) for field in (estimate, truth))  # + 0.0: angle(-0) would be π
+    difference = np.angle(np.exp(1j * (found - target)))
+    target = target - target[inside].min()
+    return target + difference - difference[inside].mean(), target
+
+
+def _quality(estimate: Field, truth: Field, inside: Mask, round_off: float) -> Quality:
+    """All metrics of a real image; less variation than `round_off`, in its unit, counts as none."""
+    estimate, truth = (
+        np.full_like(image, image[inside].mean()) if np.ptp(image[inside]) <= round_off else image
+        for image in (estimate, truth)
+    )
+    data_range = float(np.ptp(truth[inside]))
+    curve = frc(estimate, truth, inside)
+    reasons = {"frc_crossing": curve.reason} if curve.reason else {}
+    scores = {}
+    for name, metric in (("psnr_db", psnr), ("ssim", ssim), ("ms_ssim", ms_ssim)):
+        try:
+            scores[name] = metric(estimate, truth, data_range, inside)
+        except DataError as error:
+            scores[name], reasons[name] = math.nan, str(error)
+    if math.isinf(scores["psnr_db"]):
+        reasons["psnr_db"] = "infinite: the two images are equal inside the mask"
+    return Quality(
+        mae=mae(estimate, truth, inside),
+        mse=mse(estimate, truth, inside),
+        data_range=data_range,
+        **scores,
+        frc=curve,
+        reasons=reasons,
+    )
+
+
+def _json_number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""From scan and model to an object."""

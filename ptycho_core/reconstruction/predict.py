@@ -1,0 +1,207 @@
+"""Predict patches and reassemble them as they come (specs/data.md, Reassembly)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+
+from ptycho_core.batches.batch import Batch
+from ptycho_core.batches.groups import draw_groups
+from ptycho_core.batches.prefetch import gathered
+from ptycho_core.batches.sampling import subsample
+from ptycho_core.engine.registry import backend_for, load_engine
+from ptycho_core.errors import Cancelled, ConfigurationError, DataError, explain
+from ptycho_core.io import load_scan
+from ptycho_core.layouts import BHWC_TO_PATCHES
+from ptycho_core.models.model import Model, load_model
+from ptycho_core.physics.canvas import ObjectCanvas
+from ptycho_core.physics.scale import complex_probe
+from ptycho_core.physics.suitability import check_size, warn_of_other_intensity
+from ptycho_core.physics.weights import reassembly_weight
+from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.fields import fields_of
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.sections import existing_file
+from ptycho_core.settings.training import check_pool
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@attrs.frozen(eq=False)
+class Step:
+    """After a batch: the patches of `done` of `total` groups are on the canvas, which the next batch is added to."""
+
+    done: int
+    total: int
+    canvas: ObjectCanvas
+
+
+def reconstruct(
+    scan: Scan | None,
+    model: Model | None,
+    *,
+    backend: str | None = None,
+    config: InferenceConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Reconstruction:
+    """The object that `model` sees in `scan`, on a canvas of the positions' bounding box plus N.
+
+    scan, model: None is the one that `config` names, by test_data_file and by model_path. backend: the engine;
+    unstated, `config.backend`, and where that is auto, the model's own, or else the one that trained it. on_batch:
+    called with (groups done, groups) after every batch. Raises DataError when the scan does not fit the model,
+    ConfigurationError when `config` does not, BackendError when the engine is not there, Cancelled when `should_stop`
+    says so.
+    """
+    steps = reconstruction_steps(
+        scan, model, backend=backend, config=config, execution=execution, should_stop=should_stop
+    )
+    with contextlib.closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                result: Reconstruction = end.value
+                return result
+            if on_batch is not None:
+                on_batch(step.done, step.total)
+
+
+def reconstruction_steps(
+    scan: Scan | None,
+    model: Model | None,
+    *,
+    backend: str | None = None,
+    config: InferenceConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Generator[Step, None, Reconstruction]:
+    """`reconstruct` as a generator: a `Step` after every batch, and the result as its return value. Close it to stop.
+
+    `step.canvas.known_field()` is the object so far. Arguments and errors are those of `reconstruct`.
+    """
+    config, execution = config or InferenceConfig(), execution or ExecutionConfig()
+    config.validate()
+    model = _named(config, "model_path", "a trained model", load_model) if model is None else model
+    scan = _named(config, "test_data_file", "a scan to reconstruct", load_scan) if scan is None else scan
+    _check_model(config, model)
+    check_size(scan, model.config.model.N)
+    scan = subsample(scan, config)
+    _check_groups(scan, config)
+    warn_of_other_intensity(scan, model.weights)
+    stated = config.backend if backend is None else backend
+    backend = model.backend if stated == "auto" else stated
+    engine = load_engine(backend_for(model.engine.name) if backend == "auto" else backend)
+    begun = time.perf_counter()
+    network = engine.build(model.config.model, None, model.weights, execution)
+    started = time.perf_counter()
+    groups = draw_groups(
+        scan.positions_px,
+        np.random.default_rng(config.seed),
+        gridsize=model.config.model.gridsize,
+        n_groups=config.n_groups,
+        neighbor_count=max(config.neighbor_count, model.config.model.channels - 1),
+        enable_oversampling=config.enable_oversampling,
+        neighbor_pool_size=config.neighbor_pool_size,
+    ).in_scan_order()
+    probe = complex_probe(model.weights)
+    used = scan.positions_px[groups.indices.ravel()]
+    weight = reassembly_weight(model.weights, model.config.model, config.weighting, config.middle_trim)
+    canvas = ObjectCanvas(used, weight)
+
+    seconds = {"build": started - begun, "grouping": time.perf_counter() - started, "predict": 0.0, "reassemble": 0.0}
+    size, done = execution.inference_batch_size, 0
+    with contextlib.closing(
+        gathered(groups, scan, size, canvas_padding_px=0, workers=execution.num_workers)
+    ) as batches:
+        for batch in batches:
+            if should_stop():
+                raise Cancelled(f"stopped after {done} of {len(groups)} groups")
+            before = time.perf_counter()
+            patches = network.predict(batch)
+            predicted = time.perf_counter()
+            frames = groups.indices[done : done + len(batch)].ravel()
+            canvas.add(rearrange(patches, BHWC_TO_PATCHES), scan.positions_px[frames])
+            seconds["predict"] += predicted - before
+            seconds["reassemble"] += time.perf_counter() - predicted
+            done += len(batch)
+            if config.debug:
+                _log_batch(done, len(groups), batch, patches, predicted - before)
+            yield Step(done, len(groups), canvas)
+    object_field = canvas.object_field()
+    if not np.isfinite(object_field).all():
+        expected, remedy = "finite predictions", "Check the scan's intensities and the model, or use precision 32-true."
+        raise DataError(explain(scan.source, None, expected=expected, received="NaN or infinity", remedy=remedy))
+    seconds["total"] = time.perf_counter() - started
+    return Reconstruction(
+        object_field=object_field,
+        origin_px=canvas.origin_px,
+        overlap_count=canvas.overlap_count,
+        probe=probe,
+        positions_px=used,
+        patterns=groups.indices.size,
+        seconds=seconds,
+        engine=engine.describe(),
+        model_engine=model.engine,
+    )
+
+
+def _named(config: InferenceConfig, field: str, what: str, load: Callable[[Path], T]) -> T:
+    """What the file that a field names holds; ConfigurationError where it names none."""
+    path = existing_file(config, field)
+    if path is None:
+        name, remedy = f"InferenceConfig.{field}", f"Pass it, or set {field}."
+        raise ConfigurationError(explain(name, None, expected=what, received="none", remedy=remedy))
+    return load(path)
+
+
+def _check_model(config: InferenceConfig, model: Model) -> None:
+    """What the caller takes the model to be, where it says so, must be what the model is."""
+    check_pool(config, model.config.model)
+    if config.model is None:
+        return
+    for name, field in fields_of(ModelConfig).items():
+        stated, trained = getattr(config.model, name), getattr(model.config.model, name)
+        if stated not in (trained, field.default):
+            remedy = f"Leave {name} at its default: the archive says what the model is."
+            place = f"InferenceConfig.model.{name}"
+            raise ConfigurationError(
+                explain(place, None, expected=f"{trained!r}, as it was trained", received=repr(stated), remedy=remedy)
+            )
+
+
+def _log_batch(done: int, total: int, batch: Batch, patches: NDArray[np.complex64], seconds: float) -> None:
+    modulus = np.abs(patches)
+    log.info(
+        "groups %d-%d of %d: diffraction amplitude %.4g to %.4g, object amplitude %.4g to %.4g, %.1f ms",
+        done - len(batch) + 1,
+        done,
+        total,
+        batch.diffraction_amplitude.min(),
+        batch.diffraction_amplitude.max(),
+        modulus.min(),
+        modulus.max(),
+        seconds * 1e3,
+    )
+
+
+def _check_groups(scan: Scan, config: InferenceConfig) -> None:
+    if config.n_groups is not None and config.n_groups > len(scan) and not config.enable_oversampling:
+        expected, remedy = f"at most {len(scan)}, the frames of {scan.source}", "Lower n_groups or leave it unset."
+        message = explain("InferenceConfig.n_groups", None, expected=expected, received=config.n_groups, remedy=remedy)
+        raise ConfigurationError(message)

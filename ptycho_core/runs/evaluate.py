@@ -1,0 +1,32 @@
+"""`ptycho evaluate`: a comparison with a truth in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ptycho_core.quality.evaluation import evaluate, load_truth
+from ptycho_core.reconstruction.result import load_reconstruction
+from ptycho_core.runs.console import Output
+from ptycho_core.runs.folder import draw
+from ptycho_core.storage.files import write_text
+
+
+def evaluate_into(reconstructed: Path, truth: Path, output: Output) -> tuple[dict[str, Any], str]:
+    """`evaluation.json` and `evaluation.png` beside the reconstruction; returns the summary and a table."""
+    result = load_reconstruction(reconstructed)
+    folder = reconstructed if reconstructed.is_dir() else reconstructed.parent
+    evaluation = evaluate(result, load_truth(truth))
+    figure = draw(
+        output,
+        "plot_comparison",
+        evaluation.estimate,
+        evaluation.truth,
+        evaluation.metrics.frc,
+        folder / "evaluation.png",
+        mask=evaluation.compared,
+    )
+    summary = {**evaluation.as_dict(), "truth": str(truth), "figure": figure}
+    write_text(folder / "evaluation.json", json.dumps(summary, indent=2) + "\n")
+    return summary, evaluation.table()

@@ -1,0 +1,46 @@
+"""`ptycho reconstruct`: a reconstruction in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ptycho_core.models.model import Model
+from ptycho_core.reconstruction.predict import reconstruct
+from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.runs.console import Output
+from ptycho_core.runs.folder import draw
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.storage.files import make_folder, write_text
+
+
+def reconstruct_into(
+    folder: Path,
+    scan: Scan,
+    model: Model,
+    *,
+    backend: str | None = None,
+    config: InferenceConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    output: Output | None = None,
+) -> tuple[Reconstruction, dict[str, Any]]:
+    """Reconstruct, and write `reconstruction.npz`, `.json` and `.png` into `folder`; the summary comes second."""
+    config, output = config or InferenceConfig(), output or Output(quiet=True)
+    with output.bar(config.n_groups or config.n_subsample or len(scan), "reconstruct", "group") as update:
+        result = reconstruct(
+            scan,
+            model,
+            backend=backend,
+            config=config,
+            execution=execution,
+            on_batch=lambda done, total: update(done, ""),
+        )
+    path = make_folder(folder) / "reconstruction.npz"
+    result.save(path)
+    figure = draw(output, "plot_reconstruction", result.object_field, result.probe, folder / "reconstruction.png")
+    summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
+    write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
+    return result, summary

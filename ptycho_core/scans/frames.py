@@ -1,0 +1,235 @@
+"""Patterns that stay where they are stored until they are asked for (specs/data.md, Frames).
+
+A `Frames` is a source of stored patterns, what they measure, and the steps from a stored pattern to an amplitude:
+
+    Frames(source, measurement="intensity", steps=(fftshift(source.shape), centred(source.shape, 64), Bin(2)))
+
+`frames[index]` are amplitudes, float32 (k, N, N), always a new array.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.errors import DataError, explain
+from ptycho_core.scans.steps import Bin, Blank, Step
+from ptycho_core.storage.source import FrameSource, fits_in_memory, frames_of_a_block
+from ptycho_core.vocabulary import Measurement
+
+
+@attrs.frozen(eq=False)
+class Statistics:
+    """What one pass over the patterns of a scan tells, float64; amplitudes in the scan's unit.
+
+    frame_intensity: (M,), Σ A² of each pattern over its good pixels.
+    mean_pattern: (N, N), mean of A² over the patterns, bad pixels too; None for a part of a scan.
+    lowest, largest: amplitudes; one of them is not finite where any amplitude is not.
+    """
+
+    frame_intensity: NDArray[np.float64]
+    mean_pattern: NDArray[np.float64] | None
+    lowest: float
+    largest: float
+
+    def subset(self, index: NDArray[np.int64]) -> Statistics:
+        """Of the patterns at `index`; lowest and largest stay bounds."""
+        return attrs.evolve(self, frame_intensity=self.frame_intensity[index], mean_pattern=None)
+
+
+class Frames:
+    """Amplitudes float32 (M, N, N) of stored patterns; nothing is read before it is asked for.
+
+    source: where the patterns are. measurement: what they hold; the root of intensities is taken last, and where counts
+    are added (`Bin`) amplitudes are squared first. steps: applied in order. name, key: the file and the data set, for
+    messages. Indexed by integers, booleans or a slice it gives a new array, by one integer one pattern. It can be
+    pickled, and read from any thread.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        *,
+        measurement: Measurement = "amplitude",
+        steps: Iterable[Step] = (),
+        name: str | os.PathLike[str] = "scan",
+        key: str | None = None,
+        index: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.source, self.measurement, self.steps = source, measurement, tuple(steps)
+        self.name, self.key = os.fspath(name), key
+        self._index = index
+        if source.dtype.kind not in "biuf":
+            raise self._refuse("real numbers", f"dtype {source.dtype}", "Convert the patterns.")
+        height, width = source.shape[1:]
+        for step in self.steps:
+            height, width = step.shape(height, width)
+        self.shape = (source.shape[0] if index is None else len(index), height, width)
+        self._measured: tuple[bytes, Statistics] | None = None
+
+    dtype = np.dtype(np.float32)
+    ndim = 3
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all amplitudes, were they in memory."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def bad_pixels(self) -> NDArray[np.bool_]:
+        """(N, N), true = bad: what `Blank` marked and what lies outside the detector, after all steps."""
+        bad = np.zeros(self.source.shape[1:], bool)
+        for step in self.steps:
+            bad = step.mask(bad)
+        return np.ascontiguousarray(bad)
+
+    def __getitem__(self, index: Any) -> NDArray[np.float32]:
+        chosen = _integers(index, len(self))
+        if self._index is not None:
+            chosen = self._index[chosen]
+        amplitude = self._amplitude(self.source.read(chosen if chosen.ndim else chosen[None]))
+        return amplitude if chosen.ndim else np.asarray(amplitude[0])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All of it in memory."""
+        empty = np.empty((0, *self.shape[1:]), self.dtype)
+        return np.concatenate([empty, *self.blocks()], dtype=dtype)
+
+    def select(self, index: NDArray[Any] | slice) -> Frames:
+        """The patterns chosen by integers, booleans or a slice, in that order, as lazy as these."""
+        chosen = _integers(index, len(self))
+        part = Frames(
+            self.source,
+            measurement=self.measurement,
+            steps=self.steps,
+            name=self.name,
+            key=self.key,
+            index=chosen if self._index is None else self._index[chosen],
+        )
+        if self._measured is not None:
+            bad, statistics = self._measured
+            part._measured = bad, statistics.subset(chosen)
+        return part
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """All amplitudes in order, in pieces of about `BLOCK_BYTES` stored bytes."""
+        count = frames_of_a_block(self.source)
+        if self._index is None:
+            stored = self.source.blocks(count)
+        else:
+            pieces = (self._index[start : start + count] for start in range(0, len(self), count))
+            stored = (self.source.read(piece) for piece in pieces)
+        for block in stored:
+            if self._must_not_be_negative:
+                self._check_sign(block)
+            yield self._amplitude(block)
+
+    def measure(self, bad_pixels: NDArray[np.bool_]) -> Statistics:
+        """One pass over all patterns; the result is kept, so that the same mask needs no second one."""
+        mask = bad_pixels.tobytes()
+        if self._measured is None or self._measured[0] != mask:
+            self._measured = mask, measure(self.blocks(), self.shape, bad_pixels)
+        return self._measured[1]
+
+    def close(self) -> None:
+        """Give back the file, for these patterns and every part of them."""
+        self.source.close()
+
+    @property
+    def _must_not_be_negative(self) -> bool:
+        """A root or a square is taken, after which a negative value no longer shows."""
+        transformed = self.measurement == "intensity" or any(isinstance(step, Bin) for step in self.steps)
+        return transformed and self.source.dtype.kind in "if"
+
+    def _amplitude(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Steps and root, on an array that nobody else holds."""
+        if values.dtype == np.float32 and self.measurement == "amplitude" and not self.steps:
+            return values
+        counts = self.measurement == "intensity"
+        for step in self.steps:
+            if isinstance(step, Bin) and not counts:
+                values, counts = np.square(values, dtype=np.float32), True
+            values = step.apply(values)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused where the scan is made
+            return np.sqrt(values, dtype=np.float32, order="C") if counts else np.ascontiguousarray(values, np.float32)
+
+    def _check_sign(self, values: NDArray[Any]) -> None:
+        """DataError for a negative value; blank pixels may hold anything."""
+        for step in self.steps:
+            if isinstance(step, Bin):
+                break
+            values = step.apply(values.copy() if isinstance(step, Blank) else values)
+        lowest = values.min(initial=0)
+        if lowest < 0:
+            what = "counts" if self.measurement == "intensity" else "amplitudes"
+            remedy = "Undo a background subtraction, or set those pixels to 0 and mark them in bad_pixels."
+            raise self._refuse(f"{what} >= 0", f"a minimum of {lowest:g}", remedy)
+
+    def _refuse(self, expected: object, received: object, remedy: str) -> DataError:
+        return DataError(explain(self.name, self.key, expected=expected, received=received, remedy=remedy))
+
+
+def measure(
+    blocks: Iterable[NDArray[np.float32]], shape: tuple[int, int, int], bad_pixels: NDArray[np.bool_]
+) -> Statistics:
+    """Statistics of amplitudes (M, N, N) that come in pieces; bad_pixels: (N, N)."""
+    count, height, width = shape
+    good = (~bad_pixels).ravel().astype(np.float64)
+    intensity = np.zeros(count)
+    pattern = np.zeros(height * width)
+    lowest, largest = np.inf, -np.inf
+    piece = max(1, 2**16 // (height * width))  # small enough for the caches
+    squared = np.empty((piece, height * width))
+    done = 0
+    for block in blocks:
+        flat = block.reshape(len(block), -1)
+        for start in range(0, len(flat), piece):
+            part = flat[start : start + piece]
+            lowest, largest = np.minimum(lowest, part.min()), np.maximum(largest, part.max())  # both keep NaN
+            square = squared[: len(part)]
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.copyto(square, part)
+                np.multiply(square, square, out=square)
+                np.matmul(square, good, out=intensity[done : done + len(part)])
+                pattern += square.sum(axis=0)
+            done += len(part)
+    assert done == count, (done, count)
+    mean = (pattern / max(count, 1)).reshape(height, width)
+    return Statistics(intensity, mean, float(lowest), float(largest))
+
+
+def in_memory(frames: Frames) -> NDArray[np.float32] | Frames:
+    """Few patterns as an array, many as they are."""
+    return np.asarray(frames) if fits_in_memory(frames.shape) else frames
+
+
+def _integers(index: Any, length: int) -> NDArray[np.int64]:
+    """An index as integers in 0 … length − 1, checked as numpy does."""
+    if isinstance(index, slice):
+        return np.arange(*index.indices(length))
+    array = np.asarray(index)
+    if array.dtype == bool:
+        if array.shape != (length,):
+            raise IndexError(f"a boolean index of shape {array.shape} for {length} patterns")
+        return np.flatnonzero(array)
+    if array.ndim > 1 or (array.size and array.dtype.kind not in "iu"):
+        raise IndexError(f"patterns are indexed by one integer, an array of them, booleans or a slice, not {index!r}")
+    array = array.astype(np.int64, copy=False)
+    if array.size and array.view(np.uint64).max() >= length:  # one look finds negative ones, too
+        if array.min() < -length or array.max() >= length:
+            raise IndexError(f"index {array.min()} … {array.max()} is out of range for {length} patterns")
+        array = np.where(array < 0, array + length, array)
+    return array

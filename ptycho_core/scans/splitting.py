@@ -1,0 +1,117 @@
+"""One scan as two that share no frame: to train on and to test with."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any, Literal, NoReturn
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.scans.scan import Scan
+
+AXES = ("x", "y")
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Split:
+    """Two parts of a scan, their frames in its order; lazy where the scan is.
+
+    train_index, test_index, left_out: int64, which frames of the scan; together every frame once.
+    axis, cut_px: of a spatial split: the coordinate that was cut, and where.
+    """
+
+    train: Scan
+    test: Scan
+    train_index: NDArray[np.int64]
+    test_index: NDArray[np.int64]
+    left_out: NDArray[np.int64]
+    how: str
+    seed: int | None = None
+    axis: str | None = None
+    cut_px: float | None = None
+    margin_px: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: numbers of frames, and how they were chosen."""
+        return {
+            "how": self.how,
+            "seed": self.seed,
+            "axis": self.axis,
+            "cut_px": self.cut_px,
+            "margin_px": self.margin_px,
+            "train_frames": len(self.train_index),
+            "test_frames": len(self.test_index),
+            "left_out_frames": len(self.left_out),
+        }
+
+
+def split(
+    scan: Scan,
+    test_fraction: float = 0.2,
+    how: Literal["spatial", "random"] = "spatial",
+    *,
+    seed: int = 0,
+    axis: Literal["x", "y"] | None = None,
+    margin_px: float = 0.0,
+) -> Split:
+    """A training and a test scan; round(test_fraction · M) frames, at least 1, are for the test.
+
+    how: "spatial" cuts the scanned area across `axis` (None: the one along which it is longer); the frames of greater
+        coordinates are the test. "random" draws the test frames with `seed`: they overlap those of the training.
+    margin_px: spatial only. Frames within half of it from the cut are left out of both, so that positions on the two
+        sides are at least so far apart; from N + 1 on no patch of the test shares a pixel with one of the training.
+    ConfigurationError: a value out of range, or a part that is left without a frame.
+    """
+    count = len(scan)
+    if not _is_number(test_fraction) or not 0 < test_fraction < 1:
+        _refuse("test_fraction", "a number between 0 and 1", repr(test_fraction), "0.2 puts a fifth into the test.")
+    if how not in ("spatial", "random"):
+        _refuse("how", "'spatial' or 'random'", repr(how), "Choose one of these.")
+    if axis is not None and axis not in AXES:
+        _refuse("axis", "'x', 'y' or none", repr(axis), "Choose the coordinate to cut across.")
+    if not _is_number(margin_px) or not 0 <= margin_px < np.inf:
+        _refuse("margin_px", "a number of pixels >= 0", repr(margin_px), "Use 0 to keep every frame.")
+    if how == "random" and (axis is not None or margin_px):
+        given = "axis" if axis is not None else "margin_px"
+        _refuse(given, "none in a random split", repr(axis or margin_px), "Use how='spatial', or leave it out.")
+    if count < 2:
+        _refuse("scan", "at least 2 frames", count, "Give a longer scan.")
+
+    tests = min(max(round(test_fraction * count), 1), count - 1)
+    if how == "random":
+        chosen = np.random.default_rng(seed).permutation(count)[:tests]
+        return _parts(scan, np.isin(np.arange(count), chosen), np.zeros(count, bool), how=how, seed=seed)
+    along = int(np.argmax(np.ptp(scan.positions_px, axis=0))) if axis is None else AXES.index(axis)
+    coordinate = scan.positions_px[:, along]
+    order = np.argsort(coordinate, kind="stable")
+    is_test = np.zeros(count, bool)
+    is_test[order[count - tests :]] = True
+    cut = float(coordinate[order[count - tests - 1 : count - tests + 1]].mean())
+    near = np.abs(coordinate - cut) < margin_px / 2
+    return _parts(scan, is_test, near, how=how, axis=AXES[along], cut_px=cut, margin_px=float(margin_px))
+
+
+def _parts(scan: Scan, is_test: NDArray[np.bool_], left_out: NDArray[np.bool_], **how: Any) -> Split:
+    train, test = np.flatnonzero(~is_test & ~left_out), np.flatnonzero(is_test & ~left_out)
+    if not (len(train) and len(test)):
+        received = f"{len(train)} for training, {len(test)} for the test; {int(left_out.sum())} are near the cut"
+        _refuse("margin_px", "frames on both sides of the cut", received, "Use a smaller margin.")
+    return Split(
+        train=scan.subset(train),
+        test=scan.subset(test),
+        train_index=train,
+        test_index=test,
+        left_out=np.flatnonzero(left_out),
+        **how,
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _refuse(key: str, expected: object, received: object, remedy: str) -> NoReturn:
+    raise ConfigurationError(explain("split", key, expected=expected, received=received, remedy=remedy))

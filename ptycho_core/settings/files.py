@@ -1,0 +1,141 @@
+"""Configurations as TOML and YAML files (specs/configuration.md, Files)."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli_w
+import yaml
+
+from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.settings.fields import closest, from_mapping, to_mapping
+from ptycho_core.settings.sections import SECTIONS
+
+YAML_ENDINGS = (".yaml", ".yml")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only; numbers as YAML 1.2 has them, where 1e-3 is one, and no key twice."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads: text that it would take for a number is quoted."""
+
+
+_NUMBER = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.inf$|^\.nan$")
+for _kind in (_Loader, _Dumper):
+    _kind.yaml_implicit_resolvers = {
+        start: [rule for rule in rules if rule[0] not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")]
+        for start, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # Left to itself PyYAML folds a NEL or LS character inside quotes, and reads a space back.
+    style = None if text.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    repeated = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
+    if repeated is not None:
+        raise yaml.constructor.ConstructorError(None, None, f"the key {repeated!r} is there twice", node.start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
+
+
+def read_config(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a configuration file, YAML by its ending, else TOML; unknown tables are refused.
+
+    The fields are checked by `from_mapping`. Raises ConfigurationError naming the file and the table.
+    """
+    form = "YAML" if path.suffix.lower() in YAML_ENDINGS else "TOML"
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = yaml.load(text, _Loader) if form == "YAML" else tomllib.loads(text)
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        expected, remedy = f"readable {form}", f"Give an existing {form} file."
+        received = " ".join(str(error).split())
+        raise ConfigurationError(explain(path, None, expected=expected, received=received, remedy=remedy)) from error
+    document = {} if document is None else document
+    if not isinstance(document, dict):
+        remedy = "Put each field under its table's heading."
+        received = type(document).__name__
+        raise ConfigurationError(explain(path, None, expected="tables", received=received, remedy=remedy))
+    for name, table in document.items():
+        if name not in SECTIONS or not isinstance(table, dict):
+            near = closest(str(name), SECTIONS)
+            remedy = f"Did you mean [{near}]?" if near else "Put each field under its table's heading."
+            expected = "the tables " + ", ".join(f"[{key}]" for key in SECTIONS)
+            raise ConfigurationError(explain(path, str(name), expected=expected, received=f"{name!r}", remedy=remedy))
+    return document
+
+
+def read_configs(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The configurations in a file by table, as `write_config` writes them; "training" holds the file's "model".
+
+    Raises ConfigurationError naming the file and the field.
+    """
+    source = Path(path)
+    tables = read_config(source)
+    configs = {
+        name: from_mapping(SECTIONS[name], table, source=str(source))
+        for name, table in tables.items()
+        if name not in ("training", "inference")
+    }
+    nested = {"model": configs["model"]} if "model" in configs else {}
+    for name in ("training", "inference"):
+        if name in tables:
+            configs[name] = from_mapping(SECTIONS[name], tables[name], source=str(source), **nested)
+    return configs
+
+
+def write_config(path: Path, **sections: Any) -> None:
+    """One table for each configuration given, as `training=…, model=…`; YAML by the ending of `path`, else TOML."""
+    from ptycho_core.storage.files import write_text  # with numpy, which reading a file does without
+
+    write_text(path, to_yaml(**sections) if path.suffix.lower() in YAML_ENDINGS else to_toml(**sections))
+
+
+def to_toml(**sections: Any) -> str:
+    """The text of a TOML file: one table for each configuration given."""
+    return tomli_w.dumps({name: to_mapping(config) for name, config in sections.items()})
+
+
+def to_yaml(**sections: Any) -> str:
+    """The text of a YAML file: one table for each configuration given."""
+    tables = {name: to_mapping(config) for name, config in sections.items()}
+    text: str = yaml.dump(tables, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def annotated_toml(sources: Mapping[str, Mapping[str, str]], **sections: Any) -> str:
+    """As `to_toml`, each field followed by a comment that says where its value comes from; unset ones as comments.
+
+    sources: section → field → the words of the comment.
+    """
+    lines = []
+    for section, config in sections.items():
+        lines.append(f"[{section}]")
+        values = to_mapping(config)
+        for field in attrs.fields(type(config)):
+            if field.name in sources[section]:
+                text = f"{field.name} is unset"
+                if field.name in values:
+                    text = tomli_w.dumps({field.name: values[field.name]}).strip()
+                lines.append(f"{'' if field.name in values else '# '}{text}  # {sources[section][field.name]}")
+        lines.append("")
+    return "\n".join(lines[:-1]) + "\n"

@@ -1,0 +1,59 @@
+"""How a scan is reconstructed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import attrs
+
+from ptycho_core.settings.deprecated import takes_n_images
+from ptycho_core.settings.fields import at_least, check_effects, given, only, setting
+from ptycho_core.settings.model import ModelConfig
+
+
+@takes_n_images
+@attrs.define(kw_only=True)
+class InferenceConfig:
+    """How a trained network is used on a scan."""
+
+    DEPRECATED: ClassVar[tuple[str, ...]] = ("n_images",)
+
+    model: ModelConfig | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(ModelConfig))
+    )
+    """What the caller takes the model to be; a field that is not at its default must be as in the archive."""
+    model_path: Path | None = setting(None, "Model archive, or the folder that holds it.")
+    test_data_file: Path | None = setting(None, "Scan to reconstruct.")
+    output_dir: Path = setting(Path("inference_outputs"), "Folder to write to; made if it is not there.")
+    backend: str = setting("auto", "Engine: auto takes the one that trained the model; any engine reads any model.")
+    n_groups: int | None = setting(None, "Groups to reconstruct; one for every frame if unset.", at_least(1))
+    n_subsample: int | None = setting(
+        None, "Reconstruct that many frames, drawn at random; all of them if unset.", at_least(1)
+    )
+    subsample_seed: int | None = setting(
+        None, "Seed of n_subsample; `seed` if unset.", at_least(0), beside={"n_subsample": given}
+    )
+    neighbor_count: int = setting(4, "K: nearest neighbours that a group may be drawn from.", at_least(1))
+    neighbor_pool_size: int | None = setting(
+        None,
+        "Neighbours to choose from instead of neighbor_count.",
+        at_least(1),
+        beside={"enable_oversampling": only(True)},
+    )
+    enable_oversampling: bool = setting(False, "Allow more groups than positions (gridsize > 1).")
+    weighting: Literal["probe", "uniform"] = setting(
+        "probe", "Weights of overlapping patches in the object: probe intensity, or a plain count."
+    )
+    middle_trim: int | None = setting(
+        None, "Place only the central square of so many pixels of every patch; all of it if unset.", at_least(1)
+    )
+    debug: bool = setting(False, "Log what goes into every batch and what comes out of it.")
+    seed: int = setting(0, "Seed of the groups.", at_least(0))
+
+    def __attrs_post_init__(self) -> None:
+        self.validate()
+
+    def validate(self) -> None:
+        """Refuse a field that has no effect beside the others: on construction, and when a run starts."""
+        check_effects(self)

@@ -1,0 +1,71 @@
+"""What the network is."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from ptycho_core.settings.fields import at_least, check_effects, only, setting
+
+
+@attrs.define(kw_only=True)
+class ModelConfig:
+    """What the network is: fixed once it is trained, stored in its archive."""
+
+    N: int = setting(64, "Side of a diffraction pattern and of an object patch, pixels.", at_least(16))
+    gridsize: int = setting(1, "A group holds gridsize² overlapping patterns.", at_least(1))
+    n_filters_scale: int = setting(2, "Multiplies the width of every layer.", at_least(1))
+    model_type: Literal["pinn", "supervised"] = setting(
+        "pinn", "pinn: compare the far field with the measurement; supervised: compare patches with ground truth."
+    )
+    amp_activation: Literal["sigmoid", "swish", "softplus", "relu"] = setting(
+        "sigmoid", "Activation of the amplitude head; silu is another spelling of swish.", spellings={"silu": "swish"}
+    )
+    object_big: bool = setting(
+        True, "Merge the patches of a group into one object before the forward model; otherwise every frame is alone."
+    )
+    probe_big: bool = setting(True, "With pad_object: also predict the object outside the central N/2 square.")
+    probe_mask: bool = setting(False, "Multiply the probe by a circular mask of radius N/4.")
+    pad_object: bool = setting(True, "Predict the central N/2 square and pad it with zeros.")
+    probe_scale: float = setting(
+        4.0,
+        "Divides the calibrated probe, in units of 4: a clear object then has amplitude probe_scale / 4.",
+        at_least(0, exclusive=True),
+    )
+    gaussian_smoothing_sigma: float = setting(
+        0.0,
+        "Standard deviation of a Gaussian smoothing of the exit wave, pixels; 0 is none.",
+        at_least(0),
+        beside={"model_type": only("pinn")},
+    )
+    architecture: str = setting("cnn", "Name of the network in the architecture table.")
+    amplitude_ceiling: float = setting(
+        2.0,
+        "Factor of a sigmoid amplitude head; an untrained network predicts half.",
+        at_least(0, exclusive=True),
+        beside={"amp_activation": only("sigmoid")},
+    )
+    merge_weights: Literal["probe", "uniform", "central"] = setting(
+        "probe",
+        "Weights of the patches in a merge: probe intensity, a plain count, or the central N/2 square only.",
+        beside={"object_big": only(True), "gridsize": at_least(2), "model_type": only("pinn")},
+    )
+    cbam_encoder: bool = setting(False, "Channel and spatial attention (CBAM) in every block of the encoder.")
+    cbam_bottleneck: bool = setting(False, "Channel and spatial attention (CBAM) between encoder and decoders.")
+    cbam_decoder: bool = setting(False, "Channel and spatial attention (CBAM) in every block of the decoders.")
+    eca_encoder: bool = setting(False, "Efficient channel attention (ECA) in every block of the encoder.")
+    eca_decoder: bool = setting(False, "Efficient channel attention (ECA) in every block of the decoders.")
+    spatial_decoder: bool = setting(False, "Spatial attention in every block of the decoders.")
+
+    def __attrs_post_init__(self) -> None:
+        self.validate()
+
+    def validate(self) -> None:
+        """Refuse a field that has no effect beside the others: on construction, and when a run starts."""
+        check_effects(self)
+
+    @property
+    def channels(self) -> int:
+        """C, patterns a group."""
+        return self.gridsize**2

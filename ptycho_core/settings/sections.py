@@ -1,0 +1,34 @@
+"""The configuration classes by the name of their table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.fields import refuse
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.settings.training import TrainingConfig
+
+
+def existing_file(config: Any, field: str) -> Path | None:
+    """The path in a field, None where it is unset; ConfigurationError where there is no such file.
+
+    Looked at when a run starts, not when a configuration is made: that of an archive names files of another machine.
+    """
+    path: Path | None = getattr(config, field)
+    if path is not None and not path.exists():
+        refuse(f"{type(config).__name__}.{field}", "an existing file", f"no such file: {path}", "Check the path.")
+    return path
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "model": ModelConfig,
+    "training": TrainingConfig,
+    "inference": InferenceConfig,
+    "execution": ExecutionConfig,
+    "reading": ReadOptions,
+}
+"""The tables of a configuration file, and the class that each one fills."""

@@ -1,0 +1,227 @@
+"""Configuration classes: every field typed, checked and explained in one place (specs/configuration.md).
+
+The command line's flags, the files, the flat dictionaries and the reference table are all made from these classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import attrs
+
+from ptycho_core.settings.deprecated import takes_n_images
+from ptycho_core.settings.fields import (
+    at_least,
+    below_one,
+    check_effects,
+    fraction,
+    given,
+    only,
+    power_of_two,
+    refuse,
+    setting,
+)
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.model import ModelConfig
+
+
+@takes_n_images
+@attrs.define(kw_only=True)
+class TrainingConfig:
+    """How a network is trained."""
+
+    DEPRECATED: ClassVar[tuple[str, ...]] = ("n_images",)
+
+    model: ModelConfig = attrs.field(factory=ModelConfig, validator=attrs.validators.instance_of(ModelConfig))
+    train_data_file: Path | None = setting(None, "Scan to train on.")
+    test_data_file: Path | None = setting(None, "A second scan; its loss chooses the best weights.")
+    output_dir: Path = setting(Path("training_outputs"), "Folder that a run writes to; made if it is not there.")
+    backend: str = setting("auto", "Engine: auto, torch, tensorflow or another registered one.")
+    batch_size: int = setting(16, "Groups a batch.", power_of_two)
+    accum_steps: int = setting(1, "Batches whose gradients are averaged for one step of the optimiser.", at_least(1))
+    nepochs: int = setting(50, "Passes over the groups.", at_least(1))
+    n_groups: int = setting(512, "Groups an epoch, drawn anew every epoch.", at_least(1))
+    neighbor_count: int = setting(4, "K: nearest neighbours that a group may be drawn from.", at_least(1))
+    neighbor_pool_size: int | None = setting(
+        None,
+        "Neighbours to choose from instead of neighbor_count.",
+        at_least(1),
+        beside={"enable_oversampling": only(True)},
+    )
+    enable_oversampling: bool = setting(False, "Allow more groups than positions (gridsize > 1).")
+    sequential_sampling: bool = setting(
+        False, "Seed the groups at the first n_groups positions instead of random ones."
+    )
+    n_subsample: int | None = setting(
+        None, "Train on that many frames, drawn at random; all of them if unset.", at_least(1)
+    )
+    subsample_seed: int | None = setting(
+        None, "Seed of n_subsample; `seed` if unset.", at_least(0), beside={"n_subsample": given}
+    )
+    positions_provided: bool = setting(
+        True, "Use the true positions of the scan (xcoords, ycoords); otherwise the nominal ones (xcoords_start, …)."
+    )
+    nll_weight: float = setting(1.0, "Weight of the Poisson negative log likelihood of the counts.", fraction)
+    mae_weight: float = setting(0.0, "Weight of the mean absolute error of the diffraction amplitude.", fraction)
+    realspace_weight: float = setting(0.0, "Weight of the total variation of the complex object.", fraction)
+    realspace_mae_weight: float = setting(0.0, "Weight of the mean absolute error against ground truth.", fraction)
+    stage_1_epochs: int = setting(
+        0, "First epochs, trained on the amplitude error alone: the physics weight is 0.", at_least(0)
+    )
+    stage_2_epochs: int = setting(0, "Epochs in which the physics weight rises from 0 to 1.", at_least(0))
+    stage_3_epochs: int = setting(0, "Last epochs, trained on the configured losses: physics weight 1.", at_least(0))
+    physics_weight_schedule: Literal["linear", "cosine", "exponential"] = setting(
+        "cosine", "How the physics weight rises in stage 2.", beside={"stage_2_epochs": at_least(1)}
+    )
+    nphotons: float = setting(
+        1e9, "Mean photons a frame where the scan's dose is unknown.", at_least(0, exclusive=True)
+    )
+    probe_gauge: Literal["mean", "given"] = setting(
+        "mean", "mean: scale the probe to the mean intensity of a frame; given: trust the probe's own."
+    )
+    probe_trainable: bool = setting(False, "Refine the probe with the network.")
+    intensity_scale_trainable: bool = setting(True, "Refine a global factor between predicted and measured amplitude.")
+    optimizer: Literal["adam", "adamw", "sgd"] = setting("adam", "Optimiser; adamw decouples weight_decay.")
+    momentum: float = setting(0.9, "Momentum of sgd.", below_one, beside={"optimizer": only("sgd")})
+    adam_beta1: float = setting(
+        0.9, "Decay of the first moment of adam and adamw.", below_one, beside={"optimizer": only("adam", "adamw")}
+    )
+    adam_beta2: float = setting(
+        0.999, "Decay of the second moment of adam and adamw.", below_one, beside={"optimizer": only("adam", "adamw")}
+    )
+    weight_decay: float = setting(0.0, "Pull of the layers' kernels towards 0.", at_least(0))
+    learning_rate: float = setting(1e-3, "Learning rate at its highest.", at_least(0, exclusive=True))
+    scheduler: Literal["Default", "Exponential", "MultiStage", "WarmupCosine", "ReduceLROnPlateau"] = setting(
+        "WarmupCosine",
+        "Learning rate over the epochs: constant; times lr_decay an epoch; by the three stages; warm-up and a cosine; "
+        "or lower whenever the loss stands still.",
+    )
+    lr_decay: float = setting(
+        0.95, "Factor an epoch.", at_least(0, exclusive=True), beside={"scheduler": only("Exponential")}
+    )
+    lr_warmup_epochs: int = setting(
+        0, "Epochs of linear warm-up.", at_least(0), beside={"scheduler": only("WarmupCosine")}
+    )
+    lr_min_ratio: float = setting(
+        0.02,
+        "Last learning rate as a fraction of learning_rate.",
+        fraction,
+        beside={"scheduler": only("WarmupCosine")},
+    )
+    plateau_factor: float = setting(
+        0.5,
+        "Factor when the loss stands still.",
+        below_one,
+        beside={"scheduler": only("ReduceLROnPlateau")},
+    )
+    plateau_patience: int = setting(
+        2, "Epochs without a better loss before that.", at_least(0), beside={"scheduler": only("ReduceLROnPlateau")}
+    )
+    plateau_threshold: float = setting(
+        0.0,
+        "How much lower a loss must be to be better, as a fraction of the best.",
+        below_one,
+        beside={"scheduler": only("ReduceLROnPlateau")},
+    )
+    plateau_min_lr: float = setting(
+        5e-5, "Lowest learning rate.", at_least(0), beside={"scheduler": only("ReduceLROnPlateau")}
+    )
+    stage_3_lr_factor: float = setting(
+        0.1,
+        "Learning rate of stage 3 as a fraction of learning_rate.",
+        fraction,
+        beside={"scheduler": only("MultiStage")},
+    )
+    gradient_clip_val: float | None = setting(
+        None, "Limit of the gradient; no clipping if unset.", at_least(0, exclusive=True)
+    )
+    gradient_clip_algorithm: Literal["norm", "value", "agc"] = setting(
+        "norm",
+        "What is limited: the norm over all weights, every element, or the norm of each unit relative to its weights "
+        "(adaptive gradient clipping).",
+        beside={"gradient_clip_val": given},
+    )
+    early_stop_patience: int | None = setting(None, "Stop after that many epochs without a better loss.", at_least(1))
+    seed: int = setting(0, "Seed of initial weights, groups and batch order.", at_least(0))
+
+    def __attrs_post_init__(self) -> None:
+        self.validate()
+
+    @property
+    def staged_epochs(self) -> int:
+        """Epochs of the three stages together; 0 where there are no stages."""
+        return self.stage_1_epochs + self.stage_2_epochs + self.stage_3_epochs
+
+    def validate(self) -> None:
+        """Check what no single field can: called on construction, and again when a run starts.
+
+        Raises ConfigurationError naming the fields that contradict each other.
+        """
+        self.model.validate()
+        check_effects(self)
+        self._check_losses()
+        self._check_schedule()
+        check_pool(self, self.model)
+        needed = self.model.channels - 1
+        if self.neighbor_count < needed:
+            expected = f"neighbor_count >= gridsize² - 1 = {needed}"
+            refuse("TrainingConfig.neighbor_count", expected, self.neighbor_count, f"Set it to {needed} or more.")
+        if self.probe_gauge == "given" and self.model.probe_scale != 4.0:
+            remedy = "Set probe_gauge to mean, or leave probe_scale at 4."
+            received = f"probe_gauge = given and probe_scale = {self.model.probe_scale:g}"
+            refuse("ModelConfig.probe_scale", "probe_gauge = mean beside it", received, remedy)
+
+    def _check_losses(self) -> None:
+        if self.model.model_type == "pinn" and self.nll_weight + self.mae_weight <= 0:
+            received = f"nll_weight = {self.nll_weight:g}, mae_weight = {self.mae_weight:g}"
+            refuse("TrainingConfig", "a positive nll_weight or mae_weight", received, "Set nll_weight to 1.")
+        if self.model.model_type == "supervised":
+            others = {"mae_weight": self.mae_weight, "realspace_weight": self.realspace_weight}
+            others |= {"realspace_mae_weight": self.realspace_mae_weight}
+            if any(others.values()) or self.nll_weight not in (0, 1):
+                weights = {"nll_weight": self.nll_weight, **others}
+                received = ", ".join(f"{name} = {value:g}" for name, value in weights.items())
+                remedy = "Leave them at their defaults: a supervised network is trained on ground truth alone."
+                expected = "no weights of the diffraction losses with model_type = supervised"
+                refuse("TrainingConfig", expected, received, remedy)
+            for name, value in (("probe_trainable", self.probe_trainable), ("stage epochs", self.staged_epochs > 0)):
+                if value:
+                    remedy = "Leave it unset: a supervised network is trained on ground truth alone."
+                    refuse("TrainingConfig", f"no {name} with model_type = supervised", f"{name} set", remedy)
+
+    def _check_schedule(self) -> None:
+        if self.lr_warmup_epochs >= self.nepochs and self.scheduler == "WarmupCosine":
+            expected, remedy = f"fewer than nepochs = {self.nepochs}", "Warm up for fewer epochs than there are."
+            refuse("TrainingConfig.lr_warmup_epochs", expected, self.lr_warmup_epochs, remedy)
+        if self.scheduler == "ReduceLROnPlateau" and self.plateau_min_lr >= self.learning_rate:
+            expected, remedy = f"below learning_rate = {self.learning_rate:g}", "Lower it: it is the lowest rate."
+            refuse("TrainingConfig.plateau_min_lr", expected, self.plateau_min_lr, remedy)
+        self._check_stages()
+
+    def _check_stages(self) -> None:
+        staged = self.staged_epochs
+        if staged and staged != self.nepochs:
+            stages = ", ".join(f"stage_{n}_epochs = {getattr(self, f'stage_{n}_epochs')}" for n in (1, 2, 3))
+            received = f"{stages} and nepochs = {self.nepochs}"
+            refuse("TrainingConfig", "stages that add up to nepochs", received, f"Set nepochs to {staged}.")
+        if self.scheduler == "MultiStage" and not staged:
+            remedy = "Set them so that they add up to nepochs, or choose another scheduler."
+            expected = "stage_1_epochs, stage_2_epochs or stage_3_epochs with scheduler = MultiStage"
+            refuse("TrainingConfig", expected, "none of them", remedy)
+        if self.scheduler == "ReduceLROnPlateau" and (self.stage_1_epochs or self.stage_2_epochs):
+            remedy = "Choose scheduler = MultiStage."
+            expected = "another scheduler beside stages, whose loss changes its meaning"
+            refuse("TrainingConfig.scheduler", expected, "ReduceLROnPlateau", remedy)
+
+
+def check_pool(config: TrainingConfig | InferenceConfig, model: ModelConfig) -> None:
+    """Refuse a pool of neighbours that oversampling cannot draw from: ConfigurationError."""
+    pool = config.neighbor_count if config.neighbor_pool_size is None else config.neighbor_pool_size
+    name, channels = type(config).__name__, model.channels
+    if config.enable_oversampling and channels == 1:
+        remedy = "Set gridsize to 2 or more, or leave enable_oversampling unset."
+        refuse(f"{name}.enable_oversampling", "gridsize > 1 beside it: a frame is a group", "gridsize = 1", remedy)
+    if config.enable_oversampling and pool < channels:
+        expected = f"neighbor_pool_size >= gridsize² = {channels} for oversampling"
+        refuse(f"{name}.neighbor_pool_size", expected, pool, f"Set neighbor_pool_size to {channels} or more.")

@@ -1,0 +1,1 @@
+"""Bytes in files: atomic writing, HDF5, NPZ, mapped and unpacked frames. Knows no scan."""

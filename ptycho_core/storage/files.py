@@ -1,0 +1,180 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from ptycho_core.errors import DataError, explain
+
+UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What the reading of a damaged zip file raises; RuntimeError: a member that is encrypted or of an unknown kind."""
+DAMAGED_HDF5 = (
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    SystemError,
+)
+"""What h5py raises for a file that is damaged or holds types that numpy has not; OverflowError and SystemError where
+its C code meets a number that is none of Python's."""
+BROKEN_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError)
+"""What numpy raises for the header of an array that is damaged, or of Python objects."""
+PARTIAL = ".partial"
+"""How the name of a file ends that is not whole yet; a writer that is killed leaves it behind."""
+COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The methods that our files and numpy's have; of others the errors are not known."""
+DIRECTORY_LIMIT = 2**20  # specs/archive.md, Limits
+
+
+@contextmanager
+def opened_zip(raw: io.RawIOBase | io.BytesIO) -> Iterator[zipfile.ZipFile]:
+    """The zip file in a stream, which is closed with it. BadZipFile for a directory of more than the limit.
+
+    zipfile makes an object of every entry, before anybody can count them.
+    """
+    with _DirectoryFirst(raw) as file, zipfile.ZipFile(file) as archive:
+        file.limit = None
+        yield archive
+
+
+class _DirectoryFirst(io.BufferedReader):
+    """A file of which no more than the limit is read at once, until the zip directory is."""
+
+    limit: int | None = DIRECTORY_LIMIT
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.limit is None:
+            return super().read(size)
+        whole = size is None or size < 0
+        content = super().read(self.limit + 1 if whole else min(size or 0, self.limit + 1))
+        if len(content) > self.limit:
+            raise zipfile.BadZipFile(f"a directory of more than {self.limit} bytes")
+        return content
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file to write that becomes `path` when the block ends well: written beside, flushed to disk, renamed.
+
+    What was written can be read again, as HDF5 does. When the block raises, nothing is left and an existing `path`
+    stays as it was. A file that cannot be made is a DataError.
+    """
+    if path.exists() and not path.is_file():  # a device would be gone afterwards
+        received, remedy = "a folder" if path.is_dir() else "a pipe or a device", "Give the name of a file."
+        raise DataError(explain(path, None, expected="a writable place", received=received, remedy=remedy))
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
+    except OSError as error:
+        remedy = "Choose a folder that exists and can be written."
+        raise DataError(
+            explain(path, None, expected="a writable place", received=error.strerror, remedy=remedy)
+        ) from error
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp's own mode shuts everybody else out
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            remedy = "Free some space or choose another place."
+            message = explain(path, None, expected="a file written whole", received=error.strerror, remedy=remedy)
+            raise DataError(message) from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename itself on disk; a no-op where folders cannot be opened (Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def making(path: Path) -> Iterator[Path]:
+    """A path beside `path`, for a file or a folder that the block makes there; flushed to disk, then renamed to `path`.
+
+    When the block raises, nothing is left. A folder that is there is not replaced: DataError, likewise what cannot be
+    made.
+    """
+    if path.is_dir():
+        remedy = "Give another name, or remove the folder."
+        raise DataError(explain(path, None, expected="a new path", received="a folder", remedy=remedy))
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent) as temporary:
+            made = Path(temporary) / path.name
+            yield made
+            for file in [made, *made.rglob("*")]:
+                if file.is_file():
+                    with file.open("rb+") as opened:
+                        os.fsync(opened.fileno())
+            os.replace(made, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        remedy = "Choose a folder that exists and can be written, and free some space."
+        raise DataError(
+            explain(path, None, expected="a writable place", received=error.strerror, remedy=remedy)
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8 text, whole or not at all."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def make_folder(path: Path) -> Path:
+    """The folder `path`, made if it is not there; DataError when it cannot be made or written."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in made:
+            _sync_folder(folder.parent)
+    except OSError as error:
+        remedy = "Choose another output folder."
+        raise DataError(explain(path, None, expected="a folder", received=error.strerror, remedy=remedy)) from error
+    if not os.access(path, os.W_OK):
+        remedy = "Change its permissions or choose another output folder."
+        raise DataError(explain(path, None, expected="a writable folder", received="a read-only one", remedy=remedy))
+    return path
+
+
+def check_other_files(source: Path, *targets: Path) -> None:
+    """DataError where a target is the source, or another target: writing it would lose what is there."""
+    for number, target in enumerate(targets):
+        for other in (source, *targets[:number]):
+            if target.samefile(other) if target.exists() and other.exists() else target == other:
+                expected, remedy = f"another file than {other}", "Choose another name for the result."
+                raise DataError(explain(target, None, expected=expected, received="the same", remedy=remedy))
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what writers that were killed have left in the folder; nobody may be writing there."""
+    for file in folder.glob(f".*{PARTIAL}"):
+        file.unlink(missing_ok=True)
+
+
+LARGEST_RATIO, LARGE_BYTES = 500, 2**28  # specs/data.md, NPZ: what is packed more tightly is refused from this size on

@@ -1,0 +1,373 @@
+"""HDF5 files of others: links, types, shapes and sizes are looked at before anything is read (specs/data.md, HDF5)."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.errors import DataError, explain
+from ptycho_core.storage.files import DAMAGED_HDF5 as DAMAGED
+from ptycho_core.storage.files import LARGE_BYTES, LARGEST_RATIO
+from ptycho_core.storage.hdf5_frames import hdf5_frames
+from ptycho_core.storage.hdf5_guards import bursting_chunk, can_be_searched, file_heaps_are_sound, packings
+from ptycho_core.storage.source import FrameSource
+
+log = logging.getLogger(__name__)
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+WHOLE_BYTES = 2**28
+"""An array that is not patterns is read whole, up to this size."""
+CHUNK_BYTES = 2**28
+MOST_LINKS = 16
+_ONE = ((), (1,))
+LISTED = 400
+
+T = TypeVar("T")
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether the signature is at one of the places where the format allows it: 0, 512, 1024, 2048, …"""
+    try:
+        if not path.is_file():
+            return False
+        size, place = path.stat().st_size, 0
+        with path.open("rb") as file:
+            while place < size:
+                file.seek(place)
+                if file.read(len(SIGNATURE)) == SIGNATURE:
+                    return True
+                place = max(512, 2 * place)
+    except OSError:
+        pass
+    return False
+
+
+class HDF5File:
+    """An open HDF5 file whose data sets are found by name.
+
+    Soft links are followed inside the file, external links and virtual data sets to files in the same folder only; all
+    of them at most `MOST_LINKS` times. Everything that cannot be read is a DataError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files: dict[Path, Any] = {}
+        self._open(path)
+
+    def __enter__(self) -> HDF5File:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            with self.reading(None):
+                file.close()
+
+    # -- what there is ---------------------------------------------------------------------------------------------
+
+    def __contains__(self, name: str) -> bool:
+        return self.find(name) is not None
+
+    def find(self, name: str) -> Any:
+        """The data set or group of that name, or None."""
+        with self.reading(name):
+            return self._walk(self.path, name, MOST_LINKS)[1]
+
+    def first(self, *names: str) -> str | None:
+        """The first of these that is a data set."""
+        return next((name for name in names if self.is_dataset(name)), None)
+
+    def is_dataset(self, name: str) -> bool:
+        import h5py
+
+        return isinstance(self.find(name), h5py.Dataset)
+
+    def keys(self, name: str = "/") -> list[str]:
+        """Names in a group; none where there is no such group."""
+        import h5py
+
+        group = self.find(name)
+        with self.reading(name):
+            return sorted(group) if isinstance(group, h5py.Group) else []
+
+    def contents(self) -> list[str]:
+        """The data sets, `/dp (516, 64, 64) uint16`, at most `LISTED`."""
+        return [f"{name} {shape} {kind}" for name, shape, kind in self.datasets()]
+
+    def datasets(self) -> list[tuple[str, tuple[int, ...] | None, str]]:
+        """(name, shape, type) of every data set that hard links lead to, at most `LISTED`."""
+        import h5py
+
+        found: list[tuple[str, tuple[int, ...] | None, str]] = []
+        with self.reading(None):
+            waiting, seen = [self._files[self.path]["/"]], set()
+            while waiting and len(found) < LISTED:
+                group = waiting.pop(0)
+                place = h5py.h5o.get_info(group.id).addr
+                if place in seen:
+                    continue
+                seen.add(place)
+                for key in group:
+                    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                        continue
+                    item = group[key]
+                    if isinstance(item, h5py.Group):
+                        waiting.append(item)
+                    elif isinstance(item, h5py.Dataset):
+                        try:
+                            kind = str(item.dtype)
+                        except TypeError:
+                            kind = "of an unknown type"
+                        found.append((f"{group.name.rstrip('/')}/{key}", item.shape, kind))
+        return found
+
+    # -- what it holds ---------------------------------------------------------------------------------------------
+
+    def array(self, name: str, *, kinds: str = "biuf", what: str = "numbers") -> NDArray[Any]:
+        """A data set as a whole, in native byte order. kinds: of its type, "c" for complex numbers. DataError."""
+        data = self._dataset(name, what)
+        with self.reading(name):
+            dtype = data.dtype
+            if dtype.names == ("real", "imag") and "c" in kinds:  # as MATLAB stores them
+                self._check_size(name, data)
+                parts = data[()]
+                return np.asarray(parts["real"] + 1j * parts["imag"])
+            if dtype.kind not in kinds:
+                raise self.refusal(name, what, f"dtype {dtype}", "Store plain numbers under this name.")
+            self._check_size(name, data)
+            return np.asarray(data[()], dtype.newbyteorder("="))
+
+    def optional(self, name: str | None, read: Callable[[str], T]) -> T | None:
+        """read(name) where there is such a data set."""
+        return read(name) if name is not None and self.is_dataset(name) else None
+
+    def number(self, *names: str) -> float | None:
+        """The first of these data sets that is there: one finite number, else a DataError."""
+        name = self.first(*names)
+        return None if name is None else self._one(name, self.array(name, what="one number"))
+
+    def attribute(self, item: str, *names: str) -> float | None:
+        """The first of these attributes that is there: one finite number, else a DataError."""
+        import h5py
+
+        owner = self.find(item)
+        for name in names if owner is not None else ():
+            key = f"{item}@{name}"
+            with self.reading(key):
+                if name in owner.attrs:
+                    kind = owner.attrs.get_id(name)
+                    if kind.get_type().get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) or kind.shape not in _ONE:
+                        received = f"{kind.dtype} of shape {kind.shape}"
+                        raise self.refusal(key, "one finite number", received, "State the value as an option.")
+                    return self._one(key, np.asarray(owner.attrs[name]))
+        return None
+
+    def text(self, item: str, name: str | None = None) -> str:
+        """A short text, of an attribute where `name` is given; empty where there is none that can be read safely."""
+        import h5py
+
+        with self.reading(item):
+            owner = self.find(item)
+            if name is None:
+                place = owner.id if isinstance(owner, h5py.Dataset) else None
+            else:
+                place = owner.attrs.get_id(name) if owner is not None and name in owner.attrs else None
+            if place is None or place.shape not in _ONE:
+                return ""
+            kind = place.get_type()
+            if kind.get_class() != h5py.h5t.STRING:
+                return ""
+            if kind.is_variable_str() and not can_be_searched(Path(owner.file.filename)):
+                log.debug("%s: %s: a text that is not read", self.path, item)
+                return ""
+            value = np.asarray(owner[()] if name is None else owner.attrs[name]).reshape(-1)[0]
+            text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+            return text.strip()[:10_000]
+
+    def frames(self, name: str) -> FrameSource:
+        """The patterns (M, H, W) of a data set, to be read when they are asked for."""
+        data = self._dataset(name, "(M, H, W) patterns")
+        with self.reading(name):
+            if data.dtype.kind not in "biuf":
+                raise self.refusal(name, "real numbers", f"dtype {data.dtype}", "Name the data set of the patterns.")
+            self._check_storage(name, data)
+            path, inside = Path(data.file.filename), data.name
+        del data  # opened anew with a cache that fits, for which HDF5 wants it closed
+        with self.reading(name):
+            return hdf5_frames(path, inside)
+
+    # -- how it is read --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self, key: str | None) -> Iterator[None]:
+        """What goes wrong in the file, as a DataError that names it."""
+        try:
+            yield
+        except DataError:
+            raise
+        except DAMAGED as error:
+            remedy = "It is truncated or damaged, still being written, or of a kind that is not read: write it again."
+            raise self.refusal(key, "a readable HDF5 file", str(error) or type(error).__name__, remedy) from error
+
+    def refusal(self, key: str | None, expected: object, received: object, remedy: str) -> DataError:
+        return DataError(explain(self.path, key, expected=expected, received=received, remedy=remedy))
+
+    def _one(self, key: str, value: NDArray[Any]) -> float:
+        if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all():
+            received = f"{value.dtype} of shape {value.shape}" if value.size != 1 else repr(value.reshape(-1)[0])
+            raise self.refusal(key, "one finite number", received, "Mend it, or state the value as an option.")
+        return float(value.reshape(-1)[0])
+
+    def _dataset(self, name: str, what: str) -> Any:
+        import h5py
+
+        item = self.find(name)
+        if not isinstance(item, h5py.Dataset):
+            received = "no such data set" if item is None else "a group"
+            listed = "; ".join(self.contents()[:12]) or "no data sets"
+            raise self.refusal(name, what, received, f"The file holds: {listed}.")
+        with self.reading(name):
+            if item.shape is None:
+                raise self.refusal(name, what, "an empty data set", "Write the data first.")
+        return item
+
+    def _check_size(self, name: str, data: Any) -> None:
+        size = math.prod(data.shape) * data.dtype.itemsize
+        if size > WHOLE_BYTES:
+            received = f"{size / 2**20:.0f} MiB of shape {data.shape}"
+            raise self.refusal(name, f"at most {WHOLE_BYTES // 2**20} MiB", received, "Name another data set.")
+        self._check_storage(name, data)
+
+    def _check_storage(self, name: str, data: Any, links: int = MOST_LINKS) -> None:
+        """That the data are in this file or beside it, in pieces that fit in memory, and no more than were stored."""
+        size = math.prod(data.shape) * data.dtype.itemsize
+        if data.external:
+            remedy = "Copy the data set into the file (h5repack)."
+            raise self.refusal(name, "data inside the file", "external storage", remedy)
+        if data.is_virtual:
+            return self._check_virtual(data, links)
+        if data.chunks is not None and math.prod(data.chunks) * data.dtype.itemsize > CHUNK_BYTES:
+            received = f"chunks of shape {data.chunks}"
+            raise self.refusal(
+                name, f"chunks of at most {CHUNK_BYTES // 2**20} MiB", received, "Rechunk it (h5repack)."
+            )
+        stored = data.id.get_storage_size()
+        if size > max(LARGE_BYTES, LARGEST_RATIO * stored):
+            received = f"{size} bytes in {stored}"
+            raise self.refusal(name, "data that were written", received, "It was not filled, or is no measurement.")
+        self._check_filters(name, data)
+
+    def _check_filters(self, name: str, data: Any) -> None:
+        import h5py
+
+        properties = data.id.get_create_plist()
+        for number in range(properties.get_nfilters()):
+            code, _, _, label = properties.get_filter(number)
+            if not h5py.h5z.filter_avail(code):
+                with suppress(ImportError):
+                    importlib.import_module("hdf5plugin")  # registers the filters that it brings
+            if not h5py.h5z.filter_avail(code):
+                received = f"filter {code} ({label.decode(errors='replace')})"
+                remedy = "Install the package hdf5plugin, or repack the file with gzip (h5repack)."
+                raise self.refusal(name, "filters that are installed", received, remedy)
+        if len(packings(data)) > 1:
+            received = f"filters {', '.join(map(str, packings(data)))}"
+            raise self.refusal(name, "data that are packed once", received, "Repack it with gzip alone (h5repack).")
+        place = bursting_chunk(data)
+        if place is not None:
+            expected = f"chunks of {math.prod(data.chunks) * data.dtype.itemsize} bytes, that unpack to no more"
+            raise self.refusal(name, expected, f"a larger one at {place}", "It is damaged, or made to fill the memory.")
+
+    def _check_virtual(self, data: Any, links: int) -> None:
+        """That all parts of a virtual data set are in this folder and not virtual without end."""
+        import h5py
+
+        here = Path(data.file.filename)
+        if links == 0:
+            remedy = "Copy the data set into one file (h5repack)."
+            raise self.refusal(data.name, f"at most {MOST_LINKS} links in a row", "more", remedy)
+        for name, inside in {(part.file_name, part.dset_name) for part in data.virtual_sources()}:
+            if "%" in name or "%" in inside:
+                remedy = "Copy the data set into one file (h5repack)."
+                raise self.refusal(data.name, "files that are named one by one", f"the pattern {name!r}", remedy)
+            other = here if name == "." else self._beside(here, name, must_exist=False)
+            full = Path(name)
+            if full.is_absolute() and full.exists() and not _same(full, other):  # which HDF5 would read
+                received = f"a link to {name!r}"
+                raise self.refusal(None, "links to files in its own folder", received, "Copy the data into one file.")
+            if not other.is_file():
+                continue  # reads as the fill value, as HDF5 has it
+            _, source = self._walk(self._beside(here, name) if other != here else here, inside, links - 1)
+            if isinstance(source, h5py.Dataset) and source.shape is not None:
+                self._check_storage(inside, source, links - 1)
+
+    def _walk(self, path: Path, name: str, links: int) -> tuple[Path, Any]:
+        """Where a name leads, one link after the other: the file, and the item or None."""
+        import h5py
+
+        if links == 0:
+            remedy = "Name a data set that does not lead back to itself."
+            raise self.refusal(name, f"at most {MOST_LINKS} links in a row", "more", remedy)
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        item = self._open(path)["/"]
+        for number, part in enumerate(parts):
+            link = item.get(part, getlink=True) if isinstance(item, h5py.Group) else None
+            rest = "/".join(parts[number + 1 :])
+            if link is None:
+                return path, None
+            if isinstance(link, h5py.SoftLink):
+                start = "" if link.path.startswith("/") else f"{item.name}/"
+                return self._walk(path, f"{start}{link.path}/{rest}", links - 1)
+            if isinstance(link, h5py.ExternalLink):
+                return self._walk(self._beside(path, link.filename), f"{link.path}/{rest}", links - 1)
+            item = item[part]
+        return path, item
+
+    def _beside(self, path: Path, name: str, *, must_exist: bool = True) -> Path:
+        """The file of a link: only one in the same folder. A full path stands for the file of that name beside."""
+        plain = name.replace("\\", "/")
+        other = path.parent / (plain.rsplit("/", 1)[-1] if plain.startswith("/") or plain[1:2] == ":" else plain)
+        if ".." in Path(plain).parts or other.is_dir():
+            received = f"a link to {name!r}"
+            raise self.refusal(None, "links to files in its own folder", received, "Copy the data into one file.")
+        if must_exist and not is_hdf5(other):
+            received = f"a link to {name!r}, which is not there or no HDF5 file"
+            raise self.refusal(None, "the files that it links to beside it", received, "Copy them to one folder.")
+        return other
+
+    def _open(self, path: Path) -> Any:
+        import h5py
+
+        if path not in self._files:
+            with self.reading(None):
+                if can_be_searched(path) and not file_heaps_are_sound(path):
+                    remedy = "It is damaged: copy or write it again."
+                    received = "one whose objects do not follow each other"
+                    raise DataError(
+                        explain(path, None, expected="whole global heaps", received=received, remedy=remedy)
+                    )
+                self._files[path] = h5py.File(path, "r")
+        return self._files[path]
+
+
+def _same(first: Path, second: Path) -> bool:
+    return second.exists() and first.samefile(second)
+
+
+def signature_of(path: Path) -> bytes:
+    """The first bytes of a file; empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(8)
+    except OSError:
+        return b""

@@ -1,0 +1,116 @@
+"""Where the losses of a run go while it trains: `ExecutionConfig.logger`. No logger is needed to load a model."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ptycho_core.errors import MissingExtraError
+from ptycho_core.models.container import history_csv
+from ptycho_core.models.flat import to_legacy_dict
+from ptycho_core.storage.files import write_text
+from ptycho_core.training.fit import Fit
+from ptycho_core.training.reports import EpochReport
+
+Log = Callable[[EpochReport], None]
+EXPERIMENT = "ptycho-core"
+
+
+@contextmanager
+def logger(name: str, folder: Path, run: Fit) -> Iterator[Log]:
+    """A function to call after every epoch of `run`; closed with the block, whatever ends it.
+
+    csv: `history.csv` in `folder`, whole after every epoch. tensorboard: an events file in `folder/tensorboard`.
+    mlflow: a run of the experiment "ptycho-core" at MLFLOW_TRACKING_URI, or in `folder/mlflow.db` where that is unset.
+    Raises MissingExtraError where the logger's package is not installed.
+    """
+    with LOGGERS[name](folder, run) as log:
+        yield log
+
+
+@contextmanager
+def _none(folder: Path, run: Fit) -> Iterator[Log]:
+    yield lambda report: None
+
+
+@contextmanager
+def _csv(folder: Path, run: Fit) -> Iterator[Log]:
+    if run.history:  # a run that goes on: the file may be of an epoch that is done again
+        write_text(folder / "history.csv", history_csv(run.history))
+    yield lambda report: write_text(folder / "history.csv", history_csv(run.history))
+
+
+@contextmanager
+def _tensorboard(folder: Path, run: Fit) -> Iterator[Log]:
+    writer = _package("tensorboardX", "tensorboard").SummaryWriter(str(folder / "tensorboard"))
+
+    def log(report: EpochReport) -> None:
+        for name, value in scalars(report).items():
+            writer.add_scalar(name, value, report.epoch)
+        writer.flush()
+
+    try:
+        writer.add_text("configuration", "\n".join(f"    {key} = {value}" for key, value in _parameters(run).items()))
+        yield log
+    finally:
+        writer.close()
+
+
+@contextmanager
+def _mlflow(folder: Path, run: Fit) -> Iterator[Log]:
+    mlflow = _package("mlflow", "mlflow")
+    # A client of its own: the package's module-level functions keep the current run in a global.
+    place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.absolute() / 'mlflow.db'}")
+    client = mlflow.MlflowClient(tracking_uri=place)
+    found = client.get_experiment_by_name(EXPERIMENT)
+    experiment = client.create_experiment(EXPERIMENT) if found is None else found.experiment_id
+    identity = client.create_run(experiment, run_name=folder.absolute().name).info.run_id
+    for key, value in _parameters(run).items():
+        client.log_param(identity, key, value)
+
+    def log(report: EpochReport) -> None:
+        for name, value in scalars(report).items():
+            client.log_metric(identity, name, value, step=report.epoch)
+
+    try:
+        yield log
+    except BaseException:
+        client.set_terminated(identity, "FAILED")
+        raise
+    client.set_terminated(identity, "FINISHED")
+
+
+LOGGERS: dict[str, Any] = {"none": _none, "csv": _csv, "tensorboard": _tensorboard, "mlflow": _mlflow}
+
+
+def scalars(report: EpochReport) -> dict[str, float]:
+    """What a tracker shows of an epoch: loss terms as `train/<name>` and `validation/<name>`, rate and speed."""
+    terms = {f"train/{name}": value for name, value in report.train.items()}
+    terms |= {f"validation/{name}": value for name, value in (report.validation or {}).items()}
+    return {
+        **terms,
+        "learning_rate": report.learning_rate,
+        "physics_weight": report.physics_weight,
+        "patterns_per_second": report.patterns_per_second,
+    }
+
+
+def _parameters(run: Fit) -> dict[str, Any]:
+    return {**to_legacy_dict(run.config), "engine": f"{run.engine.name} ({run.engine.version})"}
+
+
+def _package(name: str, extra: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise MissingExtraError(
+            f"logger {extra!r} needs the '{name}' package. Install it with: pip install 'ptycho-core[{extra}]', "
+            "or choose --logger csv."
+        ) from error

@@ -1,0 +1,66 @@
+"""What of a run's configuration may be set anew when it goes on, and what may not (specs/archive.md, Checkpoints)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ptycho_core.models.checkpoint import Checkpoint
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.fields import fields_of, refuse
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.schedules import learning_rate, physics_weight
+
+FREE = ("backend", "output_dir", "train_data_file", "test_data_file", "early_stop_patience", "nepochs")
+"""Fields of TrainingConfig; nepochs where the epochs that are done would have been the same."""
+FIXED = ("precision", "checkpoint_save_top_k", "checkpoint_monitor_metric", "checkpoint_mode")
+"""Fields of ExecutionConfig: the others do not change what is computed."""
+
+
+def check_continues(checkpoint: Checkpoint, config: TrainingConfig, execution: ExecutionConfig) -> None:
+    """Refuse what would make another run of it: ConfigurationError naming the field."""
+    for section, asked in {"model": config.model, "training": config, "execution": execution}.items():
+        check_section_continues(checkpoint, section, asked)
+
+
+def check_section_continues(checkpoint: Checkpoint, section: str, asked: Any) -> None:
+    """The same for the configuration of one section."""
+    match section:
+        case "model":
+            _check_equal(checkpoint.config.model, asked, tuple(fields_of(type(asked))))
+        case "training":
+            _check_equal(checkpoint.config, asked, tuple(name for name in fields_of(type(asked)) if name not in FREE))
+            _check_epochs(checkpoint, asked)
+        case "execution":
+            _check_equal(checkpoint.execution, asked, FIXED)
+        case "reading":
+            pass  # of the scans the fingerprints tell
+        case _:
+            raise AssertionError(section)
+
+
+def _check_equal(begun: Any, asked: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        before, now = getattr(begun, name), getattr(asked, name)
+        if now != before:
+            expected = f"{'nothing' if before is None else before}, as the run began"
+            refuse(f"{type(begun).__name__}.{name}", expected, now, "Leave it as it was, or begin a new run.")
+
+
+def _check_epochs(checkpoint: Checkpoint, config: TrainingConfig) -> None:
+    """The run must be the one that it would have been with this number of epochs."""
+    begun, done, name = checkpoint.config, checkpoint.epoch, "TrainingConfig.nepochs"
+    if config.nepochs == begun.nepochs:
+        return
+    if config.nepochs < done:
+        refuse(name, f"at least {done}, the epochs that are done", config.nepochs, "Raise it, or begin a new run.")
+    for epoch in range(1, done + 1):
+        scores = checkpoint.scores[: epoch - 1]
+        what = None
+        if physics_weight(config, epoch) != physics_weight(begun, epoch):
+            what = "the stages"
+        elif learning_rate(config, epoch, scores) != learning_rate(begun, epoch, scores):
+            what = f"scheduler = {begun.scheduler}"
+        if what is not None:
+            expected = f"{begun.nepochs}, as the run began: with {what}, epoch {epoch} would have been another"
+            remedy = "Leave it, or begin a new run; Default, Exponential and ReduceLROnPlateau let it be raised."
+            refuse(name, expected, config.nepochs, remedy)
