@@ -8,8 +8,8 @@ from pathlib import Path
 from ptycho_core.settings.fields import fields_of
 from ptycho_core.settings.sections import SECTIONS
 
-TESTS = Path(__file__).parents[1]
-FILES = ("core/test_fields.py", "core/test_readers.py", "contract/test_fields.py", "contract/test_deterministic.py")
+TESTS = Path(__file__).parents[2]
+FILES = ("core/settings/test_fields.py", "core/formats/test_readers.py", "contract/test_fields.py", "contract/test_deterministic.py")
 
 
 def test_every_field_has_a_test_that_changing_it_changes_what_it_promises() -> None:
@@ -19,7 +19,7 @@ def test_every_field_has_a_test_that_changing_it_changes_what_it_promises() -> N
         for node in ast.walk(ast.parse((TESTS / file).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("field", "pytest.mark.field"):
                 named |= {part.value for part in node.args if isinstance(part, ast.Constant)}
-    from tests.core.test_fields import SCHEDULES
+    from tests.core.settings.test_fields import SCHEDULES
 
     named |= {f"training.{name}" for name in SCHEDULES} | {"execution.devices", "execution.num_nodes"}
     every = {f"{section}.{name}" for section, cls in SECTIONS.items() for name in fields_of(cls)}

@@ -30,12 +30,11 @@ from ptycho_core.scans.scan import Scan
 from ptycho_core.scans.steps import Orient
 from ptycho_core.settings.fields import fields_of, flag_of
 from ptycho_core.settings.reading import ReadOptions
+from tests.core import scan_files
+from tests.core.reading import load, put, refusal
+from tests.core.scan_files import COUNT, ENERGY_EV, MAKERS, PIXEL_M, N, ScanFile, counts, make_scan, positions, probe
 
-from . import scan_files
-from .reading import load, put, refusal
-from .scan_files import COUNT, ENERGY_EV, MAKERS, PIXEL_M, N, ScanFile, counts, make_scan, positions, probe
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 READERS = {"packed": "npz", "ptychodus_product": "ptychodus", "ptyd_linked": "ptyd", "shelves_parameters": "shelves"}
 GOOD = np.ones((N, N), bool)
 GOOD[0, 0] = False  # bad in the PtyPy files

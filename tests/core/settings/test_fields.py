@@ -1,6 +1,6 @@
 """Every field that the core itself acts on does what it says: changing it changes what it promises.
 
-The fields that an engine acts on are in tests/contract; tests/core/test_field_coverage.py sees that none
+The fields that an engine acts on are in tests/contract; tests/core/settings/test_field_coverage.py sees that none
 is left out.
 """
 

@@ -26,7 +26,7 @@ from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, PROBE
 from tests.core.configurations import CONFIGURATIONS
 
-SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
 BASELINE: dict[str, Any] = {
     "N": 128,
     "amp_activation": "swish",

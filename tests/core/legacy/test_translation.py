@@ -16,7 +16,7 @@ from ptycho_core.legacy import to_inference_config, to_model_config, to_training
 from ptycho_core.legacy.translation import INFERENCE_RULES, MODEL_RULES, NOT_CARRIED, TRAINING_RULES
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
-from tests.core.test_legacy_parameters import BASELINE
+from tests.core.legacy.test_parameters import BASELINE
 
 
 @dataclass

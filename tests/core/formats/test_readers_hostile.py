@@ -26,10 +26,9 @@ from ptycho_core.io.readers import describe_contents
 from ptycho_core.storage import hdf5
 from ptycho_core.storage import hdf5_guards as chunks
 from ptycho_core.storage.hdf5_guards import heaps_are_sound
-
-from . import scan_files
-from .reading import load, put, refusal
-from .scan_files import COUNT, MAKERS, N, counts, spoil
+from tests.core import scan_files
+from tests.core.reading import load, put, refusal
+from tests.core.scan_files import COUNT, MAKERS, N, counts, spoil
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from ptycho_core.scans.steps import Orient, Step
 from ptycho_core.simulation import simulate
 from ptycho_core.storage.source import ArraySource
 
-STAR = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data")) / "siemens_star"
+STAR = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data")) / "siemens_star"
 AS_STORED, BOTH_FLIPS = Orient(), Orient(flip_rows=True, flip_columns=True)
 N = 32
 

@@ -14,9 +14,8 @@ from ptycho_core import load_scan, save_scan, simulate
 from ptycho_core.models.checkpoint import load_checkpoint
 from ptycho_core.models.model import load_model
 from ptycho_core.settings.model import ModelConfig
-
-from . import scan_files
-from .published_archives import keras_members, network_of, write_archive
+from tests.core import scan_files
+from tests.core.published_archives import keras_members, network_of, write_archive
 
 Ptycho = Callable[..., Any]
 

@@ -35,7 +35,7 @@ from tests.core.published_archives import (
     write_archive,
 )
 
-SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
 KERAS_MODELS: dict[str, dict[str, Any]] = {
     "one_frame": {},
     "merged": {"gridsize": 2, "merge_weights": "central"},
