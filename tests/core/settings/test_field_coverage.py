@@ -9,7 +9,12 @@ from ptycho_core.settings.fields import fields_of
 from ptycho_core.settings.sections import SECTIONS
 
 TESTS = Path(__file__).parents[2]
-FILES = ("core/settings/test_fields.py", "core/formats/test_readers.py", "contract/test_fields.py", "contract/test_deterministic.py")
+FILES = (
+    "core/settings/test_fields.py",
+    "core/formats/test_readers.py",
+    "contract/test_fields.py",
+    "contract/test_deterministic.py",
+)
 
 
 def test_every_field_has_a_test_that_changing_it_changes_what_it_promises() -> None:
