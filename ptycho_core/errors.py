@@ -1,4 +1,4 @@
-"""Errors that a user can mend.
+"""Errors that a user can fix.
 
 The command line prints a `PtychoError` as one message, without a traceback, and exits with code 2. Anything else that
 escapes is a bug and keeps its traceback.
@@ -6,11 +6,51 @@ escapes is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+import copy
 import os
+from typing import Self
 
 
 class PtychoError(Exception):
-    """Base of every error whose cause lies in the input; the message says what, expected, received and remedy."""
+    """Base of every error whose cause lies in the input: a value that says where, and what would be right.
+
+    source: the file, object or configuration at fault. key: what in it. expected, received: in words. remedy: a
+    sentence that says what to do. With `source` alone it is free text. Every attribute is text or None, so that an
+    error can be pickled and compared; `str(error)` is the only place that makes a line of them.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        key: str | None = None,
+        *,
+        expected: object = None,
+        received: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.source = os.fspath(source)
+        self.key = key
+        self.expected = None if expected is None else str(expected)
+        self.received = None if received is None else str(received)
+        self.remedy = remedy
+        self.places: tuple[str, ...] = ()
+        super().__init__(self.source, *([] if key is None else [key]))
+
+    def placed(self, place: str | os.PathLike[str]) -> Self:
+        """The same error, put behind the flag, variable or file that it came from."""
+        error = copy.copy(self)
+        error.places = (os.fspath(place), *self.places)
+        return error
+
+    def __str__(self) -> str:
+        """`scan.npz: diff3d: expected …; received …. Remedy.`"""
+        place = ": ".join([*self.places, self.source, *([] if self.key is None else [self.key])])
+        fault = [f"{word} {text}" for word, text in self._facts() if text is not None]
+        line = ": ".join([place, *(["; ".join(fault)] if fault else [])])
+        return line if self.remedy is None else f"{line}. {self.remedy}"
+
+    def _facts(self) -> list[tuple[str, str | None]]:
+        return [("expected", self.expected), ("received", self.received)]
 
 
 class DataError(PtychoError, ValueError):
@@ -43,9 +83,3 @@ class WorkerError(PtychoError, RuntimeError):
 
 class Cancelled(Exception):
     """Raised inside a run when its caller asked it to stop; not an error of the input."""
-
-
-def explain(source: str | os.PathLike[str], key: str | None, *, expected: object, received: object, remedy: str) -> str:
-    """The one form of a message: `scan.npz: diff3d: expected …; received …. Remedy.`"""
-    place = os.fspath(source) if key is None else f"{os.fspath(source)}: {key}"
-    return f"{place}: expected {expected}; received {received}. {remedy}"

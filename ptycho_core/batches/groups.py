@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.neighbours import CHUNK, Search, in_chunks
-from ptycho_core.errors import ConfigurationError, DataError, explain
+from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.layouts import BCXY_TO_OFFSETS, FRAMES_TO_BHWC
 from ptycho_core.physics.patches import extract_patches
 from ptycho_core.scans.scan import Scan
@@ -83,7 +83,7 @@ class Groups:
                 remedy = "Give a scan with ground truth, or train without realspace_mae_weight."
                 received = "no object"
                 raise DataError(
-                    explain(scan.source, "objectGuess", expected="a complex object", received=received, remedy=remedy)
+                    scan.source, "objectGuess", expected="a complex object", received=received, remedy=remedy
                 )
             truth = extract_patches(scan.object_field, scan.positions_px[frames.ravel()], scan.N)
             truth = rearrange(truth, FRAMES_TO_BHWC, b=count, c=channels)
@@ -120,16 +120,14 @@ def draw_groups(
     pool = neighbor_count if neighbor_pool_size is None else neighbor_pool_size
     if points < channels:
         remedy = "Scan more positions, or lower gridsize."
-        raise DataError(
-            explain("positions", None, expected=f">= gridsize² = {channels}", received=points, remedy=remedy)
-        )
+        raise DataError("positions", expected=f">= gridsize² = {channels}", received=points, remedy=remedy)
     if channels == 1:
         n_groups = min(n_groups, points)
     if n_groups > points and not (enable_oversampling and pool >= channels):
         received = f"{n_groups} groups of {channels} from {points} positions, pool of {pool}"
         remedy = f"Set n_groups to {points} or fewer, or enable_oversampling with neighbor_pool_size >= {channels}."
         expected = "enable_oversampling and neighbor_pool_size >= gridsize² for more groups than positions"
-        raise ConfigurationError(explain("n_groups", None, expected=expected, received=received, remedy=remedy))
+        raise ConfigurationError("n_groups", expected=expected, received=received, remedy=remedy)
 
     seeds = _seed_points(points, n_groups, rng, sequential)
     others, k = channels - 1, min(max(pool, channels - 1), points - 1)

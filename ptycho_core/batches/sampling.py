@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.errors import ConfigurationError
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.training import TrainingConfig
@@ -17,7 +17,7 @@ def subsample(scan: Scan, config: TrainingConfig | InferenceConfig) -> Scan:
     if config.n_subsample > len(scan):
         name = f"{type(config).__name__}.n_subsample"
         expected, remedy = f"at most {len(scan)}, the frames of {scan.source}", "Lower n_subsample or leave it unset."
-        raise ConfigurationError(explain(name, None, expected=expected, received=config.n_subsample, remedy=remedy))
+        raise ConfigurationError(name, expected=expected, received=config.n_subsample, remedy=remedy)
     seed = config.seed if config.subsample_seed is None else config.subsample_seed
     chosen = np.random.default_rng(seed).choice(len(scan), config.n_subsample, replace=False)
     return scan.subset(np.sort(chosen))

@@ -11,7 +11,7 @@ import click
 
 from ptycho_core.cli.options import FILE, config_options
 from ptycho_core.cli.shared import SectionedCommand, config_option, console, output_options
-from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.fields import flag_of
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.sources import build_config
@@ -70,16 +70,14 @@ def inspect(
         if figure.suffix.lower() != ".png":
             received = f"the ending {figure.suffix!r}"
             remedy = "Give the name of a figure."
-            raise ConfigurationError(
-                explain(figure, None, expected="the ending .png", received=received, remedy=remedy)
-            )
+            raise ConfigurationError(figure, expected="the ending .png", received=received, remedy=remedy)
         check_other_files(file, figure)
     facts = archive_facts(file)
     if facts is not None:
         asked = {"--check-orientation": check_orientation, "--figure": figure is not None}
         for flag in (flag for flag, given in asked.items() if given):
-            message = explain(flag, None, expected="a scan", received=f"a {facts['kind']}", remedy="Leave it out.")
-            raise ConfigurationError(f"{file}: {message}")
+            received, remedy = f"a {facts['kind']}", "Leave it out."
+            raise ConfigurationError(file, flag, expected="a scan", received=received, remedy=remedy)
         output.result(facts, as_table(facts))
         return
     from ptycho_core.io import load_scan
@@ -144,13 +142,12 @@ def convert(
     if is_published(source):
         if format_ is not None:
             received, remedy = f"--format {format_}", "Leave it out: a published model becomes one of ours."
-            raise ConfigurationError(explain(source, None, expected="a scan", received=received, remedy=remedy))
+            raise ConfigurationError(source, expected="a scan", received=received, remedy=remedy)
         written = convert_published(source, target, scan=None if scan is None else load_scan(scan, reading))
         output.result({"written": [str(written)]}, str(written))
         return
     if scan is not None:
-        message = explain(source, None, expected="a published model", received="a scan", remedy="Leave out --scan.")
-        raise ConfigurationError(message)
+        raise ConfigurationError(source, expected="a published model", received="a scan", remedy="Leave out --scan.")
     with output.bar(None, "convert", "pattern") as update:
         files = convert_scan(source, target, reading, format=format_, progress=lambda done, total: update(done, ""))
     names = [str(file) for file in files]

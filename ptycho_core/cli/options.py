@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 import click
 
-from ptycho_core.errors import ArchiveError, ConfigurationError, explain
+from ptycho_core.errors import ArchiveError, ConfigurationError
 from ptycho_core.settings.fields import (
     fields_of,
     flag_of,
@@ -103,7 +103,7 @@ def resumed_layers(path: Path | None, flags: Mapping[str, Any], *sections: str) 
     if not file.exists():
         remedy = "Give the folder of a run as --out, or begin one without --resume."
         received = "no such file" if folder.is_dir() else "no such folder"
-        raise ArchiveError(explain(file, None, expected="the checkpoint of a run", received=received, remedy=remedy))
+        raise ArchiveError(file, expected="the checkpoint of a run", received=received, remedy=remedy)
     checkpoint = load_checkpoint(file)
     begun = (checkpoint.config.model, checkpoint.config, checkpoint.execution, checkpoint.reading)
     stored = {name: (value, f"file {file}") for table in begun for name, value in to_mapping(table).items()}

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from ptycho_core.cli.options import FILE, Command, SettingOption
-from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.errors import ConfigurationError
 from ptycho_core.runs.console import Output
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.sources import warn_of_unknown_variables
@@ -80,5 +80,5 @@ def load(config: Any, field: str, reading: ReadOptions, what: str) -> Scan:
     path = getattr(config, field)
     if path is None:
         name, remedy = f"{type(config).__name__}.{field}", "Give it as the argument SCAN or in the configuration."
-        raise ConfigurationError(explain(name, None, expected=what, received="none", remedy=remedy))
+        raise ConfigurationError(name, expected=what, received="none", remedy=remedy)
     return load_scan(path, reading)

@@ -2,7 +2,7 @@
 
 The child is spawned: nothing of the parent's frameworks, threads or devices reaches it, and what it holds of a device
 is free again when it ends. One pipe leads from it to the parent. Messages are tuples: ("progress", what the job
-yields), ("log", level, logger, text), ("error", class, message, traceback) and, last, ("done",).
+yields), ("log", level, logger, text), ("error", the error, traceback) and, last, ("done",).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Protocol, TypeVar
 
 from ptycho_core import errors
-from ptycho_core.errors import Cancelled, PtychoError, WorkerError, explain
+from ptycho_core.errors import Cancelled, PtychoError, WorkerError
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def in_child(job: Job[T], *, idle_seconds: float | None = None) -> Generator[T |
     """What the job yields, from a freshly spawned process that lives until the generator ends or is closed.
 
     idle_seconds: yield None whenever nothing has come for so long. Closing ends the child at once. Raises what the
-    job raised where it is one of `ptycho_core.errors`, with the same message, and else WorkerError, also where the
+    job raised where it is one of `ptycho_core.errors`, with its fields, and else WorkerError, also where the
     child dies.
     """
     context = multiprocessing.get_context("spawn")
@@ -83,7 +83,7 @@ def _messages(process: SpawnProcess, receiver: Connection, idle_seconds: float |
             level, name, text = content
             logging.getLogger(name).log(level, "%s", text)
         elif kind == "error":
-            raise _error(*content)
+            raise _noted(*content)
         elif kind == "done":
             return
         else:
@@ -91,14 +91,7 @@ def _messages(process: SpawnProcess, receiver: Connection, idle_seconds: float |
             raise _died(_ending(process.exitcode))
 
 
-def _error(name: str, message: str, trace: str) -> PtychoError:
-    cls = getattr(errors, name, None)
-    if isinstance(cls, type) and issubclass(cls, PtychoError):
-        error = cls(message)
-    else:
-        remedy = "Its traceback is below; please report it."
-        received = f"{name}: {message}"
-        error = WorkerError(explain("child process", None, expected="a result", received=received, remedy=remedy))
+def _noted(error: PtychoError, trace: str) -> PtychoError:
     error.add_note(f"In the child process:\n{trace}")
     return error
 
@@ -113,7 +106,7 @@ def _died(received: str) -> WorkerError:
         "See its output. A process that the system killed may have wanted too much memory: try smaller batches. "
         "A script's top level has to be under `if __name__ == '__main__':`."
     )
-    return WorkerError(explain("child process", None, expected="a result", received=received, remedy=remedy))
+    return WorkerError("child process", expected="a result", received=received, remedy=remedy)
 
 
 def _end(process: SpawnProcess) -> None:
@@ -138,6 +131,14 @@ class _Log(logging.Handler):
         self._send("log", record.levelno, record.name, self.format(record))
 
 
+def _sendable(error: Exception) -> PtychoError:
+    """The error itself where its class is one of ours, which the parent has too; else what it was, in words."""
+    if isinstance(error, PtychoError) and type(error).__module__ == errors.__name__:
+        return error
+    received, remedy = f"{type(error).__name__}: {error}", "Its traceback is below; please report it."
+    return WorkerError("child process", expected="a result", received=received, remedy=remedy)
+
+
 def _work(job: Job[Any], sender: Connection, level: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the parent to act on
     parent, lock = multiprocessing.parent_process(), threading.Lock()
@@ -157,7 +158,7 @@ def _work(job: Job[Any], sender: Connection, level: int) -> None:
         except Cancelled:
             return
         except Exception as error:  # noqa: BLE001 - it is raised again where the job is waited for
-            send("error", type(error).__name__, str(error), traceback.format_exc())
+            send("error", _sendable(error), traceback.format_exc())
         else:
             send("done")
     except BrokenPipeError:

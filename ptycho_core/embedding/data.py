@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.io import load_scan
 from ptycho_core.scans.frames import Frames, in_memory
 from ptycho_core.scans.geometry import beyond_middle_px, positions_m_to_px
@@ -159,4 +159,4 @@ class ScanFile:
 
 
 def _refusal(source: str, key: str, expected: object, received: object, remedy: str) -> DataError:
-    return DataError(explain(source, key, expected=expected, received=received, remedy=remedy))
+    return DataError(source, key, expected=expected, received=received, remedy=remedy)

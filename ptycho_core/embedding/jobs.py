@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.embedding.data import ScanArrays, ScanFile
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.models.model import load_model
 from ptycho_core.physics.canvas import ObjectCanvas
 from ptycho_core.reconstruction.predict import reconstruction_steps
@@ -148,7 +148,7 @@ class ReconstructionJob:
             expected = f"positions on the object's grid of {height} x {width} pixels"
             received = f"patches from {low.tolist()} to {high.tolist()} px"
             remedy = "Check the unit of the positions and the centre of the grid."
-            raise DataError(explain(scan.source, "positions_m", expected=expected, received=received, remedy=remedy))
+            raise DataError(scan.source, "positions_m", expected=expected, received=received, remedy=remedy)
 
     def _progress(
         self, done: int, goal: int, canvas: ObjectCanvas, summary: Mapping[str, Any] | None = None

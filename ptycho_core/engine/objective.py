@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
 
@@ -13,9 +13,7 @@ def check_monitor(execution: ExecutionConfig, config: TrainingConfig) -> None:
     terms = reported_terms(config)
     if metric not in terms:
         name, remedy = "ExecutionConfig.checkpoint_monitor_metric", "Choose one of them, or give it a weight."
-        raise ConfigurationError(
-            explain(name, None, expected=f"one of {', '.join(terms)}", received=repr(metric), remedy=remedy)
-        )
+        raise ConfigurationError(name, expected=f"one of {', '.join(terms)}", received=repr(metric), remedy=remedy)
 
 
 def reported_terms(config: TrainingConfig) -> tuple[str, ...]:

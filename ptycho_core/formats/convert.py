@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.formats.npz import save_npz_scan
 from ptycho_core.formats.writers import Progress, pair_of, write_cxi, write_ptychodus
 from ptycho_core.io.places import place_of
@@ -83,7 +83,7 @@ def format_of(target: Path, format: str | None = None) -> str:
         received = format or f"the ending {target.suffix!r}"
         remedy = "State the format, or give the target one of the endings .npz, .h5, .cxi."
         expected = f"one of the formats {', '.join(FORMATS)}"
-        raise DataError(explain(target, None, expected=expected, received=received, remedy=remedy))
+        raise DataError(target, expected=expected, received=received, remedy=remedy)
     return kind
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import Stored, assemble
 from ptycho_core.io.places import Place, patterns_of
 from ptycho_core.scans.scan import Scan
@@ -28,7 +28,7 @@ class MappedReader:
         if not (is_hdf5(path) or single or signature.startswith(b"PK")):
             expected, received = "an HDF5, NPZ or NPY file", f"a file that begins with {signature!r}"
             remedy = "Convert it to one of these."
-            raise DataError(explain(path, None, expected=expected, received=received, remedy=remedy))
+            raise DataError(path, expected=expected, received=received, remedy=remedy)
         frames, steps = patterns_of(Place(path, options.dataset))
         # Whole numbers can only be counts; what else the patterns are has to be stated.
         measurement = "intensity" if frames.dtype.kind in "biu" else None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import Pair, Stored, assemble
 from ptycho_core.scans.frames import Frames, in_memory
 from ptycho_core.scans.scan import Scan
@@ -79,7 +79,7 @@ def _require(path: Path, members: Collection[str], key: str, what: str) -> None:
     if key not in members:
         remedy = f"The file holds: {', '.join(sorted(members)) or 'nothing'}. "
         remedy += "Name the parts of another file: --dataset, --positions, --probe."
-        raise DataError(explain(path, key, expected=what, received="no such key", remedy=remedy))
+        raise DataError(path, key, expected=what, received="no such key", remedy=remedy)
 
 
 def save_npz_scan(path: Path, scan: Scan) -> None:
@@ -93,7 +93,7 @@ def save_npz_scan(path: Path, scan: Scan) -> None:
         text = json.dumps(metadata)
     except (TypeError, ValueError) as error:
         remedy = "Keep plain numbers, text, lists and mappings in a scan's metadata."
-        raise DataError(explain(path, METADATA, expected="JSON", received=error, remedy=remedy)) from error
+        raise DataError(path, METADATA, expected="JSON", received=error, remedy=remedy) from error
     arrays = {
         "diff3d": scan.diffraction_amplitude,
         "xcoords": scan.positions_px[:, 0],
@@ -117,10 +117,10 @@ def _metadata(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         metadata = json.loads(str(arrays[METADATA]))
     except (ValueError, RecursionError) as error:
         remedy = "Drop the key: it is optional."
-        raise DataError(explain(path, METADATA, expected="JSON text", received=error, remedy=remedy)) from error
+        raise DataError(path, METADATA, expected="JSON text", received=error, remedy=remedy) from error
     if not isinstance(metadata, dict) or metadata.get("measurement") not in (None, "amplitude", "intensity"):
         expected = "a JSON object; its measurement, if any, amplitude or intensity"
-        raise DataError(explain(path, METADATA, expected=expected, received=metadata, remedy="Mend or drop the key."))
+        raise DataError(path, METADATA, expected=expected, received=metadata, remedy="Mend or drop the key.")
     return metadata
 
 
@@ -130,7 +130,7 @@ def _frames(
     """The patterns as amplitudes, and whether their squares are known to be counts."""
     key, dtype = member.key, member.dtype
     if dtype.kind not in "biuf":
-        raise DataError(explain(path, key, expected="real numbers", received=f"dtype {dtype}", remedy="Convert it."))
+        raise DataError(path, key, expected="real numbers", received=f"dtype {dtype}", remedy="Convert it.")
     older = metadata.get("axes") != AXES and _frames_last(path, key, member.shape, count)
     source, steps = npz_frames(path, member, frames_last=older)
     measurement = _measurement(path, key, source, measurement or metadata.get("measurement"))
@@ -175,7 +175,7 @@ def _frames_last(path: Path, key: str, shape: tuple[int, ...], count: int) -> bo
             f"{count} patterns of {first} x {first} can be read as (M, N, N) and as (N, N, M): "
             f"drop a frame, or say in {METADATA} that the axes are {AXES!r}."
         )
-        raise DataError(explain(path, key, expected=expected, received=f"shape {shape}", remedy=remedy))
+        raise DataError(path, key, expected=expected, received=f"shape {shape}", remedy=remedy)
     return older and not newer
 
 
@@ -185,11 +185,11 @@ def positions_of(path: Path, x: NDArray[Any], y: NDArray[Any], suffix: str = "")
         if coordinates.ndim != 1 or coordinates.dtype.kind not in "iuf":
             received = f"{coordinates.dtype} of shape {coordinates.shape}"
             remedy = "Save one column and one row coordinate for each pattern."
-            raise DataError(explain(path, key, expected="(M,) real numbers", received=received, remedy=remedy))
+            raise DataError(path, key, expected="(M,) real numbers", received=received, remedy=remedy)
     if len(x) != len(y):
         remedy = "Save one column and one row coordinate for each pattern."
         received = f"{len(x)} and {len(y)}"
-        raise DataError(explain(path, ", ".join(keys), expected="equal lengths", received=received, remedy=remedy))
+        raise DataError(path, ", ".join(keys), expected="equal lengths", received=received, remedy=remedy)
     return np.stack([x, y], axis=-1).astype(np.float64)
 
 

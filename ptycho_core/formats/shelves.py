@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import Stored, assemble, missing
 from ptycho_core.io.places import Place, read_place
 from ptycho_core.scans.scan import Scan
@@ -109,5 +109,5 @@ def _pairs(path: Path, name: str, values: NDArray[np.float64], count: int) -> ND
     pairs = values.T if values.ndim == 2 and values.shape[0] == 2 and values.shape[1] == count != 2 else values
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         expected, received, remedy = f"({count}, 2) metres", f"shape {values.shape}", "Name another file."
-        raise DataError(explain(path, name, expected=expected, received=received, remedy=remedy))
+        raise DataError(path, name, expected=expected, received=received, remedy=remedy)
     return pairs

@@ -12,7 +12,7 @@ import numpy as np
 import scipy  # its submodules load on first use
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.formats import cxi
 from ptycho_core.formats.ptychodus import ARBITRARY, DIFFRACTION, FACTS, ORIGIN, PLACEHOLDER, PRODUCT
 from ptycho_core.io.metres import Metres, metres_of
@@ -62,7 +62,7 @@ def pair_of(path: Path) -> tuple[Path, Path]:
             return (path, partner) if kind == DIFFRACTION else (partner, path)
     remedy = "Ptychodus wants two files: their names tell which is which."
     expected = "a folder, or a file name with 'diffraction' or 'product' in it"
-    raise DataError(explain(path, None, expected=expected, received=path.name, remedy=remedy))
+    raise DataError(path, expected=expected, received=path.name, remedy=remedy)
 
 
 def write_cxi(path: Path, scan: Scan, progress: Progress | None = None) -> Path:

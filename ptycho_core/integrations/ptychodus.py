@@ -31,7 +31,7 @@ from ptychodus.api.settings import SettingsRegistry
 
 from ptycho_core import embedding
 from ptycho_core.embedding import ObjectGrid, ReconstructionProgress, ScanArrays, ScanFile
-from ptycho_core.errors import ConfigurationError, DataError, explain
+from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.integrations.ptychodus_settings import AUTO, PtychoCoreSettings
 from ptycho_core.scans.geometry import object_pixel_m
 from ptycho_core.settings.reading import ReadOptions
@@ -141,7 +141,7 @@ class PtychoCoreReconstructor(TrainableReconstructor):
 
     def _no_model(self) -> ConfigurationError:
         remedy = "Train one, or open a model file."
-        return ConfigurationError(explain(self.name, None, expected="a model", received="none", remedy=remedy))
+        return ConfigurationError(self.name, expected="a model", received="none", remedy=remedy)
 
 
 class PtychoCoreReconstructorLibrary(ReconstructorLibrary):
@@ -257,4 +257,4 @@ def _lengths(product: Product, N: int) -> dict[str, Any]:
 
 
 def _refusal(source: str, key: str | None, expected: object, received: object, remedy: str) -> DataError:
-    return DataError(explain(source, key, expected=expected, received=received, remedy=remedy))
+    return DataError(source, key, expected=expected, received=received, remedy=remedy)

@@ -17,7 +17,7 @@ from ptycho_core.embedding import (
     describe_settings,
     make_config,
 )
-from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.errors import ConfigurationError
 
 NAMES = {
     "gridsize": "GridSize",
@@ -135,5 +135,6 @@ def _value(setting: Setting, value: Any) -> Any:
     except ValueError as error:
         group = f"PtychoCore{setting.section.capitalize()}"
         expected, remedy = f"{setting.kind} number or nothing", "Correct the setting, or leave it empty."
-        message = explain(group, parameter_name(setting.name), expected=expected, received=repr(text), remedy=remedy)
-        raise ConfigurationError(message) from error
+        raise ConfigurationError(
+            group, parameter_name(setting.name), expected=expected, received=repr(text), remedy=remedy
+        ) from error

@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.io.places import place_of, read_place, stated_positions
 from ptycho_core.scans.frames import Frames, in_memory
 from ptycho_core.scans.geometry import object_pixel_m, photon_wavelength_m, positions_m_to_px
@@ -116,7 +116,7 @@ def missing(
 ) -> DataError:
     """What has to be stated: the message names the option."""
     remedy = f"State it: {flag_of(option)}."
-    return DataError(explain(path, key, expected=f"{option}: {expected}", received=received, remedy=remedy))
+    return DataError(path, key, expected=f"{option}: {expected}", received=received, remedy=remedy)
 
 
 def _with_positions(stored: Stored, options: ReadOptions) -> Stored:
@@ -157,7 +157,7 @@ def detector_steps(stored: Stored, options: ReadOptions) -> tuple[tuple[Step, ..
     if not (centre[0] < height and centre[1] < width):
         received, remedy = f"row {centre[0]}, column {centre[1]}", "Give the pixel of the direct beam."
         expected = f"a centre on {height} x {width} pixels"
-        raise DataError(explain(stored.path, stored.key, expected=expected, received=received, remedy=remedy))
+        raise DataError(stored.path, stored.key, expected=expected, received=received, remedy=remedy)
     turn = detector_orientation(options)
     if turn != Orient():
         steps.append(turn)
@@ -179,12 +179,12 @@ def detector_steps(stored: Stored, options: ReadOptions) -> tuple[tuple[Step, ..
         if max(side) > options.pad:
             received, remedy = f"pad = {options.pad}", "Use crop to make patterns smaller."
             expected = f"at least {max(side)} pixels"
-            raise DataError(explain(stored.path, stored.key, expected=expected, received=received, remedy=remedy))
+            raise DataError(stored.path, stored.key, expected=expected, received=received, remedy=remedy)
         steps.append(centred(side, options.pad))
         side = options.pad, options.pad
     if side[0] != side[1]:
         received, remedy = f"{side[0]} x {side[1]} pixels", f"Crop or pad them: {flag_of('crop')}, {flag_of('pad')}."
-        raise DataError(explain(stored.path, stored.key, expected="square patterns", received=received, remedy=remedy))
+        raise DataError(stored.path, stored.key, expected="square patterns", received=received, remedy=remedy)
     return tuple(steps), Grid(height, width, window, options.bin, side[0])
 
 
@@ -199,7 +199,7 @@ def _bad_pixels(stored: Stored, options: ReadOptions, shape: tuple[int, int]) ->
         if mask.shape != shape:
             remedy = "Give a mask of the stored patterns, before crop and bins."
             expected, received = f"shape {shape}", f"shape {mask.shape}"
-            raise DataError(explain(stored.path, name, expected=expected, received=received, remedy=remedy))
+            raise DataError(stored.path, name, expected=expected, received=received, remedy=remedy)
         bad |= mask != 0
     return bad
 
@@ -242,7 +242,7 @@ def _check_positive(stored: Stored, **lengths: float | None) -> None:
     for name, value in lengths.items():
         if value is not None and not 0 < value < np.inf:
             remedy = f"State the true value: {flag_of(name)}."
-            raise DataError(explain(stored.path, name, expected="a number > 0", received=value, remedy=remedy))
+            raise DataError(stored.path, name, expected="a number > 0", received=value, remedy=remedy)
 
 
 def _positions(
@@ -252,10 +252,7 @@ def _positions(
     positions = np.asarray(positions, np.float64)
     if not np.isfinite(positions).all():
         remedy = "Drop the frames without a position."
-        message = explain(
-            stored.path, "positions", expected="finite numbers", received="NaN or infinity", remedy=remedy
-        )
-        raise DataError(message)
+        raise DataError(stored.path, "positions", expected="finite numbers", received="NaN or infinity", remedy=remedy)
     if stored.unit == "m":
         if "object_pixel_m" not in lengths:
             for option, key in (
@@ -289,7 +286,7 @@ def _probe(stored: Stored, options: ReadOptions, grid: Grid) -> NDArray[np.compl
     if probe.ndim < 2 or 0 in probe.shape or probe.dtype.kind not in "biufc":
         remedy = "Name another array."
         expected, received = "(N, N) or (modes, N, N) complex numbers", f"{probe.dtype} of shape {probe.shape}"
-        raise DataError(explain(stored.path, name, expected=expected, received=received, remedy=remedy))
+        raise DataError(stored.path, name, expected=expected, received=received, remedy=remedy)
     probe = probe[None] if probe.ndim == 2 else probe
     if probe.ndim > 3:
         extra = probe.shape[:-3]
@@ -313,7 +310,7 @@ def _probe(stored: Stored, options: ReadOptions, grid: Grid) -> NDArray[np.compl
         expected = f"{sizes} pixels, as the patterns before or after crop, bins and pad"
         remedy = "Resample the probe, or name another."
         received = f"{shape[0]} x {shape[1]}"
-        raise DataError(explain(stored.path, name, expected=expected, received=received, remedy=remedy))
+        raise DataError(stored.path, name, expected=expected, received=received, remedy=remedy)
     return probe.astype(np.complex64)
 
 

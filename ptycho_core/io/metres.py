@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.formats.ptychodus import middle_px
 from ptycho_core.scans.geometry import object_pixel_m, photon_energy_eV, photon_wavelength_m, positions_px_to_m
 from ptycho_core.scans.scan import Scan
@@ -76,7 +76,7 @@ def _canvas(path: Path, scan: Scan) -> tuple[tuple[int, int], tuple[float, float
     if width * height > MOST_PIXELS:
         expected, received = f"patches on an object of at most {MOST_PIXELS} pixels", f"{height} x {width}"
         remedy = "Check the unit of the positions."
-        raise DataError(explain(path, "positions_px", expected=expected, received=received, remedy=remedy))
+        raise DataError(path, "positions_px", expected=expected, received=received, remedy=remedy)
     x, y = low - scan.N // 2
     return (height, width), (float(x), float(y))
 
@@ -84,7 +84,7 @@ def _canvas(path: Path, scan: Scan) -> tuple[tuple[int, int], tuple[float, float
 def _missing(path: Path, key: str, option: str) -> DataError:
     remedy = f"State it when the scan is read: {flag_of(option)}."
     expected = f"{key} in the scan's metadata, because this format holds metres"
-    return DataError(explain(path, None, expected=expected, received="none", remedy=remedy))
+    return DataError(path, expected=expected, received="none", remedy=remedy)
 
 
 def _number(scan: Scan, key: str) -> float | None:

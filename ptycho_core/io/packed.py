@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.scans.frames import Frames
 from ptycho_core.scans.scan import Scan
 from ptycho_core.storage.files import LARGE_BYTES, LARGEST_RATIO
@@ -58,7 +58,7 @@ def unpacked(path: Path) -> Iterator[tuple[Path, Callable[[Scan], Scan]]]:
 
 def _unpack(path: Path, plain: Path) -> None:
     def refuse(received: object, expected: str, remedy: str) -> DataError:
-        return DataError(explain(path, None, expected=expected, received=received, remedy=remedy))
+        return DataError(path, expected=expected, received=received, remedy=remedy)
 
     opener = next(opener for mark, opener in OPENERS.items() if signature_of(path).startswith(mark))
     packed = path.stat().st_size

@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.scans.steps import Step
 from ptycho_core.settings.fields import flag_of, refuse
 from ptycho_core.settings.reading import ReadOptions
@@ -74,7 +74,7 @@ def read_place(place: Place, option: str, *, kinds: str = "biuf", table: bool = 
     if table:
         return _read_table(path, option)
     expected, received = f"{option} in an HDF5, NPZ or NPY file", "another kind of file"
-    raise DataError(explain(path, None, expected=expected, received=received, remedy="Convert it."))
+    raise DataError(path, expected=expected, received=received, remedy="Convert it.")
 
 
 def patterns_of(place: Place) -> tuple[FrameSource, tuple[Step, ...]]:
@@ -94,7 +94,7 @@ def patterns_of(place: Place) -> tuple[FrameSource, tuple[Step, ...]]:
     shape, dtype, fortran_order, offset = _npy_header(path)
     if fortran_order and len(shape) > 1:
         remedy = "Save it with numpy.ascontiguousarray."
-        raise DataError(explain(path, None, expected="frames in C order", received="Fortran order", remedy=remedy))
+        raise DataError(path, expected="frames in C order", received="Fortran order", remedy=remedy)
     _real(path, None, dtype)
     return StoredFrames(path, offset, as_frames(path, None, shape), dtype), ()
 
@@ -102,7 +102,7 @@ def patterns_of(place: Place) -> tuple[FrameSource, tuple[Step, ...]]:
 def no_such(path: Path, name: str, option: str, names: list[str]) -> DataError:
     listed = f"The file holds: {', '.join(names[:20])}." if names else "Name a file, FILE:DATASET, or a data set."
     remedy = f"{listed} State it with {flag_of(option)}."
-    return DataError(explain(path, name, expected=f"{option} under this name", received="nothing", remedy=remedy))
+    return DataError(path, name, expected=f"{option} under this name", received="nothing", remedy=remedy)
 
 
 def _only(path: Path, option: str, names: list[str]) -> str:
@@ -111,20 +111,20 @@ def _only(path: Path, option: str, names: list[str]) -> str:
         return names[0]
     received = ", ".join(names[:20]) or "none"
     remedy = f"Name one: {flag_of(option)} FILE:DATASET."
-    raise DataError(explain(path, None, expected=f"one data set for {option}", received=received, remedy=remedy))
+    raise DataError(path, expected=f"one data set for {option}", received=received, remedy=remedy)
 
 
 def _checked(path: Path, key: str | None, array: NDArray[Any], option: str, kinds: str) -> NDArray[Any]:
     if array.dtype.kind not in kinds:
         received = f"dtype {array.dtype}"
-        raise DataError(explain(path, key, expected=f"{option} as numbers", received=received, remedy="Convert it."))
+        raise DataError(path, key, expected=f"{option} as numbers", received=received, remedy="Convert it.")
     return array.astype(array.dtype.newbyteorder("="))
 
 
 def _real(path: Path, key: str | None, dtype: np.dtype[Any]) -> None:
     if dtype.kind not in "biuf":
         received, remedy = f"dtype {dtype}", "Name the data set of the patterns."
-        raise DataError(explain(path, key, expected="real numbers", received=received, remedy=remedy))
+        raise DataError(path, key, expected="real numbers", received=received, remedy=remedy)
 
 
 def _npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], bool, int]:
@@ -146,7 +146,7 @@ def _npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], bool, int]:
             return shape, dtype, fortran_order, file.tell()
     except (OSError, EOFError, MemoryError, *BROKEN_HEADER) as error:
         remedy = "Save plain numbers with numpy.save; it may be damaged."
-        raise DataError(explain(path, None, expected="a readable NPY file", received=error, remedy=remedy)) from error
+        raise DataError(path, expected="a readable NPY file", received=error, remedy=remedy) from error
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
@@ -155,7 +155,7 @@ def _read_npy(path: Path) -> NDArray[Any]:
     if path.stat().st_size < offset + count * dtype.itemsize or count * dtype.itemsize > 2**28:
         received, remedy = f"{dtype} of shape {shape}", "It is truncated, or not the array that is meant."
         expected = "a whole NPY file of at most 256 MiB"
-        raise DataError(explain(path, None, expected=expected, received=received, remedy=remedy))
+        raise DataError(path, expected=expected, received=received, remedy=remedy)
     array = np.fromfile(path, dtype, count, offset=offset)
     return array.reshape(shape, order="F" if fortran_order else "C")
 
@@ -168,7 +168,7 @@ def _read_table(path: Path, option: str) -> NDArray[np.float64]:
 
     def refuse(received: object, expected: str = "a table of numbers, equally many in each line") -> DataError:
         remedy = f"Mend it, or name another file: {flag_of(option)}."
-        return DataError(explain(path, None, expected=expected, received=received, remedy=remedy))
+        return DataError(path, expected=expected, received=received, remedy=remedy)
 
     try:
         if path.stat().st_size > TABLE_BYTES:
@@ -206,7 +206,7 @@ def stated_positions(path: Path, options: ReadOptions, count: int) -> NDArray[np
         columns = [_flat(path, str(place), read_place(place, "positions", table=True)) for place in places]
         if len(columns[0]) != len(columns[1]):
             received, remedy = f"{len(columns[0])} and {len(columns[1])}", "Name two that belong together."
-            raise DataError(explain(path, text, expected="equal lengths", received=received, remedy=remedy))
+            raise DataError(path, text, expected="equal lengths", received=received, remedy=remedy)
         positions = np.stack(columns, axis=1)
     else:
         place = place_of(text, path)
@@ -218,7 +218,7 @@ def _flat(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.float64]:
     flat = np.squeeze(values)
     if flat.ndim > 1:
         received, remedy = f"shape {values.shape}", "Name a data set of one coordinate for each frame."
-        raise DataError(explain(path, name, expected="(M,) numbers", received=received, remedy=remedy))
+        raise DataError(path, name, expected="(M,) numbers", received=received, remedy=remedy)
     return np.atleast_1d(flat).astype(np.float64)
 
 
@@ -232,7 +232,7 @@ def _pairs(path: Path, name: str, values: NDArray[Any], count: int) -> NDArray[n
     if pairs.ndim != 2 or pairs.shape[1] not in (2, 3):
         remedy = f"Name two columns: {flag_of('positions')} X,Y, or another data set."
         expected, received = f"({count}, 2) numbers", f"shape {values.shape}"
-        raise DataError(explain(path, name, expected=expected, received=received, remedy=remedy))
+        raise DataError(path, name, expected=expected, received=received, remedy=remedy)
     return pairs[:, :2].astype(np.float64)
 
 

@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Protocol
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.io.packed import is_packed, unpacked
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.fields import closest
@@ -80,7 +80,7 @@ def load_reader(name: str) -> Reader:
     if name not in points:
         near = closest(name, points)
         remedy = f"Did you mean {near!r}?" if near else "Leave it out to have the reader told by the content."
-        raise DataError(explain("reader", None, expected=f"one of {', '.join(points)}", received=name, remedy=remedy))
+        raise DataError("reader", expected=f"one of {', '.join(points)}", received=name, remedy=remedy)
     if name in OURS:
         return _ours(name)
     reader: Reader = points[name].load()()
@@ -106,11 +106,9 @@ def choose_reader(path: Path, options: ReadOptions) -> Reader:
     names = ", ".join(reader.name for reader in found) or ", ".join(registered_readers())
     remedy = f"It holds: {describe_contents(path)}. State what it is: --reader {{{names}}}"
     if found:
-        raise DataError(
-            explain(path, None, expected="a file of one format", received=f"the marks of {names}", remedy=f"{remedy}.")
-        )
+        raise DataError(path, expected="a file of one format", received=f"the marks of {names}", remedy=f"{remedy}.")
     remedy += "; of other files, name the parts: --dataset, --positions, --probe."
-    raise DataError(explain(path, None, expected="a scan of a known format", received="another file", remedy=remedy))
+    raise DataError(path, expected="a scan of a known format", received="another file", remedy=remedy)
 
 
 def read_scan(path: Path, options: ReadOptions) -> Scan:
@@ -120,12 +118,12 @@ def read_scan(path: Path, options: ReadOptions) -> Scan:
             "a folder" if os.path.isdir(path) else "a pipe or a device" if os.path.exists(path) else "no such file"
         )
         remedy = "Name a file in it." if os.path.isdir(path) else "Check the path."
-        raise DataError(explain(path, None, expected="a scan file", received=received, remedy=remedy))
+        raise DataError(path, expected="a scan file", received=received, remedy=remedy)
     if is_packed(path):
         with unpacked(path) as (plain, keep):
             if is_packed(plain):  # there are files that unpack to themselves
                 received, remedy = "one that is packed twice", "Unpack it yourself."
-                raise DataError(explain(path, None, expected="a packed scan", received=received, remedy=remedy))
+                raise DataError(path, expected="a packed scan", received=received, remedy=remedy)
             try:
                 scan = read_scan(plain, options)
             except DataError as error:
@@ -138,11 +136,11 @@ def read_scan(path: Path, options: ReadOptions) -> Scan:
                 expected = f"no {option} for the reader {reader.name!r}"
                 remedy = f"Leave it out; {' and '.join(names)} can use it."
                 received = getattr(options, option)
-                raise DataError(explain(path, None, expected=expected, received=received, remedy=remedy))
+                raise DataError(path, expected=expected, received=received, remedy=remedy)
         if options.companion is not None and not os.path.isfile(options.companion):
             received = f"{options.companion}, which is {'none' if os.path.exists(options.companion) else 'not there'}"
             remedy = "Name the other file of the pair."
-            raise DataError(explain(path, "companion", expected="a file", received=received, remedy=remedy))
+            raise DataError(path, "companion", expected="a file", received=received, remedy=remedy)
         return reader.read(path, options)
     except DataError as error:
         message = str(error)

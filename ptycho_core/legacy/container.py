@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -72,7 +72,7 @@ class PtychoDataContainer:
 
     @staticmethod
     def _refuse(key: str, expected: object, received: object, remedy: str) -> None:
-        raise DataError(explain("PtychoDataContainer", key, expected=expected, received=received, remedy=remedy))
+        raise DataError("PtychoDataContainer", key, expected=expected, received=received, remedy=remedy)
 
     @classmethod
     def from_grouped(cls, grouped: Mapping[str, Any], probe: ArrayLike) -> PtychoDataContainer:
@@ -85,9 +85,7 @@ class PtychoDataContainer:
         for key in needed:
             if grouped.get(key) is None:
                 remedy = f"The grouped data hold: {', '.join(sorted(grouped)) or 'nothing'}."
-                raise DataError(
-                    explain("grouped data", key, expected="an array", received="no such key", remedy=remedy)
-                )
+                raise DataError("grouped data", key, expected="an array", received="no such key", remedy=remedy)
         x_sum, amplitude_sum = (float(np.sum(grouped[key], dtype=np.float64)) for key in ("X_full", "diffraction"))
         return cls(
             X=grouped["X_full"],

@@ -16,7 +16,7 @@ from einops import rearrange
 from numpy.typing import ArrayLike, NDArray
 
 from ptycho_core.batches.groups import centres_and_offsets, draw_groups
-from ptycho_core.errors import ConfigurationError, DataError, explain
+from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.formats.convert import save_scan
 from ptycho_core.formats.npz import amplitude_of, positions_of
 from ptycho_core.io import load_scan
@@ -178,13 +178,11 @@ def generate_grouped_data(
     """
     if N != scan.N:
         remedy = f"Give N = {scan.N}, or crop or pad the patterns."
-        raise DataError(
-            explain(scan.source, "N", expected=f"{scan.N}, the side of the patterns", received=N, remedy=remedy)
-        )
+        raise DataError(scan.source, "N", expected=f"{scan.N}, the side of the patterns", received=N, remedy=remedy)
     for name, value in (("gridsize", gridsize), ("nsamples", nsamples)):
         if value < 1:
             remedy = f"Set {name} to 1 or more."
-            raise ConfigurationError(explain(name, None, expected=">= 1", received=value, remedy=remedy))
+            raise ConfigurationError(name, expected=">= 1", received=value, remedy=remedy)
     groups = draw_groups(
         scan.positions_px,
         np.random.default_rng(DEFAULT_SEED if seed is None else seed),

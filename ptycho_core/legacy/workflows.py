@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import ArchiveError, DataError, MissingExtraError, explain
+from ptycho_core.errors import ArchiveError, DataError, MissingExtraError
 from ptycho_core.legacy.data import RawData
 from ptycho_core.models.container import MANIFEST, MODEL
 from ptycho_core.models.model import ARCHIVE_NAME, Model, load_model
@@ -195,4 +195,4 @@ def _scan(data: object, name: str) -> Scan:
     if isinstance(data, Scan):
         return data
     remedy = "Give the RawData that it was made from: groups are drawn anew every epoch."
-    raise DataError(explain(name, None, expected="a RawData or a Scan", received=type(data).__name__, remedy=remedy))
+    raise DataError(name, expected="a RawData or a Scan", received=type(data).__name__, remedy=remedy)

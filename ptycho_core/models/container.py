@@ -23,7 +23,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 import ptycho_core
-from ptycho_core.errors import ArchiveError, PtychoError, explain
+from ptycho_core.errors import ArchiveError, PtychoError
 from ptycho_core.storage.files import COMPRESSION, UNREADABLE, make_folder, opened_zip, replacing
 from ptycho_core.vocabulary import Weights
 
@@ -269,4 +269,4 @@ def _other_members(path: Path, kind: Kind, names: Collection[str]) -> ArchiveErr
 
 
 def _refused(path: Path, key: str | None, expected: object, received: object, remedy: str) -> ArchiveError:
-    return ArchiveError(explain(path, key, expected=expected, received=received, remedy=remedy))
+    return ArchiveError(path, key, expected=expected, received=received, remedy=remedy)

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import ptycho_core
 from ptycho_core.engine.registry import load_engine
-from ptycho_core.errors import BackendError, ConfigurationError, explain
+from ptycho_core.errors import BackendError, ConfigurationError
 from ptycho_core.models.model import Model
 from ptycho_core.models.onnx import onnx_bytes
 from ptycho_core.networks.registry import build_table
@@ -50,8 +50,7 @@ def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onn
     """
     if form not in FORMS:
         known = ", ".join(FORMS)
-        message = explain("form", None, expected=f"one of {known}", received=repr(form), remedy="Choose one of them.")
-        raise ConfigurationError(message)
+        raise ConfigurationError("form", expected=f"one of {known}", received=repr(form), remedy="Choose one of them.")
     default, ending = FORMS[form]
     target = Path(path)
     if ending and target.suffix != ending:
@@ -87,9 +86,7 @@ def form_of(path: Path) -> str:
             return form
     endings = ", ".join(f"{ending or 'none'} ({form})" for form, (_, ending) in FORMS.items())
     remedy = "Give it another ending, or state the form."
-    raise ConfigurationError(
-        explain(path, None, expected=f"one of the endings {endings}", received=path.suffix, remedy=remedy)
-    )
+    raise ConfigurationError(path, expected=f"one of the endings {endings}", received=path.suffix, remedy=remedy)
 
 
 def program_facts(model: Model) -> dict[str, str]:

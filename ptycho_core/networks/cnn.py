@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.errors import ConfigurationError
 from ptycho_core.networks.registry import register_architecture
 from ptycho_core.networks.table import INPUT, Table, TableBuilder
 from ptycho_core.settings.model import ModelConfig
@@ -26,7 +26,7 @@ def _depth(N: int) -> int:
     remedy = f"Crop the patterns to {below} or pad them to {above} pixels."
     if below is None or above is None:
         remedy = f"Pad the patterns to {above} pixels." if below is None else f"Crop the patterns to {below} pixels."
-    raise ConfigurationError(explain("ModelConfig.N", None, expected=expected, received=N, remedy=remedy))
+    raise ConfigurationError("ModelConfig.N", expected=expected, received=N, remedy=remedy)
 
 
 @register_architecture("cnn")

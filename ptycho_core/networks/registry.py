@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.errors import ConfigurationError
 from ptycho_core.networks.table import Table
 from ptycho_core.settings.model import ModelConfig
 
@@ -34,6 +34,5 @@ def build_table(model: ModelConfig) -> Table:
         known = ", ".join(sorted(_ARCHITECTURES))
         received = repr(model.architecture)
         remedy = f"Registered architectures: {known}."
-        message = explain("ModelConfig.architecture", None, expected="a known name", received=received, remedy=remedy)
-        raise ConfigurationError(message)
+        raise ConfigurationError("ModelConfig.architecture", expected="a known name", received=received, remedy=remedy)
     return _ARCHITECTURES[model.architecture](model)

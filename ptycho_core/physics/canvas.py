@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft2, next_fast_len, rfft2
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 
 SPARSEST, SMALL_CANVAS = 1e-3, 2**24  # specs/data.md, Reassembly: smallest coverage, canvas pixels always allowed
 CACHED_PATCHES = 16
@@ -36,7 +36,7 @@ class ObjectCanvas:
             remedy = "Give positions in pixels of the object grid, not in a finer unit, and drop stray ones."
             expected = "positions whose patches cover 1/1000 of their bounding box"
             received = f"{len(positions_px)} patches of {self.N} x {self.N} on {width} x {height} pixels"
-            raise DataError(explain("positions", None, expected=expected, received=received, remedy=remedy))
+            raise DataError("positions", expected=expected, received=received, remedy=remedy)
         self.origin_px = (float(low[0]), float(low[1]))
         self._weight = np.asarray(weight, np.float32)
         self._sum = np.zeros((height, width), np.complex128)

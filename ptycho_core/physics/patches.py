@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 
 CACHED_PATCHES = 8
 """Patches cut at a time: few enough to stay in a processor's cache."""
@@ -81,4 +81,4 @@ def _between(windows: NDArray[np.complex64], fraction: NDArray[np.float32]) -> N
 
 
 def _refusal(key: str, expected: object, received: object, remedy: str) -> DataError:
-    return DataError(explain("extract_patches", key, expected=expected, received=received, remedy=remedy))
+    return DataError("extract_patches", key, expected=expected, received=received, remedy=remedy)

@@ -7,7 +7,7 @@ import logging
 import attrs
 import numpy as np
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.physics.scale import mean_frame_intensity
 from ptycho_core.physics.weights import outside_centre_mask, probe_mask
 from ptycho_core.scans.scan import Scan
@@ -27,13 +27,11 @@ def check_size(scan: Scan, N: int) -> None:
     if len(scan) > 1 and 0 < extent < SMALLEST_EXTENT_PX:
         expected = "positions in pixels of the object grid"
         received, remedy = f"positions within {extent:g} px", "Convert metres to pixels."
-        raise DataError(explain(scan.source, "xcoords, ycoords", expected=expected, received=received, remedy=remedy))
+        raise DataError(scan.source, "xcoords, ycoords", expected=expected, received=received, remedy=remedy)
     if scan.N != N:
         remedy = f"Crop or pad the patterns to {N} x {N}, or train with --N {scan.N}."
         expected = f"{N} x {N} patterns, as the model is configured"
-        raise DataError(
-            explain(scan.source, "diff3d", expected=expected, received=f"{scan.N} x {scan.N}", remedy=remedy)
-        )
+        raise DataError(scan.source, "diff3d", expected=expected, received=f"{scan.N} x {scan.N}", remedy=remedy)
 
 
 def warn_of_other_intensity(scan: Scan, weights: Weights) -> None:

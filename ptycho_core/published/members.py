@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
-from ptycho_core.errors import ArchiveError, PtychoError, explain
+from ptycho_core.errors import ArchiveError, PtychoError
 from ptycho_core.models.container import RATIO_LIMIT, SMALL, TEXT_LIMIT, shown
 from ptycho_core.storage.files import COMPRESSION, UNREADABLE, opened_zip
 
@@ -25,7 +25,7 @@ ANOTHER_SOURCE = "Get it from a source that you trust, or write it again."
 
 
 def refusal(source: str, member: str | None, expected: object, received: object, remedy: str) -> ArchiveError:
-    return ArchiveError(explain(source, member, expected=expected, received=received, remedy=remedy))
+    return ArchiveError(source, member, expected=expected, received=received, remedy=remedy)
 
 
 class Members:

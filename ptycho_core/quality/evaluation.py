@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.quality.alignment import Alignment, align
 from ptycho_core.quality.area import bounding_box, scanned_area
 from ptycho_core.quality.frc import FRC, frc
@@ -143,14 +143,14 @@ def load_truth(path: str | os.PathLike[str]) -> Truth:
         received = f"the keys {', '.join(sorted(arrays))}" if key is None else f"shape {arrays[key].shape}"
         remedy = "Give a file with the true object."
         expected = "a complex object (H, W)"
-        raise DataError(explain(file, key or "objectGuess", expected=expected, received=received, remedy=remedy))
+        raise DataError(file, key or "objectGuess", expected=expected, received=received, remedy=remedy)
     origin = arrays["origin_px"] if key == "object" and "origin_px" in arrays else np.zeros(2)
     if origin.shape != (2,) or origin.dtype.kind not in "iuf":
         received, remedy = f"{origin.dtype} of shape {origin.shape}", "Give what `ptycho reconstruct` wrote."
-        raise DataError(explain(file, "origin_px", expected="(x, y)", received=received, remedy=remedy))
+        raise DataError(file, "origin_px", expected="(x, y)", received=received, remedy=remedy)
     if arrays[key].dtype.kind not in "biufc":
         received, remedy = f"dtype {arrays[key].dtype}", "Save complex numbers."
-        raise DataError(explain(file, key, expected="a complex object (H, W)", received=received, remedy=remedy))
+        raise DataError(file, key, expected="a complex object (H, W)", received=received, remedy=remedy)
     x, y = origin
     return Truth(object_field=arrays[key].astype(np.complex64), origin_px=(float(x), float(y)), source=str(file))
 
@@ -168,7 +168,7 @@ def evaluate(reconstruction: Reconstruction, truth: Truth | NDArray[Any]) -> Com
         expected = "an object that overlaps the scanned area"
         received = f"shape {known.object_field.shape} from {known.origin_px}"
         remedy = "Check that both are on the same pixel grid."
-        raise DataError(explain(known.source, "objectGuess", expected=expected, received=received, remedy=remedy))
+        raise DataError(known.source, "objectGuess", expected=expected, received=received, remedy=remedy)
     metrics = evaluate_fields(reconstruction.object_field, field, area)
     return Comparison(metrics=metrics, estimate=metrics.alignment.aligned, truth=field, compared=metrics.alignment.mask)
 

@@ -12,7 +12,7 @@ import numpy as np
 import scipy  # its submodules load on first use: this module imports fast
 from numpy.typing import ArrayLike, NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 
 Field = NDArray[Any]  # (H, W), real or complex
 Mask = NDArray[np.bool_]
@@ -184,4 +184,4 @@ def is_flat(values: Field) -> bool:
 
 
 def refuse(function: str, key: str, expected: object, received: object, remedy: str) -> NoReturn:
-    raise DataError(explain(f"metrics.{function}", key, expected=expected, received=received, remedy=remedy))
+    raise DataError(f"metrics.{function}", key, expected=expected, received=received, remedy=remedy)

@@ -19,7 +19,7 @@ from ptycho_core.batches.groups import draw_groups
 from ptycho_core.batches.prefetch import gathered
 from ptycho_core.batches.sampling import subsample
 from ptycho_core.engine.registry import backend_for, load_engine
-from ptycho_core.errors import Cancelled, ConfigurationError, DataError, explain
+from ptycho_core.errors import Cancelled, ConfigurationError, DataError
 from ptycho_core.io import load_scan
 from ptycho_core.layouts import BHWC_TO_PATCHES
 from ptycho_core.models.model import Model, load_model
@@ -146,7 +146,7 @@ def reconstruction_steps(
     object_field = canvas.object_field()
     if not np.isfinite(object_field).all():
         expected, remedy = "finite predictions", "Check the scan's intensities and the model, or use precision 32-true."
-        raise DataError(explain(scan.source, None, expected=expected, received="NaN or infinity", remedy=remedy))
+        raise DataError(scan.source, expected=expected, received="NaN or infinity", remedy=remedy)
     seconds["total"] = time.perf_counter() - started
     return Reconstruction(
         object_field=object_field,
@@ -166,7 +166,7 @@ def _named(config: InferenceConfig, field: str, what: str, load: Callable[[Path]
     path = existing_file(config, field)
     if path is None:
         name, remedy = f"InferenceConfig.{field}", f"Pass it, or set {field}."
-        raise ConfigurationError(explain(name, None, expected=what, received="none", remedy=remedy))
+        raise ConfigurationError(name, expected=what, received="none", remedy=remedy)
     return load(path)
 
 
@@ -181,7 +181,7 @@ def _check_model(config: InferenceConfig, model: Model) -> None:
             remedy = f"Leave {name} at its default: the archive says what the model is."
             place = f"InferenceConfig.model.{name}"
             raise ConfigurationError(
-                explain(place, None, expected=f"{trained!r}, as it was trained", received=repr(stated), remedy=remedy)
+                place, expected=f"{trained!r}, as it was trained", received=repr(stated), remedy=remedy
             )
 
 
@@ -203,5 +203,4 @@ def _log_batch(done: int, total: int, batch: Batch, patches: NDArray[np.complex6
 def _check_groups(scan: Scan, config: InferenceConfig) -> None:
     if config.n_groups is not None and config.n_groups > len(scan) and not config.enable_oversampling:
         expected, remedy = f"at most {len(scan)}, the frames of {scan.source}", "Lower n_groups or leave it unset."
-        message = explain("InferenceConfig.n_groups", None, expected=expected, received=config.n_groups, remedy=remedy)
-        raise ConfigurationError(message)
+        raise ConfigurationError("InferenceConfig.n_groups", expected=expected, received=config.n_groups, remedy=remedy)

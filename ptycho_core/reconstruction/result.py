@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.engine.protocol import EngineInfo
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.storage.npz import read_npz, write_npz
 
 
@@ -75,7 +75,7 @@ def load_reconstruction(path: str | os.PathLike[str]) -> Reconstruction:
         remedy = "Give what `ptycho reconstruct` wrote."
         expected = "the keys of a reconstruction"
         received = f"no {', '.join(sorted(missing))}"
-        raise DataError(explain(file, None, expected=expected, received=received, remedy=remedy))
+        raise DataError(file, expected=expected, received=received, remedy=remedy)
     try:
         facts = json.loads(str(arrays["summary"]))
         x, y = arrays["origin_px"]
@@ -94,4 +94,4 @@ def load_reconstruction(path: str | os.PathLike[str]) -> Reconstruction:
         remedy = "It is damaged: reconstruct again."
         received = f"{type(error).__name__}: {error}"
         expected = "a reconstruction's facts"
-        raise DataError(explain(file, "summary", expected=expected, received=received, remedy=remedy)) from error
+        raise DataError(file, "summary", expected=expected, received=received, remedy=remedy) from error

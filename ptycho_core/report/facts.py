@@ -10,7 +10,7 @@ import numpy as np
 import scipy  # its submodules load on first use: this module imports fast
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.io import load_scan
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME
 from ptycho_core.models.container import MANIFEST, member_names
@@ -58,9 +58,7 @@ def archive_facts(path: Path) -> dict[str, Any] | None:
     except UNREADABLE as error:
         if path.is_dir():
             remedy = "Give a scan, a folder with a model archive, or a reconstruction."
-            raise DataError(
-                explain(target, None, expected="a readable model archive", received=error, remedy=remedy)
-            ) from error
+            raise DataError(target, expected="a readable model archive", received=error, remedy=remedy) from error
         members = set()  # no archive: a scan, or nothing that can be read
     if MANIFEST in members:
         return model_or_checkpoint_facts(target)

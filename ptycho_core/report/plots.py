@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, MissingExtraError, explain
+from ptycho_core.errors import DataError, MissingExtraError
 from ptycho_core.quality.area import bounding_box
 from ptycho_core.storage.files import make_folder, replacing
 
@@ -50,9 +50,7 @@ def plot_losses(history: Sequence[Mapping[str, float]], path: StrPath) -> None:
     if not history or not all({"epoch", "total"} <= row.keys() for row in history):
         received = "no rows" if not history else f"keys {sorted(history[0])}"
         remedy = "Pass the history of a training run."
-        raise DataError(
-            explain("plot_losses", "history", expected="'epoch', 'total'", received=received, remedy=remedy)
-        )
+        raise DataError("plot_losses", "history", expected="'epoch', 'total'", received=received, remedy=remedy)
     figure = _figure(7.0, 4.2)
     axes = figure.add_subplot()
     epochs = [row["epoch"] for row in history]
@@ -223,7 +221,7 @@ def _draw_probe(figure: Figure, axes: Axes, probe: Field) -> None:
     modes = np.asarray(probe)[None] if np.ndim(probe) == 2 else np.asarray(probe)
     if modes.ndim != 3 or modes.size == 0:
         expected, remedy = "complex (modes, N, N) or (N, N)", "Pass the probe of the scan or model."
-        raise DataError(explain("plots", "probe", expected=expected, received=f"shape {modes.shape}", remedy=remedy))
+        raise DataError("plots", "probe", expected=expected, received=f"shape {modes.shape}", remedy=remedy)
     hue = matplotlib.colormaps["hsv"]
     axes.imshow(_montage([_complex_color(mode, hue) for mode in modes[:MOST_MODES]]))
     if len(modes) == 1:
@@ -292,7 +290,7 @@ def _coverage(function: str, field: Field, covered: Mask | None) -> tuple[Mask, 
     if np.ndim(field) != 2 or inside.shape != np.shape(field) or not inside.any():
         received = f"shape {np.shape(field)}, covered {inside.shape} with {int(inside.sum())} pixels"
         expected = "a field (H, W) and a mask of the same shape that is not empty"
-        raise DataError(explain(function, None, expected=expected, received=received, remedy="Check what was passed."))
+        raise DataError(function, expected=expected, received=received, remedy="Check what was passed.")
     if covered is not None:
         return inside, inside
     # Nobody said what was scanned: a reconstruction's rim is unreliable, its middle is not.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.scans.frames import Frames
 from ptycho_core.scans.scan import NPZ_KEYS, Scan
 
@@ -39,13 +39,11 @@ def check_same_scan(scan: Scan, ours: Fingerprint, begun_with: Fingerprint) -> N
         if ours.get(part) != digest:
             field = FIELDS.get(part, part)
             raise DataError(
-                explain(
-                    scan.source,
-                    NPZ_KEYS.get(field, field),
-                    expected=f"the scan that the run began with, {part} of SHA-256 {digest[:12]}…",
-                    received=f"{str(ours.get(part))[:12]}…",
-                    remedy="Give that scan, read in the same way (--measurement), or begin a new run.",
-                )
+                scan.source,
+                NPZ_KEYS.get(field, field),
+                expected=f"the scan that the run began with, {part} of SHA-256 {digest[:12]}…",
+                received=f"{str(ours.get(part))[:12]}…",
+                remedy="Give that scan, read in the same way (--measurement), or begin a new run.",
             )
 
 

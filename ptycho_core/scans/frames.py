@@ -18,7 +18,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.scans.steps import Bin, Blank, Step
 from ptycho_core.storage.source import FrameSource, fits_in_memory, frames_of_a_block
 from ptycho_core.vocabulary import Measurement
@@ -179,7 +179,7 @@ class Frames:
             raise self._refuse(f"{what} >= 0", f"a minimum of {lowest:g}", remedy)
 
     def _refuse(self, expected: object, received: object, remedy: str) -> DataError:
-        return DataError(explain(self.name, self.key, expected=expected, received=received, remedy=remedy))
+        return DataError(self.name, self.key, expected=expected, received=received, remedy=remedy)
 
 
 def measure(

@@ -12,7 +12,7 @@ import numpy as np
 import scipy  # its submodules load on first use: this module imports fast
 from numpy.typing import ArrayLike, NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 
 
 def photon_wavelength_m(energy_eV: float) -> float:
@@ -116,4 +116,4 @@ def _positions(key: str, value: ArrayLike) -> NDArray[np.float64]:
 
 
 def _refusal(key: str, expected: object, received: object, remedy: str) -> DataError:
-    return DataError(explain("geometry", key, expected=expected, received=received, remedy=remedy))
+    return DataError("geometry", key, expected=expected, received=received, remedy=remedy)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.scans.scan import Scan
 from ptycho_core.scans.steps import Orient, Roll, Step
 
@@ -349,4 +349,4 @@ def _finite(value: float) -> float | None:
 
 
 def _refusal(scan: Scan, key: str, expected: object, received: object, remedy: str) -> DataError:
-    return DataError(explain(scan.source, key, expected=expected, received=received, remedy=remedy))
+    return DataError(scan.source, key, expected=expected, received=received, remedy=remedy)

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.scans.frames import Frames, Statistics, measure
 
 NPZ_KEYS = {
@@ -121,7 +121,7 @@ class Scan:
 
     def _refuse(self, key: str, expected: object, received: object, remedy: str) -> None:
         key = f"{key} ({NPZ_KEYS[key]})" if key in NPZ_KEYS else key
-        raise DataError(explain(self.source, key, expected=expected, received=received, remedy=remedy))
+        raise DataError(self.source, key, expected=expected, received=received, remedy=remedy)
 
     def __len__(self) -> int:
         return len(self.diffraction_amplitude)

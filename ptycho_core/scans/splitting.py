@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.errors import ConfigurationError
 from ptycho_core.scans.scan import Scan
 
 AXES = ("x", "y")
@@ -114,4 +114,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _refuse(key: str, expected: object, received: object, remedy: str) -> NoReturn:
-    raise ConfigurationError(explain("split", key, expected=expected, received=received, remedy=remedy))
+    raise ConfigurationError("split", key, expected=expected, received=received, remedy=remedy)

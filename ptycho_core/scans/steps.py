@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 
 
 class Step(Protocol):
@@ -155,4 +155,4 @@ def centred(shape: tuple[int, ...], N: int, centre: tuple[int, int] | None = Non
 
 
 def _refusal(key: str, expected: object, received: object, remedy: str) -> DataError:
-    return DataError(explain("frames", key, expected=expected, received=received, remedy=remedy))
+    return DataError("frames", key, expected=expected, received=received, remedy=remedy)

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, Union
 
 import attrs
 
-from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.errors import ConfigurationError
 
 Check = Callable[[Any], str | None]
 """Returns what is allowed, as one phrase, when a value is refused; otherwise None."""
@@ -129,7 +129,7 @@ def check_value(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> N
         if isinstance(value, str) and (near := closest(value, typing.get_args(annotation))):
             remedy = f"Did you mean {near!r}?"
         name = f"{type(instance).__name__}.{attribute.name}"
-        raise ConfigurationError(explain(name, None, expected=allowed, received=repr(value), remedy=remedy))
+        raise ConfigurationError(name, expected=allowed, received=repr(value), remedy=remedy)
 
 
 def check_effects(instance: Any) -> None:
@@ -152,7 +152,7 @@ def check_effects(instance: Any) -> None:
 
 
 def refuse(name: str, expected: str, received: object, remedy: str) -> typing.NoReturn:
-    raise ConfigurationError(explain(name, None, expected=expected, received=received, remedy=remedy))
+    raise ConfigurationError(name, expected=expected, received=received, remedy=remedy)
 
 
 def hints_of(cls: type[Any]) -> Mapping[str, Any]:
@@ -233,10 +233,9 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str | None 
             near = closest(key, known)
             remedy = f"Did you mean {near!r}?" if near else f"Known fields: {', '.join(sorted(fields_of(cls)))}."
             expected = f"a field of {cls.__name__}"
-            message = explain(
+            raise ConfigurationError(
                 source or "configuration", key, expected=expected, received="an unknown one", remedy=remedy
             )
-            raise ConfigurationError(message)
     try:
         return cls(**values, **nested)
     except ConfigurationError as error:

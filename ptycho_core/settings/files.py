@@ -13,7 +13,7 @@ import attrs
 import tomli_w
 import yaml
 
-from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.fields import closest, from_mapping, to_mapping
 from ptycho_core.settings.sections import SECTIONS
 
@@ -69,18 +69,18 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         expected, remedy = f"readable {form}", f"Give an existing {form} file."
         received = " ".join(str(error).split())
-        raise ConfigurationError(explain(path, None, expected=expected, received=received, remedy=remedy)) from error
+        raise ConfigurationError(path, expected=expected, received=received, remedy=remedy) from error
     document = {} if document is None else document
     if not isinstance(document, dict):
         remedy = "Put each field under its table's heading."
         received = type(document).__name__
-        raise ConfigurationError(explain(path, None, expected="tables", received=received, remedy=remedy))
+        raise ConfigurationError(path, expected="tables", received=received, remedy=remedy)
     for name, table in document.items():
         if name not in SECTIONS or not isinstance(table, dict):
             near = closest(str(name), SECTIONS)
             remedy = f"Did you mean [{near}]?" if near else "Put each field under its table's heading."
             expected = "the tables " + ", ".join(f"[{key}]" for key in SECTIONS)
-            raise ConfigurationError(explain(path, str(name), expected=expected, received=f"{name!r}", remedy=remedy))
+            raise ConfigurationError(path, str(name), expected=expected, received=f"{name!r}", remedy=remedy)
     return document
 
 

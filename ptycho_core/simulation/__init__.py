@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 
-from ptycho_core.errors import ConfigurationError, DataError, explain
+from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.physics.patches import extract_patches
 from ptycho_core.scans.scan import Scan
 from ptycho_core.simulation.files import is_file
@@ -198,7 +198,7 @@ def _probe_with_counts(
     totals = np.concatenate([np.einsum("bij,ij->b", np.abs(patch) ** 2, power) for patch in patches])
     if not totals.any():
         remedy = "Give an object that lets light through where the probe is."
-        raise DataError(explain("simulation", "object", expected="some light", received="none", remedy=remedy))
+        raise DataError("simulation", "object", expected="some light", received="none", remedy=remedy)
     scale = photons / totals.mean()
     if totals.max() * scale > GREATEST_FRAME:
         received = f"{photons:g}, {totals.max() * scale:.3g} in the brightest frame"
@@ -233,4 +233,4 @@ def _require_positive(field: str, value: Any, remedy: str) -> None:
 
 
 def _refuse(field: str, expected: object, received: object, remedy: str) -> NoReturn:
-    raise ConfigurationError(explain("simulation", field, expected=expected, received=received, remedy=remedy))
+    raise ConfigurationError("simulation", field, expected=expected, received=received, remedy=remedy)

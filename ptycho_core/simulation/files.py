@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from ptycho_core.errors import ConfigurationError, DataError, explain
+from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.storage.files import BROKEN_HEADER, UNREADABLE
 
 ARRAY_SUFFIXES = (".npy", ".npz")
@@ -31,7 +31,7 @@ def unknown_kind(field: str, received: str, kinds: Iterable[str]) -> Configurati
     close = difflib.get_close_matches(received, names, n=1)
     remedy = f"Did you mean {close[0]!r}?" if close else f"Choose one of the kinds, or give a file for the {field}."
     return ConfigurationError(
-        explain("simulation", field, expected=f"one of {', '.join(names)}", received=repr(received), remedy=remedy)
+        "simulation", field, expected=f"one of {', '.join(names)}", received=repr(received), remedy=remedy
     )
 
 
@@ -59,7 +59,7 @@ def checked_complex(
     array = np.asarray(received)
 
     def refuse(expected: str, found: str, remedy: str) -> NoReturn:
-        raise DataError(explain(source, key, expected=expected, received=found, remedy=remedy))
+        raise DataError(source, key, expected=expected, received=found, remedy=remedy)
 
     if array.dtype.kind != "c":
         remedy = "Make it complex, a * numpy.exp(1j * phase); an object may also be a greyscale image file."
@@ -77,15 +77,13 @@ def read_greyscale(path: Path) -> NDArray[np.float64]:
         from matplotlib import image
     except ImportError:
         remedy = "Install it with: pip install 'ptycho-core[plot]', or save the object as .npy."
-        raise DataError(
-            explain(path, None, expected="matplotlib, to read images", received="no matplotlib", remedy=remedy)
-        ) from None
+        raise DataError(path, expected="matplotlib, to read images", received="no matplotlib", remedy=remedy) from None
     with _opened(path) as file:
         try:
             pixels = np.asarray(image.imread(file, format=path.suffix[1:].lower()))
         except (OSError, ValueError, SyntaxError) as error:  # Pillow reports a broken PNG as a SyntaxError
             remedy = "Open it in a viewer, or save it again as .png."
-            raise DataError(explain(path, None, expected="a readable image", received=error, remedy=remedy)) from None
+            raise DataError(path, expected="a readable image", received=error, remedy=remedy) from None
     if pixels.ndim == 3 and pixels.shape[-1] in (3, 4):
         grey = pixels[..., :3] @ np.array([0.299, 0.587, 0.114])
     elif pixels.ndim == 3:  # grey and transparency
@@ -94,7 +92,7 @@ def read_greyscale(path: Path) -> NDArray[np.float64]:
         grey = pixels.astype(np.float64)
     if grey.ndim != 2 or not np.isfinite(grey).all():
         remedy = "Save one greyscale or colour image without NaN."
-        raise DataError(explain(path, None, expected="an image", received=f"shape {pixels.shape}", remedy=remedy))
+        raise DataError(path, expected="an image", received=f"shape {pixels.shape}", remedy=remedy)
     if pixels.dtype in (np.uint8, np.uint16):
         grey = grey / np.iinfo(pixels.dtype).max
     elif grey.min() < 0 or grey.max() > 1:  # other numbers have no agreed white
@@ -108,7 +106,7 @@ def _opened(path: Path) -> BinaryIO:
     except OSError as error:
         received = error.strerror or str(error)
         raise DataError(
-            explain(path, None, expected="a file", received=received, remedy="Check the path and its permissions.")
+            path, expected="a file", received=received, remedy="Check the path and its permissions."
         ) from None
 
 
@@ -117,7 +115,7 @@ def _unzipped(path: Path, file: BinaryIO) -> zipfile.ZipFile:
         return zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
         remedy = "Write the file again with numpy.savez."
-        raise DataError(explain(path, None, expected="a .npz archive", received=error, remedy=remedy)) from None
+        raise DataError(path, expected="a .npz archive", received=error, remedy=remedy) from None
 
 
 def _read_array(path: Path, member: str | None, stream: IO[bytes]) -> NDArray[Any]:
@@ -125,7 +123,7 @@ def _read_array(path: Path, member: str | None, stream: IO[bytes]) -> NDArray[An
         return np.asarray(npy_format.read_array(stream, allow_pickle=False))
     except (*UNREADABLE, *BROKEN_HEADER) as error:  # damaged, or Python objects inside
         remedy = "Write the file again with numpy.save or numpy.savez, complex numbers only."
-        raise DataError(explain(path, member, expected="a numpy array", received=error, remedy=remedy)) from None
+        raise DataError(path, member, expected="a numpy array", received=error, remedy=remedy) from None
 
 
 def _choose_member(path: Path, archive: zipfile.ZipFile, keys: Sequence[str], ndims: Sequence[int]) -> str:
@@ -139,7 +137,7 @@ def _choose_member(path: Path, archive: zipfile.ZipFile, keys: Sequence[str], nd
     dimensions = " or ".join(f"{ndim}-D" for ndim in ndims)
     expected = f"a member {' or '.join(map(repr, keys))}, or exactly one {dimensions} member"
     remedy = f"Save the array under {keys[0]!r}."
-    raise DataError(explain(path, None, expected=expected, received=f"members {sorted(members)}", remedy=remedy))
+    raise DataError(path, expected=expected, received=f"members {sorted(members)}", remedy=remedy)
 
 
 def _ndim(archive: zipfile.ZipFile, member: str) -> int | None:

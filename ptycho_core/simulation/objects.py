@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from ptycho_core.errors import ConfigurationError, DataError, explain
+from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.simulation.files import (
     ARRAY_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -159,7 +159,7 @@ def load_object(
         return transmission(read_greyscale(path), amplitude_range, phase_range)
     expected = f"a file that ends in {', '.join(ARRAY_SUFFIXES + IMAGE_SUFFIXES)}"
     remedy = f"Convert it, or choose a kind: {', '.join(OBJECT_KINDS)}."
-    raise DataError(explain(path, None, expected=expected, received=repr(path.suffix), remedy=remedy))
+    raise DataError(path, expected=expected, received=repr(path.suffix), remedy=remedy)
 
 
 def require_area(field: NDArray[Any], shape: Shape, *, source: str) -> None:
@@ -168,7 +168,7 @@ def require_area(field: NDArray[Any], shape: Shape, *, source: str) -> None:
         expected = f"at least {shape[0]} x {shape[1]} pixels, the area of the scan"
         received = f"{field.shape[0]} x {field.shape[1]} pixels"
         remedy = "Use fewer or denser positions (a smaller step_px), or a larger object."
-        raise DataError(explain(source, "object", expected=expected, received=received, remedy=remedy))
+        raise DataError(source, "object", expected=expected, received=received, remedy=remedy)
 
 
 def transmission(
@@ -194,7 +194,7 @@ def check_ranges(amplitude_range: tuple[float, float], phase_range: tuple[float,
         if not fits or values[0] > values[1] or values[0] < lowest[name]:
             expected = "(low, high)" if name == "phase_range" else "(low, high), low >= 0"
             remedy = "Give two finite numbers, the lower one first."
-            raise ConfigurationError(explain("simulation", name, expected=expected, received=ends, remedy=remedy))
+            raise ConfigurationError("simulation", name, expected=expected, received=ends, remedy=remedy)
 
 
 def _one_point_per_cell(shape: Shape, cell: int, rng: np.random.Generator) -> NDArray[np.float64]:

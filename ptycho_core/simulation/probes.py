@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.special import erf, eval_hermite
 
-from ptycho_core.errors import ConfigurationError, DataError, explain
+from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.simulation.files import ARRAY_SUFFIXES, checked_complex, is_file, read_complex_array, unknown_kind
 
 Field = NDArray[np.complex128]
@@ -105,15 +105,15 @@ def load_probe(source: str | Path | NDArray[Any], N: int) -> NDArray[np.complex6
         expected = f"a file that ends in {' or '.join(ARRAY_SUFFIXES)}"
         remedy = f"Save a complex array, or choose a kind: {', '.join(PROBE_KINDS)}."
         received = repr(Path(source).suffix)
-        raise DataError(explain(source, None, expected=expected, received=received, remedy=remedy))
+        raise DataError(source, expected=expected, received=received, remedy=remedy)
     if probe.shape[-2:] != (N, N):
         height, width = probe.shape[-2:]
         remedy = f"{f'Set N = {width}' if height == width else 'Make it square'}, or resample it to {N} x {N} pixels."
         expected = f"shape ({N}, {N}) or (modes, {N}, {N})"
-        raise DataError(explain(name, "probe", expected=expected, received=f"shape {probe.shape}", remedy=remedy))
+        raise DataError(name, "probe", expected=expected, received=f"shape {probe.shape}", remedy=remedy)
     if not probe.any():
         remedy = "Give another probe."
-        raise DataError(explain(name, "probe", expected="some light", received="zeros only", remedy=remedy))
+        raise DataError(name, "probe", expected="some light", received="zeros only", remedy=remedy)
     return probe[None] if probe.ndim == 2 else probe
 
 
@@ -162,4 +162,4 @@ def _centred_grid(N: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _refuse(field: str, expected: object, received: object, remedy: str) -> NoReturn:
-    raise ConfigurationError(explain("simulation", field, expected=expected, received=received, remedy=remedy))
+    raise ConfigurationError("simulation", field, expected=expected, received=received, remedy=remedy)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ptycho_core.errors import ConfigurationError, DataError, explain
+from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.simulation.files import unknown_kind
 
 Positions = NDArray[np.float64]
@@ -58,11 +58,11 @@ def make_positions(kind: str, count: int, step_px: float, rng: np.random.Generat
         raise unknown_kind("scan", kind, SCAN_KINDS)
     if count < 1:
         raise ConfigurationError(
-            explain("simulation", "positions", expected=">= 1", received=count, remedy="Ask for more positions.")
+            "simulation", "positions", expected=">= 1", received=count, remedy="Ask for more positions."
         )
     if not 0 < step_px < np.inf:
         remedy = "Give a distance in object pixels; N/8 is usual."
-        raise ConfigurationError(explain("simulation", "step_px", expected="> 0", received=step_px, remedy=remedy))
+        raise ConfigurationError("simulation", "step_px", expected="> 0", received=step_px, remedy=remedy)
     positions = SCAN_KINDS[kind](count, step_px, rng)
     positions += N // 2 + MARGIN_PX - positions.min(axis=0)
     return positions
@@ -74,13 +74,13 @@ def object_shape(positions_px: ArrayLike, N: int) -> tuple[int, int]:
     if positions.ndim != 2 or positions.shape[1] != 2 or len(positions) == 0 or not np.isfinite(positions).all():
         received = f"shape {positions.shape}" if np.isfinite(positions).all() else "NaN or infinity"
         remedy = "Give one [x, y] row a pattern."
-        raise DataError(explain("simulation", "positions", expected="finite (M, 2)", received=received, remedy=remedy))
+        raise DataError("simulation", "positions", expected="finite (M, 2)", received=received, remedy=remedy)
     lowest = positions.min(axis=0)
     if (lowest < N // 2).any():
         missing = np.maximum(np.ceil(N // 2 + MARGIN_PX - lowest), 0)
         remedy = f"Add [{missing[0]:g}, {missing[1]:g}] to every [x, y]; the object's pixel [0, 0] is at (0, 0)."
         raise DataError(
-            explain("simulation", "positions", expected=f">= N/2 = {N // 2}", received=lowest.tolist(), remedy=remedy)
+            "simulation", "positions", expected=f">= N/2 = {N // 2}", received=lowest.tolist(), remedy=remedy
         )
     width, height = np.ceil(positions.max(axis=0)).astype(int) + N // 2 + MARGIN_PX
     return int(height), int(width)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 
 UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What the reading of a damaged zip file raises; RuntimeError: a member that is encrypted or of an unknown kind."""
@@ -75,14 +75,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     if path.exists() and not path.is_file():  # a device would be gone afterwards
         received, remedy = "a folder" if path.is_dir() else "a pipe or a device", "Give the name of a file."
-        raise DataError(explain(path, None, expected="a writable place", received=received, remedy=remedy))
+        raise DataError(path, expected="a writable place", received=received, remedy=remedy)
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
     except OSError as error:
         remedy = "Choose a folder that exists and can be written."
-        raise DataError(
-            explain(path, None, expected="a writable place", received=error.strerror, remedy=remedy)
-        ) from error
+        raise DataError(path, expected="a writable place", received=error.strerror, remedy=remedy) from error
     try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
@@ -97,8 +95,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
             remedy = "Free some space or choose another place."
-            message = explain(path, None, expected="a file written whole", received=error.strerror, remedy=remedy)
-            raise DataError(message) from error
+            raise DataError(path, expected="a file written whole", received=error.strerror, remedy=remedy) from error
         raise
 
 
@@ -122,7 +119,7 @@ def making(path: Path) -> Iterator[Path]:
     """
     if path.is_dir():
         remedy = "Give another name, or remove the folder."
-        raise DataError(explain(path, None, expected="a new path", received="a folder", remedy=remedy))
+        raise DataError(path, expected="a new path", received="a folder", remedy=remedy)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent) as temporary:
             made = Path(temporary) / path.name
@@ -135,9 +132,7 @@ def making(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     except OSError as error:
         remedy = "Choose a folder that exists and can be written, and free some space."
-        raise DataError(
-            explain(path, None, expected="a writable place", received=error.strerror, remedy=remedy)
-        ) from error
+        raise DataError(path, expected="a writable place", received=error.strerror, remedy=remedy) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -155,10 +150,10 @@ def make_folder(path: Path) -> Path:
             _sync_folder(folder.parent)
     except OSError as error:
         remedy = "Choose another output folder."
-        raise DataError(explain(path, None, expected="a folder", received=error.strerror, remedy=remedy)) from error
+        raise DataError(path, expected="a folder", received=error.strerror, remedy=remedy) from error
     if not os.access(path, os.W_OK):
         remedy = "Change its permissions or choose another output folder."
-        raise DataError(explain(path, None, expected="a writable folder", received="a read-only one", remedy=remedy))
+        raise DataError(path, expected="a writable folder", received="a read-only one", remedy=remedy)
     return path
 
 
@@ -168,7 +163,7 @@ def check_other_files(source: Path, *targets: Path) -> None:
         for other in (source, *targets[:number]):
             if target.samefile(other) if target.exists() and other.exists() else target == other:
                 expected, remedy = f"another file than {other}", "Choose another name for the result."
-                raise DataError(explain(target, None, expected=expected, received="the same", remedy=remedy))
+                raise DataError(target, expected=expected, received="the same", remedy=remedy)
 
 
 def remove_partial(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.storage.files import DAMAGED_HDF5 as DAMAGED
 from ptycho_core.storage.files import LARGE_BYTES, LARGEST_RATIO
 from ptycho_core.storage.hdf5_frames import hdf5_frames
@@ -220,7 +220,7 @@ class HDF5File:
             raise self.refusal(key, "a readable HDF5 file", str(error) or type(error).__name__, remedy) from error
 
     def refusal(self, key: str | None, expected: object, received: object, remedy: str) -> DataError:
-        return DataError(explain(self.path, key, expected=expected, received=received, remedy=remedy))
+        return DataError(self.path, key, expected=expected, received=received, remedy=remedy)
 
     def _one(self, key: str, value: NDArray[Any]) -> float:
         if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all():
@@ -353,9 +353,7 @@ class HDF5File:
                 if can_be_searched(path) and not file_heaps_are_sound(path):
                     remedy = "It is damaged: copy or write it again."
                     received = "one whose objects do not follow each other"
-                    raise DataError(
-                        explain(path, None, expected="whole global heaps", received=received, remedy=remedy)
-                    )
+                    raise DataError(path, expected="whole global heaps", received=received, remedy=remedy)
                 self._files[path] = h5py.File(path, "r")
         return self._files[path]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.storage.files import DAMAGED_HDF5
 from ptycho_core.storage.stored import StoredFrames, as_frames, identity, native
 
@@ -117,7 +117,7 @@ class HDF5Frames:
         return data
 
     def _refuse(self, expected: object, received: object, remedy: str) -> DataError:
-        return DataError(explain(self.path, self.dataset, expected=expected, received=received, remedy=remedy))
+        return DataError(self.path, self.dataset, expected=expected, received=received, remedy=remedy)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_data": None, "_lock": None}

@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.scans.frames import Frames
 from ptycho_core.scans.steps import Orient, Step
 from ptycho_core.storage.files import (
@@ -207,7 +207,7 @@ def _reading(path: Path, key: str) -> Iterator[None]:
 
 
 def _unreadable(path: Path, key: str | None, received: object, remedy: str) -> DataError:
-    return DataError(explain(path, key, expected="a readable NPZ file", received=received, remedy=remedy))
+    return DataError(path, key, expected="a readable NPZ file", received=received, remedy=remedy)
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | Frames]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 
 MAPPED_BYTES = 2**31  # specs/data.md, Frames: an array up to this size is mapped, a larger one read by position
 
@@ -180,7 +180,7 @@ class StoredFrames:
             raise self._refuse(expected, received, "It is truncated: copy it again, and do not change a file in use.")
 
     def _refuse(self, expected: object, received: object, remedy: str) -> DataError:
-        return DataError(explain(self.path, self.key, expected=expected, received=received, remedy=remedy))
+        return DataError(self.path, self.key, expected=expected, received=received, remedy=remedy)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_rows": None, "_lock": None}
@@ -197,7 +197,7 @@ class JoinedFrames:
         shapes = {source.shape[1:] for source in self.sources}
         if len(shapes) != 1:
             expected, remedy = "files with patterns of one size", "Leave out the files that differ."
-            raise DataError(explain("frames", None, expected=expected, received=sorted(shapes), remedy=remedy))
+            raise DataError("frames", expected=expected, received=sorted(shapes), remedy=remedy)
         self._ends = np.cumsum([source.shape[0] for source in self.sources])
         self.shape = (int(self._ends[-1]), *next(iter(shapes)))
 
@@ -228,7 +228,7 @@ def as_frames(path: str | os.PathLike[str], key: str | None, shape: Sequence[int
     """(M, H, W) of an array that may have further axes of length 1 in front."""
     if len(shape) < 3 or any(length != 1 for length in shape[:-3]):
         remedy = "Name the data set of the patterns, one (H, W) pattern a frame."
-        raise DataError(explain(path, key, expected="shape (M, H, W)", received=f"shape {tuple(shape)}", remedy=remedy))
+        raise DataError(path, key, expected="shape (M, H, W)", received=f"shape {tuple(shape)}", remedy=remedy)
     count, height, width = (int(length) for length in shape[-3:])
     return count, height, width
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError, explain
+from ptycho_core.errors import DataError
 from ptycho_core.storage.source import Stream, fits_in_memory, frames_of_a_block
 from ptycho_core.storage.stored import StoredFrames, as_bytes
 
@@ -96,7 +96,7 @@ class UnpackedFrames:
     def _no_space(self, folder: str, size: int, received: object) -> DataError:
         remedy = "Free some space, name another folder in TMPDIR, or store the patterns uncompressed, frames first."
         expected = f"{size / 2**30:.3g} GiB to unpack the patterns in {folder}"
-        return DataError(explain(self.name, self.key, expected=expected, received=received, remedy=remedy))
+        return DataError(self.name, self.key, expected=expected, received=received, remedy=remedy)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_copy": None, "_lock": None}

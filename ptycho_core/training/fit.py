@@ -19,7 +19,7 @@ from ptycho_core.batches.prefetch import gathered
 from ptycho_core.batches.sampling import subsample
 from ptycho_core.engine.objective import check_monitor
 from ptycho_core.engine.registry import load_engine
-from ptycho_core.errors import Cancelled, ConfigurationError, DataError, TrainingError, explain
+from ptycho_core.errors import Cancelled, ConfigurationError, DataError, TrainingError
 from ptycho_core.io import load_scan
 from ptycho_core.models.checkpoint import Checkpoint
 from ptycho_core.models.model import Model
@@ -89,7 +89,7 @@ class Fit:
             remedy = "Pass a scan, or set train_data_file."
             expected = "a scan to train on"
             raise ConfigurationError(
-                explain("TrainingConfig.train_data_file", None, expected=expected, received="none", remedy=remedy)
+                "TrainingConfig.train_data_file", expected=expected, received="none", remedy=remedy
             )
         self._scan = subsample(scan, config)
         self._test = test = self._checked(_given_or_loaded(test, config, "test_data_file"))
@@ -140,7 +140,7 @@ class Fit:
             received = "no whole epoch" if not self.history else f"a part of epoch {len(self.history) + 1}"
             remedy = "Take a checkpoint when an epoch has ended, in the loop over the run."
             expected = "the state after a whole epoch"
-            raise TrainingError(explain("checkpoint", None, expected=expected, received=received, remedy=remedy))
+            raise TrainingError("checkpoint", expected=expected, received=received, remedy=remedy)
         weights, optimizer = self._network.weights(), self._network.optimizer_state()
         if any(not np.isfinite(array).all() for array in (*weights.values(), *optimizer.values())):
             raise _diverged(f"weights and optimizer after epoch {len(self.history)}", "NaN or infinity")
@@ -228,9 +228,7 @@ class Fit:
             known = {True: "a test scan", False: "no test scan"}
             expected = f"{known[checkpoint.test is not None]}, as the run began"
             received, remedy = known[self._test is not None], "Give what it began with, or begin a new run."
-            raise DataError(
-                explain("TrainingConfig.test_data_file", None, expected=expected, received=received, remedy=remedy)
-            )
+            raise DataError("TrainingConfig.test_data_file", expected=expected, received=received, remedy=remedy)
         if self._test is not None and checkpoint.test is not None:
             check_same_scan(self._test, self._fingerprint(self._test), checkpoint.test)
 
@@ -297,7 +295,7 @@ class Fit:
         if self._with_truth and scan.object_field is None:
             remedy = "Give a scan with objectGuess, or use model_type = 'pinn' with realspace_mae_weight = 0."
             expected = "ground truth for supervised training or realspace_mae_weight"
-            raise DataError(explain(scan.source, "objectGuess", expected=expected, received="none", remedy=remedy))
+            raise DataError(scan.source, "objectGuess", expected=expected, received="none", remedy=remedy)
         if not self.config.positions_provided:
             scan = attrs.evolve(scan, positions_px=np.asarray(scan.nominal_positions_px))
         return scan
@@ -321,9 +319,7 @@ class Fit:
         if reach > LARGEST_REACH * scan.N:
             expected = f"neighbours within {LARGEST_REACH} patches of each other, so that a group fits on a canvas"
             received, remedy = f"a reach of {reach} px at N = {scan.N}", "Drop stray positions, or use gridsize 1."
-            raise DataError(
-                explain(scan.source, "xcoords, ycoords", expected=expected, received=received, remedy=remedy)
-            )
+            raise DataError(scan.source, "xcoords, ycoords", expected=expected, received=received, remedy=remedy)
         return reach
 
     def _watched(self, gathered: Generator[Batch], epoch: int, groups: int) -> Generator[Batch]:
@@ -381,7 +377,7 @@ def train(
 
 def _diverged(what: str, received: str) -> TrainingError:
     remedy = "Lower learning_rate or set gradient_clip_val."
-    return TrainingError(explain("training", what, expected="finite numbers", received=received, remedy=remedy))
+    return TrainingError("training", what, expected="finite numbers", received=received, remedy=remedy)
 
 
 def _given_or_loaded(scan: Scan | None, config: TrainingConfig, field: str) -> Scan | None:

@@ -15,7 +15,7 @@ from ptycho import params
 from ptycho.raw_data import Patterns
 from ptycho_core import ExecutionConfig, InferenceConfig, Model, Reconstruction, reconstruct
 from ptycho_core.cli.options import environment_values
-from ptycho_core.errors import ConfigurationError, explain
+from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.fields import from_mapping
 from ptycho_core.storage.files import make_folder
 
@@ -33,7 +33,7 @@ def save(directory: str | os.PathLike[str]) -> None:
     if not _trained:
         remedy = "Call ptycho.workflows.components.run_cdi_example first."
         raise ConfigurationError(
-            explain("ptycho.model_manager.save", None, expected="a trained model", received="none", remedy=remedy)
+            "ptycho.model_manager.save", expected="a trained model", received="none", remedy=remedy
         )
     _trained[0].save(make_folder(Path(directory)))
 
@@ -62,13 +62,7 @@ class Bundle:
         if patterns.gridsize != trained:
             remedy = f"Set GridSize of the PtychoPINN model settings to {trained}."
             raise ConfigurationError(
-                explain(
-                    "GridSize",
-                    None,
-                    expected=f"{trained}, as the model was trained",
-                    received=patterns.gridsize,
-                    remedy=remedy,
-                )
+                "GridSize", expected=f"{trained}, as the model was trained", received=patterns.gridsize, remedy=remedy
             )
         settings = {
             **environment_values("inference"),

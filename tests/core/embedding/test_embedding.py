@@ -303,12 +303,13 @@ def test_closing_ends_training_in_the_midst_of_an_epoch_and_leaves_the_best_mode
     assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
 
 
-def test_the_errors_of_the_work_are_ours_with_their_message(
+def test_the_errors_of_the_work_are_ours_with_their_fields(
     numpy_engine: None, arrays: ScanArrays, tmp_path: Path
 ) -> None:
     (tmp_path / "model.zip").write_bytes(b"nothing")
     with pytest.raises(ArchiveError, match=r"model\.zip.*expected a readable model archive") as caught:
         list(embedding.reconstruct(arrays, tmp_path / "model.zip"))
+    assert caught.value.expected == "a readable model archive" and caught.value.source.endswith("model.zip")
     assert "Traceback" in caught.value.__notes__[0]
     with pytest.raises(DataError, match=r"no\.npz"):
         list(embedding.train(tmp_path / "no.npz", tmp_path / "new.zip"))
