@@ -22,8 +22,8 @@ EXIT_INPUT, EXIT_INTERRUPT = 2, 130
 def cli() -> None:
     """Ptychographic images from physics-informed networks.
 
-    A setting is given by a flag, by a variable such as PTYCHO_BATCH_SIZE, or in a file; the first of these that has
-    it wins.
+    A setting is given by a flag, by an environment variable such as PTYCHO_BATCH_SIZE, or in a file.
+    Precedence: flag, environment variable, file.
     """
 
 

@@ -1,4 +1,4 @@
-"""Commands about files: simulate, inspect, convert, split, export; and the engines there are."""
+"""Commands on files: simulate, inspect, convert, split and export; and the list of engines."""
 
 from __future__ import annotations
 
@@ -20,17 +20,26 @@ from ptycho_core.settings.sources import build_config
 @click.command()
 @click.argument("out", type=FILE)
 @click.option("--N", "N", type=int, default=64, show_default=True, help="Side of a pattern, pixels.")
-@click.option("--positions", type=int, default=1000, show_default=True, help="Scan positions.")
+@click.option("--positions", type=int, default=1000, show_default=True, help="Number of scan positions.")
 @click.option("--object", "object_", default="lines", show_default=True, help="Kind of object, or a file.")
 @click.option("--probe", default="defocused-zone-plate", show_default=True, help="Kind of probe, or a file.")
 @click.option("--scan", default="random", show_default=True, help="Kind of scan: raster, fermat or random.")
-@click.option("--photons", type=float, default=1e6, show_default=True, help="Mean photons a frame.")
-@click.option("--step-px", type=float, default=None, help="Mean distance of positions, pixels.  [default: N/8]")
+@click.option("--photons", type=float, default=1e6, show_default=True, help="Mean photons per pattern.")
+@click.option("--step-px", type=float, default=None, help="Mean distance between positions, pixels.  [default: N/8]")
 @click.option("--modes", type=int, default=1, show_default=True, help="Incoherent probe modes.")
-@click.option("--bad-pixels", type=int, default=0, show_default=True, help="Dead and hot detector pixels.")
-@click.option("--amplitude-range", type=(float, float), default=(0.5, 1.0), show_default=True, help="Of the object.")
-@click.option("--phase-range", type=(float, float), default=(0.0, 0.8), show_default=True, help="Of the object, rad.")
-@click.option("--noise/--no-noise", default=True, show_default=True, help="Poisson counts, or their expectation.")
+@click.option("--bad-pixels", type=int, default=0, show_default=True, help="Number of dead and hot detector pixels.")
+@click.option(
+    "--amplitude-range", type=(float, float), default=(0.5, 1.0), show_default=True, help="Amplitude of the object."
+)
+@click.option(
+    "--phase-range", type=(float, float), default=(0.0, 0.8), show_default=True, help="Phase of the object, rad."
+)
+@click.option(
+    "--noise/--no-noise",
+    default=True,
+    show_default=True,
+    help="Draw Poisson counts; otherwise write their expectation.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of object, positions and counts.")
 @output_options
 def simulate(out: Path, object_: str, quiet: bool, as_json: bool, **settings: Any) -> None:
@@ -51,15 +60,22 @@ def simulate(out: Path, object_: str, quiet: bool, as_json: bool, **settings: An
 
 @click.command(cls=SectionedCommand)
 @click.argument("file", type=FILE)
-@click.option("--check-orientation", is_flag=True, help="Rank the eight orientations of the patterns of a scan.")
-@click.option("--figure", type=FILE, default=None, help="Draw a scan's mean pattern, probe and positions (.png).")
+@click.option(
+    "--check-orientation", is_flag=True, help="Rank the eight orientations that the detector of a scan may have."
+)
+@click.option(
+    "--figure",
+    type=FILE,
+    default=None,
+    help="Draw the mean pattern, probe and positions of a scan to this file (.png).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @config_option("reading")
 @config_options("reading")
 def inspect(
     file: Path, check_orientation: bool, figure: Path | None, as_json: bool, config: Path | None, **flags: Any
 ) -> None:
-    """Say what FILE is and holds: a scan, a model archive, a checkpoint or a reconstruction."""
+    """Describe FILE: a scan, a model archive, a checkpoint or a reconstruction."""
     reading: ReadOptions = build_config(config, flags, "reading")["reading"]
     from ptycho_core.report.facts import archive_facts, scan_facts, scan_table
 
@@ -69,7 +85,7 @@ def inspect(
 
         if figure.suffix.lower() != ".png":
             received = f"the ending {figure.suffix!r}"
-            remedy = "Give the name of a figure."
+            remedy = "Give a file name that ends in .png."
             raise ConfigurationError(figure, expected="the ending .png", received=received, remedy=remedy)
         check_other_files(file, figure)
     facts = archive_facts(file)
@@ -97,7 +113,7 @@ def inspect(
             turn = attrs.asdict(combined(detector_orientation(reading), ranking.best))
             flags_of_best = " ".join(flag_of(name) for name, given in turn.items() if given)
             facts["orientation"]["flags"] = flags_of_best
-            text += f"\nread it with: {flags_of_best or 'none of --transpose, --flip-rows, --flip-columns'}"
+            text += f"\nRead it with: {flags_of_best or 'none of --transpose, --flip-rows, --flip-columns'}"
     if figure is not None:
         from ptycho_core.report.plots import plot_scan
 
@@ -113,8 +129,12 @@ def as_table(facts: dict[str, Any]) -> str:
 @click.command(cls=SectionedCommand)
 @click.argument("source", metavar="IN", type=FILE)
 @click.argument("target", metavar="OUT", type=FILE)
-@click.option("--format", "format_", default=None, help="Of OUT: npz, cxi or ptychodus.  [default: by its ending]")
-@click.option("--scan", type=FILE, default=None, help="For a published model: a scan for its data scale and probe.")
+@click.option(
+    "--format", "format_", default=None, help="Format of OUT: npz, cxi or ptychodus.  [default: from its ending]"
+)
+@click.option(
+    "--scan", type=FILE, default=None, help="For a published model: the scan to take its data scale and probe from."
+)
 @output_options
 @config_option("reading")
 @config_options("reading")
@@ -128,10 +148,10 @@ def convert(
     config: Path | None,
     **flags: Any,
 ) -> None:
-    """Write what IN holds to OUT in a format of ours.
+    """Convert IN, a scan or a published model, to OUT.
 
     A scan becomes an NPZ file (.npz), a CXI file (.cxi) or the two files of Ptychodus (.h5 or a folder). A model
-    archive of the published implementations becomes one of ours (.h5.zip or a folder); nothing in it is executed.
+    archive of the published implementations becomes a model archive (.h5.zip or a folder); nothing in it is executed.
     """
     reading: ReadOptions = build_config(config, flags, "reading")["reading"]
     from ptycho_core.formats.convert import convert as convert_scan
@@ -141,7 +161,7 @@ def convert(
     output = console(quiet, as_json)
     if is_published(source):
         if format_ is not None:
-            received, remedy = f"--format {format_}", "Leave it out: a published model becomes one of ours."
+            received, remedy = f"--format {format_}", "Leave it out: a published model becomes a model archive."
             raise ConfigurationError(source, expected="a scan", received=received, remedy=remedy)
         written = convert_published(source, target, scan=None if scan is None else load_scan(scan, reading))
         output.result({"written": [str(written)]}, str(written))
@@ -158,22 +178,26 @@ def convert(
 @click.argument("scan", type=FILE)
 @click.argument("train", type=FILE)
 @click.argument("test", type=FILE)
-@click.option("--test-fraction", type=float, default=0.2, show_default=True, help="Part of the frames to test with.")
+@click.option("--test-fraction", type=float, default=0.2, show_default=True, help="Fraction of the patterns in TEST.")
 @click.option(
     "--how",
     type=click.Choice(["spatial", "random"]),
     default="spatial",
     show_default=True,
-    help="Cut the scanned area in two, or draw the frames.",
+    help="Cut the scanned area in two, or draw patterns at random.",
 )
-@click.option("--axis", type=click.Choice(["x", "y"]), default=None, help="To cut across.  [default: the longer one]")
-@click.option("--margin-px", type=float, default=0.0, show_default=True, help="Left out about the cut, pixels.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of a random split.")
+@click.option(
+    "--axis", type=click.Choice(["x", "y"]), default=None, help="Axis to cut across.  [default: the longer one]"
+)
+@click.option(
+    "--margin-px", type=float, default=0.0, show_default=True, help="Width of the strip left out along the cut, pixels."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of a random split.")
 @output_options
 @config_option("reading")
 @config_options("reading")
 def split(scan: Path, train: Path, test: Path, quiet: bool, as_json: bool, config: Path | None, **options: Any) -> None:
-    """Split SCAN into two files, TRAIN and TEST, that share no frame; their endings say the format."""
+    """Split SCAN into two files, TRAIN and TEST, that share no pattern. Their endings set the format."""
     settings = {name: options.pop(name) for name in ("test_fraction", "how", "axis", "margin_px", "seed")}
     reading: ReadOptions = build_config(config, options, "reading")["reading"]
     from ptycho_core.formats.convert import save_scan
@@ -194,13 +218,14 @@ def split(scan: Path, train: Path, test: Path, quiet: bool, as_json: bool, confi
 @click.command()
 @click.argument("model", type=FILE)
 @click.argument("out", type=FILE)
-@click.option("--form", default=None, help="onnx, savedmodel or torch-export.  [default: by the ending of OUT]")
-@click.option("--backend", default="auto", show_default=True, help="Engine that writes it; ONNX needs none.")
+@click.option("--form", default=None, help="onnx, savedmodel or torch-export.  [default: from the ending of OUT]")
+@click.option("--backend", default="auto", show_default=True, help="Engine that writes the program; ONNX needs none.")
 @output_options
 def export(model: Path, out: Path, form: str | None, backend: str, quiet: bool, as_json: bool) -> None:
-    """Write the network of MODEL to OUT as a program that runs without this package: diffraction to object patches.
+    """Write the network of MODEL to OUT as a program that runs without this package.
 
-    OUT ends in .onnx (ONNX), in .pt2 (torch.export) or in nothing: a folder (TensorFlow SavedModel).
+    The program maps diffraction patterns to object patches. OUT ends in .onnx (ONNX), in .pt2 (torch.export), or has
+    no ending: a folder (TensorFlow SavedModel).
     """
     from ptycho_core.models.export import export_model, form_of
     from ptycho_core.models.model import load_model

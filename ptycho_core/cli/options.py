@@ -92,7 +92,7 @@ def environment_values(*sections: str) -> dict[str, Any]:
 def resumed_layers(path: Path | None, flags: Mapping[str, Any], *sections: str) -> tuple[Layers, Checkpoint]:
     """The settings of the run in the output folder, beneath what flags, environment and file set; and its checkpoint.
 
-    Raises ArchiveError where there is no whole checkpoint, ConfigurationError that says where what contradicts is from.
+    Raises ArchiveError where there is no complete checkpoint, ConfigurationError naming the source of a contradiction.
     """
     from ptycho_core.models.checkpoint import CHECKPOINT_NAME, load_checkpoint  # with numpy: other commands do without
     from ptycho_core.training.resuming import check_section_continues
@@ -101,7 +101,7 @@ def resumed_layers(path: Path | None, flags: Mapping[str, Any], *sections: str) 
     folder = TrainingConfig().output_dir if asked is None else Path(asked)
     file = folder / CHECKPOINT_NAME
     if not file.exists():
-        remedy = "Give the folder of a run as --out, or begin one without --resume."
+        remedy = "Give the folder of a run as --out, or start one without --resume."
         received = "no such file" if folder.is_dir() else "no such folder"
         raise ArchiveError(file, expected="the checkpoint of a run", received=received, remedy=remedy)
     checkpoint = load_checkpoint(file)

@@ -20,8 +20,8 @@ from ptycho_core.settings.training import TrainingConfig
 @click.command(cls=SectionedCommand)
 @click.argument("scan", type=FILE, required=False)
 @config_option("model", "training", "execution", "reading")
-@click.option("--resume", is_flag=True, help="Go on with the run in the output folder, after its last whole epoch.")
-@click.option("--show-config", is_flag=True, help="Print the configuration, and where each value is from, and stop.")
+@click.option("--resume", is_flag=True, help="Continue the run in the output folder after its last complete epoch.")
+@click.option("--show-config", is_flag=True, help="Print the configuration and the origin of each value, then exit.")
 @output_options
 @config_options("model", "training", "execution", "reading", leave_out=("inference_batch_size",))
 def train(
@@ -33,10 +33,10 @@ def train(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Train a network on SCAN; no ground truth is needed. N is taken from the scan unless it is set.
+    """Train a network on SCAN; no ground truth is needed. N is taken from the scan unless set.
 
-    With --resume all settings, SCAN among them, are those that the run began with; --nepochs, --early-stop-patience
-    and what does not change the result may be set anew.
+    With --resume all settings, including SCAN, are those that the run began with; --nepochs, --early-stop-patience
+    and settings that do not change the result may be set again.
     """
     sections = ("model", "training", "execution", "reading")
     with_scan(flags, "train_data_file", scan)
@@ -76,7 +76,7 @@ def train(
         resume=checkpoint,
     )
     if done.summary is None:
-        output.say("No epoch had ended: nothing was written.")
+        output.say("Stopped before the first epoch finished; nothing was written.")
     else:
         text = f"best epoch {done.summary['best_epoch']} of {done.summary['epochs']}"
         output.result(done.summary, f"{done.summary['archive']}: {text}")
@@ -122,7 +122,7 @@ def reconstruct(
 @click.option("--truth", type=FILE, required=True, help="Scan or NPZ file with the true object as objectGuess.")
 @output_options
 def evaluate(reconstruction: Path, truth: Path, quiet: bool, as_json: bool) -> None:
-    """Compare RECONSTRUCTION (a file, or the folder that holds it) with the truth, ambiguities removed."""
+    """Compare RECONSTRUCTION (a file, or the folder that holds it) with the truth, after removing ambiguities."""
     output = console(quiet, as_json)
     from ptycho_core.runs.evaluate import evaluate_into
 
@@ -135,7 +135,7 @@ def evaluate(reconstruction: Path, truth: Path, quiet: bool, as_json: bool) -> N
 @click.option("--out", type=FILE, default=Path("demo"), show_default=True, help="Folder to write to.")
 @output_options
 def demo(backend: str, out: Path, quiet: bool, as_json: bool) -> None:
-    """The whole way on a simulated scan: simulate, train, save, load, reconstruct, evaluate."""
+    """Run every step on a simulated scan: simulate, train, save, load, reconstruct, evaluate."""
     from ptycho_core.formats.convert import save_scan
     from ptycho_core.io import load_scan
     from ptycho_core.models.model import load_model

@@ -23,12 +23,12 @@ HEADINGS = {
     "training": "Training",
     "inference": "Reconstruction",
     "execution": "Execution",
-    "reading": "What a scan file does not say itself",
+    "reading": "Scan input",
 }
 
 
 class SectionedCommand(click.Command):
-    """Its help has the command's own options first, then those of each table under a heading."""
+    """A command whose help shows its own options first, then those of each table under a heading."""
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         rows: dict[str, list[tuple[str, str]]] = {"Options": []}
@@ -46,16 +46,16 @@ class SectionedCommand(click.Command):
 def output_options(command: Command) -> Command:
     """`--quiet` and `--json`, for every command that computes."""
     command = click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")(command)
-    return click.option("--quiet", is_flag=True, help="Print nothing but errors and, if asked for, JSON.")(command)
+    return click.option("--quiet", is_flag=True, help="Print only errors, and JSON where --json is given.")(command)
 
 
 def config_option(*sections: str) -> Callable[[Command], Command]:
     tables = ", ".join(f"[{section}]" for section in sections)
-    return click.option("--config", type=FILE, default=None, help=f"TOML or YAML file with tables {tables}.")
+    return click.option("--config", type=FILE, default=None, help=f"TOML or YAML file with the tables {tables}.")
 
 
 def console(quiet: bool, as_json: bool, progress_bar: bool = True) -> Output:
-    """Where this command's words go; the core's log too."""
+    """Where the output of this command goes, with the log of the core."""
     output = Output(quiet, as_json, progress_bar)
     output.take_log()
     warn_of_unknown_variables()
@@ -68,7 +68,7 @@ def with_scan(flags: dict[str, Any], field: str, scan: Path | None) -> None:
         return
     context = click.get_current_context()
     if context.get_parameter_source(field) is ParameterSource.COMMANDLINE:
-        raise click.UsageError(f"SCAN and --{field.replace('_', '-')} are two names of one thing: give one of them.")
+        raise click.UsageError(f"SCAN and --{field.replace('_', '-')} both name the scan; give one.")
     flags[field] = scan
     context.set_parameter_source(field, ParameterSource.COMMANDLINE)
 

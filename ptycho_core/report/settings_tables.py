@@ -28,7 +28,7 @@ CONFIGURATION = """\
 
 Every setting by the class that holds it, which is also its table in a configuration file. `batch_size` is the flag
 `--batch-size`, the variable `PTYCHO_BATCH_SIZE` and, under `[training]`, the key `batch_size`. The rules are in
-`specs/configuration.md`. "Only with" names what else must be set: without it the field would have no effect, and is
+`specs/configuration.md`. "Only with" names what else must be set: without it the field would have no effect and is
 refused.
 """
 
@@ -42,7 +42,7 @@ that has one passes it in.
   every other field that is not at its default, and `from_legacy_dict(flat, cls)` gives the same configuration back.
 - `to_model_config(data, model, overrides)`, `to_training_config(model, data, pt_model, training, overrides)` and
   `to_inference_config(model, data, inference, overrides)` take PyTorch-style configurations, as objects or mappings;
-  overrides are our fields, and win. nphotons left at their default 1e5, a missing n_groups and a missing
+overrides are fields of this package and take precedence. nphotons left at their default 1e5, a missing n_groups and a missing
   train_data_file are errors that name the override; a missing test_data_file is a warning; fields that neither table
   below knows are listed in a warning.
 - `RawData.from_file`, `.from_coords_without_pc`, `.to_file`, `.generate_grouped_data`; `PtychoDataContainer` in
@@ -51,7 +51,7 @@ that has one passes it in.
   `model`, `history`, `best_epoch`, `backend` and `engine`, with stitching also `obj_image`, `origin_px` and
   `reconstruction`. `M` places the central M × M pixels of a patch, all of it where it is not given.
 
-`n_images` is a deprecated spelling of `n_groups`, with a DeprecationWarning; an explicit `n_groups` wins.
+`n_images` is a deprecated spelling of `n_groups`, with a DeprecationWarning; an explicit `n_groups` takes precedence.
 """
 
 

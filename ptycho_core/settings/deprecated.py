@@ -10,7 +10,7 @@ T = TypeVar("T", bound="type[Any]")
 
 
 def takes_n_images(cls: T) -> T:
-    """Accept `n_images`, a deprecated spelling of `n_groups`; an explicit n_groups wins."""
+    """Accept `n_images`, a deprecated spelling of `n_groups`; an explicit n_groups takes precedence."""
     construct = cls.__init__
 
     @functools.wraps(construct)

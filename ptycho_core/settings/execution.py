@@ -12,31 +12,35 @@ from ptycho_core.vocabulary import LOSS_TERMS
 
 @attrs.define(kw_only=True)
 class ExecutionConfig:
-    """Where and how an engine computes and what is told of it: never the meaning of a result."""
+    """Where and how an engine computes, and what it logs; never what a result means."""
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = setting(
-        "auto", "Device: auto takes a GPU if the framework sees one; gpu is cuda or mps, whichever is there."
+        "auto", "Device: auto takes a GPU if the framework finds one; gpu is cuda or mps, whichever the machine has."
     )
     devices: int = setting(1, "Devices to use.", only(1, because="a run uses one device"))
     num_nodes: int = setting(1, "Machines to use.", only(1, because="a run uses one machine"))
-    strategy: str = setting("auto", "How devices share the work.", only("auto", because="a run uses one device"))
+    strategy: str = setting("auto", "How the devices share the work.", only("auto", because="a run uses one device"))
     precision: Literal["32-true", "64-true", "bf16-mixed"] = setting(
         "32-true", "Floating-point precision; bf16-mixed runs the network's layers in bfloat16."
     )
     deterministic: bool = setting(
-        False, "Refuse the framework's operations whose result differs from run to run; slower on a GPU."
+        False, "Refuse operations of the framework whose result differs from run to run; slower on a GPU."
     )
-    num_workers: int = setting(1, "Threads that gather batches ahead; 0 gathers each when it is needed.", at_least(0))
+    num_workers: int = setting(
+        1, "Threads that gather batches ahead of time; with 0, each is gathered when it is needed.", at_least(0)
+    )
     inference_batch_size: int = setting(32, "Groups predicted at a time.", at_least(1))
     enable_checkpointing: bool = setting(
-        True, "Write the best model whenever there is a better one; otherwise when the run ends."
+        True, "Write the best model whenever it improves; otherwise only when the run ends."
     )
     checkpoint_save_top_k: int = setting(1, "How many of the best models a run keeps.", at_least(1))
     checkpoint_monitor_metric: LOSS_TERMS = setting(
-        "total", "The loss term that chooses the best weights, of the test scan where there is one."
+        "total", "Loss term that selects the best weights; that of the test scan where there is one."
     )
-    checkpoint_mode: Literal["min", "max"] = setting("min", "Whether a lower or a higher value of it is better.")
+    checkpoint_mode: Literal["min", "max"] = setting(
+        "min", "Whether a lower or a higher checkpoint_monitor_metric is better."
+    )
     logger: Literal["csv", "tensorboard", "mlflow", "none"] = setting(
-        "csv", "Where a run's losses go: history.csv, TensorBoard events, MLflow, or nowhere but the archive."
+        "csv", "Where losses are logged: history.csv, TensorBoard, MLflow, or only the model archive (none)."
     )
     enable_progress_bar: bool = setting(True, "Show a progress bar on a terminal.")

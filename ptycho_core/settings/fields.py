@@ -1,7 +1,7 @@
 """Fields of a configuration class: typed, limited and explained where they are defined (specs/configuration.md).
 
 A class is made of `setting`s; what a field takes, what it needs beside it and how it is explained lie in its metadata,
-from which the checks, the command line's flags and the reference table are made.
+from which the checks, the flags of the command line and the reference table are made.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def setting(
     beside: Mapping[str, Check] | None = None,
     spellings: Mapping[str, str] | None = None,
 ) -> Any:
-    """A field with its explanation and its limits, and the other `spellings` of its values.
+    """A field with its explanation, its limits and other `spellings` of its values.
 
     beside: what other fields must be for it to have an effect. A field without effect must keep its default: it is
     refused otherwise, never ignored.
@@ -145,7 +145,7 @@ def check_effects(instance: Any) -> None:
                 shown = repr(beside).lower() if isinstance(beside, bool) else repr(beside)
                 refuse(
                     f"{type(instance).__name__}.{name}",
-                    f"{other} = {allowed} beside it, without which it has no effect",
+                    f"{other} = {allowed}, without which {name} has no effect",
                     f"{name} = {value!r} and {other} = {shown}",
                     f"Set {other} to {allowed}, or leave {name} at {field.default!r}.",
                 )

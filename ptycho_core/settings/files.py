@@ -50,7 +50,7 @@ def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[An
     keys = [loader.construct_object(key) for key, _ in node.value]
     repeated = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
     if repeated is not None:
-        raise yaml.constructor.ConstructorError(None, None, f"the key {repeated!r} is there twice", node.start_mark)
+        raise yaml.constructor.ConstructorError(None, None, f"the key {repeated!r} occurs twice", node.start_mark)
     return loader.construct_mapping(node, deep=True)
 
 

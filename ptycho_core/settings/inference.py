@@ -25,19 +25,21 @@ class InferenceConfig:
     """What the caller takes the model to be; a field that is not at its default must be as in the archive."""
     model_path: Path | None = setting(None, "Model archive, or the folder that holds it.")
     test_data_file: Path | None = setting(None, "Scan to reconstruct.")
-    output_dir: Path = setting(Path("inference_outputs"), "Folder to write to; made if it is not there.")
-    backend: str = setting("auto", "Engine: auto takes the one that trained the model; any engine reads any model.")
-    n_groups: int | None = setting(None, "Groups to reconstruct; one for every frame if unset.", at_least(1))
+    output_dir: Path = setting(Path("inference_outputs"), "Folder to write to; created if missing.")
+    backend: str = setting(
+        "auto", "Engine: auto takes the one that trained the model; every engine can run every model."
+    )
+    n_groups: int | None = setting(None, "Groups to reconstruct; one for each pattern if unset.", at_least(1))
     n_subsample: int | None = setting(
-        None, "Reconstruct that many frames, drawn at random; all of them if unset.", at_least(1)
+        None, "Reconstruct this many patterns, drawn at random; all of them if unset.", at_least(1)
     )
     subsample_seed: int | None = setting(
         None, "Seed of n_subsample; `seed` if unset.", at_least(0), beside={"n_subsample": given}
     )
-    neighbor_count: int = setting(4, "K: nearest neighbours that a group may be drawn from.", at_least(1))
+    neighbor_count: int = setting(4, "K: number of nearest neighbours that a group is drawn from.", at_least(1))
     neighbor_pool_size: int | None = setting(
         None,
-        "Neighbours to choose from instead of neighbor_count.",
+        "Number of neighbours to draw from, in place of neighbor_count.",
         at_least(1),
         beside={"enable_oversampling": only(True)},
     )
@@ -46,14 +48,16 @@ class InferenceConfig:
         "probe", "Weights of overlapping patches in the object: probe intensity, or a plain count."
     )
     middle_trim: int | None = setting(
-        None, "Place only the central square of so many pixels of every patch; all of it if unset.", at_least(1)
+        None,
+        "Side in pixels of the central square of each patch that is placed; all of the patch if unset.",
+        at_least(1),
     )
-    debug: bool = setting(False, "Log what goes into every batch and what comes out of it.")
+    debug: bool = setting(False, "Log what goes into each batch and what comes out.")
     seed: int = setting(0, "Seed of the groups.", at_least(0))
 
     def __attrs_post_init__(self) -> None:
         self.validate()
 
     def validate(self) -> None:
-        """Refuse a field that has no effect beside the others: on construction, and when a run starts."""
+        """Refuse a field that has no effect with the others as they are: on construction, and when a run starts."""
         check_effects(self)

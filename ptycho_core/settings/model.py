@@ -15,34 +15,36 @@ class ModelConfig:
 
     N: int = setting(64, "Side of a diffraction pattern and of an object patch, pixels.", at_least(16))
     gridsize: int = setting(1, "A group holds gridsize² overlapping patterns.", at_least(1))
-    n_filters_scale: int = setting(2, "Multiplies the width of every layer.", at_least(1))
+    n_filters_scale: int = setting(2, "Multiplier of the width of every layer.", at_least(1))
     model_type: Literal["pinn", "supervised"] = setting(
-        "pinn", "pinn: compare the far field with the measurement; supervised: compare patches with ground truth."
+        "pinn",
+        "pinn: compare the predicted far field with the measurement; supervised: compare patches with ground truth.",
     )
     amp_activation: Literal["sigmoid", "swish", "softplus", "relu"] = setting(
         "sigmoid", "Activation of the amplitude head; silu is another spelling of swish.", spellings={"silu": "swish"}
     )
     object_big: bool = setting(
-        True, "Merge the patches of a group into one object before the forward model; otherwise every frame is alone."
+        True,
+        "Merge the patches of a group into one object before the forward model; otherwise every pattern stands alone.",
     )
     probe_big: bool = setting(True, "With pad_object: also predict the object outside the central N/2 square.")
     probe_mask: bool = setting(False, "Multiply the probe by a circular mask of radius N/4.")
     pad_object: bool = setting(True, "Predict the central N/2 square and pad it with zeros.")
     probe_scale: float = setting(
         4.0,
-        "Divides the calibrated probe, in units of 4: a clear object then has amplitude probe_scale / 4.",
+        "The calibrated probe is divided by probe_scale / 4, which is then the amplitude of a clear object.",
         at_least(0, exclusive=True),
     )
     gaussian_smoothing_sigma: float = setting(
         0.0,
-        "Standard deviation of a Gaussian smoothing of the exit wave, pixels; 0 is none.",
+        "Standard deviation in pixels of a Gaussian smoothing of the exit wave; 0 for none.",
         at_least(0),
         beside={"model_type": only("pinn")},
     )
     architecture: str = setting("cnn", "Name of the network in the architecture table.")
     amplitude_ceiling: float = setting(
         2.0,
-        "Factor of a sigmoid amplitude head; an untrained network predicts half.",
+        "Largest amplitude of a sigmoid head; an untrained network predicts half of it.",
         at_least(0, exclusive=True),
         beside={"amp_activation": only("sigmoid")},
     )
@@ -62,10 +64,10 @@ class ModelConfig:
         self.validate()
 
     def validate(self) -> None:
-        """Refuse a field that has no effect beside the others: on construction, and when a run starts."""
+        """Refuse a field that has no effect with the others as they are: on construction, and when a run starts."""
         check_effects(self)
 
     @property
     def channels(self) -> int:
-        """C, patterns a group."""
+        """C, patterns per group."""
         return self.gridsize**2

@@ -98,9 +98,9 @@ def build_config(
 
 
 def warn_of_unknown_variables(environment: Mapping[str, str] = os.environ) -> None:
-    """A misspelt variable would change nothing and say nothing."""
+    """Warn of a misspelt variable, which would change nothing and go unnoticed."""
     known = {variable_of(name) for cls in SECTIONS.values() for name in fields_of(cls)}
     for name in sorted(environment):
         if name.startswith(PREFIX) and name not in known and name not in TEST_VARIABLES:
             near = closest(name, known)
-            log.warning("environment: %s is no setting%s", name, f": did you mean {near}?" if near else ".")
+            log.warning("environment: %s is not a setting%s", name, f"; did you mean {near}?" if near else ".")

@@ -36,16 +36,16 @@ class TrainingConfig:
     model: ModelConfig = attrs.field(factory=ModelConfig, validator=attrs.validators.instance_of(ModelConfig))
     train_data_file: Path | None = setting(None, "Scan to train on.")
     test_data_file: Path | None = setting(None, "A second scan; its loss chooses the best weights.")
-    output_dir: Path = setting(Path("training_outputs"), "Folder that a run writes to; made if it is not there.")
+    output_dir: Path = setting(Path("training_outputs"), "Folder that a run writes to; created if missing.")
     backend: str = setting("auto", "Engine: auto, torch, tensorflow or another registered one.")
-    batch_size: int = setting(16, "Groups a batch.", power_of_two)
-    accum_steps: int = setting(1, "Batches whose gradients are averaged for one step of the optimiser.", at_least(1))
+    batch_size: int = setting(16, "Groups per batch.", power_of_two)
+    accum_steps: int = setting(1, "Batches whose gradients are averaged into one step of the optimiser.", at_least(1))
     nepochs: int = setting(50, "Passes over the groups.", at_least(1))
-    n_groups: int = setting(512, "Groups an epoch, drawn anew every epoch.", at_least(1))
-    neighbor_count: int = setting(4, "K: nearest neighbours that a group may be drawn from.", at_least(1))
+    n_groups: int = setting(512, "Groups per epoch, drawn again for each epoch.", at_least(1))
+    neighbor_count: int = setting(4, "K: number of nearest neighbours that a group is drawn from.", at_least(1))
     neighbor_pool_size: int | None = setting(
         None,
-        "Neighbours to choose from instead of neighbor_count.",
+        "Number of neighbours to draw from, in place of neighbor_count.",
         at_least(1),
         beside={"enable_oversampling": only(True)},
     )
@@ -54,7 +54,7 @@ class TrainingConfig:
         False, "Seed the groups at the first n_groups positions instead of random ones."
     )
     n_subsample: int | None = setting(
-        None, "Train on that many frames, drawn at random; all of them if unset.", at_least(1)
+        None, "Train on this many patterns, drawn at random; on all of them if unset.", at_least(1)
     )
     subsample_seed: int | None = setting(
         None, "Seed of n_subsample; `seed` if unset.", at_least(0), beside={"n_subsample": given}
@@ -67,20 +67,23 @@ class TrainingConfig:
     realspace_weight: float = setting(0.0, "Weight of the total variation of the complex object.", fraction)
     realspace_mae_weight: float = setting(0.0, "Weight of the mean absolute error against ground truth.", fraction)
     stage_1_epochs: int = setting(
-        0, "First epochs, trained on the amplitude error alone: the physics weight is 0.", at_least(0)
+        0, "Epochs at the start that train on the amplitude error alone: the physics weight is 0.", at_least(0)
     )
-    stage_2_epochs: int = setting(0, "Epochs in which the physics weight rises from 0 to 1.", at_least(0))
-    stage_3_epochs: int = setting(0, "Last epochs, trained on the configured losses: physics weight 1.", at_least(0))
+    stage_2_epochs: int = setting(0, "Epochs after those, in which the physics weight rises from 0 to 1.", at_least(0))
+    stage_3_epochs: int = setting(
+        0, "Epochs at the end that train on the configured losses: the physics weight is 1.", at_least(0)
+    )
     physics_weight_schedule: Literal["linear", "cosine", "exponential"] = setting(
         "cosine", "How the physics weight rises in stage 2.", beside={"stage_2_epochs": at_least(1)}
     )
     nphotons: float = setting(
-        1e9, "Mean photons a frame where the scan's dose is unknown.", at_least(0, exclusive=True)
+        1e9, "Mean photons per pattern, where the scan's dose is unknown.", at_least(0, exclusive=True)
     )
     probe_gauge: Literal["mean", "given"] = setting(
-        "mean", "mean: scale the probe to the mean intensity of a frame; given: trust the probe's own."
+        "mean",
+        "mean: scale the probe to the mean intensity of the patterns; given: keep the scale of the probe in the scan.",
     )
-    probe_trainable: bool = setting(False, "Refine the probe with the network.")
+    probe_trainable: bool = setting(False, "Refine the probe while the network is trained.")
     intensity_scale_trainable: bool = setting(True, "Refine a global factor between predicted and measured amplitude.")
     optimizer: Literal["adam", "adamw", "sgd"] = setting("adam", "Optimiser; adamw decouples weight_decay.")
     momentum: float = setting(0.9, "Momentum of sgd.", below_one, beside={"optimizer": only("sgd")})
@@ -90,37 +93,40 @@ class TrainingConfig:
     adam_beta2: float = setting(
         0.999, "Decay of the second moment of adam and adamw.", below_one, beside={"optimizer": only("adam", "adamw")}
     )
-    weight_decay: float = setting(0.0, "Pull of the layers' kernels towards 0.", at_least(0))
-    learning_rate: float = setting(1e-3, "Learning rate at its highest.", at_least(0, exclusive=True))
+    weight_decay: float = setting(0.0, "Weight decay of the convolution kernels.", at_least(0))
+    learning_rate: float = setting(1e-3, "Highest learning rate.", at_least(0, exclusive=True))
     scheduler: Literal["Default", "Exponential", "MultiStage", "WarmupCosine", "ReduceLROnPlateau"] = setting(
         "WarmupCosine",
-        "Learning rate over the epochs: constant; times lr_decay an epoch; by the three stages; warm-up and a cosine; "
-        "or lower whenever the loss stands still.",
+        "Learning rate over the epochs: constant; multiplied by lr_decay after each epoch; by the three stages; "
+        "warm-up, then a cosine; or reduced whenever the loss stops improving.",
     )
     lr_decay: float = setting(
-        0.95, "Factor an epoch.", at_least(0, exclusive=True), beside={"scheduler": only("Exponential")}
+        0.95, "Factor per epoch.", at_least(0, exclusive=True), beside={"scheduler": only("Exponential")}
     )
     lr_warmup_epochs: int = setting(
         0, "Epochs of linear warm-up.", at_least(0), beside={"scheduler": only("WarmupCosine")}
     )
     lr_min_ratio: float = setting(
         0.02,
-        "Last learning rate as a fraction of learning_rate.",
+        "Final learning rate as a fraction of learning_rate.",
         fraction,
         beside={"scheduler": only("WarmupCosine")},
     )
     plateau_factor: float = setting(
         0.5,
-        "Factor when the loss stands still.",
+        "Factor when the loss stops improving.",
         below_one,
         beside={"scheduler": only("ReduceLROnPlateau")},
     )
     plateau_patience: int = setting(
-        2, "Epochs without a better loss before that.", at_least(0), beside={"scheduler": only("ReduceLROnPlateau")}
+        2,
+        "Epochs without a better loss before the rate is reduced.",
+        at_least(0),
+        beside={"scheduler": only("ReduceLROnPlateau")},
     )
     plateau_threshold: float = setting(
         0.0,
-        "How much lower a loss must be to be better, as a fraction of the best.",
+        "How much lower a loss must be to count as better, as a fraction of the best.",
         below_one,
         beside={"scheduler": only("ReduceLROnPlateau")},
     )
@@ -142,7 +148,7 @@ class TrainingConfig:
         "(adaptive gradient clipping).",
         beside={"gradient_clip_val": given},
     )
-    early_stop_patience: int | None = setting(None, "Stop after that many epochs without a better loss.", at_least(1))
+    early_stop_patience: int | None = setting(None, "Stop after this many epochs without a better loss.", at_least(1))
     seed: int = setting(0, "Seed of initial weights, groups and batch order.", at_least(0))
 
     def __attrs_post_init__(self) -> None:
@@ -192,10 +198,10 @@ class TrainingConfig:
 
     def _check_schedule(self) -> None:
         if self.lr_warmup_epochs >= self.nepochs and self.scheduler == "WarmupCosine":
-            expected, remedy = f"fewer than nepochs = {self.nepochs}", "Warm up for fewer epochs than there are."
+            expected, remedy = f"fewer than nepochs = {self.nepochs}", "Warm up for fewer epochs, or train for more."
             refuse("TrainingConfig.lr_warmup_epochs", expected, self.lr_warmup_epochs, remedy)
         if self.scheduler == "ReduceLROnPlateau" and self.plateau_min_lr >= self.learning_rate:
-            expected, remedy = f"below learning_rate = {self.learning_rate:g}", "Lower it: it is the lowest rate."
+            expected, remedy = f"below learning_rate = {self.learning_rate:g}", "Lower it, or raise learning_rate."
             refuse("TrainingConfig.plateau_min_lr", expected, self.plateau_min_lr, remedy)
         self._check_stages()
 
@@ -211,7 +217,7 @@ class TrainingConfig:
             refuse("TrainingConfig", expected, "none of them", remedy)
         if self.scheduler == "ReduceLROnPlateau" and (self.stage_1_epochs or self.stage_2_epochs):
             remedy = "Choose scheduler = MultiStage."
-            expected = "another scheduler beside stages, whose loss changes its meaning"
+            expected = "another scheduler, as the loss means something else in each stage"
             refuse("TrainingConfig.scheduler", expected, "ReduceLROnPlateau", remedy)
 
 
@@ -221,7 +227,12 @@ def check_pool(config: TrainingConfig | InferenceConfig, model: ModelConfig) -> 
     name, channels = type(config).__name__, model.channels
     if config.enable_oversampling and channels == 1:
         remedy = "Set gridsize to 2 or more, or leave enable_oversampling unset."
-        refuse(f"{name}.enable_oversampling", "gridsize > 1 beside it: a frame is a group", "gridsize = 1", remedy)
+        refuse(
+            f"{name}.enable_oversampling",
+            "gridsize > 1 beside it, as a group is one pattern otherwise",
+            "gridsize = 1",
+            remedy,
+        )
     if config.enable_oversampling and pool < channels:
         expected = f"neighbor_pool_size >= gridsize² = {channels} for oversampling"
         refuse(f"{name}.neighbor_pool_size", expected, pool, f"Set neighbor_pool_size to {channels} or more.")
