@@ -42,9 +42,9 @@ that has one passes it in.
   every other field that is not at its default, and `from_legacy_dict(flat, cls)` gives the same configuration back.
 - `to_model_config(data, model, overrides)`, `to_training_config(model, data, pt_model, training, overrides)` and
   `to_inference_config(model, data, inference, overrides)` take PyTorch-style configurations, as objects or mappings;
-overrides are fields of this package and take precedence. nphotons left at their default 1e5, a missing n_groups and a missing
-  train_data_file are errors that name the override; a missing test_data_file is a warning; fields that neither table
-  below knows are listed in a warning.
+  overrides are fields of this package and take precedence. nphotons left at their default 1e5, a missing n_groups
+  and a missing train_data_file are errors that name the override; a missing test_data_file is a warning; a warning
+  lists the fields that neither table below knows.
 - `RawData.from_file`, `.from_coords_without_pc`, `.to_file`, `.generate_grouped_data`; `PtychoDataContainer` in
   `ptycho_core.legacy`.
 - `run_cdi_example`, `train_cdi_model`, `load_inference_bundle`, `reassemble_cdi_image`, `save_outputs`; `results` hold

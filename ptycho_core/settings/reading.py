@@ -54,7 +54,8 @@ class ReadOptions:
     )
     companion: Path | None = setting(
         None,
-        "The other file of a pair (diffraction and product, patterns and parameters); if unset, it is looked for in the same folder.",
+        "The other file of a pair (diffraction and product, patterns and parameters); if unset, it is looked for in "
+        "the same folder.",
     )
     energy_eV: float | None = setting(None, "Photon energy in eV; overrides the file.", positive)
     wavelength_m: float | None = setting(

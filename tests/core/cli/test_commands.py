@@ -438,7 +438,7 @@ def test_an_interrupt_in_the_first_epoch_writes_nothing(
     fake_engine.train_loss = interrupted
     outcome = ptycho("train", scan_file, "--out", tmp_path / "out")
     assert (outcome.code, outcome.out) == (130, "")
-    assert "No epoch had ended: nothing was written." in outcome.err
+    assert "Stopped before the first epoch finished; nothing was written." in outcome.err
     assert list((tmp_path / "out").iterdir()) == []
 
 

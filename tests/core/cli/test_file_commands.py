@@ -154,7 +154,7 @@ def test_the_orientation_is_told_with_the_flags_that_set_it(ptycho: Ptycho, tmp_
     flags = found["flags"].split()
     assert flags == ["--transpose", "--flip-columns"]  # what undoes it
     again = ptycho("inspect", tmp_path / "turned.npz", "--check-orientation", *flags)
-    assert again.out.splitlines()[-1] == "read it with: --transpose --flip-columns"
+    assert again.out.splitlines()[-1] == "Read it with: --transpose --flip-columns"
     assert "best: as stored" in again.out
 
 

@@ -219,13 +219,13 @@ def test_a_wrong_value_names_where_it_is_from(
 def test_a_misspelt_variable_is_warned_of_with_the_closest(core_log: pytest.LogCaptureFixture) -> None:
     warn_of_unknown_variables({"PTYCHO_BACH_SIZE": "8", "PTYCHO_SEED": "1", "PTYCHO_SHARED_DATA": "x", "PATH": "y"})
     (record,) = core_log.records
-    assert record.getMessage() == "environment: PTYCHO_BACH_SIZE is no setting: did you mean PTYCHO_BATCH_SIZE?"
+    assert record.getMessage() == "environment: PTYCHO_BACH_SIZE is not a setting; did you mean PTYCHO_BATCH_SIZE?"
 
 
 def test_scan_and_its_own_flag_are_not_both_given(ptycho: Any, tmp_path: Path) -> None:
     done = ptycho("train", tmp_path / "a.npz", "--train-data-file", tmp_path / "b.npz", "--out", tmp_path)
     assert done.code == 2
-    assert "SCAN and --train-data-file are two names of one thing" in done.err
+    assert "SCAN and --train-data-file both name the scan; give one" in done.err
 
 
 def test_show_config_prints_every_field_with_its_source(ptycho: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,7 +182,7 @@ def test_a_folder_without_a_checkpoint_is_an_error_with_the_remedy(
     assert (outcome.code, outcome.err) == (
         2,
         f"Error: {tmp_path / 'run' / CHECKPOINT_NAME}: expected the checkpoint of a run; received no such "
-        f"{'file' if made else 'folder'}. Give the folder of a run as --out, or begin one without --resume.\n",
+        f"{'file' if made else 'folder'}. Give the folder of a run as --out, or start one without --resume.\n",
     )
 
 
