@@ -41,7 +41,9 @@ class ObjectGrid:
             if not fits or (name == "shape" and any(int(value) != value for value in pair)):
                 expected = {"shape": "(H, W), whole numbers > 0", "pixel_m": "(x, y), lengths > 0"}
                 words = expected.get(name, "(x, y), lengths")
-                raise _refusal("grid", name, words, pair, "Give the grid of the object array.")
+                raise DataError(
+                    "grid", name, expected=words, received=pair, remedy="Give the grid of the object array."
+                )
             object.__setattr__(self, name, tuple(map(int if name == "shape" else float, pair)))
 
     def positions_px(self, positions_m: NDArray[Any], N: int) -> NDArray[np.float64]:
@@ -70,7 +72,8 @@ class ObjectGrid:
         """
         left, top = round(origin_px[0]), round(origin_px[1])
         if (left, top) != tuple(origin_px):
-            raise _refusal("grid", "origin_px", "whole pixels", origin_px, "Give the origin of a reconstruction.")
+            remedy = "Give the origin of a reconstruction."
+            raise DataError("grid", "origin_px", expected="whole pixels", received=origin_px, remedy=remedy)
         placed, inside = np.ones(self.shape, np.complex64), np.zeros(self.shape, bool)
         if beneath is not None:
             placed[:] = beneath
@@ -116,17 +119,22 @@ class ScanArrays:
         patterns = np.asarray(self.patterns)
         if self.measurement not in ("intensity", "amplitude"):
             remedy = "State what the patterns hold."
-            raise _refusal(self.name, "measurement", "intensity or amplitude", self.measurement, remedy)
+            raise DataError(
+                self.name, "measurement", expected="intensity or amplitude", received=self.measurement, remedy=remedy
+            )
         if patterns.ndim != 3 or 0 in patterns.shape:
-            raise _refusal(self.name, "patterns", "(M, N, N)", f"shape {patterns.shape}", "Reshape the array.")
+            received = f"shape {patterns.shape}"
+            raise DataError(self.name, "patterns", expected="(M, N, N)", received=received, remedy="Reshape the array.")
         field = None if self.object_field is None else np.asarray(self.object_field)
         if field is not None and field.shape != self.grid.shape:
             expected = f"shape {self.grid.shape}, as the grid says"
-            raise _refusal(self.name, "object_field", expected, f"shape {field.shape}", "Give the grid of this array.")
+            received, remedy = f"shape {field.shape}", "Give the grid of this array."
+            raise DataError(self.name, "object_field", expected=expected, received=received, remedy=remedy)
         bad = np.zeros(patterns.shape[1:], bool) if self.bad_pixels is None else np.asarray(self.bad_pixels)
         if bad.shape != patterns.shape[1:] or bad.dtype != bool:
             expected, received = f"bool of shape {patterns.shape[1:]}", f"{bad.dtype} of shape {bad.shape}"
-            raise _refusal(self.name, "bad_pixels", expected, received, "Give one mask for all patterns, True = bad.")
+            remedy = "Give one mask for all patterns, True = bad."
+            raise DataError(self.name, "bad_pixels", expected=expected, received=received, remedy=remedy)
         frames = Frames(
             ArraySource(patterns),
             measurement=self.measurement,
@@ -156,7 +164,3 @@ class ScanFile:
     def scan(self) -> Scan:
         """Raises DataError naming file, key and remedy."""
         return load_scan(self.path, self.options)
-
-
-def _refusal(source: str, key: str, expected: object, received: object, remedy: str) -> DataError:
-    return DataError(source, key, expected=expected, received=received, remedy=remedy)

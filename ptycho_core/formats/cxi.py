@@ -121,7 +121,8 @@ def _positions(file: HDF5File, detector: HDF5File) -> NDArray[np.float64] | None
     places = np.asarray(file.array(name, what="(M, 2) or (M, 3) metres"), np.float64)
     if places.ndim != 2 or places.shape[1] not in (2, 3):
         received = f"shape {places.shape}"
-        raise file.refusal(name, "(M, 2) or (M, 3) metres", received, "Name other positions with --positions.")
+        remedy = "Name other positions with --positions."
+        raise DataError(file.path, name, expected="(M, 2) or (M, 3) metres", received=received, remedy=remedy)
     basis = detector.optional(f"{DETECTOR}/basis_vectors", detector.array)
     rows, columns = np.array([0.0, -1.0, 0.0]), np.array([-1.0, 0.0, 0.0])
     if basis is not None:

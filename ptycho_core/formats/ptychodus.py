@@ -55,7 +55,8 @@ class PtychodusReader:
             with HDF5File(path) as file:
                 received = "; ".join(file.contents()[:12]) or "no data sets"
                 remedy = "Name a file that Ptychodus wrote, or another reader."
-                raise file.refusal(None, f"a data set {' or '.join(m[0] for m in MARKS.values())}", received, remedy)
+                expected = f"a data set {' or '.join(m[0] for m in MARKS.values())}"
+                raise DataError(file.path, expected=expected, received=received, remedy=remedy)
         other = self._companion(path, kind, options)
         pair = (path, other) if kind == DIFFRACTION else (other, path)
         with HDF5File(pair[0]) as diffraction, HDF5File(pair[1]) as product:
@@ -101,22 +102,28 @@ def _stored(path: Path, diffraction: HDF5File, product: HDF5File) -> Stored:
     keys = _vector(diffraction, "indexes", "iu")
     if len(keys) != patterns.shape[0]:
         expected, received = f"{patterns.shape[0]} entries, one a pattern", str(len(keys))
-        raise diffraction.refusal("indexes", expected, received, "Write the file again.")
+        raise DataError(
+            diffraction.path, "indexes", expected=expected, received=received, remedy="Write the file again."
+        )
     names = MARKS[PRODUCT]
     indexes = _vector(product, names[0], "iu")
     x, y = (_vector(product, name, "iuf") for name in names[1:])
     if not len(indexes) == len(x) == len(y):
         received = f"{len(indexes)}, {len(x)} and {len(y)}"
-        raise product.refusal(", ".join(names), "equal lengths", received, "Write the file again.")
+        raise DataError(
+            product.path, ", ".join(names), expected="equal lengths", received=received, remedy="Write the file again."
+        )
     frames, rows = pair_indexes(diffraction, product, keys, indexes)
     shape = product.find("object").shape if product.is_dataset("object") else None
     if shape is None or len(shape) < 2:
-        raise product.refusal("object", "(layers, H, W) complex numbers", shape, "Write the product again.")
+        expected = "(layers, H, W) complex numbers"
+        raise DataError(product.path, "object", expected=expected, received=shape, remedy="Write the product again.")
     height, width = shape[-2:]
     pixel = _pair(product, "object", "pixel_width_m", "pixel_height_m")
     centre = _pair(product, "object", "center_x_m", "center_y_m") or (0.0, 0.0)
     if pixel is None:
-        raise product.refusal("object@pixel_width_m", "the side of an object pixel", "none", "Write the product again.")
+        expected, remedy = "the side of an object pixel", "Write the product again."
+        raise DataError(product.path, "object@pixel_width_m", expected=expected, received="none", remedy=remedy)
     corner: Pair = (0.0, 0.0)
     placeholder = product.attribute("object", PLACEHOLDER)
     if placeholder:
@@ -158,7 +165,9 @@ def middle_px(shape: tuple[int, ...], patch: tuple[int, ...], corner: Pair = (0.
 def _vector(file: HDF5File, name: str, kinds: str) -> NDArray[Any]:
     values = file.array(name, kinds=kinds, what="(M,) numbers")
     if values.ndim != 1:
-        raise file.refusal(name, "(M,) numbers", f"shape {values.shape}", "Write the file again.")
+        raise DataError(
+            file.path, name, expected="(M,) numbers", received=f"shape {values.shape}", remedy="Write the file again."
+        )
     return values.astype(np.int64) if "f" not in kinds else values.astype(np.float64)
 
 
@@ -192,14 +201,17 @@ def pair_indexes(
         if len(np.unique(values)) != len(values):
             numbers, counts = np.unique(values, return_counts=True)
             received = f"{numbers[counts.argmax()]} {counts.max()} times"
-            raise file.refusal(name, "every index once", received, "Write the file again.")
+            raise DataError(
+                file.path, name, expected="every index once", received=received, remedy="Write the file again."
+            )
     order = np.argsort(keys)
     places = np.searchsorted(keys, indexes, sorter=order).clip(max=max(len(keys) - 1, 0))
     frames = order[places] if len(keys) else np.zeros(0, np.int64)
     rows = np.flatnonzero(keys[frames] == indexes) if len(keys) else np.zeros(0, np.int64)
     if len(rows) == 0:
         expected, received = "indexes of the diffraction file", "none of them"
-        raise product.refusal("probe_position_indexes", expected, received, "Name the files that belong together.")
+        remedy = "Name the files that belong together."
+        raise DataError(product.path, "probe_position_indexes", expected=expected, received=received, remedy=remedy)
     for what, number in (("positions", len(indexes)), ("patterns", len(keys))):
         if number > len(rows):
             log.warning(

@@ -52,7 +52,8 @@ def _stored(path: Path, file: HDF5File, options: ReadOptions) -> Stored:
         else:
             chunks.append(chunk)
     if not chunks:
-        raise file.refusal("chunks", "at least one chunk of patterns", "none", "Prepare the data again.")
+        expected = "at least one chunk of patterns"
+        raise DataError(file.path, "chunks", expected=expected, received="none", remedy="Prepare the data again.")
     sources = [file.frames(f"{chunk}/data") for chunk in chunks]
     counts = [source.shape[0] for source in sources]
     frames: FrameSource = sources[0] if len(sources) == 1 else JoinedFrames(sources)
@@ -64,7 +65,8 @@ def _stored(path: Path, file: HDF5File, options: ReadOptions) -> Stored:
     for chunk, count, values in zip(chunks, counts, positions, strict=False):
         if values.shape != (count, 2):
             received = f"shape {values.shape}"
-            raise file.refusal(f"{chunk}/positions", f"({count}, 2) metres", received, "Prepare the data again.")
+            expected, remedy = f"({count}, 2) metres", "Prepare the data again."
+            raise DataError(file.path, f"{chunk}/positions", expected=expected, received=received, remedy=remedy)
     energy_keV = _number(file, "energy")
     size = _numbers(file, "psize")
     label = next((text for table in TABLES if (text := file.text(f"{table}/label"))), "")
@@ -89,7 +91,9 @@ def _chunks(file: HDF5File) -> list[str]:
     """Groups of chunks in the order of their numbers."""
     keys = {int(key): key for key in file.keys("chunks") if key.isascii() and key.isdigit() and len(key) < 10}
     if len(keys) > MOST_CHUNKS:
-        raise file.refusal("chunks", f"at most {MOST_CHUNKS} chunks", len(keys), "Merge them.")
+        raise DataError(
+            file.path, "chunks", expected=f"at most {MOST_CHUNKS} chunks", received=len(keys), remedy="Merge them."
+        )
     return [f"chunks/{keys[number]}" for number in sorted(keys)]
 
 
@@ -117,7 +121,8 @@ def _number(file: HDF5File, key: str) -> float | None:
     if values is None:
         return None
     if len(values) != 1:
-        raise file.refusal(f"meta/{key}", "one number", f"{len(values)} numbers", "State the value as an option.")
+        expected, remedy = "one number", "State the value as an option."
+        raise DataError(file.path, f"meta/{key}", expected=expected, received=f"{len(values)} numbers", remedy=remedy)
     return float(values[0])
 
 
@@ -125,7 +130,9 @@ def _pixel(file: HDF5File, size: NDArray[np.float64]) -> Pair:
     """(x, y) of one number or of (rows, columns)."""
     if len(size) not in (1, 2):
         remedy = "State it with --detector-pixel-m."
-        raise file.refusal("meta/psize", "one or two numbers", f"{len(size)} numbers", remedy)
+        raise DataError(
+            file.path, "meta/psize", expected="one or two numbers", received=f"{len(size)} numbers", remedy=remedy
+        )
     return float(size[-1]), float(size[0])
 
 

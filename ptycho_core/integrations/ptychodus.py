@@ -184,12 +184,15 @@ def arrays_of(parameters: ReconstructInput) -> ScanArrays:
     metadata, geometry = product.metadata, product.object_.get_geometry()
     if not metadata.far_field:
         remedy = "Reconstruct it with an algorithm for the near field."
-        raise _refusal(metadata.name, "far_field", "a product of the far field", "one of the near field", remedy)
+        expected = "a product of the far field"
+        raise DataError(metadata.name, "far_field", expected=expected, received="one of the near field", remedy=remedy)
     pixel = geometry.pixel_width_m, geometry.pixel_height_m
     sampled = product.probes.get_pixel_geometry()
     if not np.allclose((sampled.width_m, sampled.height_m), pixel, rtol=SAME_PIXEL, atol=0):
         expected, received = f"pixels of {pixel} m, as the object's", f"{(sampled.width_m, sampled.height_m)} m"
-        raise _refusal(metadata.name, "probe", expected, received, "Resample the probe or the object.")
+        raise DataError(
+            metadata.name, "probe", expected=expected, received=received, remedy="Resample the probe or the object."
+        )
     positions = product.probe_positions
     return ScanArrays(
         patterns=parameters.diffraction_patterns,
@@ -237,7 +240,9 @@ def training_files(input_path: Path) -> tuple[Path, Path | None]:
     if len(found) != 1:
         received = ", ".join(path.name for path in found) or "no .npz file"
         remedy = "Export training data into it, or name a file."
-        raise _refusal(str(input_path), None, f"{TRAIN_FILE}, or a single .npz file", received, remedy)
+        raise DataError(
+            str(input_path), expected=f"{TRAIN_FILE}, or a single .npz file", received=received, remedy=remedy
+        )
     return found[0], None
 
 
@@ -254,7 +259,3 @@ def _lengths(product: Product, N: int) -> dict[str, Any]:
             # λ z / (N p) is its own inverse.
             facts["detector_pixel_m"] = [object_pixel_m(wavelength, distance, N, side) for side in sides]
     return facts
-
-
-def _refusal(source: str, key: str | None, expected: object, received: object, remedy: str) -> DataError:
-    return DataError(source, key, expected=expected, received=received, remedy=remedy)

@@ -57,8 +57,6 @@ def unpacked(path: Path) -> Iterator[tuple[Path, Callable[[Scan], Scan]]]:
 
 
 def _unpack(path: Path, plain: Path) -> None:
-    def refuse(received: object, expected: str, remedy: str) -> DataError:
-        return DataError(path, expected=expected, received=received, remedy=remedy)
 
     opener = next(opener for mark, opener in OPENERS.items() if signature_of(path).startswith(mark))
     packed = path.stat().st_size
@@ -71,10 +69,14 @@ def _unpack(path: Path, plain: Path) -> None:
                 done += len(piece)
                 if done > limit:
                     received = f"more than {done // 2**20} MiB in {packed} bytes"
-                    raise refuse(received, "a packed measurement", "Unpack it yourself if it is one.")
+                    remedy = "Unpack it yourself if it is one."
+                    raise DataError(path, expected="a packed measurement", received=received, remedy=remedy)
                 if done > free:
                     remedy = "Free some space, or name another folder in TMPDIR."
-                    raise refuse(f"{free // 2**20} MiB free in {plain.parent}", "space to unpack it", remedy)
+                    received = f"{free // 2**20} MiB free in {plain.parent}"
+                    raise DataError(path, expected="space to unpack it", received=received, remedy=remedy)
                 target.write(piece)
     except BROKEN as error:
-        raise refuse(error, "a readable packed file", "It is truncated or damaged: copy it again.") from error
+        raise DataError(
+            path, expected="a readable packed file", received=error, remedy="It is truncated or damaged: copy it again."
+        ) from error

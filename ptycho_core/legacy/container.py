@@ -44,7 +44,8 @@ class PtychoDataContainer:
     def __attrs_post_init__(self) -> None:
         shape = np.shape(self.X)
         if len(shape) != 4 or shape[1] != shape[2]:
-            self._refuse("X", "shape (B, N, N, C)", f"shape {shape}", "Give the X_full of grouped data.")
+            expected, remedy = "shape (B, N, N, C)", "Give the X_full of grouped data."
+            raise DataError("PtychoDataContainer", "X", expected=expected, received=f"shape {shape}", remedy=remedy)
         groups, side, _, channels = shape
         self._take("X", np.float32, shape)
         self._take("coords_nominal", np.float32, (groups, 1, 2, channels))
@@ -57,7 +58,9 @@ class PtychoDataContainer:
             self._take("Y", np.complex64, shape, remedy)
         if self.YY_full is not None:
             if np.ndim(self.YY_full) != 2:
-                self._refuse("YY_full", "shape (H, W)", f"shape {np.shape(self.YY_full)}", "Drop it: it is optional.")
+                received, remedy = f"shape {np.shape(self.YY_full)}", "Drop it: it is optional."
+                expected = "shape (H, W)"
+                raise DataError("PtychoDataContainer", "YY_full", expected=expected, received=received, remedy=remedy)
             self._take("YY_full", np.complex64, np.shape(self.YY_full))
 
     def _take(self, key: str, dtype: type[np.generic], shape: tuple[int, ...], remedy: str = "Convert it.") -> None:
@@ -65,14 +68,18 @@ class PtychoDataContainer:
         received = np.asarray(getattr(self, key))
         expected = f"{np.dtype(dtype)} of shape {shape}"
         if received.dtype.kind not in {np.complex64: "c", np.int64: "iu"}.get(dtype, "iuf"):
-            self._refuse(key, expected, f"dtype {received.dtype}", remedy)
+            raise DataError(
+                "PtychoDataContainer", key, expected=expected, received=f"dtype {received.dtype}", remedy=remedy
+            )
         if received.shape != shape:
-            self._refuse(key, expected, f"shape {received.shape}", "Give one entry for every entry of X.")
+            raise DataError(
+                "PtychoDataContainer",
+                key,
+                expected=expected,
+                received=f"shape {received.shape}",
+                remedy="Give one entry for every entry of X.",
+            )
         object.__setattr__(self, key, np.ascontiguousarray(received, dtype=dtype))
-
-    @staticmethod
-    def _refuse(key: str, expected: object, received: object, remedy: str) -> None:
-        raise DataError("PtychoDataContainer", key, expected=expected, received=received, remedy=remedy)
 
     @classmethod
     def from_grouped(cls, grouped: Mapping[str, Any], probe: ArrayLike) -> PtychoDataContainer:

@@ -144,7 +144,7 @@ def located(path: str | os.PathLike[str], kind: Kind) -> Path:
     target = target / kind.name if os.path.isdir(target) else target
     if os.path.exists(target) and not os.path.isfile(target):
         received = "a folder" if os.path.isdir(target) else "a pipe or a device"
-        raise _refused(target, None, f"a {kind.noun}", received, "Give a file.")
+        raise ArchiveError(target, expected=f"a {kind.noun}", received=received, remedy="Give a file.")
     return target
 
 
@@ -167,16 +167,16 @@ def read_container(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, by
             digest, stated = hashlib.sha256(content).hexdigest(), manifest["sha256"][name]
             if digest != stated:
                 remedy = "It was changed after it was written: copy it again."
-                raise _refused(path, name, f"SHA-256 {shown(stated)}", digest, remedy)
+                raise ArchiveError(path, name, expected=f"SHA-256 {shown(stated)}", received=digest, remedy=remedy)
     except ArchiveError:
         raise
     except FileNotFoundError as error:
         expected = f"a folder with {kind.name}, or such a file"
-        raise _refused(path, None, expected, "no such file", "Check the path.") from error
+        raise ArchiveError(path, expected=expected, received="no such file", remedy="Check the path.") from error
     except (*UNREADABLE, KeyError, TypeError) as error:
         remedy = f"It is truncated or not a {kind.noun}: copy or train it again."
         received = f"{type(error).__name__}: {shown(error)}"
-        raise _refused(path, None, f"a readable {kind.noun}", received, remedy) from error
+        raise ArchiveError(path, expected=f"a readable {kind.noun}", received=received, remedy=remedy) from error
     return manifest, members
 
 
@@ -203,7 +203,7 @@ def decoding(path: Path, kind: Kind) -> Iterator[None]:
     except MALFORMED as error:
         remedy = f"The {kind.noun} is damaged: copy or train it again."
         received = f"{type(error).__name__}: {shown(error)}"
-        raise _refused(path, None, f"a whole {kind.noun}", received, remedy) from error
+        raise ArchiveError(path, expected=f"a whole {kind.noun}", received=received, remedy=remedy) from error
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -234,14 +234,18 @@ def _read(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     info = archive.getinfo(name)
     limit = MEMBER_LIMIT if name.endswith(".safetensors") else TEXT_LIMIT
     if info.file_size > limit:
-        raise _refused(path, name, f"at most {limit} bytes", info.file_size, "This is not one of our files.")
+        remedy = "This is not one of our files."
+        raise ArchiveError(path, name, expected=f"at most {limit} bytes", received=info.file_size, remedy=remedy)
     if info.file_size > max(SMALL, RATIO_LIMIT * info.compress_size):
         expected = f"at most {RATIO_LIMIT} times its packed size"
         received = f"{info.file_size} bytes from {info.compress_size}"
-        raise _refused(path, name, expected, received, "It is made to fill the memory: get it from another source.")
+        remedy = "It is made to fill the memory: get it from another source."
+        raise ArchiveError(path, name, expected=expected, received=received, remedy=remedy)
     if info.compress_type not in COMPRESSION:
         remedy = "It is damaged or not one of our files: copy or train it again."
-        raise _refused(path, name, "a stored or deflated member", f"method {info.compress_type}", remedy)
+        raise ArchiveError(
+            path, name, expected="a stored or deflated member", received=f"method {info.compress_type}", remedy=remedy
+        )
     return archive.read(name)
 
 
@@ -254,7 +258,9 @@ def _check_format(path: Path, kind: Kind, manifest: Mapping[str, Any]) -> None:
         other = KINDS.get(form) if isinstance(form, str) else None
         remedy = f"This is a {other.noun}: give {kind.name}." if other else f"Give a {kind.noun} of ptycho-core."
     received = f"{shown(repr(form))}, version {shown(repr(version))}"
-    raise _refused(path, MANIFEST, f"{kind.format!r}, version {kind.version}", received, remedy)
+    raise ArchiveError(
+        path, MANIFEST, expected=f"{kind.format!r}, version {kind.version}", received=received, remedy=remedy
+    )
 
 
 def _other_members(path: Path, kind: Kind, names: Collection[str]) -> ArchiveError:
@@ -265,8 +271,4 @@ def _other_members(path: Path, kind: Kind, names: Collection[str]) -> ArchiveErr
         f" and {len(names) - 8} more" * (len(names) > 8)
     )
     expected = f"the members {', '.join((MANIFEST, *kind.members))}"
-    return _refused(path, None, expected, received or "none", remedy)
-
-
-def _refused(path: Path, key: str | None, expected: object, received: object, remedy: str) -> ArchiveError:
-    return ArchiveError(path, key, expected=expected, received=received, remedy=remedy)
+    return ArchiveError(path, expected=expected, received=received or "none", remedy=remedy)

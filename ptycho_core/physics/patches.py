@@ -33,14 +33,18 @@ def extract_patches(
     """
     field = np.asarray(object_field, dtype=np.complex64)
     if field.ndim != 2 or field.size == 0:
-        raise _refusal("object_field", "shape (H, W), not empty", f"shape {field.shape}", "Give one 2-D object.")
+        expected, received, remedy = "shape (H, W), not empty", f"shape {field.shape}", "Give one 2-D object."
+        raise DataError("extract_patches", "object_field", expected=expected, received=received, remedy=remedy)
     positions = np.asarray(positions_px, dtype=np.float64)
     if positions.ndim != 2 or positions.shape[1] != 2:
-        raise _refusal("positions_px", "shape (B, 2)", f"shape {positions.shape}", "Give one [x, y] row a patch.")
+        received, remedy = f"shape {positions.shape}", "Give one [x, y] row a patch."
+        raise DataError("extract_patches", "positions_px", expected="shape (B, 2)", received=received, remedy=remedy)
     if not np.isfinite(positions).all():
-        raise _refusal("positions_px", "finite coordinates", "NaN or infinity", "Drop those positions.")
+        expected, remedy = "finite coordinates", "Drop those positions."
+        raise DataError("extract_patches", "positions_px", expected=expected, received="NaN or infinity", remedy=remedy)
     if N < 1:
-        raise _refusal("N", "at least one pixel", N, "Give the side of a patch in pixels.")
+        remedy = "Give the side of a patch in pixels."
+        raise DataError("extract_patches", "N", expected="at least one pixel", received=N, remedy=remedy)
 
     corners = positions - np.asarray(origin_px, dtype=np.float64) - N // 2
     whole = np.floor(corners)
@@ -78,7 +82,3 @@ def _between(windows: NDArray[np.complex64], fraction: NDArray[np.float32]) -> N
         flat *= 1 - share
         flat[:, :-step] += further
     return windows[:, :-1, :-1]
-
-
-def _refusal(key: str, expected: object, received: object, remedy: str) -> DataError:
-    return DataError("extract_patches", key, expected=expected, received=received, remedy=remedy)

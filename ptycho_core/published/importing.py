@@ -28,7 +28,7 @@ from ptycho_core.physics.scale import CLEAR_PROBE_SCALE, DataScale, calibrated_p
 from ptycho_core.physics.suitability import check_size
 from ptycho_core.physics.weights import probe_mask
 from ptycho_core.published.keras_network import read_keras
-from ptycho_core.published.members import Members, opened, refusal
+from ptycho_core.published.members import Members, opened
 from ptycho_core.published.pickles import plain, read_mapping
 from ptycho_core.published.tensors import read_tensors
 from ptycho_core.published.torch_network import check_settings, model_settings, read_network
@@ -164,7 +164,7 @@ def _read(members: Members, source: str) -> Published:
     if DIRECTORY not in members.names:
         received = ", ".join(shown(name, 60) for name in members.names[:8]) or "no members"
         remedy = "Give the whole wts.h5.zip that the published implementation wrote; load_model reads ours."
-        raise refusal(source, None, f"an archive with {DIRECTORY}", received, remedy)
+        raise ArchiveError(source, expected=f"an archive with {DIRECTORY}", received=received, remedy=remedy)
     manifest = read_mapping(members.read(DIRECTORY), source, DIRECTORY)
     version, models = plain(manifest.get("version")), manifest.get("models")
     names = [plain(name) for name in models[:8]] if isinstance(models, (list, tuple)) else []
@@ -173,7 +173,7 @@ def _read(members: Members, source: str) -> Published:
             f"version {shown(repr(version), 60)}, models {', '.join(shown(name, 60) for name in names) or 'none'}"
         )
         expected = f"version {' or '.join(KINDS)} with the model {NETWORK}"
-        raise refusal(source, DIRECTORY, expected, received, ANEW)
+        raise ArchiveError(source, DIRECTORY, expected=expected, received=received, remedy=ANEW)
     parameters = read_mapping(members.read(PARAMETERS), source, PARAMETERS)
     settings = _network_settings(members, source) if KINDS[version] == "published torch" else {}
     flat = {key: plain(value) for key, value in parameters.items() if key != "probe"}
@@ -185,7 +185,7 @@ def _network_settings(members: Members, source: str) -> Mapping[str, Any]:
     tables = read_tensors(members.read(SCALING), where)
     settings = tables.get("model_config") if isinstance(tables, dict) else None
     if not isinstance(settings, dict):
-        raise refusal(where, "model_config", "the settings of the network", "none", ANEW)
+        raise ArchiveError(where, "model_config", expected="the settings of the network", received="none", remedy=ANEW)
     return {str(plain(name)): plain(value) for name, value in settings.items()}
 
 
@@ -193,7 +193,9 @@ def _model_config(published: Published, source: str) -> ModelConfig:
     values: dict[str, Any] = {name: published.parameters.get(flat_key(name)) for name in PUBLISHED[ModelConfig]}
     values = {name: value for name, value in values.items() if value is not None}
     if (kind := values.get("model_type", "pinn")) != "pinn":
-        raise refusal(source, f"{PARAMETERS}: model_type", "'pinn'", shown(repr(kind), 60), ANEW)
+        raise ArchiveError(
+            source, f"{PARAMETERS}: model_type", expected="'pinn'", received=shown(repr(kind), 60), remedy=ANEW
+        )
     if published.kind == "published torch":
         values |= model_settings(published.settings, published.parameters)
         values["probe_mask"] = bool(values.get("probe_mask", False))
@@ -272,10 +274,12 @@ def _archived_probe(published: Published, N: int, source: str) -> NDArray[np.com
     key = f"{PARAMETERS}: probe"
     if not isinstance(probe, np.ndarray) or probe.shape not in ((N, N), (N, N, 1)) or probe.dtype.kind not in "fc":
         received = f"{probe.dtype} {probe.shape}" if isinstance(probe, np.ndarray) else f"a {type(probe).__name__}"
-        raise refusal(source, key, f"complex numbers of shape {(N, N, 1)}", received, ANEW)
+        raise ArchiveError(
+            source, key, expected=f"complex numbers of shape {(N, N, 1)}", received=received, remedy=ANEW
+        )
     field = probe.reshape(1, N, N).astype(np.complex128)
     if not np.isfinite(field).all() or not field.any():
-        raise refusal(source, key, "finite numbers that are not all 0", "others", ANEW)
+        raise ArchiveError(source, key, expected="finite numbers that are not all 0", received="others", remedy=ANEW)
     return field
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ptycho_core.errors import ArchiveError
 from ptycho_core.models.container import shown
 from ptycho_core.networks.table import INPUT, Layer, Table
-from ptycho_core.published.members import opened, refusal
+from ptycho_core.published.members import opened
 from ptycho_core.storage.files import DAMAGED_HDF5
 from ptycho_core.storage.hdf5_guards import heaps_are_sound
 
@@ -46,7 +46,8 @@ def read_keras(content: bytes, source: str, table: Table, N: int) -> tuple[dict[
     with opened(content, source) as members:
         version = str(members.read_json(METADATA).get("keras_version", "unknown"))
         if not version.startswith("3."):
-            raise refusal(source, METADATA, "Keras 3", shown(version), "Save the model anew with Keras 3.")
+            remedy = "Save the model anew with Keras 3."
+            raise ArchiveError(source, METADATA, expected="Keras 3", received=shown(version), remedy=remedy)
         graph = read_graph(members.read_json(CONFIG), f"{source}: {CONFIG}")
         places = match(table, N, graph, f"{source}: {CONFIG}")
         return read_weights(members.read(WEIGHTS), f"{source}: {WEIGHTS}", table, graph, places), version
@@ -59,7 +60,7 @@ def read_graph(config: Mapping[str, Any], source: str) -> dict[str, Node]:
         nodes = [_node(layer) for layer in layers]
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         received = f"{type(error).__name__}: {shown(error)}"
-        raise refusal(source, None, "a functional Keras model", received, MISMATCH) from error
+        raise ArchiveError(source, expected="a functional Keras model", received=received, remedy=MISMATCH) from error
     return {node.name: node for node in nodes}
 
 
@@ -86,7 +87,8 @@ def match(table: Table, N: int, graph: Mapping[str, Node], source: str) -> dict[
     ends = [node for node in graph.values() if node.kind == "CombineComplexLayer"]
     if len(ends) != 1 or len(ends[0].inputs) != 2 or not ends[0].settings.get("use_polar", True):
         received = f"{len(ends)} of them" if len(ends) != 1 else "another one"
-        raise refusal(source, None, "one layer that makes a complex object of amplitude and phase", received, MISMATCH)
+        expected = "one layer that makes a complex object of amplitude and phase"
+        raise ArchiveError(source, expected=expected, received=received, remedy=MISMATCH)
     matching = _Matching(table, N, graph, source)
     for layer, node in zip((table.amplitude, table.phase), ends[0].inputs, strict=True):
         matching.follow(layer, node)
@@ -130,7 +132,8 @@ class _Matching:
 
     def _known(self, name: str) -> Node:
         if name not in self.graph:
-            raise refusal(self.source, None, "layers that are all in the file", f"no layer {shown(name)}", MISMATCH)
+            expected = "layers that are all in the file"
+            raise ArchiveError(self.source, expected=expected, received=f"no layer {shown(name)}", remedy=MISMATCH)
         return self.graph[name]
 
     def _input(self, node: Node) -> None:
@@ -187,7 +190,7 @@ class _Matching:
     def _differ(self, name: str, expected: str, node: Node) -> NoReturn:
         plain = {key: value for key, value in node.settings.items() if isinstance(value, (int, float, str, list))}
         received = f"layer {shown(node.name)} of class {shown(node.kind)} with {shown(plain, 400)}"
-        raise refusal(self.source, f"for {name}", expected, received, MISMATCH)
+        raise ArchiveError(self.source, f"for {name}", expected=expected, received=received, remedy=MISMATCH)
 
 
 def _channels(layer: Layer, node: Node) -> bool:
@@ -233,7 +236,9 @@ def read_weights(
     weights: dict[str, NDArray[np.floating]] = {}
     if not heaps_are_sound(content):  # or HDF5 would read the names in them without end
         received = "one whose objects do not follow each other"
-        raise refusal(source, None, "whole global heaps of HDF5", received, "Copy the archive again.")
+        raise ArchiveError(
+            source, expected="whole global heaps of HDF5", received=received, remedy="Copy the archive again."
+        )
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             for layer in table.layers:
@@ -244,14 +249,18 @@ def read_weights(
                 stated = _stated_name(h5py, _linked(h5py, file, variables, source)) or name
                 if stated != name:
                     expected = f"the weights of layer {shown(name)}"
-                    raise refusal(source, variables, expected, f"those of {shown(stated)}", MISMATCH)
+                    raise ArchiveError(
+                        source, variables, expected=expected, received=f"those of {shown(stated)}", remedy=MISMATCH
+                    )
                 for number, (key, shape) in enumerate(layer.parameters.items()):
                     weights[key] = _array(h5py, file, f"{variables}/{number}", shape, source)
     except ArchiveError:
         raise
     except DAMAGED_HDF5 as error:
         received = f"{type(error).__name__}: {shown(error)}"
-        raise refusal(source, None, "a whole HDF5 file of weights", received, "Copy the archive again.") from error
+        raise ArchiveError(
+            source, expected="a whole HDF5 file of weights", received=received, remedy="Copy the archive again."
+        ) from error
     return weights
 
 
@@ -263,7 +272,8 @@ def _linked(h5py: Any, file: Any, path: str, source: str) -> Any:
         link = file.get(place, getlink=True)
         if not isinstance(link, h5py.HardLink):
             received = "nothing" if link is None else f"a {type(link).__name__}"
-            raise refusal(source, path, "a group or array of this file", received, "Copy the archive again.")
+            expected = "a group or array of this file"
+            raise ArchiveError(source, path, expected=expected, received=received, remedy="Copy the archive again.")
     return file[path]
 
 
@@ -283,11 +293,15 @@ def _array(h5py: Any, file: Any, path: str, shape: tuple[int, ...], source: str)
     """An array of the shape that our network has; no other is read."""
     dataset = _linked(h5py, file, path, source)
     if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-        raise refusal(source, path, "an array of this file", "something else", "Copy the archive again.")
+        raise ArchiveError(
+            source, path, expected="an array of this file", received="something else", remedy="Copy the archive again."
+        )
     if dataset.shape != shape or dataset.dtype.kind != "f":
         received = f"{dataset.dtype} {dataset.shape}"
-        raise refusal(source, path, f"floating-point numbers of shape {shape}", received, MISMATCH)
+        raise ArchiveError(
+            source, path, expected=f"floating-point numbers of shape {shape}", received=received, remedy=MISMATCH
+        )
     if dataset.chunks is not None:  # Keras writes none; a chunk can unpack to more than the memory holds
         received, remedy = f"chunks of shape {dataset.chunks}", "Save the model anew with Keras 3."
-        raise refusal(source, path, "numbers in one piece, not packed", received, remedy)
+        raise ArchiveError(source, path, expected="numbers in one piece, not packed", received=received, remedy=remedy)
     return np.asarray(dataset[()], np.float32)

@@ -24,10 +24,6 @@ UNPACKED_LIMIT = 2**28
 ANOTHER_SOURCE = "Get it from a source that you trust, or write it again."
 
 
-def refusal(source: str, member: str | None, expected: object, received: object, remedy: str) -> ArchiveError:
-    return ArchiveError(source, member, expected=expected, received=received, remedy=remedy)
-
-
 class Members:
     """The members of a zip file by name. `source`: what messages call it, such as "wts.h5.zip: model.keras"."""
 
@@ -38,46 +34,57 @@ class Members:
         self.names = archive.namelist()
         self._archive = archive
         if len(self.names) > COUNT_LIMIT:
-            raise refusal(source, None, f"at most {COUNT_LIMIT} members", len(self.names), ANOTHER_SOURCE)
+            raise ArchiveError(
+                source, expected=f"at most {COUNT_LIMIT} members", received=len(self.names), remedy=ANOTHER_SOURCE
+            )
         for name in self.names:
             parts = PurePosixPath(name.replace("\\", "/")).parts
             if ".." in parts or name.startswith(("/", "\\")) or ":" in name:
                 expected = "names of members inside the archive"
-                raise refusal(source, None, expected, f"{shown(name)!r}, which leads out of it", ANOTHER_SOURCE)
+                raise ArchiveError(
+                    source, expected=expected, received=f"{shown(name)!r}, which leads out of it", remedy=ANOTHER_SOURCE
+                )
         if len(set(self.names)) != len(self.names):
-            raise refusal(source, None, "every member once", "one of them twice", ANOTHER_SOURCE)
+            raise ArchiveError(
+                source, expected="every member once", received="one of them twice", remedy=ANOTHER_SOURCE
+            )
 
     def read(self, name: str) -> bytes:
         """A member within the limits; ArchiveError where it is not there or too large."""
         if name not in self.names:
             received = ", ".join(shown(other, 60) for other in self.names[:8]) or "none"
             remedy = "It is not an archive of the published implementation, or not a whole one: copy it again."
-            raise refusal(self.source, None, f"a member {name}", received, remedy)
+            raise ArchiveError(self.source, expected=f"a member {name}", received=received, remedy=remedy)
         info = self._archive.getinfo(name)
         if info.file_size > SIZE_LIMIT:
-            raise refusal(self.source, name, f"at most {SIZE_LIMIT} bytes", info.file_size, ANOTHER_SOURCE)
+            expected = f"at most {SIZE_LIMIT} bytes"
+            raise ArchiveError(self.source, name, expected=expected, received=info.file_size, remedy=ANOTHER_SOURCE)
         if info.file_size > max(SMALL, RATIO_LIMIT * info.compress_size):
             expected = f"at most {RATIO_LIMIT} times its packed size"
             received = f"{info.file_size} bytes from {info.compress_size}"
             remedy = f"It is made to fill the memory. {ANOTHER_SOURCE}"
-            raise refusal(self.source, name, expected, received, remedy)
+            raise ArchiveError(self.source, name, expected=expected, received=received, remedy=remedy)
         if info.compress_type not in COMPRESSION:
             received = f"method {info.compress_type}"
-            raise refusal(self.source, name, "a stored or deflated member", received, "Copy or write it again.")
+            expected, remedy = "a stored or deflated member", "Copy or write it again."
+            raise ArchiveError(self.source, name, expected=expected, received=received, remedy=remedy)
         self._left -= info.file_size
         if self._left < 0:
             expected = f"at most {self._most} bytes of all members that are needed"
             remedy = f"It is made to fill the memory. {ANOTHER_SOURCE}"
-            raise refusal(self.source, name, expected, "more", remedy)
+            raise ArchiveError(self.source, name, expected=expected, received="more", remedy=remedy)
         return self._archive.read(name)
 
     def read_json(self, name: str) -> Mapping[str, Any]:
         text = self.read(name)
         if len(text) > TEXT_LIMIT:
-            raise refusal(self.source, name, f"at most {TEXT_LIMIT} bytes", len(text), ANOTHER_SOURCE)
+            raise ArchiveError(
+                self.source, name, expected=f"at most {TEXT_LIMIT} bytes", received=len(text), remedy=ANOTHER_SOURCE
+            )
         content = json.loads(text)
         if not isinstance(content, dict):
-            raise refusal(self.source, name, "a JSON object", f"a {type(content).__name__}", "Copy it again.")
+            received = f"a {type(content).__name__}"
+            raise ArchiveError(self.source, name, expected="a JSON object", received=received, remedy="Copy it again.")
         return content
 
 
@@ -89,17 +96,19 @@ def opened(file: str | os.PathLike[str] | bytes, source: str) -> Iterator[Member
         stream = io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb", buffering=0)  # noqa: SIM115 - closed below
         size = stream.seek(0, os.SEEK_END)
         if size > SIZE_LIMIT:
-            raise refusal(source, None, f"at most {SIZE_LIMIT} bytes", size, ANOTHER_SOURCE)
+            raise ArchiveError(source, expected=f"at most {SIZE_LIMIT} bytes", received=size, remedy=ANOTHER_SOURCE)
         with opened_zip(stream) as archive:
             yield Members(archive, source, size)
     except PtychoError:
         raise
     except FileNotFoundError as error:
-        raise refusal(source, None, "an archive", "no such file", "Check the path.") from error
+        raise ArchiveError(source, expected="an archive", received="no such file", remedy="Check the path.") from error
     except (*UNREADABLE, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         received = f"{type(error).__name__}: {shown(error)}"
         remedy = "It is truncated, damaged, or of another kind: copy it again."
-        raise refusal(source, None, "a readable archive of the published implementation", received, remedy) from error
+        raise ArchiveError(
+            source, expected="a readable archive of the published implementation", received=received, remedy=remedy
+        ) from error
     finally:
         if stream is not None:
             stream.close()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import ArchiveError
 from ptycho_core.models.container import TEXT_LIMIT, shown
-from ptycho_core.published.members import ANOTHER_SOURCE, refusal
+from ptycho_core.published.members import ANOTHER_SOURCE
 
 # fmt: off
 INSTRUCTIONS = frozenset((
@@ -193,7 +193,9 @@ class PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str, /) -> Any:
         if (module, name) not in self.names:
             received = f"a call of {shown(module)}.{shown(name)}"
-            raise refusal(*self.where, "numbers, text, arrays and plain containers", received, _REMEDY)
+            raise ArchiveError(
+                *self.where, expected="numbers, text, arrays and plain containers", received=received, remedy=_REMEDY
+            )
         return self.names[module, name]
 
 
@@ -203,18 +205,21 @@ _REMEDY = f"Nothing was run. {ANOTHER_SOURCE}"
 def check_instructions(content: bytes, where: tuple[str, str | None]) -> None:
     """Refuse instructions that plain values have no need of, and those that would fill the memory."""
     if len(content) > TEXT_LIMIT:
-        raise refusal(*where, f"a pickle of at most {TEXT_LIMIT} bytes", len(content), _REMEDY)
+        raise ArchiveError(
+            *where, expected=f"a pickle of at most {TEXT_LIMIT} bytes", received=len(content), remedy=_REMEDY
+        )
     tuples = 0
     for number, (instruction, argument, _) in enumerate(pickletools.genops(content)):
         tuples += instruction.name in TUPLES
         if number > INSTRUCTION_LIMIT or tuples > TUPLE_LIMIT:
             expected = f"at most {INSTRUCTION_LIMIT} instructions, and {TUPLE_LIMIT} tuples"
-            raise refusal(*where, expected, "more of them", _REMEDY)
+            raise ArchiveError(*where, expected=expected, received="more of them", remedy=_REMEDY)
         if instruction.name not in INSTRUCTIONS:
             expected, received = "numbers, text, arrays and plain containers", f"the instruction {instruction.name}"
-            raise refusal(*where, expected, received, _REMEDY)
+            raise ArchiveError(*where, expected=expected, received=received, remedy=_REMEDY)
         if instruction.name in REMEMBERING and int(str(argument)) > len(content):
-            raise refusal(*where, "a pickle that fits its file", f"value number {argument} in it", _REMEDY)
+            expected = "a pickle that fits its file"
+            raise ArchiveError(*where, expected=expected, received=f"value number {argument} in it", remedy=_REMEDY)
 
 
 def read_plain(content: bytes, source: str, member: str) -> Any:
@@ -227,7 +232,9 @@ def read_plain(content: bytes, source: str, member: str) -> Any:
         raise
     except MALFORMED as error:
         received = f"{type(error).__name__}: {shown(error)}"
-        raise refusal(source, member, "a whole pickle of plain values", received, _REMEDY) from error
+        raise ArchiveError(
+            source, member, expected="a whole pickle of plain values", received=received, remedy=_REMEDY
+        ) from error
 
 
 def read_mapping(content: bytes, source: str, member: str) -> dict[str, Any]:
@@ -235,5 +242,7 @@ def read_mapping(content: bytes, source: str, member: str) -> dict[str, Any]:
     value = read_plain(content, source, member)
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         received = f"a {type(value).__name__}"
-        raise refusal(source, member, "a dictionary of named values", received, "Copy the archive again.")
+        raise ArchiveError(
+            source, member, expected="a dictionary of named values", received=received, remedy="Copy the archive again."
+        )
     return {key: value_of(part) for key, part in value.items()}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import ArchiveError
 from ptycho_core.models.container import shown
-from ptycho_core.published.members import Members, opened, refusal
+from ptycho_core.published.members import Members, opened
 from ptycho_core.published.pickles import MALFORMED, PLAIN, Constructor, PlainUnpickler, check_instructions
 
 STORAGES = {
@@ -101,7 +101,7 @@ def read_tensors(content: bytes, source: str) -> Any:
         if len(folders) != 1 or scripted:
             received = "a TorchScript program" if scripted else ", ".join(shown(n, 60) for n in members.names[:8])
             remedy = "Save the weights with torch.save(model.state_dict(), …), or copy the archive again."
-            raise refusal(source, None, FORMAT, received or "no members", remedy)
+            raise ArchiveError(source, expected=FORMAT, received=received or "no members", remedy=remedy)
         member = f"{folders[0]}/data.pkl"
         pickled = members.read(member)
         try:
@@ -112,4 +112,4 @@ def read_tensors(content: bytes, source: str) -> Any:
         except MALFORMED as error:
             received = f"{type(error).__name__}: {shown(error)}"
             remedy = "Nothing was run. It is damaged or of another kind: copy it again."
-            raise refusal(source, member, FORMAT, received, remedy) from error
+            raise ArchiveError(source, member, expected=FORMAT, received=received, remedy=remedy) from error

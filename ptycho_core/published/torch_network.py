@@ -9,10 +9,10 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
+from ptycho_core.errors import ArchiveError
 from ptycho_core.layouts import OIHW_TO_HWIO
 from ptycho_core.models.container import shown
 from ptycho_core.networks.table import Table
-from ptycho_core.published.members import refusal
 from ptycho_core.settings.model import ModelConfig
 
 UNKNOWN = "It is a variant that cannot be imported (docs/published.md): train it anew."
@@ -45,23 +45,28 @@ def check_settings(settings: Mapping[str, Any], source: str) -> None:
     """Refuse by name the settings of a network that cannot be ours."""
     if REQUIRED not in settings:
         expected, received = f"the setting {REQUIRED}", "an archive of an older version, without it"
-        raise refusal(source, "model_config", expected, received, UNKNOWN)
+        raise ArchiveError(source, "model_config", expected=expected, received=received, remedy=UNKNOWN)
     for name, values in SUPPORTED.items():
         value = settings.get(name, values[0])
         if value not in values:
             expected = " or ".join(repr(one) for one in values)
-            raise refusal(source, f"model_config.{name}", expected, shown(repr(value), 60), UNKNOWN)
+            raise ArchiveError(
+                source, f"model_config.{name}", expected=expected, received=shown(repr(value), 60), remedy=UNKNOWN
+            )
 
 
 def read_network(state: object, source: str, table: Table, model: ModelConfig) -> dict[str, NDArray[np.floating]]:
     """The weights by our names, from the published ones. Raises ArchiveError where they are of another network."""
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise refusal(source, None, "a dictionary of weights", f"a {type(state).__name__}", "Save its state_dict().")
+        expected, received = "a dictionary of weights", f"a {type(state).__name__}"
+        raise ArchiveError(source, expected=expected, received=received, remedy="Save its state_dict().")
     first = "encoder.blocks.0.conv1.weight"
     prefixes = [name.removesuffix(first) for name in state if name.endswith(first)]
     if len(prefixes) != 1:
         received = ", ".join(shown(name, 80) for name in list(state)[:4]) or "none"
-        raise refusal(source, None, f"the weights of one network, {first} among them", received, UNKNOWN)
+        raise ArchiveError(
+            source, expected=f"the weights of one network, {first} among them", received=received, remedy=UNKNOWN
+        )
     given = {name.removeprefix(prefixes[0]): array for name, array in state.items() if name.startswith(prefixes[0])}
     weights: dict[str, NDArray[np.floating]] = {}
     used = set()
@@ -71,13 +76,17 @@ def read_network(state: object, source: str, table: Table, model: ModelConfig) -
             weights[name] = np.zeros(shape, np.float32)  # the published gate of the pixels has none
             continue
         if theirs not in given:
-            raise refusal(source, prefixes[0] + theirs, f"the weights of {name}", "nothing", UNKNOWN)
+            raise ArchiveError(
+                source, prefixes[0] + theirs, expected=f"the weights of {name}", received="nothing", remedy=UNKNOWN
+            )
         used.add(theirs)
         weights[name] = _to_ours(name, given[theirs], shape, f"{source}: {prefixes[0]}{theirs}")
     surplus = sorted(name for name in set(given) - used if not _unused(name, model))
     if surplus:
         received = f"{len(surplus)} others: {', '.join(shown(name, 80) for name in surplus[:4])}"
-        raise refusal(source, None, f"the weights of {model.architecture} alone", received, UNKNOWN)
+        raise ArchiveError(
+            source, expected=f"the weights of {model.architecture} alone", received=received, remedy=UNKNOWN
+        )
     return weights
 
 
@@ -132,12 +141,14 @@ def _unused(name: str, model: ModelConfig) -> bool:
 def _to_ours(name: str, array: object, shape: tuple[int, ...], source: str) -> NDArray[np.floating]:
     """A kernel (out, in, kh, kw), or (out, in) of a linear layer, as (kh, kw, in, out); a bias as it is."""
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-        raise refusal(source, None, "an array of floating-point numbers", f"a {type(array).__name__}", UNKNOWN)
+        raise ArchiveError(
+            source, expected="an array of floating-point numbers", received=f"a {type(array).__name__}", remedy=UNKNOWN
+        )
     if name.endswith("/kernel"):
         array = array[..., None, None] if array.ndim == 2 else array
         array = rearrange(array, OIHW_TO_HWIO) if array.ndim == 4 else array
     if array.shape != shape:
-        raise refusal(source, None, f"{name} of shape {shape}", f"{array.shape}", UNKNOWN)
+        raise ArchiveError(source, expected=f"{name} of shape {shape}", received=f"{array.shape}", remedy=UNKNOWN)
     return np.ascontiguousarray(array, np.float32)
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import scipy  # its submodules load on first use: this module imports fast
 from numpy.typing import ArrayLike, NDArray
 
+from ptycho_core.errors import DataError
 from ptycho_core.quality.area import bounding_box
-from ptycho_core.quality.metrics import FLAT, Field, Mask, check_pair, is_flat, refuse
+from ptycho_core.quality.metrics import FLAT, Field, Mask, check_pair, is_flat
 
 Vector = NDArray[np.float64]  # [row, column]: internal, results are [x, y]
 
@@ -71,9 +72,11 @@ def align(
     DataError: shapes differ, not finite, empty mask, unknown `shift`, negative max_shift_px.
     """
     if shift not in ("subpixel", "integer", "none"):
-        refuse("align", "shift", "'subpixel', 'integer' or 'none'", repr(shift), "Choose one of these.")
+        expected, received = "'subpixel', 'integer' or 'none'", repr(shift)
+        raise DataError("metrics.align", "shift", expected=expected, received=received, remedy="Choose one of these.")
     if max_shift_px is not None and not max_shift_px >= 0:
-        refuse("align", "max_shift_px", "a number of pixels >= 0", max_shift_px, "Use shift='none' to search nowhere.")
+        expected, remedy = "a number of pixels >= 0", "Use shift='none' to search nowhere."
+        raise DataError("metrics.align", "max_shift_px", expected=expected, received=max_shift_px, remedy=remedy)
     first, second, inside = check_pair("align", estimate, truth, mask)
     field, target = first.astype(np.complex128), second.astype(np.complex128)
     reasons = []
@@ -253,7 +256,8 @@ def _still_measured(inside: Mask, shift_px: Vector) -> Mask:
     rows, columns = ((source >= -0.5) & (source <= len(source) - 0.5) for source in sources)
     kept: Mask = inside & rows[:, None] & columns[None]
     if not kept.any():
-        refuse("align", "mask", "pixels left after the shift", "none", "Take a smaller max_shift_px or another mask.")
+        remedy = "Take a smaller max_shift_px or another mask."
+        raise DataError("metrics.align", "mask", expected="pixels left after the shift", received="none", remedy=remedy)
     return kept
 
 

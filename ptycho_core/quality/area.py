@@ -6,7 +6,8 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-from ptycho_core.quality.metrics import Mask, refuse
+from ptycho_core.errors import DataError
+from ptycho_core.quality.metrics import Mask
 
 # ---- the area that was measured ------------------------------------------------------------------------------------
 
@@ -23,14 +24,19 @@ def scanned_area(
     points = np.asarray(positions_px, np.float64)
     margin = N / 4 if margin_px is None else margin_px
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
-        refuse("scanned_area", "positions_px", "finite positions (M, 2)", points.shape, "Give [x, y] a position.")
+        expected, remedy = "finite positions (M, 2)", "Give [x, y] a position."
+        raise DataError("metrics.scanned_area", "positions_px", expected=expected, received=points.shape, remedy=remedy)
     remedy = "A scan along a line has no area: give the mask yourself."
     if len(points) < 3:
-        refuse("scanned_area", "positions_px", "three or more positions", len(points), remedy)
+        expected = "three or more positions"
+        raise DataError("metrics.scanned_area", "positions_px", expected=expected, received=len(points), remedy=remedy)
     try:
         hull = scipy.spatial.ConvexHull(points)
     except scipy.spatial.QhullError:
-        refuse("scanned_area", "positions_px", "positions that span an area", f"{len(points)} on one line", remedy)
+        expected, received = "positions that span an area", f"{len(points)} on one line"
+        raise DataError(
+            "metrics.scanned_area", "positions_px", expected=expected, received=received, remedy=remedy
+        ) from None
     x_origin, y_origin = np.asarray(origin_px, np.float64)
     y, x = np.ogrid[: shape[0], : shape[1]]
     inside = np.ones(shape, bool)
@@ -40,7 +46,8 @@ def scanned_area(
         extent = np.ptp(points, axis=0)
         received = f"positions over {extent[0]:.4g} x {extent[1]:.4g} px (x, y) on a field of {shape[1]} x {shape[0]}"
         expected = f"pixels deeper than {margin:g} px in the hull"
-        refuse("scanned_area", "positions_px", expected, received, "Check origin_px, or take a smaller margin_px.")
+        remedy = "Check origin_px, or take a smaller margin_px."
+        raise DataError("metrics.scanned_area", "positions_px", expected=expected, received=received, remedy=remedy)
     return inside
 
 

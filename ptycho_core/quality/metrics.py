@@ -6,7 +6,7 @@ Vectors in results are [x, y] = [column, row], from the centre of pixel [0, 0].
 from __future__ import annotations
 
 import math
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import scipy  # its submodules load on first use: this module imports fast
@@ -75,7 +75,8 @@ def ssim(a: ArrayLike, b: ArrayLike, data_range: float, mask: ArrayLike | None =
     first, second, inside = _real_pair("ssim", a, b, data_range, mask)
     windows = _whole_windows(inside)
     if not windows.any():
-        refuse("ssim", "mask", "11 x 11 pixels inside, one window", f"{inside.sum()} pixels", "Widen the mask.")
+        expected, received = "11 x 11 pixels inside, one window", f"{inside.sum()} pixels"
+        raise DataError("metrics.ssim", "mask", expected=expected, received=received, remedy="Widen the mask.")
     structure, luminance = _ssim_maps(first, second, data_range)
     return float((structure * luminance)[windows].mean())
 
@@ -93,7 +94,8 @@ def ms_ssim(a: ArrayLike, b: ArrayLike, data_range: float, mask: ArrayLike | Non
         if not (windows := _whole_windows(inside)).any():
             needed = (2 * SSIM_RADIUS_PX + 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1)
             expected = f"at least {needed} x {needed} pixels inside the mask, for {len(MS_SSIM_WEIGHTS)} scales"
-            refuse("ms_ssim", "mask", expected, f"no whole window on scale {scale}", "Use ssim for small images.")
+            received, remedy = f"no whole window on scale {scale}", "Use ssim for small images."
+            raise DataError("metrics.ms_ssim", "mask", expected=expected, received=received, remedy=remedy)
         structure, luminance = _ssim_maps(first, second, data_range)
         similarity = structure * luminance if scale == len(MS_SSIM_WEIGHTS) else structure
         score *= max(0.0, float(similarity[windows].mean())) ** weight
@@ -135,15 +137,18 @@ def check_pair(function: str, a: ArrayLike, b: ArrayLike, mask: ArrayLike | None
     first, second = check_image(function, "first image", a), check_image(function, "second image", b)
     if first.shape != second.shape:
         remedy = "Cut both to the same pixels of the object grid."
-        refuse(function, "second image", f"shape {first.shape}, as the first", f"shape {second.shape}", remedy)
+        expected, received = f"shape {first.shape}, as the first", f"shape {second.shape}"
+        raise DataError(f"metrics.{function}", "second image", expected=expected, received=received, remedy=remedy)
     if mask is None:
         return first, second, np.ones(first.shape, bool)
     inside = np.asarray(mask)
     if inside.dtype != np.bool_ or inside.shape != first.shape:
         received = f"{inside.dtype} of shape {inside.shape}"
-        refuse(function, "mask", f"booleans of shape {first.shape}", received, "Give True where to compare.")
+        expected, remedy = f"booleans of shape {first.shape}", "Give True where to compare."
+        raise DataError(f"metrics.{function}", "mask", expected=expected, received=received, remedy=remedy)
     if not inside.any():
-        refuse(function, "mask", "at least one pixel", "none", "Check the mask's sense: True is compared.")
+        remedy = "Check the mask's sense: True is compared."
+        raise DataError(f"metrics.{function}", "mask", expected="at least one pixel", received="none", remedy=remedy)
     return first, second, inside
 
 
@@ -151,9 +156,11 @@ def check_image(function: str, key: str, values: ArrayLike) -> Field:
     image = np.asarray(values)
     if image.ndim != 2 or image.dtype.kind not in "biufc" or image.size == 0:
         received = f"{image.dtype} of shape {image.shape}"
-        refuse(function, key, "numbers of shape (H, W)", received, "Give one two-dimensional image.")
+        expected, remedy = "numbers of shape (H, W)", "Give one two-dimensional image."
+        raise DataError(f"metrics.{function}", key, expected=expected, received=received, remedy=remedy)
     if not np.isfinite(image).all():
-        refuse(function, key, "finite values", "NaN or infinity", "Set what was not measured to 0 and mask it.")
+        remedy = "Set what was not measured to 0 and mask it."
+        raise DataError(f"metrics.{function}", key, expected="finite values", received="NaN or infinity", remedy=remedy)
     return image.astype(np.complex128 if image.dtype.kind == "c" else np.float64)
 
 
@@ -163,25 +170,17 @@ def _real_pair(
     first, second, inside = check_pair(function, a, b, mask)
     _check_range(function, data_range)
     if "c" in (first.dtype.kind, second.dtype.kind):
-        refuse(function, "images", "real numbers", "complex numbers", "Compare amplitude and phase separately.")
+        expected, remedy = "real numbers", "Compare amplitude and phase separately."
+        raise DataError(f"metrics.{function}", "images", expected=expected, received="complex numbers", remedy=remedy)
     return first, second, inside
 
 
 def _check_range(function: str, data_range: float) -> None:
     if not (math.isfinite(data_range) and data_range > 0):
-        refuse(
-            function,
-            "data_range",
-            "a positive number",
-            data_range,
-            "Take the truth's peak-to-peak; a flat truth has none.",
-        )
+        expected, remedy = "a positive number", "Take the truth's peak-to-peak; a flat truth has none."
+        raise DataError(f"metrics.{function}", "data_range", expected=expected, received=data_range, remedy=remedy)
 
 
 def is_flat(values: Field) -> bool:
     """No variance beyond the round-off of single precision."""
     return bool(np.std(values) <= FLAT * np.abs(values).max())
-
-
-def refuse(function: str, key: str, expected: object, received: object, remedy: str) -> NoReturn:
-    raise DataError(f"metrics.{function}", key, expected=expected, received=received, remedy=remedy)

@@ -66,7 +66,8 @@ class Frames:
         self.name, self.key = os.fspath(name), key
         self._index = index
         if source.dtype.kind not in "biuf":
-            raise self._refuse("real numbers", f"dtype {source.dtype}", "Convert the patterns.")
+            expected, received = "real numbers", f"dtype {source.dtype}"
+            raise DataError(self.name, self.key, expected=expected, received=received, remedy="Convert the patterns.")
         height, width = source.shape[1:]
         for step in self.steps:
             height, width = step.shape(height, width)
@@ -176,10 +177,9 @@ class Frames:
         if lowest < 0:
             what = "counts" if self.measurement == "intensity" else "amplitudes"
             remedy = "Undo a background subtraction, or set those pixels to 0 and mark them in bad_pixels."
-            raise self._refuse(f"{what} >= 0", f"a minimum of {lowest:g}", remedy)
-
-    def _refuse(self, expected: object, received: object, remedy: str) -> DataError:
-        return DataError(self.name, self.key, expected=expected, received=received, remedy=remedy)
+            raise DataError(
+                self.name, self.key, expected=f"{what} >= 0", received=f"a minimum of {lowest:g}", remedy=remedy
+            )
 
 
 def measure(

@@ -84,7 +84,8 @@ def beyond_middle_px(length: int) -> float:
 def _positive(key: str, value: Any) -> float:
     number = np.asarray(value)
     if number.ndim or number.dtype.kind not in "iuf" or not 0 < number < np.inf:
-        raise _refusal(key, "one finite number > 0", repr(value), "Give it in the unit of its name.")
+        remedy = "Give it in the unit of its name."
+        raise DataError("geometry", key, expected="one finite number > 0", received=repr(value), remedy=remedy)
     return float(number)
 
 
@@ -94,14 +95,16 @@ def _pixel(pixel_m: ArrayLike) -> NDArray[np.float64]:
     pair = _vector("pixel_m", np.broadcast_to(pixel, (2,)) if pixel.ndim == 0 else pixel)
     if not (pair > 0).all():
         remedy = "State a reversed axis as an orientation, not by the sign of a pixel."
-        raise _refusal("pixel_m", "sizes > 0", pair.tolist(), remedy)
+        raise DataError("geometry", "pixel_m", expected="sizes > 0", received=pair.tolist(), remedy=remedy)
     return pair
 
 
 def _vector(key: str, value: ArrayLike) -> NDArray[np.float64]:
     vector = np.asarray(value)
     if vector.shape != (2,) or vector.dtype.kind not in "iuf" or not np.isfinite(vector).all():
-        raise _refusal(key, "two finite numbers (x, y)", repr(value), "Give x first, then y.")
+        raise DataError(
+            "geometry", key, expected="two finite numbers (x, y)", received=repr(value), remedy="Give x first, then y."
+        )
     return vector.astype(np.float64)
 
 
@@ -109,11 +112,10 @@ def _positions(key: str, value: ArrayLike) -> NDArray[np.float64]:
     positions = np.asarray(value)
     if positions.ndim != 2 or positions.shape[1] != 2 or positions.dtype.kind not in "iuf":
         received = f"{positions.dtype} of shape {positions.shape}"
-        raise _refusal(key, "real numbers (M, 2)", received, "Give one [x, y] row a frame.")
+        raise DataError(
+            "geometry", key, expected="real numbers (M, 2)", received=received, remedy="Give one [x, y] row a frame."
+        )
     if not np.isfinite(positions).all():
-        raise _refusal(key, "finite coordinates", "NaN or infinity", "Drop the frames without a position.")
+        remedy = "Drop the frames without a position."
+        raise DataError("geometry", key, expected="finite coordinates", received="NaN or infinity", remedy=remedy)
     return positions.astype(np.float64)
-
-
-def _refusal(key: str, expected: object, received: object, remedy: str) -> DataError:
-    return DataError("geometry", key, expected=expected, received=received, remedy=remedy)

@@ -157,7 +157,8 @@ def rank_orientations(
     """
     if len(scan) < FEWEST_FRAMES:
         remedy = "Give a longer scan; its orientation must be known otherwise."
-        raise _refusal(scan, "diffraction_amplitude", f"at least {FEWEST_FRAMES} patterns", len(scan), remedy)
+        expected = f"at least {FEWEST_FRAMES} patterns"
+        raise DataError(scan.source, "diffraction_amplitude", expected=expected, received=len(scan), remedy=remedy)
     chosen = _middle(scan.positions_px, max(frames, FEWEST_FRAMES))
     amplitude = scan.diffraction_amplitude[np.sort(chosen)][np.argsort(np.argsort(chosen))]  # files like sorted indices
     assert scan.bad_pixels is not None
@@ -167,7 +168,8 @@ def rank_orientations(
     amplitude, good = amplitude[:kept, central, central], ~scan.bad_pixels[central, central]
     if not (amplitude * good).any():
         remedy = "Check the centre of the patterns and the mask's sense."
-        raise _refusal(scan, "diffraction_amplitude", "some counts in good pixels", "zeros only", remedy)
+        expected = "some counts in good pixels"
+        raise DataError(scan.source, "diffraction_amplitude", expected=expected, received="zeros only", remedy=remedy)
 
     rng = np.random.default_rng(seed)
     tested = rng.choice(math.ceil(INNER * kept), math.ceil(TESTED * kept), replace=False)
@@ -271,7 +273,8 @@ def _band_limited(
     beam = (np.abs(far) ** 2 * good).sum()
     if not beam > 0:
         remedy = "Check that probe and patterns belong together, and the mask's sense."
-        raise _refusal(scan, "probe", "some light in the good pixels of the detector", "none", remedy)
+        expected = "some light in the good pixels of the detector"
+        raise DataError(scan.source, "probe", expected=expected, received="none", remedy=remedy)
     far *= np.sqrt(np.square(amplitude * good, dtype=np.float64).sum() / len(amplitude) / beam)
     # From the middle of N pixels to that of n; nothing to do where both are even.
     side, N = far.shape[-1], scan.N
@@ -346,7 +349,3 @@ def _peak(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def _refusal(scan: Scan, key: str, expected: object, received: object, remedy: str) -> DataError:
-    return DataError(scan.source, key, expected=expected, received=received, remedy=remedy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -67,18 +67,26 @@ def split(
     """
     count = len(scan)
     if not _is_number(test_fraction) or not 0 < test_fraction < 1:
-        _refuse("test_fraction", "a number between 0 and 1", repr(test_fraction), "0.2 puts a fifth into the test.")
+        expected, received, remedy = "a number between 0 and 1", repr(test_fraction), "0.2 puts a fifth into the test."
+        raise ConfigurationError("split", "test_fraction", expected=expected, received=received, remedy=remedy)
     if how not in ("spatial", "random"):
-        _refuse("how", "'spatial' or 'random'", repr(how), "Choose one of these.")
+        raise ConfigurationError(
+            "split", "how", expected="'spatial' or 'random'", received=repr(how), remedy="Choose one of these."
+        )
     if axis is not None and axis not in AXES:
-        _refuse("axis", "'x', 'y' or none", repr(axis), "Choose the coordinate to cut across.")
+        remedy = "Choose the coordinate to cut across."
+        raise ConfigurationError("split", "axis", expected="'x', 'y' or none", received=repr(axis), remedy=remedy)
     if not _is_number(margin_px) or not 0 <= margin_px < np.inf:
-        _refuse("margin_px", "a number of pixels >= 0", repr(margin_px), "Use 0 to keep every frame.")
+        expected, remedy = "a number of pixels >= 0", "Use 0 to keep every frame."
+        raise ConfigurationError("split", "margin_px", expected=expected, received=repr(margin_px), remedy=remedy)
     if how == "random" and (axis is not None or margin_px):
         given = "axis" if axis is not None else "margin_px"
-        _refuse(given, "none in a random split", repr(axis or margin_px), "Use how='spatial', or leave it out.")
+        expected, remedy = "none in a random split", "Use how='spatial', or leave it out."
+        raise ConfigurationError("split", given, expected=expected, received=repr(axis or margin_px), remedy=remedy)
     if count < 2:
-        _refuse("scan", "at least 2 frames", count, "Give a longer scan.")
+        raise ConfigurationError(
+            "split", "scan", expected="at least 2 frames", received=count, remedy="Give a longer scan."
+        )
 
     tests = min(max(round(test_fraction * count), 1), count - 1)
     if how == "random":
@@ -98,7 +106,8 @@ def _parts(scan: Scan, is_test: NDArray[np.bool_], left_out: NDArray[np.bool_], 
     train, test = np.flatnonzero(~is_test & ~left_out), np.flatnonzero(is_test & ~left_out)
     if not (len(train) and len(test)):
         received = f"{len(train)} for training, {len(test)} for the test; {int(left_out.sum())} are near the cut"
-        _refuse("margin_px", "frames on both sides of the cut", received, "Use a smaller margin.")
+        expected, remedy = "frames on both sides of the cut", "Use a smaller margin."
+        raise ConfigurationError("split", "margin_px", expected=expected, received=received, remedy=remedy)
     return Split(
         train=scan.subset(train),
         test=scan.subset(test),
@@ -111,7 +120,3 @@ def _parts(scan: Scan, is_test: NDArray[np.bool_], left_out: NDArray[np.bool_], 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _refuse(key: str, expected: object, received: object, remedy: str) -> NoReturn:
-    raise ConfigurationError("split", key, expected=expected, received=received, remedy=remedy)

@@ -34,7 +34,8 @@ class Blank:
     def shape(self, height: int, width: int) -> tuple[int, int]:
         if self.bad.shape != (height, width):
             remedy = "Give a mask of the size that the patterns have at this step."
-            raise _refusal("bad pixels", f"shape ({height}, {width})", f"shape {self.bad.shape}", remedy)
+            expected, received = f"shape ({height}, {width})", f"shape {self.bad.shape}"
+            raise DataError("frames", "bad pixels", expected=expected, received=received, remedy=remedy)
         return height, width
 
     def apply(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -58,7 +59,8 @@ class Window:
         rows, columns = self._inside(height, width)
         if rows[0] >= rows[1] or columns[0] >= columns[1]:
             received = f"[{self.top}, {self.left}] and {self.height} x {self.width} pixels"
-            raise _refusal("crop", f"a window on {height} x {width} pixels", received, "Move or enlarge the window.")
+            expected, remedy = f"a window on {height} x {width} pixels", "Move or enlarge the window."
+            raise DataError("frames", "crop", expected=expected, received=received, remedy=remedy)
         return self.height, self.width
 
     def apply(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -92,7 +94,8 @@ class Bin:
     def shape(self, height: int, width: int) -> tuple[int, int]:
         if self.factor < 1 or height % self.factor or width % self.factor:
             expected = f"a factor that divides {height} x {width} pixels"
-            raise _refusal("bin", expected, self.factor, "Crop the patterns first, or choose another factor.")
+            remedy = "Crop the patterns first, or choose another factor."
+            raise DataError("frames", "bin", expected=expected, received=self.factor, remedy=remedy)
         return height // self.factor, width // self.factor
 
     def apply(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -152,7 +155,3 @@ def centred(shape: tuple[int, ...], N: int, centre: tuple[int, int] | None = Non
     """N × N pixels with pixel `centre` [row, column], by default [H // 2, W // 2], at [N // 2, N // 2]."""
     row, column = (shape[-2] // 2, shape[-1] // 2) if centre is None else centre
     return Window(row - N // 2, column - N // 2, N, N)
-
-
-def _refusal(key: str, expected: object, received: object, remedy: str) -> DataError:
-    return DataError("frames", key, expected=expected, received=received, remedy=remedy)

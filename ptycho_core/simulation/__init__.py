@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -78,12 +78,15 @@ def simulate(
     """
     _require_integer("N", N, 16, "Use the side of the detector in pixels.")
     if N % 2:
-        _refuse("N", "an even number", N, f"Use {N - 1} or {N + 1}.")
+        raise ConfigurationError(
+            "simulation", "N", expected="an even number", received=N, remedy=f"Use {N - 1} or {N + 1}."
+        )
     _require_integer("modes", modes, 1, "Use 1 for a coherent probe.")
     _require_integer("seed", seed, 0, "Give any non-negative whole number.")
     _require_integer("bad_pixels", bad_pixels, 0, "Use 0 for a flawless detector.")
     if bad_pixels >= N * N:
-        _refuse("bad_pixels", f"less than N² = {N * N}", bad_pixels, "Leave some pixels good.")
+        expected, remedy = f"less than N² = {N * N}", "Leave some pixels good."
+        raise ConfigurationError("simulation", "bad_pixels", expected=expected, received=bad_pixels, remedy=remedy)
     _require_positive("photons", photons, "Give the mean counts of a frame, 1e6 for example.")
     step = N / 8 if step_px is None else step_px
     _require_positive("step_px", step, "Give a distance in object pixels; N/8 is usual.")
@@ -110,7 +113,8 @@ def simulate(
         amplitude[start : start + len(counts)] = np.sqrt(counts)
         start += len(counts)
     if not amplitude.any():
-        _refuse("photons", "enough for a single count in the scan", photons, "Use more photons.")
+        expected, remedy = "enough for a single count in the scan", "Use more photons."
+        raise ConfigurationError("simulation", "photons", expected=expected, received=photons, remedy=remedy)
     bad = _spoil(amplitude, bad_pixels, bad_rng)
 
     return Scan(
@@ -202,7 +206,8 @@ def _probe_with_counts(
     scale = photons / totals.mean()
     if totals.max() * scale > GREATEST_FRAME:
         received = f"{photons:g}, {totals.max() * scale:.3g} in the brightest frame"
-        _refuse("photons", f"at most {GREATEST_FRAME:g} in a frame", received, "Use fewer photons.")
+        expected, remedy = f"at most {GREATEST_FRAME:g} in a frame", "Use fewer photons."
+        raise ConfigurationError("simulation", "photons", expected=expected, received=received, remedy=remedy)
     return np.asarray(probe * np.sqrt(scale), dtype=np.complex64)
 
 
@@ -224,13 +229,11 @@ def _name(source: str | Path | NDArray[Any]) -> str:
 
 def _require_integer(field: str, value: Any, least: int, remedy: str) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-        _refuse(field, f"a whole number >= {least}", repr(value), remedy)
+        raise ConfigurationError(
+            "simulation", field, expected=f"a whole number >= {least}", received=repr(value), remedy=remedy
+        )
 
 
 def _require_positive(field: str, value: Any, remedy: str) -> None:
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < np.inf:
-        _refuse(field, "a number > 0", repr(value), remedy)
-
-
-def _refuse(field: str, expected: object, received: object, remedy: str) -> NoReturn:
-    raise ConfigurationError("simulation", field, expected=expected, received=received, remedy=remedy)
+        raise ConfigurationError("simulation", field, expected="a number > 0", received=repr(value), remedy=remedy)

@@ -6,7 +6,7 @@ import difflib
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NoReturn
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -58,16 +58,14 @@ def checked_complex(
     """An array of complex, finite numbers and one of `ndims` dimensions as complex64; a DataError if it is not."""
     array = np.asarray(received)
 
-    def refuse(expected: str, found: str, remedy: str) -> NoReturn:
-        raise DataError(source, key, expected=expected, received=found, remedy=remedy)
-
     if array.dtype.kind != "c":
         remedy = "Make it complex, a * numpy.exp(1j * phase); an object may also be a greyscale image file."
-        refuse("complex numbers", f"dtype {array.dtype}", remedy)
+        raise DataError(source, key, expected="complex numbers", received=f"dtype {array.dtype}", remedy=remedy)
     if array.ndim not in ndims or array.size == 0:
-        refuse(" or ".join(f"a {ndim}-D" for ndim in ndims) + " array", f"shape {array.shape}", "Give one array.")
+        expected = " or ".join(f"a {ndim}-D" for ndim in ndims) + " array"
+        raise DataError(source, key, expected=expected, received=f"shape {array.shape}", remedy="Give one array.")
     if not np.isfinite(array).all():
-        refuse("finite values", "NaN or infinity", "Mend those pixels.")
+        raise DataError(source, key, expected="finite values", received="NaN or infinity", remedy="Mend those pixels.")
     return array.astype(np.complex64)
 
 

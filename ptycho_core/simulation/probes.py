@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,9 @@ def make_probe(
     occupancy: each mode's part of the power, as in `add_modes`.
     """
     if modes < 1:
-        _refuse("modes", "at least 1", modes, "Use 1 for a coherent probe.")
+        raise ConfigurationError(
+            "simulation", "modes", expected="at least 1", received=modes, remedy="Use 1 for a coherent probe."
+        )
     if isinstance(kind_or_file, str) and kind_or_file in PROBE_KINDS:
         field = PROBE_KINDS[kind_or_file](N)
         probe = (field / np.linalg.norm(field))[None]
@@ -86,7 +88,9 @@ def make_probe(
         probe = add_modes(probe[0], modes, occupancy)
     elif modes not in (1, len(probe)) or occupancy is not None:
         expected = f"1 or {len(probe)}, and no occupancy: the probe given has {len(probe)} modes"
-        _refuse("modes", expected, modes, "Leave modes at 1 to keep them.")
+        raise ConfigurationError(
+            "simulation", "modes", expected=expected, received=modes, remedy="Leave modes at 1 to keep them."
+        )
     return probe.astype(np.complex64)
 
 
@@ -137,7 +141,8 @@ def add_modes(field: NDArray[Any], modes: int, occupancy: Sequence[float] | None
     orthonormal, triangle = np.linalg.qr(np.stack(columns, axis=-1))
     diagonal = np.diagonal(triangle)
     if np.abs(diagonal).min() <= 1e-9 * np.abs(diagonal).max():
-        _refuse("modes", "as many as the probe has room for", modes, "Ask for fewer modes, or give a wider probe.")
+        expected, remedy = "as many as the probe has room for", "Ask for fewer modes, or give a wider probe."
+        raise ConfigurationError("simulation", "modes", expected=expected, received=modes, remedy=remedy)
     total = np.linalg.norm(field)
     scaled = orthonormal * (diagonal / np.abs(diagonal)) * np.sqrt(parts) * total  # keep each column's own phase
     return np.asarray(scaled.T.reshape(modes, *field.shape), dtype=np.complex128)
@@ -146,7 +151,8 @@ def add_modes(field: NDArray[Any], modes: int, occupancy: Sequence[float] | None
 def _checked_occupancy(modes: int, occupancy: Sequence[float] | None) -> NDArray[np.float64]:
     parts = 0.5 ** np.arange(modes) if occupancy is None else np.asarray(occupancy, dtype=np.float64)
     if parts.shape != (modes,) or not (parts > 0).all() or not np.isfinite(parts).all() or (np.diff(parts) > 0).any():
-        _refuse("occupancy", f"{modes} positive numbers, the largest first", occupancy, "Give one for each mode.")
+        expected, remedy = f"{modes} positive numbers, the largest first", "Give one for each mode."
+        raise ConfigurationError("simulation", "occupancy", expected=expected, received=occupancy, remedy=remedy)
     return np.asarray(parts / parts.sum(), dtype=np.float64)
 
 
@@ -159,7 +165,3 @@ def _centred_grid(N: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Rows (N, 1) and columns (1, N) as seen from pixel [N/2, N/2]."""
     axis = np.arange(N, dtype=np.float64) - N // 2
     return axis[:, None], axis[None, :]
-
-
-def _refuse(field: str, expected: object, received: object, remedy: str) -> NoReturn:
-    raise ConfigurationError("simulation", field, expected=expected, received=received, remedy=remedy)

@@ -143,7 +143,8 @@ class HDF5File:
                 parts = data[()]
                 return np.asarray(parts["real"] + 1j * parts["imag"])
             if dtype.kind not in kinds:
-                raise self.refusal(name, what, f"dtype {dtype}", "Store plain numbers under this name.")
+                remedy = "Store plain numbers under this name."
+                raise DataError(self.path, name, expected=what, received=f"dtype {dtype}", remedy=remedy)
             self._check_size(name, data)
             return np.asarray(data[()], dtype.newbyteorder("="))
 
@@ -168,7 +169,8 @@ class HDF5File:
                     kind = owner.attrs.get_id(name)
                     if kind.get_type().get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) or kind.shape not in _ONE:
                         received = f"{kind.dtype} of shape {kind.shape}"
-                        raise self.refusal(key, "one finite number", received, "State the value as an option.")
+                        remedy = "State the value as an option."
+                        raise DataError(self.path, key, expected="one finite number", received=received, remedy=remedy)
                     return self._one(key, np.asarray(owner.attrs[name]))
         return None
 
@@ -199,7 +201,8 @@ class HDF5File:
         data = self._dataset(name, "(M, H, W) patterns")
         with self.reading(name):
             if data.dtype.kind not in "biuf":
-                raise self.refusal(name, "real numbers", f"dtype {data.dtype}", "Name the data set of the patterns.")
+                remedy = "Name the data set of the patterns."
+                raise DataError(self.path, name, expected="real numbers", received=f"dtype {data.dtype}", remedy=remedy)
             self._check_storage(name, data)
             path, inside = Path(data.file.filename), data.name
         del data  # opened anew with a cache that fits, for which HDF5 wants it closed
@@ -217,15 +220,14 @@ class HDF5File:
             raise
         except DAMAGED as error:
             remedy = "It is truncated or damaged, still being written, or of a kind that is not read: write it again."
-            raise self.refusal(key, "a readable HDF5 file", str(error) or type(error).__name__, remedy) from error
-
-    def refusal(self, key: str | None, expected: object, received: object, remedy: str) -> DataError:
-        return DataError(self.path, key, expected=expected, received=received, remedy=remedy)
+            expected, received = "a readable HDF5 file", str(error) or type(error).__name__
+            raise DataError(self.path, key, expected=expected, received=received, remedy=remedy) from error
 
     def _one(self, key: str, value: NDArray[Any]) -> float:
         if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all():
             received = f"{value.dtype} of shape {value.shape}" if value.size != 1 else repr(value.reshape(-1)[0])
-            raise self.refusal(key, "one finite number", received, "Mend it, or state the value as an option.")
+            remedy = "Mend it, or state the value as an option."
+            raise DataError(self.path, key, expected="one finite number", received=received, remedy=remedy)
         return float(value.reshape(-1)[0])
 
     def _dataset(self, name: str, what: str) -> Any:
@@ -235,17 +237,20 @@ class HDF5File:
         if not isinstance(item, h5py.Dataset):
             received = "no such data set" if item is None else "a group"
             listed = "; ".join(self.contents()[:12]) or "no data sets"
-            raise self.refusal(name, what, received, f"The file holds: {listed}.")
+            raise DataError(self.path, name, expected=what, received=received, remedy=f"The file holds: {listed}.")
         with self.reading(name):
             if item.shape is None:
-                raise self.refusal(name, what, "an empty data set", "Write the data first.")
+                raise DataError(
+                    self.path, name, expected=what, received="an empty data set", remedy="Write the data first."
+                )
         return item
 
     def _check_size(self, name: str, data: Any) -> None:
         size = math.prod(data.shape) * data.dtype.itemsize
         if size > WHOLE_BYTES:
             received = f"{size / 2**20:.0f} MiB of shape {data.shape}"
-            raise self.refusal(name, f"at most {WHOLE_BYTES // 2**20} MiB", received, "Name another data set.")
+            expected = f"at most {WHOLE_BYTES // 2**20} MiB"
+            raise DataError(self.path, name, expected=expected, received=received, remedy="Name another data set.")
         self._check_storage(name, data)
 
     def _check_storage(self, name: str, data: Any, links: int = MOST_LINKS) -> None:
@@ -253,18 +258,20 @@ class HDF5File:
         size = math.prod(data.shape) * data.dtype.itemsize
         if data.external:
             remedy = "Copy the data set into the file (h5repack)."
-            raise self.refusal(name, "data inside the file", "external storage", remedy)
+            raise DataError(
+                self.path, name, expected="data inside the file", received="external storage", remedy=remedy
+            )
         if data.is_virtual:
             return self._check_virtual(data, links)
         if data.chunks is not None and math.prod(data.chunks) * data.dtype.itemsize > CHUNK_BYTES:
             received = f"chunks of shape {data.chunks}"
-            raise self.refusal(
-                name, f"chunks of at most {CHUNK_BYTES // 2**20} MiB", received, "Rechunk it (h5repack)."
-            )
+            expected = f"chunks of at most {CHUNK_BYTES // 2**20} MiB"
+            raise DataError(self.path, name, expected=expected, received=received, remedy="Rechunk it (h5repack).")
         stored = data.id.get_storage_size()
         if size > max(LARGE_BYTES, LARGEST_RATIO * stored):
             received = f"{size} bytes in {stored}"
-            raise self.refusal(name, "data that were written", received, "It was not filled, or is no measurement.")
+            remedy = "It was not filled, or is no measurement."
+            raise DataError(self.path, name, expected="data that were written", received=received, remedy=remedy)
         self._check_filters(name, data)
 
     def _check_filters(self, name: str, data: Any) -> None:
@@ -279,14 +286,18 @@ class HDF5File:
             if not h5py.h5z.filter_avail(code):
                 received = f"filter {code} ({label.decode(errors='replace')})"
                 remedy = "Install the package hdf5plugin, or repack the file with gzip (h5repack)."
-                raise self.refusal(name, "filters that are installed", received, remedy)
+                raise DataError(
+                    self.path, name, expected="filters that are installed", received=received, remedy=remedy
+                )
         if len(packings(data)) > 1:
             received = f"filters {', '.join(map(str, packings(data)))}"
-            raise self.refusal(name, "data that are packed once", received, "Repack it with gzip alone (h5repack).")
+            remedy = "Repack it with gzip alone (h5repack)."
+            raise DataError(self.path, name, expected="data that are packed once", received=received, remedy=remedy)
         place = bursting_chunk(data)
         if place is not None:
             expected = f"chunks of {math.prod(data.chunks) * data.dtype.itemsize} bytes, that unpack to no more"
-            raise self.refusal(name, expected, f"a larger one at {place}", "It is damaged, or made to fill the memory.")
+            remedy = "It is damaged, or made to fill the memory."
+            raise DataError(self.path, name, expected=expected, received=f"a larger one at {place}", remedy=remedy)
 
     def _check_virtual(self, data: Any, links: int) -> None:
         """That all parts of a virtual data set are in this folder and not virtual without end."""
@@ -295,16 +306,20 @@ class HDF5File:
         here = Path(data.file.filename)
         if links == 0:
             remedy = "Copy the data set into one file (h5repack)."
-            raise self.refusal(data.name, f"at most {MOST_LINKS} links in a row", "more", remedy)
+            raise DataError(
+                self.path, data.name, expected=f"at most {MOST_LINKS} links in a row", received="more", remedy=remedy
+            )
         for name, inside in {(part.file_name, part.dset_name) for part in data.virtual_sources()}:
             if "%" in name or "%" in inside:
                 remedy = "Copy the data set into one file (h5repack)."
-                raise self.refusal(data.name, "files that are named one by one", f"the pattern {name!r}", remedy)
+                expected, received = "files that are named one by one", f"the pattern {name!r}"
+                raise DataError(self.path, data.name, expected=expected, received=received, remedy=remedy)
             other = here if name == "." else self._beside(here, name, must_exist=False)
             full = Path(name)
             if full.is_absolute() and full.exists() and not _same(full, other):  # which HDF5 would read
                 received = f"a link to {name!r}"
-                raise self.refusal(None, "links to files in its own folder", received, "Copy the data into one file.")
+                expected = "links to files in its own folder"
+                raise DataError(self.path, expected=expected, received=received, remedy="Copy the data into one file.")
             if not other.is_file():
                 continue  # reads as the fill value, as HDF5 has it
             _, source = self._walk(self._beside(here, name) if other != here else here, inside, links - 1)
@@ -317,7 +332,9 @@ class HDF5File:
 
         if links == 0:
             remedy = "Name a data set that does not lead back to itself."
-            raise self.refusal(name, f"at most {MOST_LINKS} links in a row", "more", remedy)
+            raise DataError(
+                self.path, name, expected=f"at most {MOST_LINKS} links in a row", received="more", remedy=remedy
+            )
         parts = [part for part in name.split("/") if part not in ("", ".")]
         item = self._open(path)["/"]
         for number, part in enumerate(parts):
@@ -339,10 +356,12 @@ class HDF5File:
         other = path.parent / (plain.rsplit("/", 1)[-1] if plain.startswith("/") or plain[1:2] == ":" else plain)
         if ".." in Path(plain).parts or other.is_dir():
             received = f"a link to {name!r}"
-            raise self.refusal(None, "links to files in its own folder", received, "Copy the data into one file.")
+            expected = "links to files in its own folder"
+            raise DataError(self.path, expected=expected, received=received, remedy="Copy the data into one file.")
         if must_exist and not is_hdf5(other):
             received = f"a link to {name!r}, which is not there or no HDF5 file"
-            raise self.refusal(None, "the files that it links to beside it", received, "Copy them to one folder.")
+            expected = "the files that it links to beside it"
+            raise DataError(self.path, expected=expected, received=received, remedy="Copy them to one folder.")
         return other
 
     def _open(self, path: Path) -> Any:

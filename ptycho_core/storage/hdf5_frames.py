@@ -76,7 +76,8 @@ class HDF5Frames:
                 block = data[(*self._lead, slice(start, stop))]
             except DAMAGED_HDF5 as error:
                 remedy = "It is damaged, still being written, or packed by a filter that is not installed."
-                raise self._refuse("readable data", str(error) or type(error).__name__, remedy) from error
+                expected, received = "readable data", str(error) or type(error).__name__
+                raise DataError(self.path, self.dataset, expected=expected, received=received, remedy=remedy) from error
         return np.asarray(block, self.dtype)
 
     def _open(self) -> Any:
@@ -85,7 +86,7 @@ class HDF5Frames:
             if self._data is None:
                 if identity(self._facts()) != self.identity:
                     expected, remedy = "the file as it was when the scan was loaded", "Load the scan again."
-                    raise self._refuse(expected, "another one", remedy)
+                    raise DataError(self.path, self.dataset, expected=expected, received="another one", remedy=remedy)
                 self._data = self._opened()
             return self._data
 
@@ -93,7 +94,8 @@ class HDF5Frames:
         try:
             return os.stat(self.path)
         except OSError as error:
-            raise self._refuse("a readable HDF5 file", error, "Put it back, or load the scan again.") from error
+            expected, remedy = "a readable HDF5 file", "Put it back, or load the scan again."
+            raise DataError(self.path, self.dataset, expected=expected, received=error, remedy=remedy) from error
 
     def _opened(self) -> Any:
         import h5py
@@ -110,14 +112,14 @@ class HDF5Frames:
                 data = h5py.Dataset(h5py.h5d.open(self._file.id, self.dataset.encode(), cache))
         except DAMAGED_HDF5 as error:
             received, remedy = str(error) or type(error).__name__, "Put it back, or load the scan again."
-            raise self._refuse("a readable HDF5 file", received, remedy) from error
+            raise DataError(
+                self.path, self.dataset, expected="a readable HDF5 file", received=received, remedy=remedy
+            ) from error
         if not known:
             received = "no such data set" if data is None else f"{data!r}"
-            raise self._refuse("a data set of real numbers", received, "Name the data set of the patterns.")
+            expected, remedy = "a data set of real numbers", "Name the data set of the patterns."
+            raise DataError(self.path, self.dataset, expected=expected, received=received, remedy=remedy)
         return data
-
-    def _refuse(self, expected: object, received: object, remedy: str) -> DataError:
-        return DataError(self.path, self.dataset, expected=expected, received=received, remedy=remedy)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_data": None, "_lock": None}

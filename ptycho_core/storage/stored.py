@@ -109,7 +109,8 @@ class StoredFrames:
             crc = None if crc is None else zlib.crc32(view, crc)
             yield self._native(patterns)
         if crc != self._crc:
-            raise self._refuse("data that match their check sum", "other data", "It is damaged: write it again.")
+            expected, remedy = "data that match their check sum", "It is damaged: write it again."
+            raise DataError(self.path, self.key, expected=expected, received="other data", remedy=remedy)
 
     def read_into(self, view: memoryview, position: int) -> None:
         """Bytes of the array from `position` on."""
@@ -119,7 +120,9 @@ class StoredFrames:
                 received = file.read_some(view, position)
             except OSError as error:
                 remedy = "Check the disk, or copy the file to another."
-                raise self._refuse("readable data", error.strerror, remedy) from error
+                raise DataError(
+                    self.path, self.key, expected="readable data", received=error.strerror, remedy=remedy
+                ) from error
             if received == 0:
                 self._check_size(position)
             view, position = view[received:], position + received
@@ -166,9 +169,11 @@ class StoredFrames:
         try:
             file = _Descriptor(os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
         except OSError as error:
-            raise self._refuse("a readable file", error.strerror, "Put it back, or load the scan again.") from error
+            expected, remedy = "a readable file", "Put it back, or load the scan again."
+            raise DataError(self.path, self.key, expected=expected, received=error.strerror, remedy=remedy) from error
         if identity(os.fstat(file.number)) != self.identity:
-            raise self._refuse("the file as it was when the scan was loaded", "another one", "Load the scan again.")
+            expected, received = "the file as it was when the scan was loaded", "another one"
+            raise DataError(self.path, self.key, expected=expected, received=received, remedy="Load the scan again.")
         return file
 
     def _native(self, patterns: NDArray[Any]) -> NDArray[Any]:
@@ -177,10 +182,8 @@ class StoredFrames:
     def _check_size(self, size: int) -> None:
         if size < self._offset + self.nbytes:
             expected, received = f"at least {self._offset + self.nbytes} bytes", f"{size} bytes"
-            raise self._refuse(expected, received, "It is truncated: copy it again, and do not change a file in use.")
-
-    def _refuse(self, expected: object, received: object, remedy: str) -> DataError:
-        return DataError(self.path, self.key, expected=expected, received=received, remedy=remedy)
+            remedy = "It is truncated: copy it again, and do not change a file in use."
+            raise DataError(self.path, self.key, expected=expected, received=received, remedy=remedy)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_rows": None, "_lock": None}
