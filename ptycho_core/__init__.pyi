@@ -20,9 +20,9 @@ from .networks.table import TableBuilder as TableBuilder
 from .published import convert_published as convert_published
 from .published import import_published as import_published
 from .quality.evaluation import Comparison as Comparison
-from .quality.evaluation import Truth as Truth
 from .quality.evaluation import evaluate as evaluate
-from .quality.evaluation import load_truth as load_truth
+from .quality.truth import Truth as Truth
+from .quality.truth import load_truth as load_truth
 from .reconstruction.predict import reconstruct as reconstruct
 from .reconstruction.result import Reconstruction as Reconstruction
 from .reconstruction.result import load_reconstruction as load_reconstruction

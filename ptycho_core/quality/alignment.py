@@ -136,7 +136,7 @@ def _coarse_shift(field: Field, target: Field, inside: Mask, reach_px: Vector) -
         valid = inside & np.roll(inside, step, axis)
         np.moveaxis(valid, axis, 0)[:step] = False  # those came round the border
         image, template = (values * np.roll(values, step, axis).conj() for values in (field, target))
-        score += _template_match(image, template, valid)
+        score += template_match(image, template, valid)
     if not score.any():
         return None
     rows, columns = (_signed(np.arange(side), side) for side in field.shape)
@@ -146,7 +146,7 @@ def _coarse_shift(field: Field, target: Field, inside: Mask, reach_px: Vector) -
     return np.array([rows[row], columns[column]], np.float64)
 
 
-def _template_match(image: Field, template: Field, inside: Mask) -> NDArray[np.float64]:
+def template_match(image: Field, template: Field, inside: Mask) -> NDArray[np.float64]:
     """Zero-mean normalised correlation, 0 to 1, of the template under the mask with `image` at every periodic shift."""
     count = int(inside.sum())
     if count == 0 or is_flat(template[inside]):

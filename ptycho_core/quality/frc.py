@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import attrs
 import numpy as np
@@ -24,14 +25,54 @@ class FRC:
 
     frequency: float64 (R,), cycles/pixel, the centres of rings that are 1/side wide; DC is left out.
     correlation: float64 (R,), −1 to 1; all NaN when it has no meaning.
-    crossing_half: cycles/pixel where the curve first falls below 0.5; 0.5 (Nyquist) if it never does, 0 if it starts
-        there, NaN if the curve has no meaning; `reason` explains these three.
+    crossing_half: cycles/pixel beyond which the curve stays below 0.5: its last crossing from above; 0.5 (Nyquist) if
+        it ends above, 0 if it is below throughout, NaN if it has no meaning; `reason` explains these three.
+    dips: cycles/pixel (from, to) of each run of rings below 0.5 that lies before that crossing. Low rings hold few
+        pixels, and a slow change of phase or the border spoils them; they do not limit the resolution.
     """
 
     frequency: NDArray[np.float64]
     correlation: NDArray[np.float64]
     crossing_half: float
     reason: str | None = None
+    dips: tuple[tuple[float, float], ...] = ()
+
+    def half_period_m(self, pixel_m: tuple[float, float] | None) -> tuple[float, float] | None:
+        """Half the period at the crossing, along x and y, in metres; None without a pixel size or a crossing.
+
+        pixel_m: (x, y), sides of an object pixel. At Nyquist it is one pixel.
+        """
+        if pixel_m is None or not self.crossing_half > 0:
+            return None
+        x, y = (side / (2 * self.crossing_half) for side in pixel_m)
+        return x, y
+
+    def as_dict(self, pixel_m: tuple[float, float] | None = None) -> dict[str, Any]:
+        """The resolution for JSON, without the curve."""
+        half = self.half_period_m(pixel_m)
+        return {
+            "cycles_per_px": self.crossing_half if math.isfinite(self.crossing_half) else None,
+            "half_period_m": None if half is None else list(half),
+            "below_half_before": [list(run) for run in self.dips],
+            "reason": self.reason,
+        }
+
+    def describe(self, pixel_m: tuple[float, float] | None = None) -> str:
+        """In words: `0.293 cycles/px (half period 1.71 px, 17.1 nm)`, and the rings below 0.5 before it."""
+        if not math.isfinite(self.crossing_half):
+            return f"not known: {self.reason}"
+        text = f"{self.crossing_half:.3f} cycles/px"
+        if self.crossing_half > 0:
+            half = self.half_period_m(pixel_m)
+            text += (
+                f" (half period {0.5 / self.crossing_half:.3g} px{'' if half is None else f', {_nanometres(half)}'})"
+            )
+        if self.crossing_half in (0.0, 0.5):
+            text += f": {self.reason}"
+        if self.dips:
+            runs = ", ".join(f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}" for low, high in self.dips)
+            text += f"; below 0.5 before that, not counted: {runs} cycles/px"
+        return text
 
 
 def frc(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None, *, taper: float = 0.125) -> FRC:
@@ -50,15 +91,22 @@ def frc(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None, *, taper: flo
     side = min(inside.shape)
     frequency = np.arange(1, side // 2 + 1) / side
     if reason := _no_frc(first, second, inside):
-        nothing = np.full(len(frequency), np.nan)
-        return FRC(frequency=frequency, correlation=nothing, crossing_half=math.nan, reason=reason)
+        return read_curve(frequency, np.full(len(frequency), np.nan), reason)
     window = _soft_window(inside, taper * side)
     spectrum_a, spectrum_b = (
         scipy.fft.fft2(window * (image - np.average(image, weights=window))) for image in (first, second)
     )
     curve = _ring_correlation(spectrum_a, spectrum_b, len(frequency))
-    crossing, reason = _half_crossing(frequency, curve)
-    return FRC(frequency=frequency, correlation=curve, crossing_half=crossing, reason=reason)
+    return read_curve(frequency, curve)
+
+
+def read_curve(frequency: NDArray[np.float64], correlation: NDArray[np.float64], reason: str | None = None) -> FRC:
+    """The `FRC` of a curve. reason: why it has no meaning, where its correlation is NaN."""
+    crossing: float = math.nan
+    dips: tuple[tuple[float, float], ...] = ()
+    if not np.isnan(correlation).all():
+        crossing, dips, reason = _half_crossing(frequency, correlation)
+    return FRC(frequency=frequency, correlation=correlation, crossing_half=crossing, reason=reason, dips=dips)
 
 
 def _no_frc(first: Field, second: Field, inside: Mask) -> str | None:
@@ -81,15 +129,27 @@ def _ring_correlation(a: Field, b: Field, rings: int) -> NDArray[np.float64]:
     return np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
 
 
-def _half_crossing(frequency: NDArray[np.float64], curve: NDArray[np.float64]) -> tuple[float, str | None]:
-    below = np.flatnonzero(curve < 0.5)
-    if not len(below):
-        return 0.5, "the correlation never falls below 0.5: the crossing is given as the Nyquist frequency"
-    index = int(below[0])
-    if index == 0:
-        return 0.0, "the correlation is below 0.5 from the lowest ring on"
-    step = (curve[index - 1] - 0.5) / (curve[index - 1] - curve[index])
-    return float(frequency[index - 1] + step * (frequency[index] - frequency[index - 1])), None
+def _half_crossing(
+    frequency: NDArray[np.float64], curve: NDArray[np.float64]
+) -> tuple[float, tuple[tuple[float, float], ...], str | None]:
+    """Crossing, dips and reason, as `FRC` holds them."""
+    above = np.flatnonzero(curve >= 0.5)
+    if not len(above):
+        return 0.0, (), "the correlation is below 0.5 throughout"
+    last = int(above[-1])
+    # Runs of rings below 0.5 between the first ring and the last one above.
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], curve[:last] < 0.5, [0]])))
+    dips = tuple((float(frequency[a]), float(frequency[b - 1])) for a, b in edges.reshape(-1, 2).tolist())
+    if last == len(curve) - 1:
+        reason = "the correlation is above 0.5 at the highest ring: the crossing is given as the Nyquist frequency"
+        return 0.5, dips, reason
+    step = (curve[last] - 0.5) / (curve[last] - curve[last + 1])
+    return float(frequency[last] + step * (frequency[last + 1] - frequency[last])), dips, None
+
+
+def _nanometres(half: tuple[float, float]) -> str:
+    x, y = (f"{side * 1e9:.3g}" for side in half)
+    return f"{x} nm" if x == y else f"{x} x {y} nm"
 
 
 def _soft_window(inside: Mask, width_px: float) -> NDArray[np.float64]:

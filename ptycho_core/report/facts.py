@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import scipy  # its submodules load on first use: this module imports fast
 from numpy.typing import NDArray
@@ -21,20 +22,11 @@ from ptycho_core.published import published_facts
 from ptycho_core.reconstruction.result import load_reconstruction
 from ptycho_core.report.model_facts import model_or_checkpoint_facts
 from ptycho_core.scans.frames import Frames
-from ptycho_core.scans.geometry import object_pixel_m
+from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.files import UNREADABLE
 
-LENGTHS = (
-    "photon_energy_eV",
-    "electron_energy_eV",
-    "wavelength_m",
-    "detector_distance_m",
-    "detector_pixel_m",
-    "object_pixel_m",
-)  # specs/data.md, Geometry
-PAIRS = ("detector_pixel_m", "object_pixel_m")
 PREFIXES = ("", "m", "µ", "n", "p")
 BYTES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -80,7 +72,7 @@ def scan_facts(scan: Scan, path: Path | None = None) -> dict[str, Any]:
     bad = np.asarray(scan.bad_pixels)
     low, high = scan.positions_px.min(axis=0), scan.positions_px.max(axis=0)
     width, step = _probe_width_px(scan), _mean_step_px(scan)
-    lengths = _lengths(scan)
+    lengths = Lengths.of(scan.metadata, scan.N).as_dict()
     pixel = lengths["object_pixel_m"]
     power = (np.abs(scan.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
     return {
@@ -145,33 +137,11 @@ def scan_table(facts: Mapping[str, Any]) -> str:
         "object pixel": None if facts["object_pixel_m"] is None else _pair(facts["object_pixel_m"]),
         "object": None if facts["object_shape"] is None else "{1} x {0} pixels".format(*facts["object_shape"]),
     }
-    shown = {"reader", *LENGTHS}
+    shown = {"reader", *(field.name for field in attrs.fields(Lengths))}
     others = {f"metadata.{name}": str(value) for name, value in facts["metadata"].items() if name not in shown}
     lines = {**{name: value for name, value in known.items() if value is not None}, **others}
     width = max(map(len, lines))
     return "\n".join(f"{name:{width}}  {value}" for name, value in lines.items())
-
-
-def _lengths(scan: Scan) -> dict[str, Any]:
-    """What the metadata say of the experiment (specs/data.md, Geometry), and the object pixel where it follows.
-
-    A file may say anything: what is no length, or no pair of lengths, counts as not known.
-    """
-    lengths = {name: _positive(scan.metadata.get(name), pair=name in PAIRS) for name in LENGTHS}
-    wavelength, distance, pair = (lengths[name] for name in ("wavelength_m", "detector_distance_m", "detector_pixel_m"))
-    if lengths["object_pixel_m"] is None and wavelength and distance and pair:
-        lengths["object_pixel_m"] = [object_pixel_m(wavelength, distance, scan.N, side) for side in pair]
-    return lengths
-
-
-def _positive(value: Any, *, pair: bool) -> Any:
-    """A finite number > 0, or a list of two; else None."""
-    numbers = value if pair else [value]
-    if not isinstance(numbers, list | tuple) or len(numbers) != (2 if pair else 1):
-        return None
-    if not all(isinstance(number, int | float) and 0 < number < np.inf for number in numbers):
-        return None
-    return [float(number) for number in numbers] if pair else float(value)
 
 
 def _power_outside_centre(pattern: NDArray[np.float64]) -> float:

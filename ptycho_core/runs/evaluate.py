@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ptycho_core.quality.evaluation import evaluate, load_truth
+from ptycho_core.quality.evaluation import evaluate
+from ptycho_core.quality.truth import load_truth
 from ptycho_core.reconstruction.result import load_reconstruction
 from ptycho_core.runs.console import Output
 from ptycho_core.runs.folder import draw
@@ -17,7 +18,7 @@ def evaluate_into(reconstructed: Path, truth: Path, output: Output) -> tuple[dic
     """`evaluation.json` and `evaluation.png` beside the reconstruction; returns the summary and a table."""
     result = load_reconstruction(reconstructed)
     folder = reconstructed if reconstructed.is_dir() else reconstructed.parent
-    evaluation = evaluate(result, load_truth(truth))
+    evaluation = evaluate(result, load_truth(truth), pixel_m=result.pixel_m)
     figure = draw(
         output,
         "plot_comparison",

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ptycho_core import load_scan, save_scan, simulate
 from ptycho_core.engine.registry import is_installed
 from ptycho_core.quality.area import scanned_area
-from ptycho_core.quality.evaluation import evaluate_fields, load_truth
+from ptycho_core.quality.evaluation import evaluate_fields
+from ptycho_core.quality.truth import load_truth
 from ptycho_core.scans.scan import Scan
 
 LENGTHS = {"photon_energy_eV": 8000.0, "detector_distance_m": 1.5, "detector_pixel_m": [75e-6, 75e-6]}

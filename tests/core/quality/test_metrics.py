@@ -189,12 +189,59 @@ def test_frc_crosses_where_the_common_band_ends(band: float, shape: tuple[int, i
 
 def test_frc_crossing_is_interpolated_between_rings() -> None:
     a, b = np.random.default_rng(8).standard_normal((2, 64, 64))
-    result = frc.frc(a, a + b * 0.5 + 3 * np.fft.ifft2(np.fft.fft2(b) * _radius(64)).real)
-    index = int(np.flatnonzero(result.correlation < 0.5)[0])
+    result = frc.frc(a, a + b * 0.5 + 6 * np.fft.ifft2(np.fft.fft2(b) * _radius(64)).real)
+    index = int(np.flatnonzero(result.correlation >= 0.5)[-1]) + 1
     interpolated = np.interp(
         result.crossing_half, result.frequency[index - 1 : index + 1], result.correlation[index - 1 : index + 1]
     )
     assert interpolated == pytest.approx(0.5)
+
+
+FREQUENCY = np.arange(1, 9) / 16
+
+
+@pytest.mark.parametrize(
+    ("curve", "crossing", "dips"),
+    [
+        ([0.9, 0.8, 0.7, 0.6, 0.4, 0.2, 0.1, 0.0], 0.28125, ()),
+        ([0.3, 0.9, 0.9, 0.6, 0.4, 0.2, 0.1, 0.0], 0.28125, ((0.0625, 0.0625),)),
+        ([0.1, 0.2, 0.9, 0.6, 0.4, 0.2, 0.1, 0.0], 0.28125, ((0.0625, 0.125),)),
+        ([0.1, 0.8, 0.2, 0.6, 0.4, 0.2, 0.1, 0.0], 0.28125, ((0.0625, 0.0625), (0.1875, 0.1875))),
+        ([0.1, 0.8, 0.8, 0.6, 0.7, 0.7, 0.7, 0.7], 0.5, ((0.0625, 0.0625),)),
+        ([0.4, 0.1, 0.2, 0.3, 0.1, 0.0, 0.2, 0.1], 0.0, ()),
+    ],
+)
+def test_frc_resolution_is_the_last_crossing_and_low_rings_are_said_apart(
+    curve: list[float], crossing: float, dips: tuple[tuple[float, float], ...]
+) -> None:
+    result = frc.read_curve(FREQUENCY, np.array(curve))
+    assert result.crossing_half == pytest.approx(crossing)
+    assert result.dips == dips
+    for low, _ in dips:
+        assert f"not counted: {dips[0][0]:.3f}" in result.describe(), low
+
+
+def test_frc_of_a_lost_slow_phase_keeps_its_resolution() -> None:
+    """What spoils the lowest rings alone is not what limits the image."""
+    rng = np.random.default_rng(21)
+    truth, slow = rng.standard_normal((2, 128, 128))
+    slow = np.fft.ifft2(np.fft.fft2(slow) * (_radius(128) < 0.02)).real
+    fine = ndimage.gaussian_filter(truth, 1.5, mode="wrap")
+    noise = 0.02 * rng.standard_normal(truth.shape)
+    result = frc.frc(fine + 30 * slow, fine + noise)
+    assert result.correlation[0] < 0.5
+    assert result.dips[0][0] == pytest.approx(1 / 128)
+    assert result.crossing_half == pytest.approx(frc.frc(fine, fine + noise).crossing_half, abs=0.02)
+
+
+def test_frc_states_half_a_period_in_metres() -> None:
+    result = frc.read_curve(FREQUENCY, np.array([0.9, 0.9, 0.9, 0.6, 0.4, 0.2, 0.1, 0.0]))
+    assert result.half_period_m((10e-9, 10e-9)) == pytest.approx((17.78e-9, 17.78e-9), rel=1e-3)
+    assert result.describe((10e-9, 10e-9)) == "0.281 cycles/px (half period 1.78 px, 17.8 nm)"
+    assert result.describe((10e-9, 20e-9)) == "0.281 cycles/px (half period 1.78 px, 17.8 x 35.6 nm)"
+    assert result.describe() == "0.281 cycles/px (half period 1.78 px)"
+    assert result.half_period_m(None) is None
+    assert frc.read_curve(FREQUENCY, np.zeros(8)).half_period_m((1e-9, 1e-9)) is None
 
 
 def _radius(side: int) -> Any:

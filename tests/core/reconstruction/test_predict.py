@@ -18,7 +18,8 @@ from ptycho_core.formats.convert import save_scan
 from ptycho_core.models.model import Model, load_model
 from ptycho_core.physics.scale import complex_probe
 from ptycho_core.physics.weights import probe_mask
-from ptycho_core.quality.evaluation import Truth, evaluate, load_truth
+from ptycho_core.quality.evaluation import evaluate
+from ptycho_core.quality.truth import Truth, load_truth
 from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.reconstruction.result import Reconstruction, load_reconstruction
 from ptycho_core.scans.scan import Scan
