@@ -20,6 +20,7 @@ LOSS_TERMS = Literal["total", "nll", "reduced_deviance", "amplitude_mae", "total
 LossTerms = Mapping[str, float]
 """Mean over the groups of an epoch of every loss term of specs/physics.md, Losses, by name; always with "total"."""
 
+OBJECT = "object/field"  # (H, W, 2): real and imaginary part; a solver's
 PROBE = "probe/field"  # (modes, N, N, 2): real and imaginary part
 LOG_SCALE = "intensity/log_scale"  # (): predicted amplitude is multiplied by exp of it
 INPUT_SCALE = "data/input_scale"  # (): k, network input = k · amplitude

@@ -1,12 +1,14 @@
-"""Weights and optimizer states that fit a network, or are refused."""
+"""What an engine is given that fits, or is refused."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ptycho_core.errors import ArchiveError
+from ptycho_core.errors import ArchiveError, ConfigurationError, DataError
 from ptycho_core.networks.table import Table
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, PROBE, Weights
@@ -42,6 +44,31 @@ def check_optimizer_state(state: Weights, like: Weights) -> None:
     """Refuse a state whose names or shapes are not those of `like`, the network's own: ArchiveError likewise."""
     expected = {name: np.shape(array) for name, array in like.items()}
     _check_arrays("optimizer state", state, expected, "it is of another optimizer or of other trainable arrays")
+
+
+def check_solver_weights(weights: Weights, like: Weights) -> None:
+    """Refuse weights whose names or shapes are not those of `like`, the solver's own: ArchiveError likewise."""
+    expected = {name: np.shape(array) for name, array in like.items()}
+    _check_arrays("weights", weights, expected, "they are of another canvas or probe")
+
+
+def check_cover(cover: NDArray[np.floating], shape: tuple[int, ...]) -> None:
+    """Refuse a cover that is not of the canvas's shape, or not of numbers from 0 to 1: DataError."""
+    if cover.shape != shape or not (cover.min() >= 0 and cover.max() <= 1):
+        received = f"shape {cover.shape}, {cover.min()} to {cover.max()}"
+        remedy = "Divide it by its largest value."
+        raise DataError("solver", "cover", expected=f"shape {shape}, 0 to 1", received=received, remedy=remedy)
+
+
+Step = TypeVar("Step")
+
+
+def registered_step(steps: Mapping[str, Step], name: str) -> Step:
+    """The proximal step under `name`; ConfigurationError for an unknown one."""
+    if name not in steps:
+        remedy = f"Registered: {', '.join(sorted(steps))}."
+        raise ConfigurationError("prior", expected="a known name", received=repr(name), remedy=remedy)
+    return steps[name]
 
 
 def _check_arrays(what: str, arrays: Weights, expected: Mapping[str, tuple[int | None, ...]], otherwise: str) -> None:

@@ -1,4 +1,4 @@
-"""The only door between the core and an engine: two protocols and the registry (specs/engine.md)."""
+"""The only door between the core and an engine: three protocols (specs/engine.md, specs/solving.md)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.problem import FrameFacts, Frames, Problem, Rates
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
@@ -66,8 +67,46 @@ class Network(Protocol):
 
 
 @runtime_checkable
+class Solver(Protocol):
+    """An object canvas and a probe on a device, solved for (specs/solving.md)."""
+
+    def step(self, frames: Frames, rates: Rates, *, shifts: bool = False) -> FrameFacts:
+        """One step of Adam on object and probe; the facts are those before it, without deviances."""
+
+    def measure(self, frames: Frames, *, deviance: bool = True) -> FrameFacts:
+        """The facts with everything as it is; without deviances, which cost a third of it, where not asked for."""
+
+    def gradients(self, frames: Frames) -> Weights:
+        """Of the loss that `step` descends: "object/field", "probe/field", and "positions" (B, 2), [x, y]."""
+
+    def set_cover(self, cover: NDArray[np.floating]) -> None:
+        """(H, W), from 0 to 1: a factor on the object's step, so that pixels without light stay as they are."""
+
+    def rescale(self, counts: float) -> None:
+        """Bring the probe's sum of |P|² to `counts`, in the unit of A², and divide the object by the same factor."""
+
+    def denoise(self, weight: float, iterations: int = 30) -> None:
+        """`apply("tv", weight=weight, iterations=iterations)`."""
+
+    def apply(self, name: str, **settings: object) -> None:
+        """Apply the registered proximal step `name` to the object; ConfigurationError for an unknown one."""
+
+    def weights(self) -> Weights:
+        """A copy of "object/field" (H, W, 2) and "probe/field" (K, N, N, 2)."""
+
+    def load_weights(self, weights: Weights) -> None:
+        """Replace both and return the optimiser to its start; ArchiveError where names or shapes differ."""
+
+    def optimizer_state(self) -> Weights:
+        """ "step/<name>", "first_moment/<name>" and "second_moment/<name>" for both names of `weights()`."""
+
+    def load_optimizer_state(self, state: Weights) -> None:
+        """Go on from what `optimizer_state()` of any engine returned; ArchiveError where it does not fit."""
+
+
+@runtime_checkable
 class Engine(Protocol):
-    """A maker of networks in one framework. Registered as a class or factory without arguments."""
+    """A maker of networks and solvers in one framework. Registered as a class or factory without arguments."""
 
     name: str
 
@@ -78,3 +117,6 @@ class Engine(Protocol):
         self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
     ) -> Network:
         """A network with these weights; `training` None is for prediction only."""
+
+    def start_solver(self, problem: Problem, execution: ExecutionConfig) -> Solver:
+        """A solver at the problem's canvas and probe, its moments at 0."""

@@ -6,3 +6,10 @@ INTENSITY_FLOOR = 1e-8  # specs/physics.md, Losses: predicted counts are at leas
 MODULUS_FLOOR = 1e-6  # specs/physics.md, Losses: sqrt(|z|² + floor²) - floor stands for |z|, differentiable at 0
 ADAM_EPSILON = 1e-8  # specs/physics.md, Optimiser
 AGC_FLOOR = 1e-3  # specs/physics.md, Optimiser: smallest norm of a unit's weights that its gradient is measured by
+
+# specs/solving.md
+POISSON_FLOOR = 0.01  # counts, added to the predicted ones in the residual of the Poisson loss
+POISSON_LIMIT = 100.0  # largest n / I - 1 in that residual
+AMPLITUDE_FLOOR = 1e-6  # counts, added to the predicted ones in the residual of the amplitude loss
+SHIFT_DAMPING = 0.05  # of the mean diagonal of the Gauss-Newton matrix, added to its diagonal
+SOLVER_BETA1, SOLVER_BETA2 = 0.9, 0.999

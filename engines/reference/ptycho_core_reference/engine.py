@@ -1,9 +1,10 @@
-"""The making of reference networks."""
+"""The making of reference networks and solvers."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from ptycho_core.engine.problem import Problem
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError
 from ptycho_core.settings.execution import ExecutionConfig
@@ -11,6 +12,7 @@ from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import Weights
 from ptycho_core_reference.network import ReferenceNetwork
+from ptycho_core_reference.solving import ReferenceSolver
 
 
 class ReferenceEngine:
@@ -18,6 +20,7 @@ class ReferenceEngine:
 
     name = "reference"
     network: type[ReferenceNetwork] = ReferenceNetwork
+    solver: type[ReferenceSolver] = ReferenceSolver
 
     def describe(self) -> EngineInfo:
         return EngineInfo(self.name, "numpy", np.__version__, ("cpu",), ("64-true",))
@@ -25,6 +28,14 @@ class ReferenceEngine:
     def build(
         self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
     ) -> ReferenceNetwork:
-        if execution.accelerator not in ("auto", "cpu"):
-            raise BackendError(f"accelerator {execution.accelerator!r} is not available to numpy, which sees: cpu.")
+        _check_accelerator(execution)
         return self.network(model, training, weights)
+
+    def start_solver(self, problem: Problem, execution: ExecutionConfig) -> ReferenceSolver:
+        _check_accelerator(execution)
+        return self.solver(problem)
+
+
+def _check_accelerator(execution: ExecutionConfig) -> None:
+    if execution.accelerator not in ("auto", "cpu"):
+        raise BackendError(f"accelerator {execution.accelerator!r} is not available to numpy, which sees: cpu.")

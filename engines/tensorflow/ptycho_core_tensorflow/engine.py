@@ -1,4 +1,4 @@
-"""What this framework offers on this machine, and the making of networks."""
+"""What this framework offers on this machine, and the making of networks and solvers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from ptycho_core.engine.problem import Problem
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError
 from ptycho_core.settings.execution import ExecutionConfig
@@ -15,6 +16,7 @@ from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import Weights
 from ptycho_core_tensorflow.export import save_program
 from ptycho_core_tensorflow.network import TensorFlowNetwork
+from ptycho_core_tensorflow.solving import TensorFlowSolver
 
 
 class TensorFlowEngine:
@@ -29,15 +31,24 @@ class TensorFlowEngine:
     def build(
         self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
     ) -> TensorFlowNetwork:
-        device = select_device(execution.accelerator)
-        if device == "/GPU:0":  # this framework's default rounds float32 products to TensorFloat-32
-            tf.config.experimental.enable_tensor_float_32_execution(False)
-        if execution.deterministic:  # for the whole process and for good: the framework knows no narrower switch
-            tf.config.experimental.enable_op_determinism()
+        device = _prepare(execution)
         return TensorFlowNetwork(model, training, weights, device=device, precision=execution.precision)
+
+    def start_solver(self, problem: Problem, execution: ExecutionConfig) -> TensorFlowSolver:
+        return TensorFlowSolver(problem, device=_prepare(execution), precision=execution.precision)
 
     def export(self, form: str, model: ModelConfig, weights: Weights, target: Path, facts: Mapping[str, str]) -> None:
         save_program(model, weights, target, facts)
+
+
+def _prepare(execution: ExecutionConfig) -> str:
+    """The device, and the switches of the whole process that the configuration asks for."""
+    device = select_device(execution.accelerator)
+    if device == "/GPU:0":  # this framework's default rounds float32 products to TensorFloat-32
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    if execution.deterministic:  # for the whole process and for good: the framework knows no narrower switch
+        tf.config.experimental.enable_op_determinism()
+    return device
 
 
 def _devices() -> tuple[str, ...]:

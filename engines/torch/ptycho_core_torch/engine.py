@@ -1,4 +1,4 @@
-"""What this framework offers on this machine, and the making of networks."""
+"""What this framework offers on this machine, and the making of networks and solvers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ptycho_core.engine.problem import Problem
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError
 from ptycho_core.settings.execution import ExecutionConfig
@@ -16,6 +17,7 @@ from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import Weights
 from ptycho_core_torch.export import save_program
 from ptycho_core_torch.network import TorchNetwork
+from ptycho_core_torch.solving import TorchSolver
 
 
 class TorchEngine:
@@ -30,19 +32,28 @@ class TorchEngine:
     def build(
         self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
     ) -> TorchNetwork:
-        device = select_device(execution.accelerator)
-        if device == "cuda":  # this framework's default rounds float32 convolutions to TensorFloat-32
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        if device == "cuda" and execution.deterministic:  # without it, matrix products are refused in this mode
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # For the whole process, because the framework knows no narrower switch.
-        torch.use_deterministic_algorithms(execution.deterministic)
-        if device == "mps" and execution.precision != "32-true":
-            raise BackendError(f"precision {execution.precision!r} is not available on mps. Use '32-true'.")
-        return TorchNetwork(model, training, weights, device=torch.device(device), precision=execution.precision)
+        device = _prepare(execution)
+        return TorchNetwork(model, training, weights, device=device, precision=execution.precision)
+
+    def start_solver(self, problem: Problem, execution: ExecutionConfig) -> TorchSolver:
+        return TorchSolver(problem, device=_prepare(execution), precision=execution.precision)
 
     def export(self, form: str, model: ModelConfig, weights: Weights, target: Path, facts: Mapping[str, str]) -> None:
         save_program(model, weights, target, facts)
+
+
+def _prepare(execution: ExecutionConfig) -> torch.device:
+    """The device, and the switches of the whole process that the configuration asks for."""
+    device = select_device(execution.accelerator)
+    if device == "cuda":  # this framework's default rounds float32 convolutions to TensorFloat-32
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if device == "cuda" and execution.deterministic:  # without it, matrix products are refused in this mode
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # For the whole process, because the framework knows no narrower switch.
+    torch.use_deterministic_algorithms(execution.deterministic)
+    if device == "mps" and execution.precision != "32-true":
+        raise BackendError(f"precision {execution.precision!r} is not available on mps. Use '32-true'.")
+    return torch.device(device)
 
 
 def _devices() -> tuple[str, ...]:

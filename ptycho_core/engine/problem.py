@@ -1,0 +1,147 @@
+"""What a solver is given and returns (specs/solving.md): numpy arrays and plain numbers, no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.errors import DataError
+
+SolverLoss = Literal["poisson", "amplitude"]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Problem:
+    """What one solve is about, but for the frames. Raises DataError where the arrays do not fit each other.
+
+    canvas: complex64 (H, W), the object to begin with.
+    probe: complex64 (K, N, N), N even, square root of the unit of the frames' intensity.
+    bad_pixels: bool (N, N), true = bad.
+    held_out: bool (P, N, N), true = held out; each frame uses one of these patterns.
+    loss: the rule of the residual. counts_per_intensity: counts in one unit of A²; 1 where A² is in counts.
+    """
+
+    canvas: NDArray[np.complex64]
+    probe: NDArray[np.complex64]
+    bad_pixels: NDArray[np.bool_]
+    held_out: NDArray[np.bool_]
+    loss: SolverLoss = "poisson"
+    counts_per_intensity: float = 1.0
+
+    @property
+    def N(self) -> int:
+        return int(self.probe.shape[-1])
+
+    def __attrs_post_init__(self) -> None:
+        N = self.N
+        _expect(self.probe.ndim == 3 and N % 2 == 0, "probe", "shape (modes, N, N), N even", self.probe.shape)
+        _expect(self.probe.shape[1] == N, "probe", "shape (modes, N, N), N even", self.probe.shape)
+        larger = self.canvas.ndim == 2 and min(self.canvas.shape) > N
+        _expect(larger, "canvas", f"two axes of more than N = {N} pixels", self.canvas.shape)
+        _expect(self.bad_pixels.shape == (N, N), "bad_pixels", f"shape {(N, N)}", self.bad_pixels.shape)
+        fits = self.held_out.ndim == 3 and self.held_out.shape[1:] == (N, N) and len(self.held_out) > 0
+        _expect(fits, "held_out", f"shape (patterns, {N}, {N})", self.held_out.shape)
+        for name, field in (("canvas", self.canvas), ("probe", self.probe)):
+            _expect(np.isfinite(field).all(), name, "finite numbers", "NaN or infinity")
+        for name, mask in (("bad_pixels", self.bad_pixels), ("held_out", self.held_out)):
+            _expect(mask.dtype == np.bool_, name, "bool", mask.dtype)
+        _expect(bool(np.any(self.probe)), "probe", "a number other than 0", "zeros alone")
+        _expect(self.loss in get_args(SolverLoss), "loss", " or ".join(get_args(SolverLoss)), repr(self.loss))
+        positive = np.isfinite(self.counts_per_intensity) and self.counts_per_intensity > 0
+        _expect(positive, "counts_per_intensity", "a positive number", self.counts_per_intensity)
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Frames:
+    """One batch of frames.
+
+    diffraction_amplitude: float32 (B, N, N), DC at [N/2, N/2]; finite, at bad pixels too.
+    corners_px: float64 (B, 2), canvas coordinate [x, y] of patch pixel [0, 0]: position - N/2 - origin of the canvas.
+    intensity: float32 (B,), positive; 1 where it is not refined.
+    held_out: int64 (B,), which pattern of `Problem.held_out` a frame uses.
+    """
+
+    diffraction_amplitude: NDArray[np.float32]
+    corners_px: NDArray[np.float64]
+    intensity: NDArray[np.float32]
+    held_out: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.corners_px)
+
+    def check(self, problem: Problem) -> None:
+        """Refuse frames that do not fit the problem, or lie outside its canvas: DataError."""
+        B, N = len(self), problem.N
+        height, width = problem.canvas.shape
+        received = self.diffraction_amplitude.shape
+        _expect(received == (B, N, N), "diffraction_amplitude", f"shape {(B, N, N)}", received)
+        _expect(B > 0 and self.corners_px.shape == (B, 2), "corners_px", "shape (B, 2), B > 0", self.corners_px.shape)
+        _expect(self.intensity.shape == (B,), "intensity", f"shape {(B,)}", self.intensity.shape)
+        _expect(self.held_out.shape == (B,), "held_out", f"shape {(B,)}", self.held_out.shape)
+        patterns = len(problem.held_out)
+        known = self.held_out.min() >= 0 and self.held_out.max() < patterns
+        _expect(known, "held_out", f"numbers from 0 to {patterns - 1}", _span(self.held_out))
+        low, high = self.corners_px.min(axis=0), self.corners_px.max(axis=0)
+        inside = bool((low >= 0).all() and high[0] < width - N and high[1] < height - N)
+        expected = f"x from 0 to below {width - N}, y from 0 to below {height - N}"
+        _expect(inside, "corners_px", expected, f"{low.tolist()} to {high.tolist()}")
+
+
+@attrs.frozen
+class Rates:
+    """Step sizes of one step, times the schedule; 0 leaves an array, its moments and its count of steps as they are.
+
+    object: absolute. probe: in units of the root mean square over the pixels of the modes together.
+    """
+
+    object: float
+    probe: float = 0.0
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class FrameFacts:
+    """Sums over the pixels of each frame before a step; float64 (B,), in the order of the frames.
+
+    Used pixels are neither bad nor held out; held-out pixels that are bad are not counted. In the unit of A²:
+    error, held_error: sum of (sqrt(I) - A)². power, held_power: sum of A².
+    In counts, NaN from `step`: deviance, held_deviance: sum of d = twice the `h` of specs/physics.md, Losses;
+    held_deviance_squares: sum of d².
+    pixels, held_pixels: their numbers.
+    intensity_ratio: (sum of A sqrt(I) / sum of I)² over used pixels, the factor on the frame's present intensity.
+    shift_px: (B, 2), [x, y], Gauss-Newton step to be added to the position; NaN where it was not asked for.
+    """
+
+    error: NDArray[np.float64]
+    power: NDArray[np.float64]
+    held_error: NDArray[np.float64]
+    held_power: NDArray[np.float64]
+    deviance: NDArray[np.float64]
+    held_deviance: NDArray[np.float64]
+    held_deviance_squares: NDArray[np.float64]
+    pixels: NDArray[np.float64]
+    held_pixels: NDArray[np.float64]
+    intensity_ratio: NDArray[np.float64]
+    shift_px: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.error)
+
+    @classmethod
+    def join(cls, parts: Iterable[FrameFacts]) -> FrameFacts:
+        """The facts of several batches as one, in their order."""
+        parts = list(parts)
+        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in attrs.fields(cls)})
+
+
+def _expect(fits: object, name: str, expected: str, received: object) -> None:
+    if not fits:
+        remedy = "Correct what the solver is given."
+        raise DataError("solver", name, expected=expected, received=received, remedy=remedy)
+
+
+def _span(numbers: NDArray[np.int64]) -> str:
+    return f"{numbers.min()} to {numbers.max()}"
