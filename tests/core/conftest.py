@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import optimizer_moments, trainable_names
-from ptycho_core.engine.protocol import EngineInfo
+from ptycho_core.engine.problem import Problem
+from ptycho_core.engine.protocol import EngineInfo, Solver
 from ptycho_core.models.model import ARCHIVE_NAME
 from ptycho_core.networks import registry
 from ptycho_core.networks.registry import build_table
@@ -127,6 +128,9 @@ class FakeEngine:
     ) -> FakeNetwork:
         self.built.append((model, training, weights, execution))
         return FakeNetwork(self, model, training, weights)
+
+    def start_solver(self, problem: Problem, execution: ExecutionConfig) -> Solver:
+        raise NotImplementedError("solvers are tested with real engines")
 
     def predict_truth_of(self, scan: Scan) -> None:
         """Predict, from now on, the true patches of a numbered scan."""
