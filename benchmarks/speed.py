@@ -11,6 +11,7 @@ so compare the ratios.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from ptycho_core.engine.registry import load_engine
 from ptycho_core.models.model import Model
 from ptycho_core.networks.initial import initial_weights
 from ptycho_core.networks.registry import build_table
-from ptycho_core.networks.table import INPUT, Table
+from ptycho_core.networks.table import Table
 from ptycho_core.physics.scale import calibrated_probe, measure_scale
 from ptycho_core.vocabulary import LOG_SCALE, PROBE
 
@@ -65,15 +66,11 @@ def matrix_rate(backend: str, repeats: int) -> float:
 
 def network_flop(table: Table, N: int) -> float:
     """Floating-point operations of one forward pass of one group: two for every multiply-add of a convolution."""
-    sizes = {INPUT: N}
+    sizes = table.sizes(N)
     flop = 0.0
     for layer in table.layers:
-        size = sizes[layer.inputs[0]]
         if layer.op == "conv":
-            flop += 2 * layer.kernel_size**2 * layer.in_channels * layer.out_channels * size**2
-        sizes[layer.name] = {"max_pool": size // 2, "upsample": size * 2, "pad": size + 2 * layer.width}.get(
-            layer.op, size
-        )
+            flop += 2 * math.prod(layer.shapes["kernel"]) * sizes[layer.name] ** 2
     return flop
 
 

@@ -15,6 +15,7 @@ from .io import load_scan as load_scan
 from .models.export import export_model as export_model
 from .models.model import Model as Model
 from .models.model import load_model as load_model
+from .networks.ops import register_op as register_op
 from .networks.registry import register_architecture as register_architecture
 from .networks.table import TableBuilder as TableBuilder
 from .published import convert_published as convert_published

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import MissingExtraError
 from ptycho_core.layouts import HWIO_TO_OIHW
-from ptycho_core.networks.table import INPUT, Layer, Table
+from ptycho_core.networks.ops import op_function
+from ptycho_core.networks.table import INPUT, Table
 from ptycho_core.physics.weights import outside_centre_mask
 from ptycho_core.vocabulary import INPUT_SCALE, Weights
 
@@ -35,18 +36,18 @@ def onnx_bytes(
     channels: C. alone: the frames of a group go through the network one by one. names: of input and outputs. facts: for
     the file's metadata.
     """
-    onnx = _onnx()
-    graph = _Graph(onnx, weights)
+    graph = Graph(_onnx(), weights)
     amplitude, real, imaginary = names
     x = graph.node("Mul", [amplitude, graph.constant("data/input_scale", np.float32(weights[INPUT_SCALE]))])
     x = graph.node("Transpose", [x], perm=[0, 3, 1, 2])
     if alone:
         x = graph.node("Reshape", [x, graph.constant("shape/alone", np.array([-1, 1, N, N], np.int64))])
-    outputs, sizes = {INPUT: x}, {INPUT: N}
+    outputs, sizes = {INPUT: x}, table.sizes(N)
     for layer in table.layers:
-        inputs = [outputs[name] for name in layer.inputs]
-        sizes[layer.name] = _size(layer, sizes[layer.inputs[0]])
-        outputs[layer.name] = graph.layer(layer, sizes[layer.name], *inputs)
+        function = op_function(layer, "onnx", OPS)
+        graph.size = sizes[layer.inputs[0]]
+        own = {parameter: graph.parameter(name) for parameter, name in layer.uses.items()}
+        outputs[layer.name] = function(graph, *(outputs[name] for name in layer.inputs), **own, **layer.settings)
     maps = []
     for name in (table.amplitude, table.phase):
         y = outputs[name]
@@ -58,22 +59,13 @@ def onnx_bytes(
     return graph.serialized(amplitude, (real, imaginary), ("batch", N, N, channels), facts)
 
 
-def _size(layer: Layer, size: int) -> int:
-    """Pixels along a side of a layer's output, from those of its input."""
-    match layer.op:
-        case "max_pool":
-            return size // 2
-        case "upsample":
-            return 2 * size
-        case "pad":
-            return size + 2 * layer.width
-        case "global_mean" | "global_max":
-            return 1
-    return size
+class Graph:
+    """Nodes and constants as they are added; maps are (B, C, H, W), and go by the name of the node that gives them.
 
+    size: pixels along a side of what the op at hand is given.
+    """
 
-class _Graph:
-    """Nodes and constants as they are added; maps are (B, C, H, W)."""
+    size: int
 
     def __init__(self, onnx: Any, weights: Weights) -> None:
         self._onnx, self._weights = onnx, weights
@@ -90,63 +82,16 @@ class _Graph:
             self._constants[name] = self._onnx.numpy_helper.from_array(np.asarray(array), name)
         return name
 
-    def kernel(self, layer: Layer) -> str:
-        array = rearrange(np.asarray(self._weights[layer.kernel], np.float32), HWIO_TO_OIHW)
-        return self.constant(layer.kernel, np.ascontiguousarray(array))
+    def parameter(self, name: str) -> str:
+        """A parameter of the network by its canonical name; kernels become (out, in, kh, kw)."""
+        array = np.asarray(self._weights[name], np.float32)
+        if name.endswith("/kernel"):
+            array = np.ascontiguousarray(rearrange(array, HWIO_TO_OIHW))
+        return self.constant(name, array)
 
-    def layer(self, layer: Layer, size: int, x: str, *others: str) -> str:
-        """size: pixels along a side of the output."""
-        match layer.op:
-            case "conv":
-                bias = self.constant(layer.bias, np.asarray(self._weights[layer.bias], np.float32))
-                border = [layer.kernel_size // 2] * 4
-                return self.activation(layer, self.node("Conv", [x, self.kernel(layer), bias], pads=border))
-            case "max_pool":
-                return self.node("MaxPool", [x], kernel_shape=[2, 2], strides=[2, 2])
-            case "upsample":
-                scales = self.constant("scales/2", np.array([1, 1, 2, 2], np.float32))
-                settings = {"mode": "nearest", "nearest_mode": "floor"}
-                return self.node("Resize", [x, "", scales], coordinate_transformation_mode="asymmetric", **settings)
-            case "channels":
-                ends = (layer.start, layer.stop, 1)
-                start, stop, axis = (self.constant(f"whole/{number}", np.array([number], np.int64)) for number in ends)
-                return self.node("Slice", [x, start, stop, axis])
-            case "pad":
-                border = [0, 0, layer.width, layer.width] * 2
-                return self.node("Pad", [x, self.constant(f"border/{layer.width}", np.array(border, np.int64))])
-            case "outside_centre":
-                mask = outside_centre_mask(size).astype(np.float32)[None, None]
-                return self.node("Mul", [x, self.constant(f"outside_centre/{size}", mask)])
-            case "add":
-                return self.node("Add", [x, others[0]])
-            case "scale":
-                factor = np.array(layer.factor, np.float32)
-                return self.node("Mul", [x, self.constant(f"{layer.name}/factor", factor)])
-            case "activate":
-                return self.activation(layer, x)
-            case "global_mean":
-                return self.node("GlobalAveragePool", [x])
-            case "global_max":
-                return self.node("GlobalMaxPool", [x])
-            case "channel_max_mean":
-                axis = self.constant("whole/1", np.array([1], np.int64))
-                both = [self.node(operator, [x, axis], keepdims=1) for operator in ("ReduceMax", "ReduceMean")]
-                return self.node("Concat", both, axis=1)
-            case "channel_conv":  # the channels as the rows of a map of one channel, (B, 1, C, 1)
-                rows = self.node("Transpose", [x], perm=[0, 2, 1, 3])
-                border = [layer.kernel_size // 2, 0] * 2
-                rows = self.node("Conv", [rows, self.kernel(layer)], pads=border)
-                return self.node("Transpose", [rows], perm=[0, 2, 1, 3])
-            case "multiply":
-                return self.node("Mul", [x, others[0]])
-        raise ValueError(f"layer {layer.name!r}: the ONNX writer has no op {layer.op!r}")
-
-    def activation(self, layer: Layer, x: str) -> str:
-        if layer.activation == "linear":
-            return x
-        if layer.activation == "swish":
-            return self.node("Mul", [x, self.node("Sigmoid", [x])])
-        return self.node(ACTIVATIONS[layer.activation], [x])
+    def number(self, value: int) -> str:
+        """A whole number, as operators take them that index or name an axis."""
+        return self.constant(f"whole/{value}", np.array([value], np.int64))
 
     def serialized(
         self, source: str, results: tuple[str, ...], shape: tuple[str | int, ...], facts: Mapping[str, str]
@@ -162,6 +107,86 @@ class _Graph:
         self._onnx.checker.check_model(model, full_check=True)
         content: bytes = model.SerializeToString()
         return content
+
+
+# -- ops, as in the engines ----------------------------------------------------------------------------------------
+
+
+def conv(graph: Graph, x: str, *, kernel: str, bias: str, activation: str, kernel_size: int) -> str:
+    return activate(graph, graph.node("Conv", [x, kernel, bias], pads=[kernel_size // 2] * 4), activation=activation)
+
+
+def max_pool(graph: Graph, x: str) -> str:
+    return graph.node("MaxPool", [x], kernel_shape=[2, 2], strides=[2, 2])
+
+
+def upsample(graph: Graph, x: str) -> str:
+    scales = graph.constant("scales/2", np.array([1, 1, 2, 2], np.float32))
+    settings = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+    return graph.node("Resize", [x, "", scales], **settings)
+
+
+def channels(graph: Graph, x: str, *, start: int, stop: int) -> str:
+    return graph.node("Slice", [x, graph.number(start), graph.number(stop), graph.number(1)])
+
+
+def pad(graph: Graph, x: str, *, width: int) -> str:
+    border = np.array([0, 0, width, width] * 2, np.int64)
+    return graph.node("Pad", [x, graph.constant(f"border/{width}", border)])
+
+
+def outside_centre(graph: Graph, x: str) -> str:
+    mask = outside_centre_mask(graph.size).astype(np.float32)[None, None]
+    return graph.node("Mul", [x, graph.constant(f"outside_centre/{graph.size}", mask)])
+
+
+def add(graph: Graph, x: str, y: str) -> str:
+    return graph.node("Add", [x, y])
+
+
+def scale(graph: Graph, x: str, *, factor: float) -> str:
+    return graph.node("Mul", [x, graph.constant(f"factor/{factor!r}", np.array(factor, np.float32))])
+
+
+def activate(graph: Graph, x: str, *, activation: str) -> str:
+    if activation == "linear":
+        return x
+    if activation == "swish":
+        return graph.node("Mul", [x, graph.node("Sigmoid", [x])])
+    return graph.node(ACTIVATIONS[activation], [x])
+
+
+def global_mean(graph: Graph, x: str) -> str:
+    return graph.node("GlobalAveragePool", [x])
+
+
+def global_max(graph: Graph, x: str) -> str:
+    return graph.node("GlobalMaxPool", [x])
+
+
+def channel_max_mean(graph: Graph, x: str) -> str:
+    both = [graph.node(operator, [x, graph.number(1)], keepdims=1) for operator in ("ReduceMax", "ReduceMean")]
+    return graph.node("Concat", both, axis=1)
+
+
+def channel_conv(graph: Graph, x: str, *, kernel: str, kernel_size: int) -> str:
+    rows = graph.node("Transpose", [x], perm=[0, 2, 1, 3])  # the channels as the rows of a map of one, (B, 1, C, 1)
+    rows = graph.node("Conv", [rows, kernel], pads=[kernel_size // 2, 0] * 2)
+    return graph.node("Transpose", [rows], perm=[0, 2, 1, 3])
+
+
+def multiply(graph: Graph, x: str, gate: str) -> str:
+    return graph.node("Mul", [x, gate])
+
+
+OPS: dict[str, Callable[..., str]] = {
+    op.__name__: op
+    for op in (
+        *(conv, max_pool, upsample, channels, pad, outside_centre, add, scale, activate),
+        *(global_mean, global_max, channel_max_mean, channel_conv, multiply),
+    )
+}
+"""The graph and the inputs, then parameters and settings by name (specs/model.md, Layers)."""
 
 
 def _onnx() -> Any:

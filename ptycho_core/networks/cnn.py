@@ -5,14 +5,9 @@ from __future__ import annotations
 import math
 
 from ptycho_core.errors import ConfigurationError
-from ptycho_core.networks.registry import register_architecture
+from ptycho_core.networks.registry import network_channels, register_architecture
 from ptycho_core.networks.table import INPUT, Table, TableBuilder
 from ptycho_core.settings.model import ModelConfig
-
-
-def network_channels(model: ModelConfig) -> int:
-    """Patterns the network sees together: the whole group when merged, otherwise one frame at a time."""
-    return model.channels if model.object_big else 1
 
 
 def _depth(N: int) -> int:

@@ -7,17 +7,23 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_core.networks.ops import op_named
 from ptycho_core.networks.table import Table
 
 
 def initial_weights(table: Table, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
-    """Glorot-uniform kernels and zero biases, drawn in the order of the table (Glorot & Bengio, AISTATS 2010)."""
+    """Glorot-uniform kernels, drawn in the order of the table (Glorot & Bengio, AISTATS 2010).
+
+    Other parameters begin with what their op says, 0 as a rule.
+    """
     weights: dict[str, NDArray[np.float32]] = {}
-    for name, shape in table.parameters.items():
-        if name.endswith("/kernel"):
-            *window, channels_in, channels_out = shape
-            limit = math.sqrt(6 / (math.prod(window) * (channels_in + channels_out)))
-            weights[name] = rng.uniform(-limit, limit, shape).astype(np.float32)
-        else:
-            weights[name] = np.zeros(shape, np.float32)
+    for layer in table.layers:
+        for name, shape in layer.parameters.items():
+            parameter = name.rpartition("/")[2]
+            if parameter == "kernel":
+                *window, channels_in, channels_out = shape
+                limit = math.sqrt(6 / (math.prod(window) * (channels_in + channels_out)))
+                weights[name] = rng.uniform(-limit, limit, shape).astype(np.float32)
+            else:
+                weights[name] = np.full(shape, op_named(layer.op).initial.get(parameter, 0.0), np.float32)
     return weights

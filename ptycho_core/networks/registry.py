@@ -27,12 +27,29 @@ def register_architecture(name: str) -> Callable[[Architecture], Architecture]:
     return register
 
 
+def network_channels(model: ModelConfig) -> int:
+    """Patterns the network sees together: the whole group when merged, otherwise one frame at a time."""
+    return model.channels if model.object_big else 1
+
+
 def build_table(model: ModelConfig) -> Table:
-    """The layers of `model.architecture` for this configuration; ConfigurationError for an unknown name or N."""
+    """The layers of `model.architecture` for this configuration.
+
+    Raises ConfigurationError for an unknown name or N, and where the table gives other maps than N × N, one a pattern.
+    """
     importlib.import_module(OURS)
     if model.architecture not in _ARCHITECTURES:
         known = ", ".join(sorted(_ARCHITECTURES))
         received = repr(model.architecture)
         remedy = f"Registered architectures: {known}."
         raise ConfigurationError("ModelConfig.architecture", expected="a known name", received=received, remedy=remedy)
-    return _ARCHITECTURES[model.architecture](model)
+    table = _ARCHITECTURES[model.architecture](model)
+    channels = {layer.name: layer.out_channels for layer in table.layers}
+    for output, name in (("amplitude", table.amplitude), ("phase", table.phase)):
+        given = (channels.get(name), table.sizes(model.N).get(name))
+        if given != (network_channels(model), model.N):
+            place, remedy = f"architecture {model.architecture!r}", "Correct the function that makes its table."
+            expected = f"{network_channels(model)} map(s) of {model.N} × {model.N}"
+            received = f"{given[0]} of {given[1]} × {given[1]}" if name in channels else f"no layer {name!r}"
+            raise ConfigurationError(place, output, expected=expected, received=received, remedy=remedy)
+    return table

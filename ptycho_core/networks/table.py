@@ -1,63 +1,21 @@
 """The architecture table: a network as a list of layers with canonical parameter names (specs/model.md).
 
 An engine interprets the table, so a network written here exists in every engine. Register another one with
-`@register_architecture("name")`: a function that takes a `ModelConfig` and returns a `Table`.
+`@register_architecture("name")`: a function that takes a `ModelConfig` and returns a `Table`. What its layers can do:
+`ptycho_core.networks.ops`.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import attrs
 
+from ptycho_core.networks.ops import Layer, op_named
+
 INPUT = "input"
-
-
-@attrs.frozen
-class Layer:
-    """One step. Its output goes by `name`; `inputs` name earlier outputs.
-
-    op: conv (kernel_size × kernel_size, zero "same" padding, stride 1, bias, then `activation`; with the parameters of
-    the conv that `shares` names, if it does) · max_pool (2×2) · upsample (2×, nearest) · channels (start ≤ channel <
-    stop) · pad (zeros, `width` pixels on each side) · outside_centre (zero inside the central N/2 square) · add ·
-    scale (times `factor`) · activate (`activation` alone) · global_mean and global_max (over all pixels: 1 × 1 maps) ·
-    channel_max_mean (maximum and mean over the channels: two channels) · channel_conv (1 × 1 maps, along their
-    channels, kernel_size long, zero "same" padding, no bias) · multiply (by a second input of one pixel or of one
-    channel).
-    """
-
-    name: str
-    op: str
-    inputs: tuple[str, ...]
-    in_channels: int
-    out_channels: int
-    activation: str = "linear"
-    kernel_size: int = 3
-    start: int = 0
-    stop: int = 0
-    width: int = 0
-    factor: float = 1.0
-    shares: str = ""
-
-    @property
-    def kernel(self) -> str:
-        """The canonical name of its kernel."""
-        return f"{self.shares or self.name}/kernel"
-
-    @property
-    def bias(self) -> str:
-        """The canonical name of its bias."""
-        return f"{self.shares or self.name}/bias"
-
-    @property
-    def parameters(self) -> dict[str, tuple[int, ...]]:
-        """Canonical names and shapes of the parameters that it brings; none where it shares those of another layer."""
-        if self.op == "channel_conv":
-            return {self.kernel: (self.kernel_size, 1, 1, 1)}
-        if self.op != "conv" or self.shares:
-            return {}
-        kernel = (self.kernel_size, self.kernel_size, self.in_channels, self.out_channels)
-        return {self.kernel: kernel, self.bias: (self.out_channels,)}
+KINDS = {int: "a whole number", float: "a number", str: "text"}
 
 
 @attrs.frozen
@@ -73,6 +31,13 @@ class Table:
         """Canonical names and shapes of all trainable arrays of the network, in the order of the table."""
         return {name: shape for layer in self.layers for name, shape in layer.parameters.items()}
 
+    def sizes(self, N: int) -> dict[str, int]:
+        """Pixels along a side of every layer's output, and of the input, for patterns of N × N."""
+        sizes = {INPUT: N}
+        for layer in self.layers:
+            sizes[layer.name] = layer.size(sizes[layer.inputs[0]])
+        return sizes
+
 
 class TableBuilder:
     """Writes a table layer by layer and keeps count of channels; every method returns the name of its output."""
@@ -81,15 +46,60 @@ class TableBuilder:
         self._layers: list[Layer] = []
         self._channels = {INPUT: in_channels}
 
-    def _append(self, name: str, op: str, *inputs: str, out_channels: int | None = None, **settings: object) -> str:
-        in_channels = self._channels[inputs[0]]
-        out = in_channels if out_channels is None else out_channels
-        layer = Layer(name, op, inputs, in_channels, out, **settings)  # type: ignore[arg-type]
-        if layer.kernel_size % 2 == 0:
-            raise ValueError(f"layer {name!r}: expected an odd kernel_size; received {layer.kernel_size}")
+    def op(
+        self, name: str, op: str, *inputs: str, out_channels: int | None = None, shares: str = "", **settings: Any
+    ) -> str:
+        """A layer of any registered op; ValueError where inputs or settings are not those of the op.
+
+        out_channels: where the op leaves it to the layer. shares: an earlier layer with parameters of the same shapes,
+        which this one uses in place of its own.
+        """
+        known = op_named(op)
+        if unknown := [each for each in inputs if each not in self._channels]:
+            self._refuse(name, "inputs that are earlier layers", unknown)
+        if name in self._channels:
+            self._refuse(name, "a name of its own", "that of an earlier layer")
+        if len(inputs) != known.inputs:
+            self._refuse(name, f"{known.inputs} input(s) of {op!r}", len(inputs))
+        if (known.out_channels is None) == (out_channels is None):
+            expected = "out_channels" if known.out_channels is None else "no out_channels"
+            self._refuse(name, f"{expected} for {op!r}", "none" if out_channels is None else out_channels)
+        layer = Layer(
+            name=name,
+            op=op,
+            inputs=inputs,
+            in_channels=tuple(self._channels[each] for each in inputs),
+            out_channels=out_channels or 0,
+            settings=self._settings(name, op, settings),
+            shares=shares,
+        )
+        if known.out_channels is not None:
+            layer = attrs.evolve(layer, out_channels=known.out_channels(layer))
+        if shares and not any((each.name, each.shapes) == (shares, layer.shapes) for each in self._layers):
+            self._refuse(name, f"shares = an earlier {op} of its shape", repr(shares))
         self._layers.append(layer)
         self._channels[name] = layer.out_channels
         return name
+
+    def _settings(self, name: str, op: str, given: dict[str, Any]) -> dict[str, Any]:
+        """All settings of the op, those that are given in place of its defaults."""
+        known = op_named(op).settings
+        if set(given) - set(known) or any(
+            isinstance(default, type) and key not in given for key, default in known.items()
+        ):
+            self._refuse(name, f"the settings {', '.join(known) or 'none'} of {op!r}", ", ".join(given) or "none")
+        for key, value in given.items():
+            kind = known[key] if isinstance(known[key], type) else type(known[key])
+            if not isinstance(value, (int, float) if kind is float else kind):
+                self._refuse(name, f"{key} = {KINDS.get(kind, kind.__name__)}", repr(value))
+        if given.get("kernel_size", 1) % 2 == 0:
+            self._refuse(name, "an odd kernel_size", given["kernel_size"])
+        return {key: given.get(key, default) for key, default in known.items()}
+
+    def _refuse(self, name: str, expected: str, received: object) -> None:
+        raise ValueError(f"layer {name!r}: expected {expected}; received {received}")
+
+    # -- our own ops -----------------------------------------------------------------------------------------------
 
     def conv(
         self,
@@ -102,56 +112,51 @@ class TableBuilder:
         shares: str = "",
     ) -> str:
         """kernel_size: odd. shares: an earlier conv of the same shape whose kernel and bias this one uses."""
-        name = self._append(
-            name, "conv", x, out_channels=out_channels, activation=activation, kernel_size=kernel_size, shares=shares
-        )
-        if shares:
-            own = attrs.evolve(self._layers[-1], name=shares, shares="")
-            if not any(own.parameters == layer.parameters for layer in self._layers):
-                raise ValueError(f"layer {name!r}: expected shares = an earlier conv of its shape; received {shares!r}")
-        return name
+        settings = {"activation": activation, "kernel_size": kernel_size}
+        return self.op(name, "conv", x, out_channels=out_channels, shares=shares, **settings)
 
     def max_pool(self, name: str, x: str) -> str:
-        return self._append(name, "max_pool", x)
+        return self.op(name, "max_pool", x)
 
     def upsample(self, name: str, x: str) -> str:
-        return self._append(name, "upsample", x)
+        return self.op(name, "upsample", x)
 
     def channels(self, name: str, x: str, start: int, stop: int) -> str:
+        """start, stop: as of a slice, but that a stop of 0 is the end."""
         start, stop, _ = slice(start, stop or None).indices(self._channels[x])
-        return self._append(name, "channels", x, out_channels=stop - start, start=start, stop=stop)
+        return self.op(name, "channels", x, start=start, stop=stop)
 
     def pad(self, name: str, x: str, width: int) -> str:
-        return self._append(name, "pad", x, width=width)
+        return self.op(name, "pad", x, width=width)
 
     def outside_centre(self, name: str, x: str) -> str:
-        return self._append(name, "outside_centre", x)
+        return self.op(name, "outside_centre", x)
 
     def add(self, name: str, x: str, y: str) -> str:
-        return self._append(name, "add", x, y)
+        return self.op(name, "add", x, y)
 
     def scale(self, name: str, x: str, factor: float) -> str:
-        return self._append(name, "scale", x, factor=factor)
+        return self.op(name, "scale", x, factor=factor)
 
     def activate(self, name: str, x: str, activation: str) -> str:
-        return self._append(name, "activate", x, activation=activation)
+        return self.op(name, "activate", x, activation=activation)
 
     def global_mean(self, name: str, x: str) -> str:
-        return self._append(name, "global_mean", x)
+        return self.op(name, "global_mean", x)
 
     def global_max(self, name: str, x: str) -> str:
-        return self._append(name, "global_max", x)
+        return self.op(name, "global_max", x)
 
     def channel_max_mean(self, name: str, x: str) -> str:
-        return self._append(name, "channel_max_mean", x, out_channels=2)
+        return self.op(name, "channel_max_mean", x)
 
     def channel_conv(self, name: str, x: str, kernel_size: int) -> str:
         """x: of one pixel, as `global_mean` gives it. kernel_size: odd."""
-        return self._append(name, "channel_conv", x, kernel_size=kernel_size)
+        return self.op(name, "channel_conv", x, kernel_size=kernel_size)
 
     def multiply(self, name: str, x: str, gate: str) -> str:
         """gate: of one pixel and x's channels, or of x's pixels and one channel."""
-        return self._append(name, "multiply", x, gate)
+        return self.op(name, "multiply", x, gate)
 
     # -- compositions ----------------------------------------------------------------------------------------------
 

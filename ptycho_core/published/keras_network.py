@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import ArchiveError
 from ptycho_core.models.container import shown
-from ptycho_core.networks.table import INPUT, Layer, Table
+from ptycho_core.networks.ops import Layer
+from ptycho_core.networks.table import INPUT, Table
 from ptycho_core.published.members import opened
 from ptycho_core.storage.files import DAMAGED_HDF5
 from ptycho_core.storage.hdf5_guards import heaps_are_sound
@@ -116,7 +117,7 @@ class _Matching:
             self._input(node)
             return
         layer = self.layers[name]
-        if layer.op == "scale" and layer.factor == 1:  # nothing: the published network has no such layer
+        if layer.op == "scale" and layer.settings["factor"] == 1:  # nothing: the published network has no such layer
             self.follow(layer.inputs[0], node.name)
             return
         if layer.op == "scale":
@@ -145,15 +146,19 @@ class _Matching:
     def _scaled_conv(self, layer: Layer, node: Node) -> Layer:
         """The conv under a factor: Keras has the factor in the activation."""
         factor = node.settings.get("scale")
-        if node.kind != "ActivationLayer" or not isinstance(factor, float) or not math.isclose(factor, layer.factor):
-            self._differ(layer.name, f"an activation times {layer.factor:g}", node)
+        if (
+            node.kind != "ActivationLayer"
+            or not isinstance(factor, float)
+            or not math.isclose(factor, layer.settings["factor"])
+        ):
+            self._differ(layer.name, f"an activation times {layer.settings['factor']:g}", node)
         conv = self.layers[layer.inputs[0]]
         self._met[conv.name] = node.name
         return conv
 
     def _conv(self, layer: Layer, node: Node) -> Node:
         """The Conv2D of a conv; its activation may be a layer of its own, after it."""
-        activation, expected = "linear", layer.activation
+        activation, expected = "linear", layer.settings["activation"]
         if node.kind in ("ActivationLayer", "Silu"):
             activation = "silu" if node.kind == "Silu" else str(node.settings.get("activation_name"))
             if len(node.inputs) != 1 or SPELLINGS.get(activation, activation) != expected:
@@ -162,7 +167,7 @@ class _Matching:
             node = self._known(node.inputs[0])
         wanted = {
             "filters": layer.out_channels,
-            "kernel_size": [layer.kernel_size] * 2,
+            "kernel_size": [layer.settings["kernel_size"]] * 2,
             "strides": [1, 1],
             "padding": "same",
             "dilation_rate": [1, 1],
@@ -201,7 +206,8 @@ def _channels(layer: Layer, node: Node) -> bool:
     if [other.get("class_name") for other in others] != ["__ellipsis__"] or last.get("class_name") != "__slice__":
         return False
     start, stop, step = (last["config"].get(part) for part in ("start", "stop", "step"))
-    return slice(start, stop, step).indices(layer.in_channels) == (layer.start, layer.stop, 1)
+    ours = layer.settings["start"], layer.settings["stop"], 1
+    return slice(start, stop, step).indices(layer.in_channels[0]) == ours
 
 
 MATCHES: Mapping[str, Callable[[Layer, Node], bool]] = {
@@ -215,7 +221,7 @@ MATCHES: Mapping[str, Callable[[Layer, Node], bool]] = {
     ),
     "channels": _channels,
     "pad": lambda layer, node: (
-        node.kind == "ZeroPadding2D" and node.settings.get("padding") == [[layer.width, layer.width]] * 2
+        node.kind == "ZeroPadding2D" and node.settings.get("padding") == [[layer.settings["width"]] * 2] * 2
     ),
     "add": lambda layer, node: node.kind == "Add" and len(node.inputs) == 2,
 }

@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 from ptycho_core_reference import ReferenceEngine, ReferenceNetwork
-from ptycho_core_reference.ops import before_activation, windows_of_2
+from ptycho_core_reference.ops import OPS, windows_of_2
 from scipy.ndimage import gaussian_filter
 
 from ptycho_core.batches.batch import Batch
@@ -184,11 +184,13 @@ def kink_margin(case: Case) -> float:
     not count: they are pixels with equal surroundings, whose gradients are equal too, or zeros behind a relu.
     """
     network = ReferenceNetwork(case.model, case.training, case.weights)
-    outputs = network.run(case.batch)
+    outputs, _ = network.run(case.batch)
     margin = np.inf
     for layer in network.table.layers:
-        if layer.op == "conv" and layer.activation == "relu":
-            distance = np.abs(outputs[before_activation(layer)])
+        if layer.op == "conv" and layer.settings["activation"] == "relu":
+            own = {parameter: network.arrays[name] for parameter, name in layer.uses.items()}
+            linear, _ = OPS["conv"](outputs[layer.inputs[0]], **own, **{**layer.settings, "activation": "linear"})
+            distance = np.abs(linear)
         elif layer.op in ("max_pool", "global_max", "channel_max_mean"):
             x = outputs[layer.inputs[0]]
             rivals = {

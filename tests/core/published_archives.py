@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.networks.initial import initial_weights
+from ptycho_core.networks.ops import Layer
 from ptycho_core.networks.registry import build_table
-from ptycho_core.networks.table import INPUT, Layer, Table
+from ptycho_core.networks.table import INPUT, Table
 from ptycho_core.published.torch_network import published_name
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.vocabulary import Weights
@@ -230,7 +231,7 @@ def keras_layers(table: Table, N: int) -> list[dict[str, Any]]:
     """The graph of layers as Keras writes it."""
     made: list[dict[str, Any]] = []
     outputs = {INPUT: "intensity_scaler"}
-    scaled = {layer.inputs[0]: layer.factor for layer in table.layers if layer.op == "scale" and layer.factor != 1}
+    factors = {layer.inputs[0]: layer.settings["factor"] for layer in table.layers if layer.op == "scale"}
 
     def add(kind: str, name: str, settings: Mapping[str, Any], *arguments: Any) -> str:
         calls = [{"args": list(arguments), "kwargs": {}}] if arguments else []
@@ -244,7 +245,7 @@ def keras_layers(table: Table, N: int) -> list[dict[str, Any]]:
         if layer.op == "scale":
             outputs[layer.name] = outputs[layer.inputs[0]]
         elif layer.op == "conv":
-            outputs[layer.name] = _keras_conv(add, layer, number, scaled.get(layer.name, 1.0), inputs[0])
+            outputs[layer.name] = _keras_conv(add, layer, number, factors.get(layer.name, 1.0), inputs[0])
         elif layer.op == "outside_centre":
             mask = add("CenterMaskLayer", f"mask_{number}", {"N": N, "c": 1, "kind": "border"}, inputs[0])
             outputs[layer.name] = add("Multiply", f"multiply_{number}", {}, inputs[0], _history(mask))
@@ -267,13 +268,13 @@ def _keras_conv(add: Any, layer: Layer, number: int, factor: float, x: dict[str,
         "use_bias": True,
         "data_format": "channels_last",
     }
-    inline = layer.activation == "relu" and not layer.name.endswith("head/conv")
+    inline = layer.settings["activation"] == "relu" and not layer.name.endswith("head/conv")
     conv = add("Conv2D", f"conv2d_{number}", {**settings, "activation": "relu" if inline else "linear"}, x)
     if inline:
         return str(conv)
     if layer.name.endswith("outer/conv"):
         return str(add("Silu", f"silu_{number}", {}, _history(conv)))
-    activation = {"activation_name": layer.activation, "scale": factor}
+    activation = {"activation_name": layer.settings["activation"], "scale": factor}
     return str(add("ActivationLayer", f"activation_{number}", activation, _history(conv)))
 
 
@@ -284,12 +285,13 @@ def _keras_layer(layer: Layer) -> tuple[str, dict[str, Any], list[Any]]:
         case "upsample":
             return "UpSampling2D", {"size": [2, 2], "interpolation": "nearest"}, []
         case "pad":
-            return "ZeroPadding2D", {"padding": [[layer.width] * 2] * 2}, []
+            return "ZeroPadding2D", {"padding": [[layer.settings["width"]] * 2] * 2}, []
         case "add":
             return "Add", {}, []
         case "channels":
-            start = None if layer.start == 0 else layer.start - layer.in_channels
-            stop = None if layer.stop == layer.in_channels else layer.stop - layer.in_channels
+            (channels,), start, stop = layer.in_channels, layer.settings["start"], layer.settings["stop"]
+            start = None if start == 0 else start - channels
+            stop = None if stop == channels else stop - channels
             part = {"class_name": "__slice__", "config": {"start": start, "stop": stop, "step": None}}
             return "GetItem", {}, [[{"class_name": "__ellipsis__", "config": {}}, part]]
     raise ValueError(layer.op)

@@ -12,6 +12,7 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_weights, trainable_names
 from ptycho_core.engine.steps import mean_terms, windows
 from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BCHW
+from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.weights import merge_weight
 from ptycho_core.settings.model import ModelConfig
@@ -26,7 +27,7 @@ from ptycho_core.vocabulary import (
     Weights,
 )
 from ptycho_core_reference import losses
-from ptycho_core_reference.ops import pull_back, run_table
+from ptycho_core_reference.ops import ENGINE, OPS, Back, pull_back, run_table
 from ptycho_core_reference.optimizer import Optimizer
 from ptycho_core_reference.physics import Array, Field, ForwardModel, Placement
 
@@ -39,6 +40,7 @@ class ReferenceNetwork:
     def __init__(self, model: ModelConfig, training: TrainingConfig | None, weights: Weights) -> None:
         self.model, self.training = model, training
         self.table = build_table(model)
+        check_ops(self.table.layers, ENGINE, OPS)
         self.trainable = trainable_names(self.table, training)
         self.physics = self.forward_model(model)
         check_weights(self.table, weights, model.N)
@@ -90,8 +92,8 @@ class ReferenceNetwork:
     def gradients(self, batch: Batch) -> Weights:
         return self.optimizer.clipped(self._terms_and_gradients(batch, physics_weight=1.0)[1])
 
-    def run(self, batch: Batch) -> dict[str, Array]:
-        """Every layer's output for a batch; frame by frame unless the object is merged."""
+    def run(self, batch: Batch) -> tuple[dict[str, Array], dict[str, Back]]:
+        """Every layer's output for a batch, and every layer's way back; frame by frame unless the object is merged."""
         x = self.arrays[INPUT_SCALE] * batch.diffraction_amplitude.astype(np.float64)
         return run_table(self.table, self.arrays, x if self.model.object_big else rearrange(x, BHWC_TO_FRAMES))
 
@@ -111,7 +113,7 @@ class ReferenceNetwork:
         return amplitude, phase
 
     def _patches(self, batch: Batch) -> Field:
-        return self.physics.polar_to_field(*self._polar(self.run(batch)))
+        return self.physics.polar_to_field(*self._polar(self.run(batch)[0]))
 
     def _placement(self, batch: Batch) -> Placement | None:
         """Where the patches of each group lie on its canvas; None where nothing is merged."""
@@ -134,7 +136,7 @@ class ReferenceNetwork:
 
     def _terms_and_gradients(self, batch: Batch, physics_weight: float) -> tuple[dict[str, float], dict[str, Array]]:
         """Loss terms of a batch, and the gradient of the total by every trainable array."""
-        outputs = self.run(batch)
+        outputs, ways_back = self.run(batch)
         amplitude, phase = self._polar(outputs)
         patches = self.physics.polar_to_field(amplitude, phase)
         terms, by_patches, gradients = self._loss(batch, patches, physics_weight)
@@ -142,7 +144,7 @@ class ReferenceNetwork:
         if not self.model.object_big:
             by_maps = [rearrange(g, BHWC_TO_FRAMES) for g in by_maps]
         cotangents = dict(zip((self.table.amplitude, self.table.phase), by_maps, strict=True))
-        gradients |= pull_back(self.table, self.arrays, outputs, cotangents)
+        gradients |= pull_back(self.table, ways_back, cotangents)
         return terms, {name: gradients[name] for name in self.trainable}
 
     def _loss(

@@ -1,4 +1,8 @@
-"""The architecture table in float64, forward and backward: maps (B, H, W, C), kernels (kh, kw, in, out)."""
+"""The architecture table in float64, forward and backward: maps (B, H, W, C), kernels (kh, kw, in, out).
+
+An op returns its output and the way back: a function from the gradient by the output to those by the inputs and then
+the parameters, in their order.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ptycho_core.networks.table import INPUT, Layer, Table
+from ptycho_core.networks.ops import op_function
+from ptycho_core.networks.table import INPUT, Table
 from ptycho_core.physics.weights import outside_centre_mask
 
 Array = NDArray[np.float64]
+Back = Callable[[Array], tuple[Array, ...]]
 
+ENGINE = "reference"
 ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "linear": (lambda x: x, np.ones_like),
     "relu": (lambda x: np.maximum(x, 0), lambda x: (x > 0).astype(np.float64)),
@@ -25,115 +32,138 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
 """Each activation and its derivative."""
 
 
-def run_table(table: Table, weights: Mapping[str, Array], x: Array) -> dict[str, Array]:
-    """Every layer's output by name for the network input x (B, N, N, C); of a conv also its activation's input."""
-    outputs = {INPUT: x}
+def run_table(table: Table, weights: Mapping[str, Array], x: Array) -> tuple[dict[str, Array], dict[str, Back]]:
+    """Every layer's output by name for the network input x (B, N, N, C), and every layer's way back."""
+    outputs: dict[str, Array] = {INPUT: x}
+    ways_back: dict[str, Back] = {}
     for layer in table.layers:
-        inputs = [outputs[name] for name in layer.inputs]
-        if layer.op == "conv":
-            linear = convolve(inputs[0], weights[layer.kernel]) + weights[layer.bias]
-            outputs[before_activation(layer)] = linear
-            outputs[layer.name] = ACTIVATIONS[layer.activation][0](linear)
-        elif layer.op == "channel_conv":
-            outputs[layer.name] = along_channels(convolve(along_channels(inputs[0]), weights[layer.kernel]))
-        else:
-            outputs[layer.name] = run_layer(layer, *inputs)
-    return outputs
+        function = op_function(layer, ENGINE, OPS)
+        inputs = (outputs[name] for name in layer.inputs)
+        own = {parameter: weights[name] for parameter, name in layer.uses.items()}
+        outputs[layer.name], ways_back[layer.name] = function(*inputs, **own, **layer.settings)
+    return outputs, ways_back
 
 
-def run_layer(layer: Layer, x: Array, *others: Array) -> Array:
-    """A layer without parameters."""
-    match layer.op:
-        case "max_pool":
-            largest: Array = windows_of_2(x).max(axis=-1)
-            return largest
-        case "upsample":
-            return x.repeat(2, axis=1).repeat(2, axis=2)
-        case "channels":
-            return x[..., layer.start : layer.stop]
-        case "pad":
-            return pad(x, layer.width, layer.width)
-        case "outside_centre":
-            return x * outside_centre_mask(x.shape[1])[..., None]
-        case "add":
-            return x + others[0]
-        case "scale":
-            return x * layer.factor
-        case "activate":
-            return ACTIVATIONS[layer.activation][0](x)
-        case "global_mean":
-            mean: Array = x.mean(axis=(1, 2), keepdims=True)
-            return mean
-        case "global_max":
-            peak: Array = x.max(axis=(1, 2), keepdims=True)
-            return peak
-        case "channel_max_mean":
-            return np.concatenate([x.max(axis=3, keepdims=True), x.mean(axis=3, keepdims=True)], axis=3)
-        case "multiply":
-            return x * others[0]
-    raise ValueError(f"layer {layer.name!r}: this engine has no op {layer.op!r}")
-
-
-def pull_back(
-    table: Table, weights: Mapping[str, Array], outputs: Mapping[str, Array], cotangents: Mapping[str, Array]
-) -> dict[str, Array]:
-    """Gradient by every parameter, from the gradients by some layers' outputs; `outputs` as `run_table` gave them."""
-    pending = dict(cotangents)
+def pull_back(table: Table, ways_back: Mapping[str, Back], cotangents: Mapping[str, Array]) -> dict[str, Array]:
+    """Gradient by every parameter, from the gradients by some layers' outputs; `ways_back` as `run_table` gave them."""
+    found = dict(cotangents)
     gradients = {name: np.zeros(shape) for name, shape in table.parameters.items()}
     for layer in reversed(table.layers):
-        g = pending.pop(layer.name, np.zeros_like(outputs[layer.name]))
-        inputs = [outputs[name] for name in layer.inputs]
-        if layer.op == "conv":
-            g = g * ACTIVATIONS[layer.activation][1](outputs[before_activation(layer)])
-            gradients[layer.bias] += g.sum(axis=(0, 1, 2))
-            by_kernel, by_x = convolution_gradients(inputs[0], weights[layer.kernel], g)
-            gradients[layer.kernel] += by_kernel
-            by_inputs: tuple[Array, ...] = (by_x,)
-        elif layer.op == "channel_conv":
-            x, g = along_channels(inputs[0]), along_channels(g)
-            by_kernel, by_x = convolution_gradients(x, weights[layer.kernel], g)
-            gradients[layer.kernel] += by_kernel
-            by_inputs = (along_channels(by_x),)
-        else:
-            by_inputs = layer_gradients(layer, g, *inputs)
-        for name, by_input in zip(layer.inputs, by_inputs, strict=True):
-            pending[name] = pending[name] + by_input if name in pending else by_input
+        if layer.name not in found:  # it leads nowhere
+            continue
+        by_inputs_and_parameters = ways_back[layer.name](found.pop(layer.name))
+        names = (*layer.inputs, *layer.uses.values())
+        for name, gradient in zip(names, by_inputs_and_parameters, strict=True):
+            known = gradients if name in gradients else found
+            known[name] = known[name] + gradient if name in known else gradient
     return gradients
 
 
-def layer_gradients(layer: Layer, g: Array, x: Array, *others: Array) -> tuple[Array, ...]:
-    """Gradients by the inputs of a layer without parameters, from the gradient g by its output."""
-    match layer.op:
-        case "max_pool":
-            windows = windows_of_2(x)
-            routed = np.zeros_like(windows)
-            np.put_along_axis(routed, windows.argmax(axis=-1)[..., None], g[..., None], axis=-1)
-            b, h, w, c = g.shape
-            return (routed.reshape(b, h, w, c, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshape(x.shape),)
-        case "upsample":
-            return (windows_of_2(g).sum(axis=-1),)
-        case "channels":
-            widened = np.zeros_like(x)
-            widened[..., layer.start : layer.stop] = g
-            return (widened,)
-        case "pad":
-            return (g[:, layer.width : -layer.width, layer.width : -layer.width],)
-        case "add":
-            return g, g
-        case "activate":
-            return (g * ACTIVATIONS[layer.activation][1](x),)
-        case "global_mean":
-            return (np.broadcast_to(g / (x.shape[1] * x.shape[2]), x.shape),)
-        case "global_max":
-            return (g * share_of_largest(x, axis=(1, 2)),)
-        case "channel_max_mean":
-            return (g[..., :1] * share_of_largest(x, axis=3) + g[..., 1:] / x.shape[3],)
-        case "multiply":
-            by_gate = g * x
-            gate = others[0]
-            shared = tuple(axis for axis in range(4) if gate.shape[axis] != x.shape[axis])
-            return g * gate, by_gate.sum(axis=shared, keepdims=True)
-    return (run_layer(layer, g),)  # outside_centre and scale are diagonal, their own adjoints
+# -- ops -----------------------------------------------------------------------------------------------------------
+
+
+def conv(x: Array, *, kernel: Array, bias: Array, activation: str, kernel_size: int) -> tuple[Array, Back]:
+    linear = convolve(x, kernel) + bias
+    function, derivative = ACTIVATIONS[activation]
+
+    def back(g: Array) -> tuple[Array, ...]:
+        g = g * derivative(linear)
+        by_kernel, by_x = convolution_gradients(x, kernel, g)
+        return by_x, by_kernel, g.sum(axis=(0, 1, 2))
+
+    return function(linear), back
+
+
+def max_pool(x: Array) -> tuple[Array, Back]:
+    windows = windows_of_2(x)
+
+    def back(g: Array) -> tuple[Array, ...]:
+        routed = np.zeros_like(windows)
+        np.put_along_axis(routed, windows.argmax(axis=-1)[..., None], g[..., None], axis=-1)
+        b, h, w, c = g.shape
+        return (routed.reshape(b, h, w, c, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshape(x.shape),)
+
+    return windows.max(axis=-1), back
+
+
+def upsample(x: Array) -> tuple[Array, Back]:
+    return x.repeat(2, axis=1).repeat(2, axis=2), lambda g: (windows_of_2(g).sum(axis=-1),)
+
+
+def channels(x: Array, *, start: int, stop: int) -> tuple[Array, Back]:
+    def back(g: Array) -> tuple[Array, ...]:
+        widened = np.zeros_like(x)
+        widened[..., start:stop] = g
+        return (widened,)
+
+    return x[..., start:stop], back
+
+
+def pad(x: Array, *, width: int) -> tuple[Array, Back]:
+    return bordered(x, width, width), lambda g: (g[:, width : x.shape[1] + width, width : x.shape[2] + width],)
+
+
+def outside_centre(x: Array) -> tuple[Array, Back]:
+    mask = outside_centre_mask(x.shape[1])[..., None]
+    return x * mask, lambda g: (g * mask,)
+
+
+def add(x: Array, y: Array) -> tuple[Array, Back]:
+    return x + y, lambda g: (g, g)
+
+
+def scale(x: Array, *, factor: float) -> tuple[Array, Back]:
+    return x * factor, lambda g: (g * factor,)
+
+
+def activate(x: Array, *, activation: str) -> tuple[Array, Back]:
+    function, derivative = ACTIVATIONS[activation]
+    return function(x), lambda g: (g * derivative(x),)
+
+
+def global_mean(x: Array) -> tuple[Array, Back]:
+    pixels = x.shape[1] * x.shape[2]
+    return x.mean(axis=(1, 2), keepdims=True), lambda g: (np.broadcast_to(g / pixels, x.shape),)
+
+
+def global_max(x: Array) -> tuple[Array, Back]:
+    return x.max(axis=(1, 2), keepdims=True), lambda g: (g * share_of_largest(x, axis=(1, 2)),)
+
+
+def channel_max_mean(x: Array) -> tuple[Array, Back]:
+    largest, mean = x.max(axis=3, keepdims=True), x.mean(axis=3, keepdims=True)
+    return (
+        np.concatenate([largest, mean], axis=3),
+        lambda g: (g[..., :1] * share_of_largest(x, axis=3) + g[..., 1:] / x.shape[3],),
+    )
+
+
+def channel_conv(x: Array, *, kernel: Array, kernel_size: int) -> tuple[Array, Back]:
+    rows = along_channels(x)
+
+    def back(g: Array) -> tuple[Array, ...]:
+        by_kernel, by_rows = convolution_gradients(rows, kernel, along_channels(g))
+        return along_channels(by_rows), by_kernel
+
+    return along_channels(convolve(rows, kernel)), back
+
+
+def multiply(x: Array, gate: Array) -> tuple[Array, Back]:
+    shared = tuple(axis for axis in range(4) if gate.shape[axis] != x.shape[axis])
+    return x * gate, lambda g: (g * gate, (g * x).sum(axis=shared, keepdims=True))
+
+
+OPS: dict[str, Callable[..., tuple[Array, Back]]] = {
+    op.__name__: op
+    for op in (
+        *(conv, max_pool, upsample, channels, pad, outside_centre, add, scale, activate),
+        *(global_mean, global_max, channel_max_mean, channel_conv, multiply),
+    )
+}
+"""Inputs, then parameters and settings by name (specs/model.md, Layers)."""
+
+
+# -- what they are made of -----------------------------------------------------------------------------------------
 
 
 def share_of_largest(x: Array, axis: int | tuple[int, ...]) -> Array:
@@ -146,11 +176,6 @@ def share_of_largest(x: Array, axis: int | tuple[int, ...]) -> Array:
 def along_channels(x: Array) -> Array:
     """(B, 1, 1, C) as a map (B, C, 1, 1) of one channel, and back."""
     return x.swapaxes(1, 3)
-
-
-def before_activation(layer: Layer) -> str:
-    """The name under which a conv's output before its activation is kept."""
-    return f"{layer.name}/linear"
 
 
 def convolve(x: Array, kernel: Array) -> Array:
@@ -171,10 +196,10 @@ def convolution_gradients(x: Array, kernel: Array, g: Array) -> tuple[Array, Arr
 
 def neighbourhoods(x: Array, window: tuple[int, int]) -> Array:
     """(B, H, W, C, kh, kw): each pixel's surroundings, zero outside."""
-    return sliding_window_view(pad(x, window[0] // 2, window[1] // 2), window, axis=(1, 2))
+    return sliding_window_view(bordered(x, window[0] // 2, window[1] // 2), window, axis=(1, 2))
 
 
-def pad(x: Array, along_y: int, along_x: int) -> Array:
+def bordered(x: Array, along_y: int, along_x: int) -> Array:
     return np.pad(x, ((0, 0), (along_y, along_y), (along_x, along_x), (0, 0)))
 
 

@@ -14,6 +14,7 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_weights, trainable_names
 from ptycho_core.engine.steps import mean_terms, windows
 from ptycho_core.layouts import ALONE_LAST_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES
+from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.weights import MERGE_EPSILON, merge_weight, probe_mask, smoothing_matrix
 from ptycho_core.settings.model import ModelConfig
@@ -28,7 +29,7 @@ from ptycho_core.vocabulary import (
     Weights,
 )
 from ptycho_core_tensorflow import losses, physics
-from ptycho_core_tensorflow.ops import run_table
+from ptycho_core_tensorflow.ops import ENGINE, OPS, run_table
 from ptycho_core_tensorflow.optimizer import Optimizer
 from ptycho_core_tensorflow.weights import to_arrays, to_tensors
 
@@ -47,6 +48,7 @@ class TensorFlowNetwork:
     ) -> None:
         self.model, self.training = model, training
         self.table = build_table(model)
+        check_ops(self.table.layers, ENGINE, OPS)
         self.device = device
         self.dtype = tf.float64 if precision == "64-true" else tf.float32
         self.layer_dtype = tf.bfloat16 if precision == "bf16-mixed" else self.dtype

@@ -15,6 +15,7 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_weights, trainable_names
 from ptycho_core.engine.steps import mean_terms, windows
 from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
+from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.weights import MERGE_EPSILON, merge_weight, probe_mask, smoothing_matrix
 from ptycho_core.settings.model import ModelConfig
@@ -29,7 +30,7 @@ from ptycho_core.vocabulary import (
     Weights,
 )
 from ptycho_core_torch import losses, physics
-from ptycho_core_torch.ops import run_table
+from ptycho_core_torch.ops import ENGINE, OPS, run_table
 from ptycho_core_torch.optimizer import Optimizer
 from ptycho_core_torch.weights import to_arrays, to_tensors
 
@@ -48,6 +49,7 @@ class TorchNetwork:
     ) -> None:
         self.model, self.training = model, training
         self.table = build_table(model)
+        check_ops(self.table.layers, ENGINE, OPS)
         self.device = device
         self.dtype = torch.float64 if precision == "64-true" else torch.float32
         self.mixed = precision == "bf16-mixed"

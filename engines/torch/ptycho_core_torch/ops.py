@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ptycho_core.networks.table import INPUT, Layer, Table
+from ptycho_core.networks.ops import op_function
+from ptycho_core.networks.table import INPUT, Table
 
+ENGINE = "torch"
 ACTIVATIONS = {
     "linear": lambda x: x,
     "relu": F.relu,
@@ -24,44 +26,82 @@ def run_table(table: Table, parameters: Mapping[str, Tensor], x: Tensor) -> tupl
     """Amplitude and phase maps (B, C, N, N) of the network input x (B, C, N, N)."""
     outputs = {INPUT: x.contiguous(memory_format=torch.channels_last)}
     for layer in table.layers:
-        outputs[layer.name] = run_layer(layer, parameters, *(outputs[name] for name in layer.inputs))
+        function = op_function(layer, ENGINE, OPS)
+        inputs = (outputs[name] for name in layer.inputs)
+        own = {parameter: parameters[name] for parameter, name in layer.uses.items()}
+        outputs[layer.name] = function(*inputs, **own, **layer.settings)
     return outputs[table.amplitude], outputs[table.phase]
 
 
-def run_layer(layer: Layer, parameters: Mapping[str, Tensor], x: Tensor, *others: Tensor) -> Tensor:
-    match layer.op:
-        case "conv":
-            kernel, bias = parameters[layer.kernel], parameters[layer.bias]
-            return ACTIVATIONS[layer.activation](F.conv2d(x, kernel, bias, padding=layer.kernel_size // 2))
-        case "max_pool":
-            return F.max_pool2d(x, 2)
-        case "upsample":
-            return F.interpolate(x, scale_factor=2, mode="nearest")
-        case "channels":
-            return x[:, layer.start : layer.stop]
-        case "pad":
-            return F.pad(x, [layer.width] * 4)
-        case "outside_centre":
-            border = x.shape[-1] // 4
-            centre = slice(border, x.shape[-1] - border)
-            mask = torch.ones_like(x[:1, :1])
-            mask[:, :, centre, centre] = 0
-            return x * mask
-        case "add":
-            return x + others[0]
-        case "scale":
-            return x * layer.factor
-        case "activate":
-            return ACTIVATIONS[layer.activation](x)
-        case "global_mean":
-            return x.mean(dim=(2, 3), keepdim=True)
-        case "global_max":
-            return x.amax(dim=(2, 3), keepdim=True)
-        case "channel_max_mean":
-            return torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
-        case "channel_conv":  # the channels as the rows of a map of one channel, (B, 1, C, 1)
-            rows = F.conv2d(x.transpose(1, 2), parameters[layer.kernel], padding=(layer.kernel_size // 2, 0))
-            return rows.transpose(1, 2)
-        case "multiply":
-            return x * others[0]
-    raise ValueError(f"layer {layer.name!r}: this engine has no op {layer.op!r}")
+# -- maps are (B, C, H, W), kernels (out, in, kh, kw) --------------------------------------------------------------
+
+
+def conv(x: Tensor, *, kernel: Tensor, bias: Tensor, activation: str, kernel_size: int) -> Tensor:
+    return ACTIVATIONS[activation](F.conv2d(x, kernel, bias, padding=kernel_size // 2))
+
+
+def max_pool(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 2)
+
+
+def upsample(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def channels(x: Tensor, *, start: int, stop: int) -> Tensor:
+    return x[:, start:stop]
+
+
+def pad(x: Tensor, *, width: int) -> Tensor:
+    return F.pad(x, [width] * 4)
+
+
+def outside_centre(x: Tensor) -> Tensor:
+    border = x.shape[-1] // 4
+    centre = slice(border, x.shape[-1] - border)
+    mask = torch.ones_like(x[:1, :1])
+    mask[:, :, centre, centre] = 0
+    return x * mask
+
+
+def add(x: Tensor, y: Tensor) -> Tensor:
+    return x + y
+
+
+def scale(x: Tensor, *, factor: float) -> Tensor:
+    return x * factor
+
+
+def activate(x: Tensor, *, activation: str) -> Tensor:
+    return ACTIVATIONS[activation](x)
+
+
+def global_mean(x: Tensor) -> Tensor:
+    return x.mean(dim=(2, 3), keepdim=True)
+
+
+def global_max(x: Tensor) -> Tensor:
+    return x.amax(dim=(2, 3), keepdim=True)
+
+
+def channel_max_mean(x: Tensor) -> Tensor:
+    return torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
+
+
+def channel_conv(x: Tensor, *, kernel: Tensor, kernel_size: int) -> Tensor:
+    rows = x.transpose(1, 2)  # the channels as the rows of a map of one channel, (B, 1, C, 1)
+    return F.conv2d(rows, kernel, padding=(kernel_size // 2, 0)).transpose(1, 2)
+
+
+def multiply(x: Tensor, gate: Tensor) -> Tensor:
+    return x * gate
+
+
+OPS: dict[str, Callable[..., Tensor]] = {
+    op.__name__: op
+    for op in (
+        *(conv, max_pool, upsample, channels, pad, outside_centre, add, scale, activate),
+        *(global_mean, global_max, channel_max_mean, channel_conv, multiply),
+    )
+}
+"""Inputs, then parameters and settings by name (specs/model.md, Layers)."""

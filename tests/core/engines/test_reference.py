@@ -9,20 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from ptycho_core_reference import ForwardModel, ReferenceEngine, ReferenceNetwork, losses
-from ptycho_core_reference.ops import (
-    ACTIVATIONS,
-    convolution_gradients,
-    convolve,
-    layer_gradients,
-    run_layer,
-    run_table,
-)
+from ptycho_core_reference.ops import ACTIVATIONS, OPS, convolution_gradients, convolve, run_table
 from ptycho_core_reference.optimizer import clip
 
 from ptycho_core.engine.protocol import Engine, Network
 from ptycho_core.engine.registry import registered_engines
 from ptycho_core.errors import BackendError
-from ptycho_core.networks.table import INPUT, Layer, TableBuilder
+from ptycho_core.networks.ops import Layer
+from ptycho_core.networks.table import INPUT, TableBuilder
 from ptycho_core.physics.patches import extract_patches
 from ptycho_core.physics.weights import MERGE_EPSILON
 from ptycho_core.settings.execution import ExecutionConfig
@@ -124,78 +118,77 @@ def test_convolution_gradients_are_adjoints(window: tuple[int, int]) -> None:
     assert np.sum(kernel * by_kernel) == pytest.approx(product, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        Layer("y", "upsample", (INPUT,), 3, 3),
-        Layer("y", "channels", (INPUT,), 3, 2, start=1, stop=3),
-        Layer("y", "pad", (INPUT,), 3, 3, width=2),
-        Layer("y", "outside_centre", (INPUT,), 3, 3),
-        Layer("y", "scale", (INPUT,), 3, 3, factor=-0.7),
-        Layer("y", "global_mean", (INPUT,), 3, 3),
-    ],
-    ids=lambda layer: layer.op,
-)
-def test_linear_layers_have_their_adjoints(layer: Layer) -> None:
-    rng = np.random.default_rng(RNG_SEED)
-    x = rng.normal(size=(2, 8, 8, 3))
-    y = run_layer(layer, x)
+OP_INPUTS: dict[str, tuple[dict[str, Any], list[tuple[int, ...]]]] = {
+    "conv": ({"activation": "tanh", "kernel_size": 3}, [(2, 6, 6, 3)]),
+    "max_pool": ({}, [(2, 6, 6, 3)]),
+    "upsample": ({}, [(2, 4, 4, 3)]),
+    "channels": ({"start": 1, "stop": 3}, [(2, 4, 4, 3)]),
+    "pad": ({"width": 2}, [(2, 4, 4, 3)]),
+    "outside_centre": ({}, [(2, 8, 8, 3)]),
+    "add": ({}, [(2, 4, 4, 3), (2, 4, 4, 3)]),
+    "scale": ({"factor": -0.7}, [(2, 4, 4, 3)]),
+    "activate": ({"activation": "sigmoid"}, [(2, 1, 1, 3)]),
+    "global_mean": ({}, [(2, 4, 4, 3)]),
+    "global_max": ({}, [(2, 4, 4, 3)]),
+    "channel_max_mean": ({}, [(2, 4, 4, 3)]),
+    "channel_conv": ({"kernel_size": 3}, [(2, 1, 1, 5)]),
+    "multiply": ({}, [(2, 4, 4, 3), (2, 1, 1, 3)]),
+    "multiply by one channel": ({}, [(2, 4, 4, 3), (2, 4, 4, 1)]),
+}
+"""Settings and shapes of the inputs: of every op of the reference, some of them in two ways."""
+PARAMETERS = {"conv": {"kernel": (3, 3, 3, 4), "bias": (4,)}, "channel_conv": {"kernel": (3, 1, 1, 1)}}
+
+
+def test_every_op_is_held_to_its_slopes() -> None:
+    assert {name.split()[0] for name in OP_INPUTS} == set(OPS)
+
+
+@pytest.mark.parametrize("name", OP_INPUTS)
+def test_the_way_back_of_an_op_is_its_slope(name: str) -> None:
+    """By every input and every parameter, which is also the adjoint where the op is linear."""
+    op, (settings, shapes), rng = name.split()[0], OP_INPUTS[name], np.random.default_rng(RNG_SEED)
+    parameters = {key: rng.normal(size=shape) for key, shape in PARAMETERS.get(op, {}).items()}
+    arrays = [*(rng.normal(size=shape) for shape in shapes), *parameters.values()]
+
+    def run(arrays: list[NDArray[np.float64]]) -> Any:
+        return OPS[op](*arrays[: len(shapes)], **dict(zip(parameters, arrays[len(shapes) :], strict=True)), **settings)
+
+    y, back = run(arrays)
     g = rng.normal(size=y.shape)
-    (by_x,) = layer_gradients(layer, g, x)
-    assert np.sum(y * g) == pytest.approx(np.sum(x * by_x), rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("layer", "shapes"),
-    [
-        (Layer("y", "global_max", (INPUT,), 3, 3), [(2, 4, 4, 3)]),
-        (Layer("y", "channel_max_mean", (INPUT,), 3, 2), [(2, 4, 4, 3)]),
-        (Layer("y", "activate", (INPUT,), 3, 3, activation="sigmoid"), [(2, 1, 1, 3)]),
-        (Layer("y", "multiply", (INPUT, "gate"), 3, 3), [(2, 4, 4, 3), (2, 1, 1, 3)]),
-        (Layer("y", "multiply", (INPUT, "gate"), 3, 3), [(2, 4, 4, 3), (2, 4, 4, 1)]),
-    ],
-    ids=["global_max", "channel_max_mean", "activate", "multiply_channels", "multiply_pixels"],
-)
-def test_gradients_of_other_layers_are_slopes(layer: Layer, shapes: list[tuple[int, ...]]) -> None:
-    rng = np.random.default_rng(RNG_SEED)
-    inputs = [rng.normal(size=shape) for shape in shapes]
-    g = rng.normal(size=run_layer(layer, *inputs).shape)
-    for number, gradient in enumerate(layer_gradients(layer, g, *inputs)):
-        assert gradient.shape == inputs[number].shape
-        direction = rng.normal(size=shapes[number])
-        ahead, behind = list(inputs), list(inputs)
-        ahead[number], behind[number] = inputs[number] + 1e-6 * direction, inputs[number] - 1e-6 * direction
-        measured = np.sum(g * (run_layer(layer, *ahead) - run_layer(layer, *behind))) / 2e-6
+    gradients = back(g)
+    assert len(gradients) == len(arrays)
+    for number, gradient in enumerate(gradients):
+        assert gradient.shape == arrays[number].shape
+        direction = rng.normal(size=gradient.shape)
+        ahead, behind = list(arrays), list(arrays)
+        ahead[number], behind[number] = arrays[number] + 1e-6 * direction, arrays[number] - 1e-6 * direction
+        measured = np.sum(g * (run(ahead)[0] - run(behind)[0])) / 2e-6
         assert np.sum(gradient * direction) == pytest.approx(measured, rel=1e-8)
 
 
 def test_maxima_that_are_equal_share_the_gradient() -> None:
     x = np.zeros((1, 2, 2, 1))
-    (by_x,) = layer_gradients(Layer("y", "global_max", (INPUT,), 1, 1), np.ones((1, 1, 1, 1)), x)
-    np.testing.assert_array_equal(by_x, np.full_like(x, 0.25))
+    _, back = OPS["global_max"](x)
+    np.testing.assert_array_equal(back(np.ones((1, 1, 1, 1)))[0], np.full_like(x, 0.25))
 
 
 def test_a_channel_convolution_runs_along_the_channels() -> None:
     table = TableBuilder(4)
     table.channel_conv("y", INPUT, 3)
     x, kernel = np.array([1.0, 2.0, 4.0, 8.0]).reshape(1, 1, 1, 4), np.array([0.5, 1.0, 3.0]).reshape(3, 1, 1, 1)
-    y = run_table(table.finish(amplitude="y", phase="y"), {"y/kernel": kernel}, x)["y"]
+    y = run_table(table.finish(amplitude="y", phase="y"), {"y/kernel": kernel}, x)[0]["y"]
     np.testing.assert_array_equal(y.ravel(), [7.0, 14.5, 29.0, 10.0])
-
-
-def test_an_unknown_layer_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"'y'.*'wavelet'"):
-        run_layer(Layer("y", "wavelet", (INPUT,), 3, 3), np.zeros((1, 4, 4, 3)))
 
 
 def test_a_layer_that_leads_nowhere_has_gradient_zero() -> None:
     case = named_case("short")
     network = network_of(case)
-    idle = Layer("idle/conv", "conv", (INPUT,), 1, 2)
+    settings = {"activation": "linear", "kernel_size": 3}
+    idle = Layer("idle/conv", "conv", (INPUT,), (1,), 2, settings)
     network.table = attrs.evolve(network.table, layers=(*network.table.layers, idle))
     network.arrays |= {"idle/conv/kernel": np.ones((3, 3, 1, 2)), "idle/conv/bias": np.ones(2)}
     network.trainable = (*network.trainable, "idle/conv/kernel")
-    assert "idle/conv" in run_table(network.table, network.arrays, case.batch.diffraction_amplitude)
+    assert "idle/conv" in run_table(network.table, network.arrays, case.batch.diffraction_amplitude)[0]
     assert not network.gradients(case.batch)["idle/conv/kernel"].any()
 
 

@@ -16,12 +16,14 @@ from ptycho_core.errors import BackendError, ConfigurationError, DataError, Miss
 from ptycho_core.models import onnx as onnx_graph
 from ptycho_core.models.export import FORMS, NAMES, export_model, program_facts
 from ptycho_core.models.model import Model
-from ptycho_core.networks.table import Layer, Table
+from ptycho_core.networks import ops
+from ptycho_core.networks.table import INPUT, TableBuilder
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.storage.files import making
 from ptycho_core.vocabulary import Weights
 from tests.contract.cases import CASES, Case, assert_field_close, build_reference, make_case
 from tests.core.conftest import FakeEngine
+from tests.examples import load_example
 
 CNN: dict[str, dict[str, Any]] = {
     "one_frame": {"gridsize": 1},
@@ -88,11 +90,25 @@ def test_an_onnx_file_says_what_it_is(tmp_path: Path, small: Model) -> None:
     assert not any(name.startswith(("probe/", "intensity/")) for name in names)
 
 
-def test_an_op_that_onnx_lacks_is_named(small: Model) -> None:
+def test_an_op_that_onnx_lacks_is_named(small: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
-    table = Table((Layer("x", "teleport", ("input",), 1, 1),), "x", "x")
-    with pytest.raises(ValueError, match="layer 'x': the ONNX writer has no op 'teleport'"):
-        onnx_graph.onnx_bytes(table, small.weights, N=32, channels=1, alone=False, names=NAMES, facts={})
+    monkeypatch.setattr(ops, "_OPS", dict(ops._OPS))
+    ops.register_op("teleport", "elsewhere", torch=lambda x: x)
+    table = TableBuilder(1)
+    table.op("x", "teleport", INPUT)
+    finished = table.finish(amplitude="x", phase="x")
+    with pytest.raises(BackendError, match="layer 'x': op 'teleport': expected a function for 'onnx'"):
+        onnx_graph.onnx_bytes(finished, small.weights, N=32, channels=1, alone=False, names=NAMES, facts={})
+
+
+def test_an_op_of_ones_own_is_exported(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    load_example("own_op_and_network")
+    case = make_case(architecture="leaky_trunk", gridsize=1)
+    path = export_model(model_of(case), tmp_path / "network.onnx")
+    assert_field_close(
+        run_onnx(path, case.batch.diffraction_amplitude), build_reference(case).predict(case.batch), 2e-6, "patches"
+    )
 
 
 def test_the_package_for_onnx_is_asked_for(tmp_path: Path, small: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def test_without_padding_the_head_upsamples_all_channels() -> None:
 )
 def test_input_and_output_channels(gridsize: int, object_big: bool, channels: int) -> None:
     table = build_table(ModelConfig(gridsize=gridsize, object_big=object_big))
-    assert table.layers[0].in_channels == channels
+    assert table.layers[0].in_channels == (channels,)
     out = {layer.name: layer.out_channels for layer in table.layers}
     assert (out[table.amplitude], out[table.phase]) == (channels, channels)
 
@@ -90,13 +90,11 @@ def test_input_and_output_channels(gridsize: int, object_big: bool, channels: in
 @pytest.mark.parametrize("attention", [{}, ATTENTION], ids=["plain", "attention"])
 def test_the_maps_have_the_size_of_a_patch(N: int, pad_object: bool, attention: dict[str, Any]) -> None:
     table = build_table(ModelConfig(N=N, pad_object=pad_object, **attention))
-    sides = {"input": float(N)}
+    sides = table.sizes(N)
     for layer in table.layers:
         first, *others = (sides[name] for name in layer.inputs)
         assert all(other == first or (layer.op == "multiply" and other == 1) for other in others), layer.name
-        assert first == int(first), layer.name
-        others_of = {"max_pool": first / 2, "upsample": first * 2, "global_mean": 1.0, "global_max": 1.0}
-        sides[layer.name] = others_of.get(layer.op, first) + 2 * layer.width
+        assert layer.op != "max_pool" or first % 2 == 0, layer.name
     assert (sides[table.amplitude], sides[table.phase]) == (N, N)
 
 
@@ -104,7 +102,7 @@ def test_the_maps_have_the_size_of_a_patch(N: int, pad_object: bool, attention: 
 def test_only_a_sigmoid_is_multiplied_by_the_ceiling(activation: Any, ceiling: float, factor: float) -> None:
     table = build_table(ModelConfig(amp_activation=activation, amplitude_ceiling=ceiling))
     (amplitude,) = (layer for layer in table.layers if layer.name == table.amplitude)
-    assert (amplitude.op, amplitude.factor) == ("scale", factor)
+    assert (amplitude.op, amplitude.settings) == ("scale", {"factor": factor})
 
 
 @pytest.mark.parametrize(
@@ -269,5 +267,5 @@ def test_channels_are_cut_like_a_slice() -> None:
     table.channels("inner", "input", 0, -4)
     table.channels("outer", "input", -4, 0)
     inner, outer = table.finish(amplitude="inner", phase="outer").layers
-    assert (inner.start, inner.stop, inner.out_channels) == (0, 6, 6)
-    assert (outer.start, outer.stop, outer.out_channels) == (6, 10, 4)
+    assert (inner.settings, inner.out_channels) == ({"start": 0, "stop": 6}, 6)
+    assert (outer.settings, outer.out_channels) == ({"start": 6, "stop": 10}, 4)

@@ -1,0 +1,216 @@
+"""Ops: what a layer of a table can do, said once for all engines and writers of programs (specs/model.md, Layers).
+
+An op is described here and computed elsewhere: by the function of its name in `OPS` of an engine's `ops.py`. One of
+your own brings its functions along, in whatever file you like:
+
+    register_op(
+        "leaky",
+        "x where it is positive, else `slope` · x",
+        settings={"slope": 0.1},
+        torch=lambda x, *, slope: torch.where(x > 0, x, slope * x),
+        tensorflow="my_package.keras_ops:leaky",  # imported when it is first used
+    )
+
+and is then a layer of any table: `table.op("trunk/leaky", "leaky", x, slope=0.2)`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+
+from ptycho_core.errors import BackendError
+
+Shape = tuple[int, ...]
+Function = Callable[..., Any]
+
+
+@attrs.frozen
+class Layer:
+    """One step of a table: an op, its inputs and settings. Its output goes by `name`.
+
+    inputs: names of earlier outputs. in_channels: of each of them. settings: every setting of the op, by name.
+    shares: the layer whose parameters it uses in place of its own.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    in_channels: tuple[int, ...]
+    out_channels: int
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
+    shares: str = ""
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of every parameter that its function is given, by the op's own name for it, such as "kernel"."""
+        return dict(op_named(self.op).parameters(self))
+
+    @property
+    def uses(self) -> dict[str, str]:
+        """The op's name of a parameter → its canonical name, such as "encoder/conv0/kernel"."""
+        return {parameter: f"{self.shares or self.name}/{parameter}" for parameter in self.shapes}
+
+    @property
+    def parameters(self) -> dict[str, Shape]:
+        """Canonical names and shapes of the parameters that it brings; none where it shares those of another layer."""
+        return {} if self.shares else {f"{self.name}/{parameter}": shape for parameter, shape in self.shapes.items()}
+
+    def size(self, size: int) -> int:
+        """Pixels along a side of its output, from those of its first input."""
+        return op_named(self.op).size(size, self)
+
+
+@attrs.frozen
+class Op:
+    """What an op is.
+
+    meaning: one line, as in specs/model.md. inputs: how many. settings: name → default, or a type where it must be
+    given. parameters: layer → name and shape of each; one called "kernel" is (kh, kw, in, out), begins as Glorot has it
+    and decays, and an engine may hold it in a layout of its own. initial: what any other begins with, unless with 0.
+    out_channels: of the output; None where each layer says so. size: pixels along a side of the input, and the layer →
+    those of the output. functions: engine → what computes it, or "module:function", which is imported when it is first
+    used; those of our own ops are in each engine's `ops.py` instead.
+    """
+
+    name: str
+    meaning: str
+    inputs: int
+    settings: Mapping[str, Any]
+    parameters: Callable[[Layer], Mapping[str, Shape]]
+    initial: Mapping[str, float]
+    out_channels: Callable[[Layer], int] | None
+    size: Callable[[int, Layer], int]
+    functions: Mapping[str, Function | str]
+
+
+_OPS: dict[str, Op] = {}
+
+
+def register_op(
+    name: str,
+    meaning: str,
+    *,
+    inputs: int = 1,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    parameters: Callable[[Layer], Mapping[str, Shape]] = lambda layer: {},
+    initial: Mapping[str, float] = MappingProxyType({}),
+    out_channels: Callable[[Layer], int] | None = lambda layer: layer.in_channels[0],
+    size: Callable[[int, Layer], int] = lambda size, layer: size,
+    **functions: Function | str,
+) -> None:
+    """Make an op available to every table: what it is, as the fields of `Op` say, and a function for each engine.
+
+    A function takes the inputs, then parameters and settings by name, as the engine's own tensors in its own layout
+    (batches of maps, channels last, but (B, C, H, W) in torch), and returns the output. Engines: "torch", "tensorflow"
+    and any other by its name; "onnx", which is given the graph before the inputs, for `ptycho export`; "reference", in
+    float64 and with its gradient (see `ptycho_core_reference.ops`), for the contract tests.
+    """
+    if name in _OPS:
+        raise ValueError(f"op {name!r} is registered already")
+    for engine, function in functions.items():
+        if not callable(function) and not (isinstance(function, str) and function.count(":") == 1):
+            raise ValueError(f"op {name!r}: {engine}: expected a function or 'module:function'; received {function!r}")
+    _OPS[name] = Op(name, meaning, inputs, settings, parameters, initial, out_channels, size, functions)
+
+
+def registered_ops() -> tuple[str, ...]:
+    """Names of all ops, ours first."""
+    return tuple(_OPS)
+
+
+def op_named(name: str) -> Op:
+    """The op; ValueError for a name that no op has."""
+    if name not in _OPS:
+        raise ValueError(f"unknown op {name!r}; registered ops: {', '.join(_OPS)}")
+    return _OPS[name]
+
+
+def op_function(layer: Layer, engine: str, own: Mapping[str, Function]) -> Function:
+    """What computes a layer on an engine: one of its `own` functions, or the one that the op was registered with.
+
+    Raises BackendError where there is neither.
+    """
+    if layer.op in own:
+        return own[layer.op]
+    functions = op_named(layer.op).functions
+    if engine not in functions:
+        raise BackendError(
+            f"layer {layer.name!r}",
+            f"op {layer.op!r}",
+            expected=f"a function for {engine!r}",
+            received=f"functions for {', '.join(functions) or 'none'}",
+            remedy=f"Register it with one, register_op({layer.op!r}, …, {engine}=…), or choose another engine.",
+        )
+    function = functions[engine]
+    if isinstance(function, str):
+        module, _, attribute = function.partition(":")
+        found: Function = getattr(importlib.import_module(module), attribute)
+        return found
+    return function
+
+
+def check_ops(layers: Iterable[Layer], engine: str, own: Mapping[str, Function]) -> None:
+    """BackendError, as `op_function`, unless the engine can compute every layer."""
+    for layer in layers:
+        op_function(layer, engine, own)
+
+
+# -- our own -------------------------------------------------------------------------------------------------------
+
+
+def _convolution(layer: Layer) -> dict[str, Shape]:
+    side = layer.settings["kernel_size"]
+    return {"kernel": (side, side, layer.in_channels[0], layer.out_channels), "bias": (layer.out_channels,)}
+
+
+register_op(
+    "conv",
+    "cross-correlation, kernel k × k (kh, kw, in, out), k odd and 3 unless said otherwise, stride 1, zero padding of "
+    "(k − 1)/2 on every side, plus bias, then activation; kernel and bias are its own or those of the conv that it "
+    "`shares`",
+    settings={"activation": "linear", "kernel_size": 3},
+    parameters=_convolution,
+    out_channels=None,
+)
+register_op("max_pool", "maximum of 2 × 2, stride 2", size=lambda size, layer: size // 2)
+register_op("upsample", "every pixel becomes 2 × 2 equal ones (nearest neighbour)", size=lambda size, layer: 2 * size)
+register_op(
+    "channels",
+    "channels `start` ≤ c < `stop`",
+    settings={"start": int, "stop": int},
+    out_channels=lambda layer: layer.settings["stop"] - layer.settings["start"],
+)
+register_op(
+    "pad",
+    "`width` zeros on every side",
+    settings={"width": int},
+    size=lambda size, layer: size + 2 * layer.settings["width"],
+)
+register_op("outside_centre", "0 in rows and columns N/4 … 3N/4 − 1, unchanged elsewhere")
+register_op("add", "sum of two inputs", inputs=2)
+register_op("scale", "times the constant `factor`", settings={"factor": float})
+register_op("activate", "an activation alone", settings={"activation": str})
+register_op("global_mean", "mean over all pixels, `(B, 1, 1, channels)`", size=lambda size, layer: 1)
+register_op("global_max", "maximum over all pixels, `(B, 1, 1, channels)`", size=lambda size, layer: 1)
+register_op(
+    "channel_max_mean",
+    "two channels: the maximum over the channels, then their mean",
+    out_channels=lambda layer: 2,
+)
+register_op(
+    "channel_conv",
+    "of `(B, 1, 1, channels)`: cross-correlation along the channels, kernel (k, 1, 1, 1), k odd, zero padding of "
+    "(k − 1)/2 at both ends, no bias",
+    settings={"kernel_size": int},
+    parameters=lambda layer: {"kernel": (layer.settings["kernel_size"], 1, 1, 1)},
+)
+register_op(
+    "multiply",
+    "the first input times the second, a gate of one pixel `(B, 1, 1, channels)` or of one channel `(B, H, W, 1)`",
+    inputs=2,
+)
