@@ -271,7 +271,7 @@ def test_epochs_are_logged_and_misspelt_variables_warned_of(
     with caplog.at_level(logging.INFO):
         train(shim, tmp_path, numbered_scan())
     assert any(message.startswith("epoch 1/1: loss ") for message in caplog.messages)
-    assert "environment: PTYCHO_SED is no setting: did you mean PTYCHO_SEED?" in caplog.messages
+    assert "environment: PTYCHO_SED is not a setting; did you mean PTYCHO_SEED?" in caplog.messages
 
 
 def test_nothing_trained_is_nothing_to_save(shim: Shim, tmp_path: Path) -> None:

@@ -220,10 +220,10 @@ def test_metres_become_pixels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        ({"energy_eV": 1.0, "wavelength_m": 1.0}, "one of energy_eV and wavelength_m"),
+        ({"energy_eV": 1.0, "wavelength_m": 1.0}, "energy_eV or wavelength_m, not both"),
         ({"centre_row": 3}, "centre_row and centre_column together"),
-        ({"centre_row": 3, "centre_column": 3, "dc": "corner"}, "no centre with dc"),
-        ({"position_unit": "m"}, "positions = a value beside it"),
+        ({"centre_row": 3, "centre_column": 3, "dc": "corner"}, "no centre where dc = 'corner'"),
+        ({"position_unit": "m"}, "positions = a value, without which position_unit has no effect"),
         ({"crop": 1}, "a finite number >= 2"),
         ({"dc": "middle"}, "one of 'centre', 'corner'"),
         ({"cropp": 3}, "Did you mean 'crop'?"),
