@@ -15,7 +15,9 @@ XPP_PROBE = SHARED_DATA / "lcls_xpp_run1084" / "Run1084_recon3_postPC.npz"
 def require(path: Path) -> Path:
     """The file, or an end of the benchmark that says what is missing."""
     if not path.is_file():
-        sys.exit(f"{path} is not there: set PTYCHO_SHARED_DATA to the folder that holds {path.parent.name}/{path.name}")
+        sys.exit(
+            f"{path} does not exist: set PTYCHO_SHARED_DATA to the folder that holds {path.parent.name}/{path.name}"
+        )
     return path
 
 

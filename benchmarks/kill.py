@@ -100,7 +100,7 @@ def phase_of(folder: Path, otherwise: str) -> str:
 
 
 def read_all(folder: Path) -> Checkpoint | None:
-    """Load every archive of a run; its checkpoint, None where no epoch had ended. PtychoError where one is damaged."""
+    """Load every archive of a run; its checkpoint, None before the first whole epoch. PtychoError for a damaged one."""
     if not (folder / CHECKPOINT_NAME).exists():
         if (folder / ARCHIVE_NAME).exists():
             load_model(folder)
@@ -123,7 +123,7 @@ def differences(one: Checkpoint, other: Checkpoint) -> list[str]:
 
 @functools.cache
 def prepare() -> None:
-    """The architecture of the parts without a framework: a few kilobytes of weights, a few milliseconds an epoch."""
+    """The architecture of the parts without a framework: a few kilobytes of weights, a few milliseconds per epoch."""
 
     @register_architecture("kill")
     def small(model: ModelConfig) -> Table:

@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=512, help="groups of the epoch")
     parser.add_argument("--region", type=float, default=256, help="side of the reconstructed region of positions, px")
     parser.add_argument("--by", choices=("position", "mapping"), default="position", help="how patterns are read")
-    parser.add_argument("--file", type=Path, default=Path("large_scan.npz"), help="written if it is not there")
+    parser.add_argument("--file", type=Path, default=Path("large_scan.npz"), help="written if missing")
     parser.add_argument("--keep", action="store_true", help="do not delete the file")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -4,8 +4,9 @@
 
 star-1, star-2: the real Siemens star, gridsize 1 and 2; complex correlation with its iterative reference over rows and
 columns 50:190 (global phase removed). star-half: trained on the upper half of the positions, reported for each half.
-simulated: a Siemens-star object under a measured probe, 1000 random positions, 1e6 photons a frame, and a second object
-of the same kind that the network has not seen. dose: mean |object| of one scan at 1e4, 1e6 and 1e8 photons a frame.
+simulated: a Siemens-star object under a measured probe, 1000 random positions, 1e6 photons per frame, and a second
+object of the same kind that the network has not seen. dose: mean |object| of one scan at 1e4, 1e6 and 1e8 photons per
+frame.
 The star was measured at the Advanced Photon Source and comes with tike (tests/data/siemens-star-small.npz.bz2): central
 64 x 64 pixels, square root of the counts, positions halved; the reference is 60 epochs of ePIE. The measured probe is
 that of LCLS XPP run 1084. PTYCHO_SHARED_DATA names the folder that holds both.

@@ -122,7 +122,7 @@ def engine_rows(backend: str, scan: Scan, config: TrainingConfig, repeats: int) 
         ),
         row(
             backend,
-            "prediction, a batch",
+            "prediction, per batch",
             predict,
             f"{flop / predict / 1e9:.0f} GFLOP/s",
             f"matrix product {limit / 1e9:.0f} GFLOP/s",
@@ -130,7 +130,7 @@ def engine_rows(backend: str, scan: Scan, config: TrainingConfig, repeats: int) 
         ),
         row(
             backend,
-            "reconstruction, a group",
+            "reconstruction, per group",
             statistics.median(whole),
             f"{pattern / statistics.median(whole):.0f} patterns/s",
             f"prediction alone {statistics.median(alone) * 1e3:.2f} ms",

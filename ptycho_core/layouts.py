@@ -1,4 +1,4 @@
-"""Every change of axis order, named once. B groups, C patterns a group, N × N pixels, H × W canvas.
+"""Every change of axis order, named once. B groups, C patterns per group, N × N pixels, H × W canvas.
 
 numpy arrays that cross the engine door are channels-last, `b h w c`; kernels are `(kh, kw, in, out)`.
 """

@@ -36,7 +36,7 @@ def train(
     """Train a network on SCAN; no ground truth is needed. N is taken from the scan unless set.
 
     With --resume all settings, including SCAN, are those that the run began with; --nepochs, --early-stop-patience
-    and settings that do not change the result may be set again.
+    and settings that do not change the result may be changed.
     """
     sections = ("model", "training", "execution", "reading")
     with_scan(flags, "train_data_file", scan)

@@ -120,7 +120,7 @@ def _metadata(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         raise DataError(path, METADATA, expected="JSON text", received=error, remedy=remedy) from error
     if not isinstance(metadata, dict) or metadata.get("measurement") not in (None, "amplitude", "intensity"):
         expected = "a JSON object; its measurement, if any, amplitude or intensity"
-        raise DataError(path, METADATA, expected=expected, received=metadata, remedy="Mend or drop the key.")
+        raise DataError(path, METADATA, expected=expected, received=metadata, remedy="Correct the key or drop it.")
     return metadata
 
 

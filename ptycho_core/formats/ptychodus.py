@@ -101,7 +101,7 @@ def _stored(path: Path, diffraction: HDF5File, product: HDF5File) -> Stored:
     patterns = diffraction.frames("patterns")
     keys = _vector(diffraction, "indexes", "iu")
     if len(keys) != patterns.shape[0]:
-        expected, received = f"{patterns.shape[0]} entries, one a pattern", str(len(keys))
+        expected, received = f"{patterns.shape[0]} entries, one per pattern", str(len(keys))
         raise DataError(
             diffraction.path, "indexes", expected=expected, received=received, remedy="Write the file again."
         )

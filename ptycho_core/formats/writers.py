@@ -179,7 +179,7 @@ def _blocks(scan: Scan) -> Iterator[NDArray[np.float32]]:
 
 
 def unique_index(scan: Scan) -> NDArray[np.int64]:
-    """The scan's own indexes, or 0 … M − 1 where they cannot tell the frames apart."""
+    """The scan's own indexes, or 0 … M − 1 where they cannot distinguish the frames."""
     index = np.asarray(scan.scan_index)
     if len(np.unique(index)) == len(index) and index.min() >= 0:
         return index

@@ -113,7 +113,7 @@ class PtychoCoreReconstructor(TrainableReconstructor):
         """An output after every epoch, with the losses until then; the best model so far is the one that is loaded.
 
         input_path: a scan file, or a folder with train_data.npz and, if there is one, test_data.npz. output_path: a
-        folder for `wts.h5.zip`, made if it is not there, or a file that ends in .zip.
+        folder for `wts.h5.zip`, created if missing, or a file that ends in .zip.
         """
         train_file, test_file = training_files(input_path)
         config = self._settings.training(self._model_type)

@@ -13,10 +13,10 @@ from ptycho_core.settings.reading import ReadOptions
 
 
 def load_scan(path: str | os.PathLike[str], options: ReadOptions | None = None, **settings: Any) -> Scan:
-    """The scan in the file `path`; its format is told by the content.
+    """The scan in the file `path`; its format is recognised by content.
 
     options, settings: what the file does not say, such as `measurement="intensity"`, `crop=64` or `probe="probe.npy"`:
-    the fields of `ReadOptions`. A setting goes before the same field of `options`. Raises DataError that names file,
+    the fields of `ReadOptions`. A setting overrides the same field of `options`. Raises DataError that names file,
     key, expected, received and a remedy.
     """
     if settings:

@@ -120,7 +120,7 @@ def missing(
 
 
 def _with_positions(stored: Stored, options: ReadOptions) -> Stored:
-    """With the positions that the user names, where there are any: they go before those of the file."""
+    """With the positions that the user names, where there are any: they override those of the file."""
     if options.positions is None:
         if stored.positions is None:
             raise missing(stored.path, None, "positions", "FILE, FILE:DATASET or a data set", "none in the file")

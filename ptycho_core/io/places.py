@@ -167,7 +167,7 @@ def _read_table(path: Path, option: str) -> NDArray[np.float64]:
     """
 
     def refuse(received: object, expected: str = "a table of numbers, equally many in each line") -> DataError:
-        remedy = f"Mend it, or name another file: {flag_of(option)}."
+        remedy = f"Correct it, or name another file: {flag_of(option)}."
         return DataError(path, expected=expected, received=received, remedy=remedy)
 
     try:

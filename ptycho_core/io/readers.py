@@ -1,7 +1,7 @@
 """Readers of scan files and the choice between them (specs/data.md, Readers).
 
-A reader is a class with no arguments, registered under the entry-point group `ptycho_core.readers`. It is told by the
-content of a file, never by its name alone, and imported when it is used.
+A reader is a class with no arguments, registered under the entry-point group `ptycho_core.readers`. It recognises a
+file by content, never by name alone, and is imported when it is used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OURS = {
     "shelves": "ptycho_core.formats.shelves:ShelvesReader",
     "mapped": "ptycho_core.formats.mapped:MappedReader",
 }
-"""Ours, as pyproject.toml registers them: found even where the package was not installed anew."""
+"""Ours, as pyproject.toml registers them: found even where the package was not reinstalled."""
 MAPPED = "mapped"
 TAKEN_BY = {"dataset": (MAPPED,), "companion": ("ptychodus", "cxi", "shelves")}
 """Options that only these of our readers have a use for."""
@@ -79,7 +79,7 @@ def load_reader(name: str) -> Reader:
     points = registered_readers()
     if name not in points:
         near = closest(name, points)
-        remedy = f"Did you mean {near!r}?" if near else "Leave it out to have the reader told by the content."
+        remedy = f"Did you mean {near!r}?" if near else "Leave it out to have the format recognised by content."
         raise DataError("reader", expected=f"one of {', '.join(points)}", received=name, remedy=remedy)
     if name in OURS:
         return _ours(name)

@@ -191,7 +191,7 @@ NOT_CARRIED = {
 
 
 def to_model_config(data: Any, model: Any, overrides: Mapping[str, Any] | None = None) -> ModelConfig:
-    """Our ModelConfig from their DataConfig and ModelConfig; `overrides` are our fields, and win.
+    """Our ModelConfig from their DataConfig and ModelConfig; `overrides`, our fields, take precedence.
 
     Raises ConfigurationError naming the field. Their fields that nothing of ours follows from are listed in the log.
     """
@@ -205,7 +205,7 @@ def to_model_config(data: Any, model: Any, overrides: Mapping[str, Any] | None =
 def to_training_config(
     model: ModelConfig, data: Any, pt_model: Any, training: Any, overrides: Mapping[str, Any] | None = None
 ) -> TrainingConfig:
-    """Our TrainingConfig from their DataConfig, ModelConfig and TrainingConfig; `overrides` are our fields, and win.
+    """Our TrainingConfig from their DataConfig, ModelConfig and TrainingConfig; `overrides`, our fields, come first.
 
     Raises ConfigurationError where nphotons was left at their default, which is not ours, where n_groups or
     train_data_file is missing, and for a value that our field does not take. A missing test_data_file is a UserWarning.
@@ -218,9 +218,9 @@ def to_training_config(
             "DataConfig.nphotons",
             "a stated dose",
             f"their default {THEIR_NPHOTONS:g}, where ours is 1e9 (nphotons default divergence)",
-            "Give the mean photons a frame as overrides={'nphotons': …}.",
+            "Give the mean photons per frame as overrides={'nphotons': …}.",
         )
-    for name, what in (("n_groups", "the number of groups an epoch"), ("train_data_file", "the scan to train on")):
+    for name, what in (("n_groups", "the number of groups per epoch"), ("train_data_file", "the scan to train on")):
         if values.get(name) is None:
             remedy = f"Set TrainingConfig.{name}, or give it as overrides={{{name!r}: …}}."
             refuse(f"TrainingConfig.{name}", what, "nothing", remedy)
@@ -238,7 +238,7 @@ def to_training_config(
 def to_inference_config(
     model: ModelConfig, data: Any, inference: Any, overrides: Mapping[str, Any] | None = None
 ) -> InferenceConfig:
-    """Our InferenceConfig from their DataConfig and InferenceConfig; `overrides` are our fields, and win.
+    """Our InferenceConfig from their DataConfig and InferenceConfig; `overrides`, our fields, take precedence.
 
     Give model_path and test_data_file as overrides: theirs has neither. Raises ConfigurationError naming the field.
     """

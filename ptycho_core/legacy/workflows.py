@@ -194,5 +194,5 @@ def _scan(data: object, name: str) -> Scan:
         return data.scan
     if isinstance(data, Scan):
         return data
-    remedy = "Give the RawData that it was made from: groups are drawn anew every epoch."
+    remedy = "Give the RawData that it was made from: groups are drawn again for each epoch."
     raise DataError(name, expected="a RawData or a Scan", received=type(data).__name__, remedy=remedy)

@@ -73,7 +73,7 @@ class Checkpoint:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the file, whole or not at all; returns its path.
 
-        A path without an ending is a folder, made if it is not there; the file in it is `checkpoint.h5.zip`.
+        A path without an ending is a folder, created if missing; the file in it is `checkpoint.h5.zip`.
         """
         config = {
             "model": self.config.model,

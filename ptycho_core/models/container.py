@@ -72,7 +72,7 @@ def write_container(
 ) -> Path:
     """Write the file, whole or not at all, `facts` in its manifest; returns its path.
 
-    A path without an ending is a folder, made if it is not there; the file in it has the kind's name.
+    A path without an ending is a folder, created if missing; the file in it has the kind's name.
     """
     target = Path(path)
     if target.is_dir() or not target.suffix:
@@ -239,7 +239,7 @@ def _read(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     if info.file_size > max(SMALL, RATIO_LIMIT * info.compress_size):
         expected = f"at most {RATIO_LIMIT} times its packed size"
         received = f"{info.file_size} bytes from {info.compress_size}"
-        remedy = "It is made to fill the memory: get it from another source."
+        remedy = "This may be a decompression bomb; get the file from a source you trust."
         raise ArchiveError(path, name, expected=expected, received=received, remedy=remedy)
     if info.compress_type not in COMPRESSION:
         remedy = "It is damaged or not one of our files: copy or train it again."

@@ -55,7 +55,7 @@ class Model:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the archive, whole or not at all; returns its path.
 
-        A path without an ending is a folder, made if it is not there; the archive in it is `wts.h5.zip`.
+        A path without an ending is a folder, created if missing; the archive in it is `wts.h5.zip`.
         """
         members = {
             "config.json": to_json({"model": to_mapping(self.config.model), "training": to_mapping(self.config)}),

@@ -32,7 +32,7 @@ def cnn(model: ModelConfig) -> Table:
 
 @register_architecture("published_torch")
 def published_torch(model: ModelConfig) -> Table:
-    """`cnn` as the published PyTorch implementation has it: one channel a map, and another width, for what is outside.
+    """`cnn` as in the published PyTorch implementation: the outer part has one channel per map, and another width.
 
     Its networks have those weights; a new one has no reason to.
     """

@@ -53,7 +53,7 @@ class ObjectCanvas:
             for column in (0, 1):
                 share = np.abs(1 - column - fraction[:, 0], dtype=float) * np.abs(1 - row - fraction[:, 1], dtype=float)
                 np.add.at(self._points, (corners[:, 1] + row, corners[:, 0] + column), share)
-        total = self._sum.view(np.float64)  # real and imaginary parts side by side, two numbers a pixel
+        total = self._sum.view(np.float64)  # real and imaginary parts side by side, two numbers per pixel
         for start in range(0, len(patches), CACHED_PATCHES):
             piece = slice(start, start + CACHED_PATCHES)
             placed = _shifted(patches[piece], self._weight, fraction[piece])

@@ -27,7 +27,7 @@ def extract_patches(
     origin_px: [x, y], the coordinate of pixel [0, 0] of `object_field`.
 
     Pixel [i, j] of the patch at (x, y) is the object at the coordinate (x - N//2 + j, y - N//2 + i). All pixels of one
-    patch lie at the same fraction between object pixels, so four weights a patch interpolate it.
+    patch lie at the same fraction between object pixels, so four weights per patch interpolate it.
 
     The result takes 8·B·N² bytes; what is needed on the way does not grow with B.
     """
@@ -37,7 +37,7 @@ def extract_patches(
         raise DataError("extract_patches", "object_field", expected=expected, received=received, remedy=remedy)
     positions = np.asarray(positions_px, dtype=np.float64)
     if positions.ndim != 2 or positions.shape[1] != 2:
-        received, remedy = f"shape {positions.shape}", "Give one [x, y] row a patch."
+        received, remedy = f"shape {positions.shape}", "Give one [x, y] row per patch."
         raise DataError("extract_patches", "positions_px", expected="shape (B, 2)", received=received, remedy=remedy)
     if not np.isfinite(positions).all():
         expected, remedy = "finite coordinates", "Drop those positions."

@@ -37,7 +37,7 @@ def mean_frame_intensity(scan: Scan) -> float:
 
 
 def measure_scale(scan: Scan, nphotons: float) -> DataScale:
-    """k = sqrt((N/2)² / mean frame intensity) and its companions; nphotons counts a frame where the dose is unknown."""
+    """k = sqrt((N/2)² / mean frame intensity) and its companions; nphotons: mean count per frame of an unknown dose."""
     mean = mean_frame_intensity(scan)
     counts = mean if scan.dose_known else nphotons
     return DataScale(

@@ -49,9 +49,9 @@ def warn_of_other_intensity(scan: Scan, weights: Weights) -> None:
 
 def report_dose(scan: Scan, config: TrainingConfig, counts: float) -> None:
     if not scan.dose_known:
-        log.info("%s: dose unknown; nphotons = %g is taken as the mean photons a frame", scan.source, counts)
+        log.info("%s: dose unknown; nphotons = %g is taken as the mean photons per frame", scan.source, counts)
         return
-    log.info("%s: %.4g photons a frame on average", scan.source, counts)
+    log.info("%s: %.4g photons per frame on average", scan.source, counts)
     stated = config.nphotons
     if stated != attrs.fields(TrainingConfig).nphotons.default and not 0.1 < stated / counts < 10:
         log.warning("nphotons = %g is stated, %.3g were measured; the measured dose is used", stated, counts)

@@ -46,7 +46,7 @@ PARAMETERS = f"{NETWORK}/params.dill"
 KERAS, PYTORCH, SCALING = f"{NETWORK}/model.keras", f"{NETWORK}/model.pth", "torch_scaling_metadata.pt"
 KINDS = {"1.0": "published tensorflow", "2.0-pytorch": "published torch"}
 """Version in `manifest.dill` → what messages and the imported model call its origin."""
-ANEW = "It cannot be imported (docs/published.md): train it anew."
+NOT_IMPORTED = "It cannot be imported (docs/published.md): train it again."
 
 
 @attrs.frozen
@@ -67,9 +67,9 @@ def import_published(path: str | os.PathLike[str], *, scan: Scan | None = None) 
     """The model in a published archive, or in the folder that holds it, as one of ours.
 
     scan: one that the model was trained on or shall be used on. The published implementations measure the scale of
-    the intensities on every scan anew; ours is measured on this one and kept. Without it, amplitudes are taken to be in
-    sqrt(photons) with as many a frame as the archive states. Raises ArchiveError naming the file, the member and the
-    remedy, DataError where the scan is of another size.
+    the intensities again on every scan; ours is measured on this one and kept. Without it, amplitudes are taken to be
+    in sqrt(photons), with as many per frame as the archive states. Raises ArchiveError naming the file, the member and
+    the remedy, DataError where the scan is of another size.
     """
     target = located(path, MODEL)
     network = _read_network(target)
@@ -80,7 +80,7 @@ def import_published(path: str | os.PathLike[str], *, scan: Scan | None = None) 
     try:
         check_weights(build_table(network.model), weights, network.model.N)
     except ArchiveError as error:
-        raise ArchiveError(f"{target}: {error} {ANEW}") from error
+        raise ArchiveError(f"{target}: {error} {NOT_IMPORTED}") from error
     return Model(config=config, weights=weights, history=[], engine=network.engine, best_epoch=0)
 
 
@@ -146,7 +146,7 @@ def _read_network(target: Path) -> _Network:
         try:
             table = build_table(model)
         except ConfigurationError as error:
-            raise ArchiveError(f"{source}: {PARAMETERS}: {error} {ANEW}") from error
+            raise ArchiveError(f"{source}: {PARAMETERS}: {error} {NOT_IMPORTED}") from error
         if published.kind == "published torch":
             framework, version = "PyTorch", "unknown"
             state = read_tensors(members.read(PYTORCH), f"{source}: {PYTORCH}")
@@ -173,7 +173,7 @@ def _read(members: Members, source: str) -> Published:
             f"version {shown(repr(version), 60)}, models {', '.join(shown(name, 60) for name in names) or 'none'}"
         )
         expected = f"version {' or '.join(KINDS)} with the model {NETWORK}"
-        raise ArchiveError(source, DIRECTORY, expected=expected, received=received, remedy=ANEW)
+        raise ArchiveError(source, DIRECTORY, expected=expected, received=received, remedy=NOT_IMPORTED)
     parameters = read_mapping(members.read(PARAMETERS), source, PARAMETERS)
     settings = _network_settings(members, source) if KINDS[version] == "published torch" else {}
     flat = {key: plain(value) for key, value in parameters.items() if key != "probe"}
@@ -185,7 +185,9 @@ def _network_settings(members: Members, source: str) -> Mapping[str, Any]:
     tables = read_tensors(members.read(SCALING), where)
     settings = tables.get("model_config") if isinstance(tables, dict) else None
     if not isinstance(settings, dict):
-        raise ArchiveError(where, "model_config", expected="the settings of the network", received="none", remedy=ANEW)
+        raise ArchiveError(
+            where, "model_config", expected="the settings of the network", received="none", remedy=NOT_IMPORTED
+        )
     return {str(plain(name)): plain(value) for name, value in settings.items()}
 
 
@@ -194,7 +196,7 @@ def _model_config(published: Published, source: str) -> ModelConfig:
     values = {name: value for name, value in values.items() if value is not None}
     if (kind := values.get("model_type", "pinn")) != "pinn":
         raise ArchiveError(
-            source, f"{PARAMETERS}: model_type", expected="'pinn'", received=shown(repr(kind), 60), remedy=ANEW
+            source, f"{PARAMETERS}: model_type", expected="'pinn'", received=shown(repr(kind), 60), remedy=NOT_IMPORTED
         )
     if published.kind == "published torch":
         values |= model_settings(published.settings, published.parameters)
@@ -206,7 +208,7 @@ def _model_config(published: Published, source: str) -> ModelConfig:
     try:
         return ModelConfig(**values)
     except ConfigurationError as error:
-        raise ArchiveError(f"{source}: {PARAMETERS}: {error} {ANEW}") from error
+        raise ArchiveError(f"{source}: {PARAMETERS}: {error} {NOT_IMPORTED}") from error
 
 
 def _training_config(published: Published, model: ModelConfig) -> TrainingConfig:
@@ -233,7 +235,7 @@ def _data_weights(published: Published, config: TrainingConfig, scan: Scan | Non
     scale = _stated_scale(published, config) if scan is None else measure_scale(scan, config.nphotons)
     if scan is None:
         log.warning(
-            "%s: holds no scale of its data: amplitudes are taken to be in sqrt(photons), %.4g photons a frame. "
+            "%s: holds no scale of its data: amplitudes are taken to be in sqrt(photons), %.4g photons per frame. "
             "Give a scan for another unit.",
             source,
             scale.mean_counts_per_frame,
@@ -253,7 +255,7 @@ def _data_weights(published: Published, config: TrainingConfig, scan: Scan | Non
 
 
 def _stated_scale(published: Published, config: TrainingConfig) -> DataScale:
-    """That of data in photons: intensity_scale = sqrt(photons a frame) / (N/2)."""
+    """That of data in photons: intensity_scale = sqrt(photons per frame) / (N/2)."""
     stated = published.parameters.get("intensity_scale")
     counts = config.nphotons
     if isinstance(stated, (int, float)) and math.isfinite(stated) and stated > 0:
@@ -275,11 +277,13 @@ def _archived_probe(published: Published, N: int, source: str) -> NDArray[np.com
     if not isinstance(probe, np.ndarray) or probe.shape not in ((N, N), (N, N, 1)) or probe.dtype.kind not in "fc":
         received = f"{probe.dtype} {probe.shape}" if isinstance(probe, np.ndarray) else f"a {type(probe).__name__}"
         raise ArchiveError(
-            source, key, expected=f"complex numbers of shape {(N, N, 1)}", received=received, remedy=ANEW
+            source, key, expected=f"complex numbers of shape {(N, N, 1)}", received=received, remedy=NOT_IMPORTED
         )
     field = probe.reshape(1, N, N).astype(np.complex128)
     if not np.isfinite(field).all() or not field.any():
-        raise ArchiveError(source, key, expected="finite numbers that are not all 0", received="others", remedy=ANEW)
+        raise ArchiveError(
+            source, key, expected="finite numbers that are not all 0", received="others", remedy=NOT_IMPORTED
+        )
     return field
 
 

@@ -25,7 +25,7 @@ from ptycho_core.storage.hdf5_guards import heaps_are_sound
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 LONGEST_NAME = 1000
 SPELLINGS = {"silu": "swish"}
-MISMATCH = "It is a variant that cannot be imported (docs/published.md): train it anew."
+MISMATCH = "It is a variant that cannot be imported (docs/published.md): train it again."
 
 
 @attrs.frozen
@@ -47,7 +47,7 @@ def read_keras(content: bytes, source: str, table: Table, N: int) -> tuple[dict[
     with opened(content, source) as members:
         version = str(members.read_json(METADATA).get("keras_version", "unknown"))
         if not version.startswith("3."):
-            remedy = "Save the model anew with Keras 3."
+            remedy = "Save it again with Keras 3."
             raise ArchiveError(source, METADATA, expected="Keras 3", received=shown(version), remedy=remedy)
         graph = read_graph(members.read_json(CONFIG), f"{source}: {CONFIG}")
         places = match(table, N, graph, f"{source}: {CONFIG}")
@@ -308,6 +308,6 @@ def _array(h5py: Any, file: Any, path: str, shape: tuple[int, ...], source: str)
             source, path, expected=f"floating-point numbers of shape {shape}", received=received, remedy=MISMATCH
         )
     if dataset.chunks is not None:  # Keras writes none; a chunk can unpack to more than the memory holds
-        received, remedy = f"chunks of shape {dataset.chunks}", "Save the model anew with Keras 3."
+        received, remedy = f"chunks of shape {dataset.chunks}", "Save it again with Keras 3."
         raise ArchiveError(source, path, expected="numbers in one piece, not packed", received=received, remedy=remedy)
     return np.asarray(dataset[()], np.float32)

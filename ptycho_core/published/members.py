@@ -21,7 +21,7 @@ SIZE_LIMIT = 2**30
 """Bytes of one file, and of one member once unpacked."""
 UNPACKED_LIMIT = 2**28
 """Bytes of all members that are read of one file, where that is more than twice its size."""
-ANOTHER_SOURCE = "Get it from a source that you trust, or write it again."
+ANOTHER_SOURCE = "Get the file from a source you trust, or write it again."
 
 
 class Members:
@@ -62,7 +62,7 @@ class Members:
         if info.file_size > max(SMALL, RATIO_LIMIT * info.compress_size):
             expected = f"at most {RATIO_LIMIT} times its packed size"
             received = f"{info.file_size} bytes from {info.compress_size}"
-            remedy = f"It is made to fill the memory. {ANOTHER_SOURCE}"
+            remedy = f"This may be a decompression bomb. {ANOTHER_SOURCE}"
             raise ArchiveError(self.source, name, expected=expected, received=received, remedy=remedy)
         if info.compress_type not in COMPRESSION:
             received = f"method {info.compress_type}"
@@ -71,7 +71,7 @@ class Members:
         self._left -= info.file_size
         if self._left < 0:
             expected = f"at most {self._most} bytes of all members that are needed"
-            remedy = f"It is made to fill the memory. {ANOTHER_SOURCE}"
+            remedy = f"This may be a decompression bomb. {ANOTHER_SOURCE}"
             raise ArchiveError(self.source, name, expected=expected, received="more", remedy=remedy)
         return self._archive.read(name)
 

@@ -15,7 +15,7 @@ from ptycho_core.models.container import shown
 from ptycho_core.networks.table import Table
 from ptycho_core.settings.model import ModelConfig
 
-UNKNOWN = "It is a variant that cannot be imported (docs/published.md): train it anew."
+UNKNOWN = "It is a variant that cannot be imported (docs/published.md): train it again."
 
 SUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "mode": ("Unsupervised",),

@@ -24,7 +24,7 @@ def scanned_area(
     points = np.asarray(positions_px, np.float64)
     margin = N / 4 if margin_px is None else margin_px
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
-        expected, remedy = "finite positions (M, 2)", "Give [x, y] a position."
+        expected, remedy = "finite positions (M, 2)", "Give one [x, y] per position."
         raise DataError("metrics.scanned_area", "positions_px", expected=expected, received=points.shape, remedy=remedy)
     remedy = "A scan along a line has no area: give the mask yourself."
     if len(points) < 3:

@@ -111,7 +111,7 @@ def read_curve(frequency: NDArray[np.float64], correlation: NDArray[np.float64],
 
 def _no_frc(first: Field, second: Field, inside: Mask) -> str | None:
     if min(inside.shape) < FRC_MINIMUM_PX:
-        return f"{inside.shape[0]} x {inside.shape[1]} pixels are too few: at least {FRC_MINIMUM_PX} a side"
+        return f"{inside.shape[0]} x {inside.shape[1]} pixels are too few: at least {FRC_MINIMUM_PX} per side"
     flat = [name for name, image in (("first", first), ("second", second)) if is_flat(image[inside])]
     return f"the {' and the '.join(flat)} image is flat: without variance nothing correlates" if flat else None
 

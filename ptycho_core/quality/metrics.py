@@ -147,7 +147,7 @@ def check_pair(function: str, a: ArrayLike, b: ArrayLike, mask: ArrayLike | None
         expected, remedy = f"booleans of shape {first.shape}", "Give True where to compare."
         raise DataError(f"metrics.{function}", "mask", expected=expected, received=received, remedy=remedy)
     if not inside.any():
-        remedy = "Check the mask's sense: True is compared."
+        remedy = "Check that True marks the pixels to compare."
         raise DataError(f"metrics.{function}", "mask", expected="at least one pixel", received="none", remedy=remedy)
     return first, second, inside
 

@@ -102,7 +102,7 @@ class Reconstruction:
 
     @property
     def patterns_per_second(self) -> float:
-        """Patterns a second, prediction and reassembly together."""
+        """Patterns per second, prediction and reassembly together."""
         return self.patterns / self.seconds["total"]
 
     @property

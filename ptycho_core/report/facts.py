@@ -32,7 +32,7 @@ BYTES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def inspect_file(path: Path, options: ReadOptions | None = None) -> dict[str, Any]:
-    """The facts of a scan, read as `options` say, or those of `archive_facts`; told apart by content."""
+    """The facts of a scan, read as `options` say, or those of `archive_facts`; recognised by content."""
     facts = archive_facts(path)
     return scan_facts(load_scan(path, options), path) if facts is None else facts
 
@@ -119,7 +119,7 @@ def scan_table(facts: Mapping[str, Any]) -> str:
         "file": None if facts["file_bytes"] is None else _bytes(facts["file_bytes"]),
         "patterns": f"{facts['patterns']} of {facts['N']} x {facts['N']} pixels, {_bytes(facts['amplitude_bytes'])} "
         f"as amplitudes, {where}",
-        "intensity": f"mean {facts['mean_frame_intensity']:.4g} {unit} a pattern, largest "
+        "intensity": f"mean {facts['mean_frame_intensity']:.4g} {unit} per pattern, largest "
         f"{facts['largest_frame_intensity']:.4g}, brightest pixel {facts['largest_pixel_intensity']:.4g}",
         "outside centre": f"{100 * facts['power_outside_centre']:.3g} % of the intensity outside the central half",
         "bad pixels": str(facts["bad_pixels"]),

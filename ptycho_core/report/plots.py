@@ -43,7 +43,7 @@ MOST_POSITIONS = 20_000
 def plot_losses(history: Sequence[Mapping[str, float]], path: StrPath) -> None:
     """Losses against epochs, on a logarithmic axis when all are positive.
 
-    history: one row an epoch, with "epoch", "total" (training), and where known "validation_total" and further terms,
+    history: one row per epoch, with "epoch", "total" (training), and where known "validation_total" and further terms,
     drawn thinner; whatever starts with "validation_" is dashed. Missing and NaN entries leave gaps.
     DataError: no rows, or rows without "epoch" and "total".
     """

@@ -32,7 +32,7 @@ class Trained:
     run: Fit
     stop: KeyboardInterrupt | TrainingError | None
     summary: dict[str, Any] | None
-    """What was written; None where no epoch had ended and so nothing was."""
+    """What was written; None where no epoch had finished and so nothing was."""
 
     @property
     def model(self) -> Model | None:
@@ -110,23 +110,23 @@ def _prepare(run: Fit, folder: Path, resume: Checkpoint | None, output: Output) 
     else:
         output.say(f"{folder / CHECKPOINT_NAME}: the run goes on after {done}")
         if run.execution.enable_checkpointing:
-            _keep(run, folder, anew=True)
+            _keep(run, folder, rewrite=True)
 
 
-def _keep(run: Fit, folder: Path, anew: bool = False) -> None:
+def _keep(run: Fit, folder: Path, rewrite: bool = False) -> None:
     """The best model in `folder`, and where more are kept, each of them in `checkpoints`, better ones' places taken.
 
-    What is there already is left, unless all is written `anew`.
+    Files that exist are left, unless `rewrite`.
     """
     best, *_ = run.best
-    if anew or best.best_epoch == len(run.history) or not (folder / ARCHIVE_NAME).exists():
+    if rewrite or best.best_epoch == len(run.history) or not (folder / ARCHIVE_NAME).exists():
         best.save(folder / ARCHIVE_NAME)
     if run.execution.checkpoint_save_top_k == 1:
         return
     place = make_folder(folder / BEST_MODELS)
     kept = {f"epoch-{model.best_epoch:04d}.h5.zip": model for model in run.best}
     for name, model in kept.items():
-        if anew or model.best_epoch == len(run.history) or not (place / name).exists():
+        if rewrite or model.best_epoch == len(run.history) or not (place / name).exists():
             model.save(place / name)
     for file in place.glob("epoch-*.h5.zip"):
         if file.name not in kept:

@@ -113,7 +113,7 @@ def _positions(key: str, value: ArrayLike) -> NDArray[np.float64]:
     if positions.ndim != 2 or positions.shape[1] != 2 or positions.dtype.kind not in "iuf":
         received = f"{positions.dtype} of shape {positions.shape}"
         raise DataError(
-            "geometry", key, expected="real numbers (M, 2)", received=received, remedy="Give one [x, y] row a frame."
+            "geometry", key, expected="real numbers (M, 2)", received=received, remedy="Give one [x, y] row per frame."
         )
     if not np.isfinite(positions).all():
         remedy = "Drop the frames without a position."

@@ -167,7 +167,7 @@ def rank_orientations(
     chosen, central = chosen[:kept], slice(scan.N // 2 - side // 2, scan.N // 2 - side // 2 + side)
     amplitude, good = amplitude[:kept, central, central], ~scan.bad_pixels[central, central]
     if not (amplitude * good).any():
-        remedy = "Check the centre of the patterns and the mask's sense."
+        remedy = "Check the centre of the patterns, and that the mask is True where a pixel is bad."
         expected = "some counts in good pixels"
         raise DataError(scan.source, "diffraction_amplitude", expected=expected, received="zeros only", remedy=remedy)
 
@@ -272,7 +272,7 @@ def _band_limited(
     far = far[:, central, central]
     beam = (np.abs(far) ** 2 * good).sum()
     if not beam > 0:
-        remedy = "Check that probe and patterns belong together, and the mask's sense."
+        remedy = "Check that probe and patterns belong together, and that the mask is True where a pixel is bad."
         expected = "some light in the good pixels of the detector"
         raise DataError(scan.source, "probe", expected=expected, received="none", remedy=remedy)
     far *= np.sqrt(np.square(amplitude * good, dtype=np.float64).sum() / len(amplitude) / beam)

@@ -81,7 +81,12 @@ class Scan:
         mask = _array(self, "bad_pixels", np.bool_, "(N, N) booleans, True = bad", ndim=2)
         if mask.shape != (height, width) or mask.all():
             expected = f"shape ({height}, {width}) with at least one good pixel"
-            self._refuse("bad_pixels", expected, f"shape {mask.shape}, {mask.sum()} bad", "Check the mask's sense.")
+            self._refuse(
+                "bad_pixels",
+                expected,
+                f"shape {mask.shape}, {mask.sum()} bad",
+                "Check that the mask is True where a pixel is bad.",
+            )
         if isinstance(amplitude, Frames) and (unmeasured := amplitude.bad_pixels & ~mask).any():
             mask = mask | unmeasured
             object.__setattr__(self, "bad_pixels", mask)
@@ -100,7 +105,7 @@ class Scan:
             self._refuse("nominal_positions_px", f"shape ({count}, 2)", f"shape {nominal.shape}", "Drop it.")
         for name, length in (("nominal_positions_px", len(nominal)), ("scan_index", len(index))):
             if length != count:
-                self._refuse(name, f"{count} entries, one a pattern", length, "Drop it: it is optional.")
+                self._refuse(name, f"{count} entries, one per pattern", length, "Drop it: it is optional.")
         self._check_amplitude(amplitude, mask)  # last, because many patterns take a while
 
     def _check_amplitude(self, amplitude: NDArray[np.float32] | Frames, mask: NDArray[np.bool_]) -> None:
@@ -115,7 +120,7 @@ class Scan:
             received = f"a minimum of {statistics.lowest:g}"
             self._refuse("diffraction_amplitude", "values >= 0", received, "Subtract no background.")
         if not statistics.frame_intensity.any():
-            remedy = "Check which data set was read, and the mask's sense."
+            remedy = "Check which data set was read, and that the mask is True where a pixel is bad."
             self._refuse("diffraction_amplitude", "some counts in good pixels", "zeros only", remedy)
         object.__setattr__(self, "statistics", statistics)
 

@@ -65,7 +65,13 @@ def checked_complex(
         expected = " or ".join(f"a {ndim}-D" for ndim in ndims) + " array"
         raise DataError(source, key, expected=expected, received=f"shape {array.shape}", remedy="Give one array.")
     if not np.isfinite(array).all():
-        raise DataError(source, key, expected="finite values", received="NaN or infinity", remedy="Mend those pixels.")
+        raise DataError(
+            source,
+            key,
+            expected="finite values",
+            received="NaN or infinity",
+            remedy="Set those pixels to finite values.",
+        )
     return array.astype(np.complex64)
 
 

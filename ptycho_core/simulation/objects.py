@@ -73,7 +73,7 @@ def dead_leaves(shape: Shape, rng: np.random.Generator) -> Pattern:
 
 
 def siemens_star(shape: Shape, rng: np.random.Generator) -> Pattern:
-    """Siemens stars, one a tile of about 192 px, whose spokes reach the tile's corners.
+    """Siemens stars, one per tile of about 192 px, whose spokes reach the tile's corners.
 
     Each star has 12 to 24 spokes, a random turn, and a centre off the tile's by up to an eighth of it. Rings, at radii
     in the ratio 1.5, invert the spokes, so that there are edges in every direction.

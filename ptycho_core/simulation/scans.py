@@ -73,7 +73,7 @@ def object_shape(positions_px: ArrayLike, N: int) -> tuple[int, int]:
     positions = np.asarray(positions_px, dtype=np.float64)
     if positions.ndim != 2 or positions.shape[1] != 2 or len(positions) == 0 or not np.isfinite(positions).all():
         received = f"shape {positions.shape}" if np.isfinite(positions).all() else "NaN or infinity"
-        remedy = "Give one [x, y] row a pattern."
+        remedy = "Give one [x, y] row per pattern."
         raise DataError("simulation", "positions", expected="finite (M, 2)", received=received, remedy=remedy)
     lowest = positions.min(axis=0)
     if (lowest < N // 2).any():

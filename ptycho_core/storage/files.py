@@ -142,7 +142,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """The folder `path`, made if it is not there; DataError when it cannot be made or written."""
+    """The folder `path`, created if missing; DataError when it cannot be made or written."""
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -205,7 +205,7 @@ class HDF5File:
                 raise DataError(self.path, name, expected="real numbers", received=f"dtype {data.dtype}", remedy=remedy)
             self._check_storage(name, data)
             path, inside = Path(data.file.filename), data.name
-        del data  # opened anew with a cache that fits, for which HDF5 wants it closed
+        del data  # reopened with a cache that fits; HDF5 wants it closed first
         with self.reading(name):
             return hdf5_frames(path, inside)
 
@@ -226,7 +226,7 @@ class HDF5File:
     def _one(self, key: str, value: NDArray[Any]) -> float:
         if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all():
             received = f"{value.dtype} of shape {value.shape}" if value.size != 1 else repr(value.reshape(-1)[0])
-            remedy = "Mend it, or state the value as an option."
+            remedy = "Correct it, or state the value as an option."
             raise DataError(self.path, key, expected="one finite number", received=received, remedy=remedy)
         return float(value.reshape(-1)[0])
 
@@ -296,7 +296,7 @@ class HDF5File:
         place = bursting_chunk(data)
         if place is not None:
             expected = f"chunks of {math.prod(data.chunks) * data.dtype.itemsize} bytes, that unpack to no more"
-            remedy = "It is damaged, or made to fill the memory."
+            remedy = "It is damaged, or a decompression bomb."
             raise DataError(self.path, name, expected=expected, received=f"a larger one at {place}", remedy=remedy)
 
     def _check_virtual(self, data: Any, links: int) -> None:

@@ -230,7 +230,7 @@ class JoinedFrames:
 def as_frames(path: str | os.PathLike[str], key: str | None, shape: Sequence[int]) -> tuple[int, int, int]:
     """(M, H, W) of an array that may have further axes of length 1 in front."""
     if len(shape) < 3 or any(length != 1 for length in shape[:-3]):
-        remedy = "Name the data set of the patterns, one (H, W) pattern a frame."
+        remedy = "Name the data set of the patterns, one (H, W) pattern per frame."
         raise DataError(path, key, expected="shape (M, H, W)", received=f"shape {tuple(shape)}", remedy=remedy)
     count, height, width = (int(length) for length in shape[-3:])
     return count, height, width

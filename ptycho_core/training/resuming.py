@@ -1,4 +1,4 @@
-"""What of a run's configuration may be set anew when it goes on, and what may not (specs/archive.md, Checkpoints)."""
+"""What of a run's configuration may be changed when it goes on, and what may not (specs/archive.md, Checkpoints)."""
 
 from __future__ import annotations
 

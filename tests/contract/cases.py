@@ -133,7 +133,7 @@ def make_case(
     training: Mapping[str, Any] | None = None,
     **model: Any,
 ) -> Case:
-    """Three batches of `groups`, `groups` and 1 groups; few enough `photons` a frame that many pixels count nothing."""
+    """Three batches of `groups`, `groups` and 1 groups; so few `photons` per frame that many pixels count none."""
     config = ModelConfig(N=N, gridsize=gridsize, **{"architecture": "contract", "n_filters_scale": 1, **model})
     neighbor_count = max(4, gridsize**2)
     trained = config.model_type == "pinn"  # a supervised network touches no probe

@@ -1,6 +1,6 @@
 """Archives that were written once and must be read for good (specs/archive.md, Versions), and how they came about.
 
-`python -m tests.contract.frozen` wrote the files in tests/data for the versions of today. They are never written anew:
+`python -m tests.contract.frozen` wrote the files in tests/data for the versions of today. They are never rewritten:
 a later version adds its own. Weights are random; those of "cnn" are sparse and the archive is deflated, so that it is
 small. Predictions are those of the float64 reference, losses those of its run without a stop.
 """

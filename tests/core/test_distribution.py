@@ -80,7 +80,7 @@ class Shim:
 
 @pytest.fixture
 def shim(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shim]:
-    """The package of the source tree, imported anew, with no setting in the environment."""
+    """The package of the source tree, imported again, with no setting in the environment."""
     for name in [name for name in os.environ if name.startswith("PTYCHO_")]:
         monkeypatch.delenv(name)
     monkeypatch.syspath_prepend(FOLDER)

@@ -1,6 +1,6 @@
 """Archives that one engine writes predict the same on the other; a run that changes engines stays the same run.
 
-`benchmarks/exchange.py` prints the whole table: both sizes, both numbers of patterns a group, every switch.
+`benchmarks/exchange.py` prints the whole table: both sizes, both numbers of patterns per group, every switch.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def keep(model: Model) -> None:
 
 
 def save(directory: str | os.PathLike[str]) -> None:
-    """Write `wts.h5.zip` into the folder, made if it is not there. ConfigurationError where nothing is trained."""
+    """Write `wts.h5.zip` into the folder, created if missing. ConfigurationError where nothing is trained."""
     if not _trained:
         remedy = "Call ptycho.workflows.components.run_cdi_example first."
         raise ConfigurationError(

@@ -12,13 +12,13 @@ Field = NDArray[np.complex128]
 
 
 def masked_mean(x: Array, g: Array, good: NDArray[np.bool_]) -> tuple[float, Array]:
-    """Mean over the good pixels of x (B, C, N, N), g its derivative a pixel; good (N, N)."""
+    """Mean over the good pixels of x (B, C, N, N), g its derivative per pixel; good (N, N)."""
     weight = good / (good.sum() * x.shape[0] * x.shape[1])
     return float((x * weight).sum()), g * weight
 
 
 def half_deviance(predicted: Array, measured: Array) -> tuple[Array, Array]:
-    """Poisson negative log likelihood without its constant, a pixel: I - n + n ln(n / I); and its derivative by I."""
+    """Poisson negative log likelihood without its constant, per pixel: I - n + n ln(n / I); and its derivative by I."""
     floored = np.maximum(predicted, INTENSITY_FLOOR)
     ratio = np.where(measured > 0, measured, floored) / floored
     value = floored - measured + measured * np.log(ratio)
@@ -26,7 +26,7 @@ def half_deviance(predicted: Array, measured: Array) -> tuple[Array, Array]:
 
 
 def amplitude_error(predicted: Array, measured: Array) -> tuple[Array, Array]:
-    """| sqrt(I) - sqrt(n) |, a pixel, and its derivative by I."""
+    """| sqrt(I) - sqrt(n) |, per pixel, and its derivative by I."""
     amplitude = np.sqrt(np.maximum(predicted, INTENSITY_FLOOR))
     difference = amplitude - np.sqrt(measured)
     return np.abs(difference), np.sign(difference) / (2 * amplitude) * (predicted >= INTENSITY_FLOOR)

@@ -13,14 +13,14 @@ def masked_mean(x: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
 
 
 def half_deviance(predicted: tf.Tensor, measured: tf.Tensor) -> tf.Tensor:
-    """Poisson negative log likelihood without its constant, a pixel: I - n + n ln(n / I); 0 for a perfect fit."""
+    """Poisson negative log likelihood without its constant, per pixel: I - n + n ln(n / I); 0 for a perfect fit."""
     predicted = tf.maximum(predicted, INTENSITY_FLOOR)
     ratio = tf.where(measured > 0, measured, predicted) / predicted
     return predicted - measured + measured * tf.math.log(ratio)
 
 
 def amplitude_error(predicted: tf.Tensor, measured: tf.Tensor) -> tf.Tensor:
-    """| sqrt(I) - sqrt(n) |, a pixel; predicted and measured counts."""
+    """| sqrt(I) - sqrt(n) |, per pixel; predicted and measured counts."""
     return tf.abs(tf.sqrt(tf.maximum(predicted, INTENSITY_FLOOR)) - tf.sqrt(measured))
 
 

@@ -73,7 +73,7 @@ class TensorFlowNetwork:
 
     def load_weights(self, weights: Weights) -> None:
         check_weights(self.table, weights, self.model.N, modes=self.tensors[PROBE].shape[0])
-        # A graph holds on to the variables that it was made with: they are filled anew, not replaced.
+        # A graph holds on to the variables that it was made with, so they are refilled, not replaced.
         for name, tensor in self.tensors.items():
             tensor.assign(self._constant(weights[name]))
         self.optimizer.reset()
@@ -91,7 +91,7 @@ class TensorFlowNetwork:
         assert self.training is not None
         terms = []
         with tf.device(self.device):
-            # Tensors, because a graph is made anew for every other Python number.
+            # Tensors, because a graph is traced again for every new Python number.
             rate, weight = self._constant(np.asarray(learning_rate)), self._constant(np.asarray(physics_weight))
             for window in windows(batches, self.training.accum_steps):
                 mean: dict[str, tf.Tensor] = {}

@@ -14,14 +14,14 @@ def masked_mean(x: Tensor, good: Tensor) -> Tensor:
 
 
 def half_deviance(predicted: Tensor, measured: Tensor) -> Tensor:
-    """Poisson negative log likelihood without its constant, a pixel: I - n + n ln(n / I); 0 for a perfect fit."""
+    """Poisson negative log likelihood without its constant, per pixel: I - n + n ln(n / I); 0 for a perfect fit."""
     predicted = predicted.clamp_min(INTENSITY_FLOOR)
     ratio = torch.where(measured > 0, measured, predicted) / predicted
     return predicted - measured + measured * torch.log(ratio)
 
 
 def amplitude_error(predicted: Tensor, measured: Tensor) -> Tensor:
-    """| sqrt(I) - sqrt(n) |, a pixel; predicted and measured counts."""
+    """| sqrt(I) - sqrt(n) |, per pixel; predicted and measured counts."""
     return torch.abs(torch.sqrt(predicted.clamp_min(INTENSITY_FLOOR)) - torch.sqrt(measured))
 
 

@@ -169,7 +169,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(saved: Path, name: str, monkeyp
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda self, each: read(self, each) if each != name else 1 / 0)
     message = refusal(saved)
     assert message.startswith(f"{name}: expected at most 100 times its packed size; received 16777216 bytes from")
-    assert message.endswith("It is made to fill the memory: get it from another source.")
+    assert message.endswith("This may be a decompression bomb; get the file from a source you trust.")
 
 
 def test_a_bomb_that_understates_its_size_yields_no_more_than_it_states(saved: Path) -> None:

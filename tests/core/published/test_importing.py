@@ -131,7 +131,7 @@ def test_every_amplitude_of_pytorch_but_a_sigmoid_is_a_swish(tmp_path: Path) -> 
 
 def test_without_a_scan_amplitudes_are_in_sqrt_photons(torch_archive: Path) -> None:
     weights = import_published(torch_archive).weights
-    assert weights[INPUT_SCALE] == pytest.approx(32 / 2 / 1e3)  # 1e6 photons a frame
+    assert weights[INPUT_SCALE] == pytest.approx(32 / 2 / 1e3)  # 1e6 photons per frame
     assert weights[MEAN_INTENSITY] == pytest.approx(1e6 / 32**2)
     assert weights[COUNTS_PER_INTENSITY] == 1 and weights[LOG_SCALE] == 0
 

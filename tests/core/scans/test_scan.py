@@ -67,14 +67,14 @@ NO_GOOD_PIXEL = np.ones((N, N), bool)
         (
             "bad_pixels",
             NO_GOOD_PIXEL,
-            "expected .* with at least one good pixel; received .*64 bad.* Check the mask's sense",
+            "expected .* with at least one good pixel; received .*64 bad.* Check that the mask is True where",
         ),
         ("bad_pixels", np.full((N, N), 2), r"expected \(N, N\) booleans, True = bad; received dtype int64"),
         ("bad_pixels", np.zeros((N, N)), "expected .* booleans, True = bad; received dtype float64"),
         ("object_field", np.ones(5), r"expected \(H, W\) complex numbers; received shape \(5,\)"),
         ("object_field", np.full((5, 5), np.nan), "expected finite values; received NaN or infinity. Drop it"),
-        ("nominal_positions_px", POSITIONS[:1], "expected 3 entries, one a pattern; received 1"),
-        ("scan_index", np.arange(4), "expected 3 entries, one a pattern; received 4"),
+        ("nominal_positions_px", POSITIONS[:1], "expected 3 entries, one per pattern; received 1"),
+        ("scan_index", np.arange(4), "expected 3 entries, one per pattern; received 4"),
         ("scan_index", np.arange(3.0), r"expected \(M,\) integers; received dtype float64"),
     ],
 )

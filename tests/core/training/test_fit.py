@@ -198,7 +198,7 @@ def test_a_wish_to_stop_is_heard_before_the_next_batch(numbered_scan: Any) -> No
     def should_stop() -> bool:
         nonlocal asked
         asked += 1
-        return asked == 5  # three batches an epoch: the second one of epoch 2
+        return asked == 5  # three batches per epoch: the second one of epoch 2
 
     run = fit(numbered_scan(count=9), config(n_groups=9), should_stop=should_stop)
     with pytest.raises(Cancelled, match="stopped in epoch 2, before batch 2 of 3"):
@@ -377,14 +377,14 @@ def test_a_configuration_is_checked_again_when_a_run_starts(numbered_scan: Any) 
 @pytest.mark.usefixtures("fake_engine")
 def test_an_unknown_dose_is_told(numbered_scan: Any, core_log: pytest.LogCaptureFixture) -> None:
     fit(numbered_scan(), config(nphotons=5e6))
-    assert "numbered.npz: dose unknown; nphotons = 5e+06 is taken as the mean photons a frame" in core_log.messages
+    assert "numbered.npz: dose unknown; nphotons = 5e+06 is taken as the mean photons per frame" in core_log.messages
 
 
 @pytest.mark.usefixtures("fake_engine")
 def test_a_known_dose_is_told(numbered_scan: Any, core_log: pytest.LogCaptureFixture) -> None:
     fit(numbered_scan(dose_known=True), config())
     measured = np.mean(np.arange(1, 10) ** 2) * 32**2
-    assert f"numbered.npz: {measured:.4g} photons a frame on average" in core_log.messages
+    assert f"numbered.npz: {measured:.4g} photons per frame on average" in core_log.messages
     assert "WARNING" not in [record.levelname for record in core_log.records]
 
 
