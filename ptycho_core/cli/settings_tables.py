@@ -1,6 +1,6 @@
 """The reference tables of the documents, made from the configuration classes and the translation rules.
 
-    python -m ptycho_core.report.settings_tables docs
+    python -m ptycho_core.cli.settings_tables docs
 
 writes `configuration.md` and `legacy.md` into that folder.
 """
@@ -21,7 +21,7 @@ from ptycho_core.settings.fields import describe_type, fields_of, hints_of, kind
 from ptycho_core.settings.sections import SECTIONS
 from ptycho_core.storage.files import write_text
 
-GENERATED = "<!-- python -m ptycho_core.report.settings_tables docs -->\n"
+GENERATED = "<!-- python -m ptycho_core.cli.settings_tables docs -->\n"
 
 CONFIGURATION = """\
 # Configuration

@@ -11,8 +11,9 @@ import scipy  # its submodules load on first use
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
-from ptycho_core.formats.ptychodus import ARBITRARY, DIFFRACTION, PRODUCT, middle_px, pair_indexes
+from ptycho_core.formats.ptychodus import ARBITRARY, DIFFRACTION, PRODUCT, pair_indexes
 from ptycho_core.io.assembly import Pair, Stored, assemble
+from ptycho_core.scans.geometry import middle_px
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.hdf5 import HDF5File, is_hdf5

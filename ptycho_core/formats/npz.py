@@ -15,6 +15,7 @@ from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import Pair, Stored, assemble
 from ptycho_core.scans.frames import Frames, in_memory
 from ptycho_core.scans.scan import Scan
+from ptycho_core.scans.steps import Orient
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.hdf5 import signature_of
 from ptycho_core.storage.npz import MAGIC, Member, npz_frames, npz_members, read_npz, write_npz
@@ -132,7 +133,8 @@ def _frames(
     if dtype.kind not in "biuf":
         raise DataError(path, key, expected="real numbers", received=f"dtype {dtype}", remedy="Convert it.")
     older = metadata.get("axes") != AXES and _frames_last(path, key, member.shape, count)
-    source, steps = npz_frames(path, member, frames_last=older)
+    source, turned = npz_frames(path, member, frames_last=older)
+    steps = (Orient(transpose=True),) if turned else ()
     measurement = _measurement(path, key, source, measurement or metadata.get("measurement"))
     frames = Frames(source, measurement=measurement, steps=steps, name=path, key=key)
     return frames, measurement == "intensity"

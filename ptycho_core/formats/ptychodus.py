@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import Pair, Stored, assemble, missing
-from ptycho_core.scans.geometry import beyond_middle_px
+from ptycho_core.scans.geometry import middle_px
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.hdf5 import HDF5File, is_hdf5
@@ -150,16 +150,6 @@ def _stored(path: Path, diffraction: HDF5File, product: HDF5File) -> Stored:
         detector_pixel_m=_pair(diffraction, "patterns", "detector_pixel_width_m", "detector_pixel_height_m"),
         metadata=_facts(product),
     )
-
-
-def middle_px(shape: tuple[int, ...], patch: tuple[int, ...], corner: Pair = (0.0, 0.0)) -> Pair:
-    """(x, y) of a scan's position, px, whose patch (H, W) is about the middle of an object of `shape` (H, W).
-
-    corner: (x, y) of the object's pixel [0, 0].
-    """
-    (height, width), (rows, columns) = shape, patch
-    x, y = (width - 1) / 2 + beyond_middle_px(columns), (height - 1) / 2 + beyond_middle_px(rows)
-    return x + corner[0], y + corner[1]
 
 
 def _vector(file: HDF5File, name: str, kinds: str) -> NDArray[Any]:

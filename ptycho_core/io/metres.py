@@ -11,8 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
-from ptycho_core.formats.ptychodus import middle_px
-from ptycho_core.scans.geometry import object_pixel_m, photon_energy_eV, photon_wavelength_m, positions_px_to_m
+from ptycho_core.scans.geometry import (
+    middle_px,
+    object_pixel_m,
+    photon_energy_eV,
+    photon_wavelength_m,
+    positions_px_to_m,
+)
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.fields import flag_of
 

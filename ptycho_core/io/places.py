@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
-from ptycho_core.scans.steps import Step
+from ptycho_core.scans.steps import Orient, Step
 from ptycho_core.settings.fields import flag_of, refuse
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.files import BROKEN_HEADER
@@ -90,7 +90,8 @@ def patterns_of(place: Place) -> tuple[FrameSource, tuple[Step, ...]]:
             raise no_such(path, name, "dataset", list(members))
         member = attrs.evolve(members[name], shape=as_frames(path, name, members[name].shape))
         _real(path, name, member.dtype)
-        return npz_frames(path, member)
+        source, turned = npz_frames(path, member)
+        return source, (Orient(transpose=True),) if turned else ()
     shape, dtype, fortran_order, offset = _npy_header(path)
     if fortran_order and len(shape) > 1:
         remedy = "Save it with numpy.ascontiguousarray."

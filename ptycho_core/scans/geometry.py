@@ -81,6 +81,18 @@ def beyond_middle_px(length: int) -> float:
     return length // 2 - (length - 1) / 2
 
 
+def middle_px(
+    shape: tuple[int, ...], patch: tuple[int, ...], corner: tuple[float, float] = (0.0, 0.0)
+) -> tuple[float, float]:
+    """(x, y) of a scan's position, px, whose patch (H, W) is about the middle of an object of `shape` (H, W).
+
+    corner: (x, y) of the object's pixel [0, 0].
+    """
+    (height, width), (rows, columns) = shape, patch
+    x, y = (width - 1) / 2 + beyond_middle_px(columns), (height - 1) / 2 + beyond_middle_px(rows)
+    return x + corner[0], y + corner[1]
+
+
 def _positive(key: str, value: Any) -> float:
     number = np.asarray(value)
     if number.ndim or number.dtype.kind not in "iuf" or not 0 < number < np.inf:

@@ -8,15 +8,13 @@ import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
-from ptycho_core.scans.frames import Frames
-from ptycho_core.scans.steps import Orient, Step
 from ptycho_core.storage.files import (
     BROKEN_HEADER,
     COMPRESSION,
@@ -80,8 +78,8 @@ def read_npz(path: Path, keys: Collection[str] | None = None) -> dict[str, NDArr
     return arrays
 
 
-def npz_frames(path: Path, member: Member, *, frames_last: bool = False) -> tuple[FrameSource, tuple[Step, ...]]:
-    """The patterns of a member (M, H, W) and the steps that they need to be so.
+def npz_frames(path: Path, member: Member, *, frames_last: bool = False) -> tuple[FrameSource, bool]:
+    """The patterns of a member (M, H, W), and whether rows and columns of each are exchanged as they are read.
 
     frames_last: it is the older (H, W, M). Read in place where the file holds pattern after pattern, else unpacked
     once. Raises DataError for other shapes.
@@ -102,9 +100,9 @@ def npz_frames(path: Path, member: Member, *, frames_last: bool = False) -> tupl
             crc_start=member.start,
         )
     if frames_last == member.fortran_order:
-        return stored, (Orient(transpose=True),) if member.fortran_order else ()
+        return stored, member.fortran_order
     stream = FramesLast(stored, lengths, turned=member.fortran_order)
-    return UnpackedFrames(stream, name=path, key=member.key), ()
+    return UnpackedFrames(stream, name=path, key=member.key), False
 
 
 @attrs.frozen(eq=False)
@@ -210,12 +208,21 @@ def _unreadable(path: Path, key: str | None, received: object, remedy: str) -> D
     return DataError(path, key, expected="a readable NPZ file", received=received, remedy=remedy)
 
 
-def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | Frames]) -> None:
+class Blocks(Protocol):
+    """Patterns (M, N, N) that come in pieces, to be written as float32; `Frames` is one."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    def blocks(self) -> Iterator[NDArray[Any]]: ...
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | Blocks]) -> None:
     """Arrays as stored (uncompressed) members, so that they can be read in place. Whole or not at all."""
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for key, array in arrays.items():
             with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-                if isinstance(array, Frames):
+                if hasattr(array, "blocks"):
                     header = {"descr": "<f4", "fortran_order": False, "shape": array.shape}
                     np.lib.format.write_array_header_1_0(member, header)
                     for block in array.blocks():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ptycho_core.report.settings_tables import DOCUMENTS
+from ptycho_core.cli.settings_tables import DOCUMENTS
 from ptycho_core.settings.fields import fields_of, hints_of, kind_of
 from ptycho_core.settings.sections import SECTIONS
 
@@ -49,7 +49,7 @@ def leads_somewhere(spec: str, after: str) -> bool:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_generated_document_is_what_the_code_gives(name: str) -> None:
-    """`python -m ptycho_core.report.settings_tables docs` rewrites it."""
+    """`python -m ptycho_core.cli.settings_tables docs` rewrites it."""
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == DOCUMENTS[name]()
 
 
