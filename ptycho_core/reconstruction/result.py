@@ -34,7 +34,7 @@ class Reconstruction:
         object_without_prior: complex64 (H, W), before a prior changed it.
     The frames, P of them
         positions_px: float64 (P, 2), [x, y], where they were placed; given_positions_px: where the scan has them.
-        frames: int64 (P,), which of the scan's each of them is. patterns: P.
+        frames: int64 (P,), the scan_index of each. patterns: P.
         intensities: float64 (P,), factor on Σ|P|² for each of them.
     The evidence
         R: Σ(|F| − A)² / ΣA² over the good pixels; H: the same over pixels that were held out of the fit.
