@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
-from ptycho_core.formats.ptychodus import middle_px
-from ptycho_core.scans.geometry import photon_energy_eV, positions_px_to_m
+from ptycho_core.scans.geometry import middle_px, photon_energy_eV, positions_px_to_m
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.settings.fields import flag_of
 
