@@ -13,15 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from ptycho_core_reference import ForwardModel, ReferenceEngine, ReferenceNetwork
 from ptycho_core_reference.physics import Array, Field, Placement
+from ptycho_core_reference.solving import Pass, ReferenceSolver
 
 from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.problem import FrameFacts, Frames, Rates
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.engine.steps import mean_terms
 from ptycho_core.vocabulary import LossTerms
 
 
 def engine_with(
-    forward_model: type[ForwardModel] = ForwardModel, network: type[ReferenceNetwork] = ReferenceNetwork
+    forward_model: type[ForwardModel] = ForwardModel,
+    network: type[ReferenceNetwork] = ReferenceNetwork,
+    solver: type[ReferenceSolver] = ReferenceSolver,
 ) -> type[ReferenceEngine]:
     class FaultyNetwork(network):  # type: ignore[misc, valid-type]
         pass
@@ -31,6 +35,7 @@ def engine_with(
 
     FaultyNetwork.forward_model = forward_model
     FaultyEngine.network = FaultyNetwork
+    FaultyEngine.solver = solver
     return FaultyEngine
 
 
@@ -127,6 +132,60 @@ class _KeptInFloat32(ReferenceNetwork):
         return {name: array if name == "step" else array.astype(np.float32) for name, array in state.items()}
 
 
+class _SolverAxesSwapped(ReferenceSolver):
+    """Corners are [y, x], as far as the canvas goes."""
+
+    def windows(self, corners_px: Array) -> list[Field]:
+        return super().windows(self.swapped(corners_px))
+
+    def place(self, patches: Field, corners_px: Array) -> Field:
+        return super().place(patches, self.swapped(corners_px))
+
+    def swapped(self, corners_px: Array) -> Array:
+        height, width = self.problem.canvas.shape
+        return np.minimum(corners_px[:, ::-1], [width - self.problem.N - 1, height - self.problem.N - 1])
+
+
+class _SolverConjugatedGradient(ReferenceSolver):
+    def gradients(self, frames: Frames) -> Any:
+        return {
+            name: array * [1, -1] if name.endswith("/field") else array
+            for name, array in super().gradients(frames).items()
+        }
+
+
+class _SolverSeesHeldOut(ReferenceSolver):
+    def used(self, frames: Frames) -> NDArray[np.bool_]:
+        return np.broadcast_to(self.good, frames.diffraction_amplitude.shape)
+
+
+class _SolverWithoutCentre(ReferenceSolver):
+    def far_field(self, exit_wave: Field) -> Field:
+        return np.fft.fft2(exit_wave, norm="ortho")
+
+    def far_field_adjoint(self, wave: Field) -> Field:
+        return np.fft.ifft2(wave, norm="ortho")
+
+
+class _SolverShiftsBackwards(ReferenceSolver):
+    def shifts(self, frames: Frames, result: Pass) -> Array:
+        return -super().shifts(frames, result)
+
+
+class _SolverForgetsCover(ReferenceSolver):
+    def set_cover(self, cover: NDArray[np.floating]) -> None:
+        pass
+
+
+class _SolverSharesItsSteps(ReferenceSolver):
+    """One count of steps, of an array that stays as it is too."""
+
+    def step(self, frames: Frames, rates: Rates, *, shifts: bool = False) -> FrameFacts:
+        facts = super().step(frames, rates, shifts=shifts)
+        self.steps = dict.fromkeys(self.steps, max(self.steps.values()))
+        return facts
+
+
 class claims_float32(engine_with(network=_KeptInFloat32)):  # type: ignore[misc]
     def describe(self) -> EngineInfo:
         return attrs.evolve(super().describe(), precisions=("32-true",))
@@ -144,3 +203,10 @@ gradients_add_up = engine_with(network=_GradientsOfTheBatchBefore)
 decays_everything = engine_with(network=_DecaysEverything)
 steps_at_every_batch = engine_with(network=_StepsAtEveryBatch)
 forgets_the_physics_weight = engine_with(network=_ForgetsThePhysicsWeight)
+solver_axes_swapped = engine_with(solver=_SolverAxesSwapped)
+solver_conjugated_gradient = engine_with(solver=_SolverConjugatedGradient)
+solver_sees_held_out = engine_with(solver=_SolverSeesHeldOut)
+solver_without_centre = engine_with(solver=_SolverWithoutCentre)
+solver_shifts_backwards = engine_with(solver=_SolverShiftsBackwards)
+solver_forgets_cover = engine_with(solver=_SolverForgetsCover)
+solver_shares_its_steps = engine_with(solver=_SolverSharesItsSteps)

@@ -27,6 +27,13 @@ FAULTS = {
     "decays_everything": "test_optimizer",
     "steps_at_every_batch": "test_optimizer",
     "forgets_the_physics_weight": "test_optimizer",
+    "solver_axes_swapped": "test_solving",
+    "solver_conjugated_gradient": "test_solving",
+    "solver_sees_held_out": "test_solving",
+    "solver_without_centre": "test_solving",
+    "solver_shifts_backwards": "test_solving",
+    "solver_forgets_cover": "test_solving",
+    "solver_shares_its_steps": "test_solving",
 }
 """Each fault of `tests.meta.faults` and the file of the suite that is there to notice it."""
 
