@@ -1,10 +1,96 @@
-"""The loss terms of a configuration (specs/physics.md, Losses)."""
+"""What is minimised: the loss terms, what each of them compares and what it weighs (specs/physics.md, Losses).
+
+It is said here and nowhere else. An engine computes the terms that an objective names, each by the function of that
+name in its `losses.py`, and has `total` add them up.
+"""
 
 from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
 
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
+
+Compares = Literal["counts", "object", "truth"]
+
+
+@attrs.frozen
+class Term:
+    """A loss term. formula: as in specs/physics.md, Losses.
+
+    compares: predicted and measured counts; pixels of the merged patches with each other; or patches with the truth.
+    setting: the field of `TrainingConfig` that is its weight in the total; None where it is reported alone.
+    first: its weight at physics weight 0; None where no physics weight has a part in it.
+    """
+
+    name: str
+    formula: str
+    compares: Compares
+    setting: str | None = None
+    first: float | None = None
+
+    def weight(self, configured: float, physics_weight: Any) -> Any:
+        """In the total: a number, or whatever kind of number the physics weight is."""
+        if self.first is None:
+            return configured
+        return physics_weight * configured + (1 - physics_weight) * self.first
+
+
+TERMS = {
+    term.name: term
+    for term in (
+        Term("nll", "mean(h) / n̄", "counts", "nll_weight", first=0.0),
+        Term("reduced_deviance", "2 · mean(h)", "counts"),
+        Term("amplitude_mae", "mean(abs(√I⁺ − √n)) / √n̄", "counts", "mae_weight", first=1.0),
+        Term("total_variation", "mean(abs(∂x O')) + mean(abs(∂y O'))", "object", "realspace_weight"),
+        Term("realspace_mae", "mean(abs(O' − truth))", "truth", "realspace_mae_weight"),
+    )
+}
+"""Every loss term, in the order in which they are reported and added up."""
+
+
+@attrs.frozen
+class Objective:
+    """The loss of a configuration.
+
+    terms: names of those that are computed and reported, "total" apart. configured: the weight of each that is in the
+    total, under the whole physics weight.
+    """
+
+    terms: tuple[str, ...]
+    configured: Mapping[str, float]
+
+    @classmethod
+    def of(cls, training: TrainingConfig) -> Objective:
+        if training.model.model_type == "supervised":
+            return cls(("realspace_mae",), {"realspace_mae": 1.0})
+        weights = {name: getattr(training, term.setting) for name, term in TERMS.items() if term.setting is not None}
+        terms = tuple(name for name, term in TERMS.items() if term.compares == "counts" or weights.get(name, 0) > 0)
+        return cls(terms, {name: weights[name] for name in terms if name in weights})
+
+    def weights(self, physics_weight: Any = 1.0) -> dict[str, Any]:
+        """Name → weight in the total. physics_weight: a number from 0 to 1, or an engine's tensor of one."""
+        return {name: TERMS[name].weight(weight, physics_weight) for name, weight in self.configured.items()}
+
+    def total(self, terms: Mapping[str, Any], physics_weight: Any = 1.0) -> Any:
+        """The weighted sum of the terms, of any type that can be added and multiplied by a number."""
+        weights = self.weights(physics_weight)
+        return functools.reduce(operator.add, (weight * terms[name] for name, weight in weights.items()))
+
+    def compares(self, what: Compares) -> bool:
+        """Whether a term compares that: an engine needs the forward model for counts alone, the truth for truth."""
+        return any(TERMS[name].compares == what for name in self.terms)
+
+
+def reported_terms(config: TrainingConfig) -> tuple[str, ...]:
+    """The loss terms that an epoch reports under this configuration, "total" first."""
+    return ("total", *Objective.of(config).terms)
 
 
 def check_monitor(execution: ExecutionConfig, config: TrainingConfig) -> None:
@@ -14,12 +100,3 @@ def check_monitor(execution: ExecutionConfig, config: TrainingConfig) -> None:
     if metric not in terms:
         name, remedy = "ExecutionConfig.checkpoint_monitor_metric", "Choose one of them, or give it a weight."
         raise ConfigurationError(name, expected=f"one of {', '.join(terms)}", received=repr(metric), remedy=remedy)
-
-
-def reported_terms(config: TrainingConfig) -> tuple[str, ...]:
-    """The loss terms that an epoch reports under this configuration (specs/physics.md, Losses)."""
-    if config.model.model_type == "supervised":
-        return ("total", "realspace_mae")
-    variation = ("total_variation",) if config.realspace_weight > 0 else ()
-    error = ("realspace_mae",) if config.realspace_mae_weight > 0 else ()
-    return ("total", "nll", "reduced_deviance", "amplitude_mae", *variation, *error)

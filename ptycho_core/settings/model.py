@@ -71,3 +71,8 @@ class ModelConfig:
     def channels(self) -> int:
         """C, patterns per group."""
         return self.gridsize**2
+
+    @property
+    def merges(self) -> bool:
+        """Whether the patches of a group become one object before the forward model and the losses."""
+        return self.object_big and self.channels > 1 and self.model_type == "pinn"

@@ -17,7 +17,7 @@ from ptycho_core.batches.groups import Groups, draw_groups
 from ptycho_core.batches.neighbours import largest_reach_px
 from ptycho_core.batches.prefetch import gathered
 from ptycho_core.batches.sampling import subsample
-from ptycho_core.engine.objective import check_monitor
+from ptycho_core.engine.objective import Objective, check_monitor
 from ptycho_core.engine.registry import load_engine
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError, TrainingError
 from ptycho_core.io import load_scan
@@ -285,7 +285,7 @@ class Fit:
 
     @property
     def _with_truth(self) -> bool:
-        return self.config.model.model_type == "supervised" or self.config.realspace_mae_weight > 0
+        return Objective.of(self.config).compares("truth")
 
     def _checked(self, scan: Scan | None) -> Scan | None:
         """The scan, at the positions that training uses; DataError where it does not suit the configuration."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import attrs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +13,64 @@ from ptycho_core.physics.constants import INTENSITY_FLOOR, MODULUS_FLOOR
 
 Array = NDArray[np.float64]
 Field = NDArray[np.complex128]
+NOTHING: Any = np.empty(0)
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Compared:
+    """What the terms compare; empty is what no term of the objective does.
+
+    patches, truth: (B, C, N, N). predicted, measured: counts (B, C, N, N). good: (N, N). mean_counts: of the training
+    set, a good pixel.
+    """
+
+    patches: Field
+    truth: Field = NOTHING
+    predicted: Array = NOTHING
+    measured: Array = NOTHING
+    good: NDArray[np.bool_] = NOTHING
+    mean_counts: float = 0.0
+
+
+def nll(of: Compared) -> tuple[float, Array]:
+    deviance, g = masked_mean(*half_deviance(of.predicted, of.measured), of.good)
+    return deviance / of.mean_counts, g / of.mean_counts
+
+
+def reduced_deviance(of: Compared) -> tuple[float, Array]:
+    deviance, g = masked_mean(*half_deviance(of.predicted, of.measured), of.good)
+    return 2 * deviance, 2 * g
+
+
+def amplitude_mae(of: Compared) -> tuple[float, Array]:
+    error, g = masked_mean(*amplitude_error(of.predicted, of.measured), of.good)
+    return error / np.sqrt(of.mean_counts), g / np.sqrt(of.mean_counts)
+
+
+def total_variation(of: Compared) -> tuple[float, Field]:
+    """Mean |difference| of neighbouring pixels along x plus along y."""
+    patches = of.patches
+    along_x, by_x = mean_modulus(patches[..., :, 1:] - patches[..., :, :-1])
+    along_y, by_y = mean_modulus(patches[..., 1:, :] - patches[..., :-1, :])
+    gradient = np.zeros_like(patches)
+    gradient[..., :, 1:] += by_x
+    gradient[..., :, :-1] -= by_x
+    gradient[..., 1:, :] += by_y
+    gradient[..., :-1, :] -= by_y
+    return along_x + along_y, gradient
+
+
+def realspace_mae(of: Compared) -> tuple[float, Field]:
+    return mean_modulus(of.patches - of.truth)
+
+
+TERMS: dict[str, Callable[[Compared], tuple[float, NDArray[Any]]]] = {
+    term.__name__: term for term in (nll, reduced_deviance, amplitude_mae, total_variation, realspace_mae)
+}
+"""Each with its gradient: of those that compare counts by the predicted ones, of the others by the patches."""
+
+
+# -- what they are made of -----------------------------------------------------------------------------------------
 
 
 def masked_mean(x: Array, g: Array, good: NDArray[np.bool_]) -> tuple[float, Array]:
@@ -36,20 +98,3 @@ def mean_modulus(field: Field) -> tuple[float, Field]:
     """Mean |z|, and its gradient, which exists at 0."""
     modulus = np.sqrt(field.real**2 + field.imag**2 + MODULUS_FLOOR**2)
     return float(np.mean(modulus - MODULUS_FLOOR)), field / modulus / field.size
-
-
-def total_variation(patches: Field) -> tuple[float, Field]:
-    """Mean |difference| of neighbouring pixels along x plus along y; patches (B, C, N, N)."""
-    along_x, by_x = mean_modulus(patches[..., :, 1:] - patches[..., :, :-1])
-    along_y, by_y = mean_modulus(patches[..., 1:, :] - patches[..., :-1, :])
-    gradient = np.zeros_like(patches)
-    gradient[..., :, 1:] += by_x
-    gradient[..., :, :-1] -= by_x
-    gradient[..., 1:, :] += by_y
-    gradient[..., :-1, :] -= by_y
-    return along_x + along_y, gradient
-
-
-def complex_error(patches: Field, truth: Field) -> tuple[float, Field]:
-    """Mean |O - truth|; both (B, C, N, N)."""
-    return mean_modulus(patches - truth)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import attrs
 import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_weights, trainable_names
+from ptycho_core.engine.objective import TERMS, Objective
 from ptycho_core.engine.steps import mean_terms, windows
 from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BCHW
 from ptycho_core.networks.ops import check_ops
@@ -41,6 +43,7 @@ class ReferenceNetwork:
         self.model, self.training = model, training
         self.table = build_table(model)
         check_ops(self.table.layers, ENGINE, OPS)
+        self.objective = None if training is None else Objective.of(training)
         self.trainable = trainable_names(self.table, training)
         self.physics = self.forward_model(model)
         check_weights(self.table, weights, model.N)
@@ -117,7 +120,7 @@ class ReferenceNetwork:
 
     def _placement(self, batch: Batch) -> Placement | None:
         """Where the patches of each group lie on its canvas; None where nothing is merged."""
-        if not self.model.object_big or self.model.channels == 1:
+        if not self.model.merges:
             return None
         return self.physics.placement(batch.relative_offsets_px, batch.canvas_padding_px)
 
@@ -151,58 +154,48 @@ class ReferenceNetwork:
         self, batch: Batch, patches: Field, physics_weight: float
     ) -> tuple[dict[str, float], Field, dict[str, Array]]:
         """Loss terms of patches (B, C, N, N); the total's gradients by the patches, and by name for probe and scale."""
-        assert self.training is not None
-        if self.model.model_type == "supervised":
-            error, by_patches = losses.complex_error(patches, self._truth(batch))
-            untouched = {name: np.zeros_like(self.arrays[name]) for name in (PROBE, LOG_SCALE)}
-            return {"total": error, "realspace_mae": error}, by_patches, untouched
-
+        assert self.objective is not None
         placement = self._placement(batch)
         patches = self._merged(patches, placement)
-        terms, by_patches, gradients = self._diffraction_loss(batch, patches, physics_weight)
-        if (weight := self.training.realspace_weight) > 0:
-            terms["total_variation"], g = losses.total_variation(patches)
-            terms["total"] += weight * terms["total_variation"]
-            by_patches = by_patches + weight * g
-        if (weight := self.training.realspace_mae_weight) > 0:
-            terms["realspace_mae"], g = losses.complex_error(patches, self._truth(batch))
-            terms["total"] += weight * terms["realspace_mae"]
-            by_patches = by_patches + weight * g
+        compared = losses.Compared(patches=patches)
+        if self.objective.compares("truth"):
+            compared = attrs.evolve(compared, truth=self._truth(batch))
+        far_field = None
+        if self.objective.compares("counts"):
+            amplitude = rearrange(batch.diffraction_amplitude.astype(np.float64), BHWC_TO_BCHW)
+            counts = float(self.arrays[COUNTS_PER_INTENSITY])
+            factor = counts * np.exp(2 * self.arrays[LOG_SCALE])
+            far_field = self._far_field(patches)
+            compared = attrs.evolve(
+                compared,
+                predicted=factor * self.physics.intensity(far_field),
+                measured=counts * self.physics.measured_intensity(amplitude),
+                good=~batch.bad_pixels,
+                mean_counts=counts * float(self.arrays[MEAN_INTENSITY]),
+            )
+        found = {name: losses.TERMS[name](compared) for name in self.objective.terms}
+        terms = {name: value for name, (value, _) in found.items()}
+        terms = {"total": self.objective.total(terms, physics_weight), **terms}
+
+        by_counts, by_patches = np.zeros(compared.predicted.shape), np.zeros_like(patches)
+        for name, weight in self.objective.weights(physics_weight).items():
+            gradient = weight * found[name][1]
+            if TERMS[name].compares == "counts":
+                by_counts = by_counts + gradient
+            else:
+                by_patches = by_patches + gradient
+        gradients = {name: np.zeros_like(self.arrays[name]) for name in (PROBE, LOG_SCALE)}
+        if far_field is not None:
+            gradients[LOG_SCALE] = np.asarray(2 * np.sum(by_counts * compared.predicted))
+            by_far_field = self.physics.intensity_gradient(by_counts * factor, far_field)
+            by_exit_wave = self.physics.far_field_adjoint(by_far_field)
+            more, by_probe = self.physics.exit_wave_gradient(by_exit_wave, patches, self._probe())
+            by_patches = by_patches + more
+            gradients[PROBE] = np.stack([by_probe.real, by_probe.imag], axis=-1)
         if placement is not None:
             by_canvas = self.physics.place(by_patches, placement)
             by_patches = self.physics.merge_adjoint(by_canvas, self.merge_weight, placement)
         return terms, by_patches, gradients
-
-    def _diffraction_loss(
-        self, batch: Batch, patches: Field, physics_weight: float
-    ) -> tuple[dict[str, float], Field, dict[str, Array]]:
-        """The terms that compare counts; gradients as `_loss`."""
-        assert self.training is not None
-        physics, good = self.physics, ~batch.bad_pixels
-        amplitude = rearrange(batch.diffraction_amplitude.astype(np.float64), BHWC_TO_BCHW)
-        counts = float(self.arrays[COUNTS_PER_INTENSITY])
-        measured = counts * physics.measured_intensity(amplitude)
-        far_field = self._far_field(patches)
-        factor = counts * np.exp(2 * self.arrays[LOG_SCALE])
-        predicted = physics.intensity(far_field) * factor
-
-        mean_counts = counts * float(self.arrays[MEAN_INTENSITY])
-        deviance, by_deviance = losses.masked_mean(*losses.half_deviance(predicted, measured), good)
-        error, by_error = losses.masked_mean(*losses.amplitude_error(predicted, measured), good)
-        nll, amplitude_mae = deviance / mean_counts, error / np.sqrt(mean_counts)
-        nll_weight = physics_weight * self.training.nll_weight
-        mae_weight = physics_weight * self.training.mae_weight + (1 - physics_weight)
-        terms = {
-            "total": nll_weight * nll + mae_weight * amplitude_mae,
-            "nll": nll,
-            "reduced_deviance": 2 * deviance,
-            "amplitude_mae": amplitude_mae,
-        }
-        g = nll_weight / mean_counts * by_deviance + mae_weight / np.sqrt(mean_counts) * by_error
-        by_exit_wave = physics.far_field_adjoint(physics.intensity_gradient(g * factor, far_field))
-        by_patches, by_probe = physics.exit_wave_gradient(by_exit_wave, patches, self._probe())
-        by_log_scale = np.asarray(2 * np.sum(g * predicted))
-        return terms, by_patches, {PROBE: np.stack([by_probe.real, by_probe.imag], axis=-1), LOG_SCALE: by_log_scale}
 
     def _truth(self, batch: Batch) -> Field:
         assert batch.object_patches is not None

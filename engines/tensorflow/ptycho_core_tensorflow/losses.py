@@ -2,9 +2,65 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
+import attrs
 import tensorflow as tf
 
 from ptycho_core.physics.constants import INTENSITY_FLOOR, MODULUS_FLOOR
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Compared:
+    """What the terms compare; None is what no term of the objective does.
+
+    patches, truth: (2, B, C, N, N), real and imaginary part. predicted, measured: counts (B, C, N, N). good: (N, N), 1
+    or 0. mean_counts: (), of the training set, a good pixel.
+    """
+
+    patches: tf.Tensor
+    truth: tf.Tensor | None = None
+    predicted: tf.Tensor | None = None
+    measured: tf.Tensor | None = None
+    good: tf.Tensor | None = None
+    mean_counts: tf.Tensor | None = None
+
+    @functools.cached_property
+    def deviance(self) -> tf.Tensor:
+        """Half of it, a mean over the good pixels."""
+        return masked_mean(half_deviance(self.predicted, self.measured), self.good)
+
+
+def nll(of: Compared) -> tf.Tensor:
+    return of.deviance / of.mean_counts
+
+
+def reduced_deviance(of: Compared) -> tf.Tensor:
+    return 2 * tf.stop_gradient(of.deviance)
+
+
+def amplitude_mae(of: Compared) -> tf.Tensor:
+    return masked_mean(amplitude_error(of.predicted, of.measured), of.good) / tf.sqrt(of.mean_counts)
+
+
+def total_variation(of: Compared) -> tf.Tensor:
+    """Mean |difference| of neighbouring pixels along x plus along y."""
+    along_x = of.patches[..., :, 1:] - of.patches[..., :, :-1]
+    along_y = of.patches[..., 1:, :] - of.patches[..., :-1, :]
+    return tf.reduce_mean(modulus(along_x)) + tf.reduce_mean(modulus(along_y))
+
+
+def realspace_mae(of: Compared) -> tf.Tensor:
+    return tf.reduce_mean(modulus(of.patches - of.truth))
+
+
+TERMS: dict[str, Callable[[Compared], tf.Tensor]] = {
+    term.__name__: term for term in (nll, reduced_deviance, amplitude_mae, total_variation, realspace_mae)
+}
+
+
+# -- what they are made of -----------------------------------------------------------------------------------------
 
 
 def masked_mean(x: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
@@ -27,15 +83,3 @@ def amplitude_error(predicted: tf.Tensor, measured: tf.Tensor) -> tf.Tensor:
 def modulus(field: tf.Tensor) -> tf.Tensor:
     """|z| of a field (2, …), with a gradient at 0."""
     return tf.sqrt(tf.reduce_sum(tf.square(field), axis=0) + MODULUS_FLOOR**2) - MODULUS_FLOOR
-
-
-def total_variation(patches: tf.Tensor) -> tf.Tensor:
-    """Mean |difference| of neighbouring pixels along x plus along y; patches (2, B, C, N, N)."""
-    along_x = patches[..., :, 1:] - patches[..., :, :-1]
-    along_y = patches[..., 1:, :] - patches[..., :-1, :]
-    return tf.reduce_mean(modulus(along_x)) + tf.reduce_mean(modulus(along_y))
-
-
-def complex_error(patches: tf.Tensor, truth: tf.Tensor) -> tf.Tensor:
-    """Mean |O - truth|; both (2, B, C, N, N)."""
-    return tf.reduce_mean(modulus(patches - truth))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import attrs
 import numpy as np
 import tensorflow as tf
 from einops import rearrange
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_weights, trainable_names
+from ptycho_core.engine.objective import Objective
 from ptycho_core.engine.steps import mean_terms, windows
 from ptycho_core.layouts import ALONE_LAST_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES
 from ptycho_core.networks.ops import check_ops
@@ -52,6 +54,7 @@ class TensorFlowNetwork:
         self.device = device
         self.dtype = tf.float64 if precision == "64-true" else tf.float32
         self.layer_dtype = tf.bfloat16 if precision == "bf16-mixed" else self.dtype
+        self.objective = None if training is None else Objective.of(training)
         self.trainable = trainable_names(self.table, training)
         self.smoothing = None
         if model.gaussian_smoothing_sigma > 0:
@@ -163,47 +166,33 @@ class TensorFlowNetwork:
         padding: int,
         physics_weight: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
-        assert self.training is not None
+        assert self.objective is not None
         maps = (rearrange(m, BHWC_TO_BCHW) for m in self._maps(measured_amplitude))
         measured_amplitude = rearrange(measured_amplitude, BHWC_TO_BCHW)
         patches = physics.polar_to_field(*maps)
-        terms: dict[str, tf.Tensor] = {}
-        if self.model.object_big and self.model.channels > 1:
+        if self.model.merges:
             placement = physics.placement_matrices(offsets, self.model.N, padding)
             epsilon = MERGE_EPSILON[self.model.merge_weights]
             canvas = physics.merge_group(patches, self.merge_weight, placement, epsilon)
-            merged = physics.extract_patches(canvas, placement)
-        else:
-            merged = patches
-
-        if self.model.model_type == "supervised" or self.training.realspace_mae_weight > 0:
-            terms["realspace_mae"] = losses.complex_error(
-                patches if self.model.model_type == "supervised" else merged,
-                tf.stack([rearrange(part, BHWC_TO_BCHW) for part in tf.unstack(truth)]),
+            patches = physics.extract_patches(canvas, placement)
+        compared = losses.Compared(patches=patches)
+        if self.objective.compares("truth"):
+            compared = attrs.evolve(
+                compared, truth=tf.stack([rearrange(part, BHWC_TO_BCHW) for part in tf.unstack(truth)])
             )
-        if self.model.model_type == "supervised":
-            return {"total": terms["realspace_mae"], **terms}
-
-        probe = self.tensors[PROBE] if self.probe_mask is None else self.tensors[PROBE] * self.probe_mask
-        intensity = physics.far_field_intensity(merged, tf.convert_to_tensor(probe), self.smoothing)
-        counts = self.tensors[COUNTS_PER_INTENSITY]
-        predicted = counts * tf.exp(2 * self.tensors[LOG_SCALE]) * intensity
-        measured = counts * tf.square(measured_amplitude)
-        mean_counts = counts * self.tensors[MEAN_INTENSITY]
-        deviance = losses.masked_mean(losses.half_deviance(predicted, measured), good)
-        terms["nll"] = deviance / mean_counts
-        terms["reduced_deviance"] = 2 * tf.stop_gradient(deviance)
-        error = losses.masked_mean(losses.amplitude_error(predicted, measured), good)
-        terms["amplitude_mae"] = error / tf.sqrt(mean_counts)
-        nll_weight = physics_weight * self.training.nll_weight
-        mae_weight = physics_weight * self.training.mae_weight + (1 - physics_weight)
-        total = nll_weight * terms["nll"] + mae_weight * terms["amplitude_mae"]
-        if self.training.realspace_weight > 0:
-            terms["total_variation"] = losses.total_variation(merged)
-            total = total + self.training.realspace_weight * terms["total_variation"]
-        if self.training.realspace_mae_weight > 0:
-            total = total + self.training.realspace_mae_weight * terms["realspace_mae"]
-        return {"total": total, **terms}
+        if self.objective.compares("counts"):
+            probe = self.tensors[PROBE] if self.probe_mask is None else self.tensors[PROBE] * self.probe_mask
+            intensity = physics.far_field_intensity(patches, tf.convert_to_tensor(probe), self.smoothing)
+            counts = self.tensors[COUNTS_PER_INTENSITY]
+            compared = attrs.evolve(
+                compared,
+                predicted=counts * tf.exp(2 * self.tensors[LOG_SCALE]) * intensity,
+                measured=counts * tf.square(measured_amplitude),
+                good=good,
+                mean_counts=counts * self.tensors[MEAN_INTENSITY],
+            )
+        terms = {name: losses.TERMS[name](compared) for name in self.objective.terms}
+        return {"total": self.objective.total(terms, physics_weight), **terms}
 
     def _terms_and_gradients(self, *arguments: Any) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         parameters = {name: self.tensors[name] for name in self.trainable}

@@ -2,10 +2,66 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
+import attrs
 import torch
 from torch import Tensor
 
 from ptycho_core.physics.constants import INTENSITY_FLOOR, MODULUS_FLOOR
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Compared:
+    """What the terms compare; None is what no term of the objective does.
+
+    patches, truth: (2, B, C, N, N), real and imaginary part. predicted, measured: counts (B, C, N, N). good: (N, N), 1
+    or 0. mean_counts: (), of the training set, a good pixel.
+    """
+
+    patches: Tensor
+    truth: Tensor | None = None
+    predicted: Tensor | None = None
+    measured: Tensor | None = None
+    good: Tensor | None = None
+    mean_counts: Tensor | None = None
+
+    @functools.cached_property
+    def deviance(self) -> Tensor:
+        """Half of it, a mean over the good pixels."""
+        return masked_mean(half_deviance(self.predicted, self.measured), self.good)
+
+
+def nll(of: Compared) -> Tensor:
+    return of.deviance / of.mean_counts
+
+
+def reduced_deviance(of: Compared) -> Tensor:
+    return 2 * of.deviance.detach()
+
+
+def amplitude_mae(of: Compared) -> Tensor:
+    return masked_mean(amplitude_error(of.predicted, of.measured), of.good) / torch.sqrt(of.mean_counts)
+
+
+def total_variation(of: Compared) -> Tensor:
+    """Mean |difference| of neighbouring pixels along x plus along y."""
+    along_x = of.patches[..., :, 1:] - of.patches[..., :, :-1]
+    along_y = of.patches[..., 1:, :] - of.patches[..., :-1, :]
+    return modulus(along_x).mean() + modulus(along_y).mean()
+
+
+def realspace_mae(of: Compared) -> Tensor:
+    return modulus(of.patches - of.truth).mean()
+
+
+TERMS: dict[str, Callable[[Compared], Tensor]] = {
+    term.__name__: term for term in (nll, reduced_deviance, amplitude_mae, total_variation, realspace_mae)
+}
+
+
+# -- what they are made of -----------------------------------------------------------------------------------------
 
 
 def masked_mean(x: Tensor, good: Tensor) -> Tensor:
@@ -28,15 +84,3 @@ def amplitude_error(predicted: Tensor, measured: Tensor) -> Tensor:
 def modulus(field: Tensor) -> Tensor:
     """|z| of a field (2, …), with a gradient at 0."""
     return torch.sqrt(field.square().sum(dim=0) + MODULUS_FLOOR**2) - MODULUS_FLOOR
-
-
-def total_variation(patches: Tensor) -> Tensor:
-    """Mean |difference| of neighbouring pixels along x plus along y; patches (2, B, C, N, N)."""
-    along_x = patches[..., :, 1:] - patches[..., :, :-1]
-    along_y = patches[..., 1:, :] - patches[..., :-1, :]
-    return modulus(along_x).mean() + modulus(along_y).mean()
-
-
-def complex_error(patches: Tensor, truth: Tensor) -> Tensor:
-    """Mean |O - truth|; both (2, B, C, N, N)."""
-    return modulus(patches - truth).mean()

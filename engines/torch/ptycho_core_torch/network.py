@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
+import attrs
 import numpy as np
 import torch
 from einops import rearrange
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_weights, trainable_names
+from ptycho_core.engine.objective import Objective
 from ptycho_core.engine.steps import mean_terms, windows
 from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
 from ptycho_core.networks.ops import check_ops
@@ -53,6 +55,7 @@ class TorchNetwork:
         self.device = device
         self.dtype = torch.float64 if precision == "64-true" else torch.float32
         self.mixed = precision == "bf16-mixed"
+        self.objective = None if training is None else Objective.of(training)
         self.trainable = trainable_names(self.table, training)
         self.smoothing = None
         if model.gaussian_smoothing_sigma > 0:
@@ -136,49 +139,34 @@ class TorchNetwork:
         return amplitude, phase
 
     def _loss_terms(self, batch: Batch, physics_weight: float) -> dict[str, Tensor]:
-        assert self.training is not None
+        assert self.objective is not None
         measured_amplitude = self._amplitude(batch)
         patches = physics.polar_to_field(*self._maps(measured_amplitude))
-        terms: dict[str, Tensor] = {}
-        if self.model.object_big and self.model.channels > 1:
+        if self.model.merges:
             offsets = self._constant(batch.relative_offsets_px)
             placement = physics.placement_matrices(offsets, self.model.N, batch.canvas_padding_px)
             epsilon = MERGE_EPSILON[self.model.merge_weights]
             canvas = physics.merge_group(patches, self.merge_weight, placement, epsilon)
-            merged = physics.extract_patches(canvas, placement)
-        else:
-            merged = patches
-
-        if self.model.model_type == "supervised" or self.training.realspace_mae_weight > 0:
+            patches = physics.extract_patches(canvas, placement)
+        compared = losses.Compared(patches=patches)
+        if self.objective.compares("truth"):
             truth = rearrange(batch.object_patches, BHWC_TO_BCHW)
-            terms["realspace_mae"] = losses.complex_error(
-                patches if self.model.model_type == "supervised" else merged,
-                torch.stack([self._constant(truth.real), self._constant(truth.imag)]),
+            compared = attrs.evolve(
+                compared, truth=torch.stack([self._constant(truth.real), self._constant(truth.imag)])
             )
-        if self.model.model_type == "supervised":
-            return {"total": terms["realspace_mae"], **terms}
-
-        probe = self.tensors[PROBE] if self.probe_mask is None else self.tensors[PROBE] * self.probe_mask
-        intensity = physics.far_field_intensity(merged, probe, self.smoothing)
-        counts = self.tensors[COUNTS_PER_INTENSITY]
-        predicted = counts * torch.exp(2 * self.tensors[LOG_SCALE]) * intensity
-        measured = counts * measured_amplitude.square()
-        good = self._constant(~batch.bad_pixels)
-        mean_counts = counts * self.tensors[MEAN_INTENSITY]
-        deviance = losses.masked_mean(losses.half_deviance(predicted, measured), good)
-        terms["nll"] = deviance / mean_counts
-        terms["reduced_deviance"] = 2 * deviance.detach()
-        error = losses.masked_mean(losses.amplitude_error(predicted, measured), good)
-        terms["amplitude_mae"] = error / torch.sqrt(mean_counts)
-        nll_weight = physics_weight * self.training.nll_weight
-        mae_weight = physics_weight * self.training.mae_weight + (1 - physics_weight)
-        total = nll_weight * terms["nll"] + mae_weight * terms["amplitude_mae"]
-        if self.training.realspace_weight > 0:
-            terms["total_variation"] = losses.total_variation(merged)
-            total = total + self.training.realspace_weight * terms["total_variation"]
-        if self.training.realspace_mae_weight > 0:
-            total = total + self.training.realspace_mae_weight * terms["realspace_mae"]
-        return {"total": total, **terms}
+        if self.objective.compares("counts"):
+            probe = self.tensors[PROBE] if self.probe_mask is None else self.tensors[PROBE] * self.probe_mask
+            intensity = physics.far_field_intensity(patches, probe, self.smoothing)
+            counts = self.tensors[COUNTS_PER_INTENSITY]
+            compared = attrs.evolve(
+                compared,
+                predicted=counts * torch.exp(2 * self.tensors[LOG_SCALE]) * intensity,
+                measured=counts * measured_amplitude.square(),
+                good=self._constant(~batch.bad_pixels),
+                mean_counts=counts * self.tensors[MEAN_INTENSITY],
+            )
+        terms = {name: losses.TERMS[name](compared) for name in self.objective.terms}
+        return {"total": self.objective.total(terms, physics_weight), **terms}
 
     def _terms_and_gradients(self, batch: Batch, physics_weight: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         for name in self.trainable:

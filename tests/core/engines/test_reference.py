@@ -316,7 +316,7 @@ def test_half_deviance_is_the_likelihood_ratio() -> None:
 def test_total_variation_of_a_ramp_is_its_slope() -> None:
     y, x = np.mgrid[:8, :8]
     ramp = (0.3 * x + 0.4j * y)[None, None]
-    assert losses.total_variation(ramp)[0] == pytest.approx(0.7, abs=1e-5)
+    assert losses.total_variation(losses.Compared(patches=ramp))[0] == pytest.approx(0.7, abs=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
