@@ -12,6 +12,7 @@ import click
 from ptycho_core.cli.options import FILE, config_options
 from ptycho_core.cli.shared import SectionedCommand, config_option, console, output_options
 from ptycho_core.errors import ConfigurationError
+from ptycho_core.events import counting
 from ptycho_core.settings.fields import flag_of
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.sources import build_config
@@ -105,8 +106,8 @@ def inspect(
         from ptycho_core.io.assembly import detector_orientation
         from ptycho_core.scans.orientation import combined, rank_orientations
 
-        with output.bar(10, "orientation", "sweep") as update:
-            ranking = rank_orientations(scan, progress=lambda done, total: update(done, ""))
+        with output.listening() as tell:
+            ranking = rank_orientations(scan, progress=counting(tell, "orientation", "sweep"))
         facts["orientation"] = ranking.as_dict()
         text += f"\n\n{ranking.as_table()}"
         if ranking.best is not None:
@@ -168,8 +169,9 @@ def convert(
         return
     if scan is not None:
         raise ConfigurationError(source, expected="a published model", received="a scan", remedy="Leave out --scan.")
-    with output.bar(None, "convert", "pattern") as update:
-        files = convert_scan(source, target, reading, format=format_, progress=lambda done, total: update(done, ""))
+    with output.listening() as tell:
+        progress = counting(tell, "convert", "pattern")
+        files = convert_scan(source, target, reading, format=format_, progress=progress)
     names = [str(file) for file in files]
     output.result({"written": names}, "\n".join(names))
 

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from ptycho_core.embedding.data import ScanArrays, ScanFile
 from ptycho_core.errors import DataError
+from ptycho_core.events import Event, EventKind, ObjectSoFar
 from ptycho_core.models.model import load_model
-from ptycho_core.physics.canvas import ObjectCanvas
 from ptycho_core.reconstruction.predict import reconstruction_steps
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.fit import fit
+from ptycho_core.training.reports import EpochReport
 
 log = logging.getLogger(__name__)
 
@@ -35,38 +36,41 @@ PARTIAL_SHARE = 10
 
 
 @attrs.frozen(kw_only=True)
-class TrainingProgress:
+class TrainingProgress(EpochReport):
     """After an epoch: `epoch` of `goal` are done. The best model so far is at `model_path`.
 
     train, validation: loss terms by name, always "total" (specs/physics.md, Losses); validation is None without a test
     scan. is_best: the model at `model_path` is of this epoch. backend: the engine.
     """
 
-    epoch: int
-    goal: int
-    train: Mapping[str, float]
-    validation: Mapping[str, float] | None
-    learning_rate: float
-    seconds: float
-    is_best: bool
     best_epoch: int
     model_path: Path
     backend: str
 
+    @property
+    def goal(self) -> int:
+        return self.total
+
 
 @attrs.frozen(eq=False, kw_only=True)
-class ReconstructionProgress:
+class ReconstructionProgress(Event):
     """`done` of `goal` groups of patterns are in the object.
 
     object_field: complex64 (H, W), on the grid of the input. known: bool (H, W), where a pattern says what it is;
     elsewhere the field is that of the input, or 1. summary: of the last item alone, plain values for a report.
     """
 
-    done: int
-    goal: int
+    kind: EventKind = "partial"
+    work: str = "reconstruct"
+    unit: str = "group"
+    total: int
     object_field: NDArray[np.complex64]
     known: NDArray[np.bool_]
     summary: Mapping[str, Any] | None = None
+
+    @property
+    def goal(self) -> int:
+        return self.total
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -88,18 +92,8 @@ class TrainingJob:
             assert run.model is not None  # an epoch has ended
             if report.is_best or run.ended:  # at the end once more, with the whole history
                 run.model.save(self.model_path)
-            yield TrainingProgress(
-                epoch=report.epoch,
-                goal=report.nepochs,
-                train=dict(report.train),
-                validation=None if report.validation is None else dict(report.validation),
-                learning_rate=report.learning_rate,
-                seconds=report.seconds,
-                is_best=report.is_best,
-                best_epoch=run.model.best_epoch,
-                model_path=self.model_path,
-                backend=run.engine.name,
-            )
+            best, backend = run.model.best_epoch, run.engine.name
+            yield report.extended(TrainingProgress, best_epoch=best, model_path=self.model_path, backend=backend)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -120,13 +114,13 @@ class ReconstructionJob:
         with contextlib.closing(steps):
             while True:
                 try:
-                    step = next(steps)
+                    event = next(steps)
                 except StopIteration as end:
-                    yield self._progress(step.done, step.total, step.canvas, end.value.summary())
+                    yield self._progress(event, kind="finished", summary=end.value.summary())
                     return
                 started = time.monotonic()
-                if started >= due and step.done < step.total:
-                    yield self._progress(step.done, step.total, step.canvas)
+                if started >= due and event.done != event.total:
+                    yield self._progress(event, kind="partial")
                     ended = time.monotonic()
                     due = ended + max(PARTIAL_SECONDS, PARTIAL_SHARE * (ended - started))
 
@@ -134,7 +128,7 @@ class ReconstructionJob:
         """Where a reconstruction begins: nothing is done."""
         field, _ = self.data.grid.place(np.ones((1, 1), np.complex64), np.zeros((1, 1), bool), (0, 0), self._beneath)
         goal = self.config.n_groups or self.config.n_subsample or len(self.data.patterns)
-        return ReconstructionProgress(done=0, goal=goal, object_field=field, known=np.zeros(self.data.grid.shape, bool))
+        return ReconstructionProgress(total=goal, object_field=field, known=np.zeros(self.data.grid.shape, bool))
 
     @property
     def _beneath(self) -> NDArray[Any] | None:
@@ -150,12 +144,12 @@ class ReconstructionJob:
             remedy = "Check the unit of the positions and the centre of the grid."
             raise DataError(scan.source, "positions_m", expected=expected, received=received, remedy=remedy)
 
-    def _progress(
-        self, done: int, goal: int, canvas: ObjectCanvas, summary: Mapping[str, Any] | None = None
-    ) -> ReconstructionProgress:
-        field, known = canvas.known_field()
-        placed, inside = self.data.grid.place(field, known, canvas.origin_px, self._beneath)
-        return ReconstructionProgress(done=done, goal=goal, object_field=placed, known=inside, summary=summary)
+    def _progress(self, event: Event, **more: Any) -> ReconstructionProgress:
+        """The event with the object so far on the application's grid, in place of the canvas."""
+        so_far: ObjectSoFar = event.payload
+        field, known = so_far.known_field()
+        placed, inside = self.data.grid.place(field, known, so_far.origin_px, self._beneath)
+        return event.extended(ReconstructionProgress, object_field=placed, known=inside, payload=None, **more)
 
 
 def _scan(source: Source) -> Scan:

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from ptycho_core.errors import DataError
+from ptycho_core.events import Count
 from ptycho_core.formats.npz import save_npz_scan
-from ptycho_core.formats.writers import Progress, pair_of, write_cxi, write_ptychodus
+from ptycho_core.formats.writers import pair_of, write_cxi, write_ptychodus
 from ptycho_core.io.places import place_of
 from ptycho_core.io.readers import read_scan
 from ptycho_core.scans.frames import Frames
@@ -33,7 +34,7 @@ def convert(
     options: ReadOptions | None = None,
     *,
     format: str | None = None,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> tuple[Path, ...]:
     """Read `source` as `options` state and write it to `target`; returns the files written.
 
@@ -62,7 +63,7 @@ def _files_read(path: Path, options: ReadOptions) -> set[Path]:
 
 
 def write_scan(
-    target: Path, scan: Scan, *, format: str | None = None, progress: Progress | None = None
+    target: Path, scan: Scan, *, format: str | None = None, progress: Count | None = None
 ) -> tuple[Path, ...]:
     """Write a scan in the stated format, or in that of the ending; returns the files written. Raises DataError."""
     kind = format_of(target, format)

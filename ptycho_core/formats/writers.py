@@ -1,9 +1,12 @@
-"""Writers of Ptychodus and CXI files, in blocks, whole or not at all (specs/data.md, Writers)."""
+"""Writers of Ptychodus and CXI files, in blocks, whole or not at all (specs/data.md, Writers).
+
+progress is told (frames done, frames in all); what it raises stops the writing and leaves nothing behind.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import scipy  # its submodules load on first use
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
+from ptycho_core.events import Count
 from ptycho_core.formats import cxi
 from ptycho_core.formats.ptychodus import ARBITRARY, DIFFRACTION, FACTS, ORIGIN, PLACEHOLDER, PRODUCT
 from ptycho_core.io.metres import Metres, metres_of
@@ -23,11 +27,8 @@ from ptycho_core.storage.source import BLOCK_BYTES
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-"""Is told (frames done, frames in all); an exception from it stops the writing and leaves nothing behind."""
 
-
-def write_ptychodus(path: Path, scan: Scan, progress: Progress | None = None) -> tuple[Path, Path]:
+def write_ptychodus(path: Path, scan: Scan, progress: Count | None = None) -> tuple[Path, Path]:
     """diffraction.h5 and product.h5 in the folder `path`; or the file `path` and its partner beside it.
 
     The name of such a file holds "diffraction" or "product". Returns both paths.
@@ -65,7 +66,7 @@ def pair_of(path: Path) -> tuple[Path, Path]:
     raise DataError(path, expected=expected, received=path.name, remedy=remedy)
 
 
-def write_cxi(path: Path, scan: Scan, progress: Progress | None = None) -> Path:
+def write_cxi(path: Path, scan: Scan, progress: Count | None = None) -> Path:
     """One CXI file: patterns, translations, energy, distance, mask, probe and, where there is one, the object."""
     metres = metres_of(path, scan)
     width, height = metres.detector_pixel_m
@@ -132,7 +133,7 @@ def _product(file: Any, scan: Scan, metres: Metres, index: NDArray[np.int64]) ->
     file["loss_epochs"], file["loss_values"] = np.zeros(0, np.int64), np.zeros(0)
 
 
-def _patterns(file: Any, name: str, scan: Scan, progress: Progress | None) -> Any:
+def _patterns(file: Any, name: str, scan: Scan, progress: Count | None) -> Any:
     """Intensities, block by block: whole numbers as such, so that no digit is lost, others as float32."""
     dtype = counts_type(scan)
     count = len(scan)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeVar
 
-import attrs
 import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from ptycho_core.batches.prefetch import gathered
 from ptycho_core.batches.sampling import subsample
 from ptycho_core.engine.registry import backend_for, load_engine
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError
+from ptycho_core.events import Count, Event
 from ptycho_core.io import load_scan
 from ptycho_core.layouts import BHWC_TO_PATCHES
 from ptycho_core.models.model import Model, load_model
@@ -41,15 +41,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@attrs.frozen(eq=False)
-class Step:
-    """After a batch: the patches of `done` of `total` groups are on the canvas, which the next batch is added to."""
-
-    done: int
-    total: int
-    canvas: ObjectCanvas
-
-
 def reconstruct(
     scan: Scan | None,
     model: Model | None,
@@ -57,7 +48,7 @@ def reconstruct(
     backend: str | None = None,
     config: InferenceConfig | None = None,
     execution: ExecutionConfig | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
+    on_batch: Count | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Reconstruction:
     """The object that `model` sees in `scan`, on a canvas of the positions' bounding box plus N.
@@ -74,12 +65,12 @@ def reconstruct(
     with contextlib.closing(steps):
         while True:
             try:
-                step = next(steps)
+                event = next(steps)
             except StopIteration as end:
                 result: Reconstruction = end.value
                 return result
-            if on_batch is not None:
-                on_batch(step.done, step.total)
+            if on_batch is not None and event.total is not None:
+                on_batch(event.done, event.total)
 
 
 def reconstruction_steps(
@@ -90,10 +81,10 @@ def reconstruction_steps(
     config: InferenceConfig | None = None,
     execution: ExecutionConfig | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Generator[Step, None, Reconstruction]:
-    """`reconstruct` as a generator: a `Step` after every batch, and the result as its return value. Close it to stop.
+) -> Generator[Event, None, Reconstruction]:
+    """`reconstruct` as a generator: an event after every batch, and the result as its return value. Close it to stop.
 
-    `step.canvas.known_field()` is the object so far. Arguments and errors are those of `reconstruct`.
+    The payload is the canvas, the object so far. Arguments and errors are those of `reconstruct`.
     """
     config, execution = config or InferenceConfig(), execution or ExecutionConfig()
     config.validate()
@@ -142,7 +133,7 @@ def reconstruction_steps(
             done += len(batch)
             if config.debug:
                 _log_batch(done, len(groups), batch, patches, predicted - before)
-            yield Step(done, len(groups), canvas)
+            yield Event(kind="batch", work="reconstruct", done=done, total=len(groups), unit="group", payload=canvas)
     object_field = canvas.object_field()
     if not np.isfinite(object_field).all():
         expected, remedy = "finite predictions", "Check the scan's intensities and the model, or use precision 32-true."

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
-Update = Callable[[int, str], None]
-"""`update(done, note)`: how far a bar is, and what to say beside it."""
+from ptycho_core.events import Event, Listener
+
+NOTES = ("started", "prepared", "warning")
+"""Kinds of events whose message is printed."""
+STEPS = ("epoch", "sweep")
+"""Kinds of events that have a line of their own where there is no bar."""
 
 
 class Output:
@@ -41,17 +46,71 @@ class Output:
             click.echo(text)
 
     @contextmanager
-    def bar(self, total: int | None, title: str, unit: str) -> Iterator[Update]:
-        """A progress bar on a terminal, nothing elsewhere. total: None where it is not known."""
-        if self.quiet or not self.progress_bar or not sys.stderr.isatty():
-            yield lambda done, note: None
+    def listening(self) -> Iterator[Listener]:
+        """A listener that shows how a work gets on: a bar on a terminal, elsewhere a line for every epoch or sweep."""
+        if self.quiet:
+            yield lambda event: None
+        elif self.progress_bar and sys.stderr.isatty():
+            bar = _Bar()
+            try:
+                yield bar
+            finally:
+                bar.close()
+        else:
+            yield _Lines()
+
+
+class _Lines:
+    """Prints the events that are no more than a few."""
+
+    def __init__(self) -> None:
+        self._begun, self._started = 0, time.perf_counter()
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "prepared":
+            self._begun, self._started = event.done, time.perf_counter()
+        if event.kind in NOTES and event.message:
+            click.echo(event.message, err=True)
+        if event.kind in STEPS and event.total is not None:
+            each = (time.perf_counter() - self._started) / max(1, event.done - self._begun)
+            click.echo(f"{event.line}, {each * (event.total - event.done):.0f} s left", err=True)
+
+
+class _Bar:
+    """A bar that fits the terminal: what a step has come to stands beside it, or else the rate."""
+
+    NOTED = "{desc} {percentage:3.0f}%|{bar}| {remaining}{postfix}"
+    COUNTED = "{desc} {percentage:3.0f}%|{bar}| {remaining}, {rate_fmt}"
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._unit, self._last = "", ""
+
+    def __call__(self, event: Event) -> None:
+        if event.kind in NOTES and event.message:
+            self._write(event.message)
+        if event.kind not in ("batch", *STEPS) or not event.total:
             return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            start = {"total": event.total, "initial": event.done, "unit": event.unit, "desc": event.work}
+            self._bar, self._unit = tqdm(**start, dynamic_ncols=True, bar_format=self.COUNTED), event.unit
+        note = event.message
+        if event.kind in STEPS:
+            note, self._last = f"{event.unit} {event.done}/{event.total}", event.message
+        note = ", ".join(part for part in (note, self._last) if part)
+        if note:
+            self._bar.bar_format = self.NOTED
+            self._bar.set_postfix_str(note, refresh=False)
+        done = event.done if event.unit == self._unit else round(self._bar.total * event.done / event.total)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _write(self, text: str) -> None:
         from tqdm import tqdm
 
-        with tqdm(total=total, desc=title, unit=unit, dynamic_ncols=True, leave=True) as bar:
-
-            def update(done: int, note: str) -> None:
-                bar.set_postfix_str(note, refresh=False)
-                bar.update(done - bar.n)
-
-            yield update
+        tqdm.write(text, file=sys.stderr)

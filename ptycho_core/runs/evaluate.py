@@ -19,15 +19,10 @@ def evaluate_into(reconstructed: Path, truth: Path, output: Output) -> tuple[dic
     result = load_reconstruction(reconstructed)
     folder = reconstructed if reconstructed.is_dir() else reconstructed.parent
     evaluation = evaluate(result, load_truth(truth), pixel_m=result.pixel_m)
-    figure = draw(
-        output,
-        "plot_comparison",
-        evaluation.estimate,
-        evaluation.truth,
-        evaluation.metrics.frc,
-        folder / "evaluation.png",
-        mask=evaluation.compared,
-    )
+    curves, file = evaluation.metrics.frc, folder / "evaluation.png"
+    with output.listening() as tell:
+        arguments = (evaluation.estimate, evaluation.truth, curves, file)
+        figure = draw(tell, "plot_comparison", *arguments, mask=evaluation.compared)
     summary = {**evaluation.as_dict(), "truth": str(truth), "figure": figure}
     write_text(folder / "evaluation.json", json.dumps(summary, indent=2) + "\n")
     return summary, evaluation.table()

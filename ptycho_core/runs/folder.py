@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ptycho_core.errors import MissingExtraError
-from ptycho_core.runs.console import Output
+from ptycho_core.events import Event, Listener, told_file
 
 BEST_MODELS = "checkpoints"
 """Folder of the best models, where a run keeps more than one."""
 
 
-def draw(output: Output, function: str, *arguments: Any, **keywords: Any) -> str | None:
-    """A figure of `ptycho_core.report.plots`; without the plotting extra it is left out, and that is said."""
+def draw(tell: Listener, function: str, *arguments: Any, **keywords: Any) -> str | None:
+    """A figure of `ptycho_core.report.plots`; without the plotting extra it is left out, with a warning."""
     from ptycho_core.report import plots
 
     path: Path = next(argument for argument in arguments if isinstance(argument, Path))
@@ -22,6 +22,7 @@ def draw(output: Output, function: str, *arguments: Any, **keywords: Any) -> str
     try:
         plot(*arguments, **keywords)
     except MissingExtraError as error:
-        output.say(f"{path.name} is left out: {error}")
+        tell(Event(kind="warning", work="draw", message=f"{path.name} is left out: {error}"))
         return None
+    told_file(tell, "draw", path)
     return str(path)

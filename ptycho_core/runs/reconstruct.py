@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ptycho_core.events import counting, told_file
 from ptycho_core.models.model import Model
 from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.reconstruction.result import Reconstruction
@@ -29,18 +30,19 @@ def reconstruct_into(
 ) -> tuple[Reconstruction, dict[str, Any]]:
     """Reconstruct, and write `reconstruction.npz`, `.json` and `.png` into `folder`; the summary comes second."""
     config, output = config or InferenceConfig(), output or Output(quiet=True)
-    with output.bar(config.n_groups or config.n_subsample or len(scan), "reconstruct", "group") as update:
+    with output.listening() as tell:
         result = reconstruct(
             scan,
             model,
             backend=backend,
             config=config,
             execution=execution,
-            on_batch=lambda done, total: update(done, ""),
+            on_batch=counting(tell, "reconstruct", "group"),
         )
-    path = make_folder(folder) / "reconstruction.npz"
-    result.save(path)
-    figure = draw(output, "plot_reconstruction", result.object_field, result.probe, folder / "reconstruction.png")
+        path = make_folder(folder) / "reconstruction.npz"
+        result.save(path)
+        told_file(tell, "reconstruct", path)
+        figure = draw(tell, "plot_reconstruction", result.object_field, result.probe, folder / "reconstruction.png")
     summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
     write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
     return result, summary

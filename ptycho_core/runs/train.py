@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from ptycho_core.errors import TrainingError
+from ptycho_core.events import Event, EventKind, Listener, told_file
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint
 from ptycho_core.models.model import ARCHIVE_NAME, Model
 from ptycho_core.runs.console import Output
@@ -22,7 +21,6 @@ from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.storage.files import make_folder, remove_partial, write_text
 from ptycho_core.training.fit import Fit, fit
 from ptycho_core.training.loggers import logger
-from ptycho_core.training.reports import EpochReport, Progress
 
 
 @attrs.frozen
@@ -59,58 +57,48 @@ def train_into(
     """
     execution, output = execution or ExecutionConfig(), output or Output(quiet=True)
     reading = reading or ReadOptions()
-    last = "loss –"
-
-    def on_batch(progress: Progress) -> None:
-        done = (progress.epoch - 1) * run.patterns_per_epoch + progress.patterns
-        update(done, f"epoch {progress.epoch}/{progress.nepochs}, {last}")
-
-    run = fit(scan, config, test=test, execution=execution, on_batch=on_batch, resume=resume)
-    _prepare(run, folder, resume, output)
-    begun, started, stop = len(run.history), time.perf_counter(), None
-    try:
-        with (
-            output.bar(config.nepochs * run.patterns_per_epoch, "train", "pattern") as update,
-            logger(execution.logger, folder, run) as log,
-        ):
-            for report in run:
-                last = describe_losses(report)
-                if execution.enable_checkpointing:  # whatever ends the run later, what it has done is on disk
-                    _keep(run, folder)
-                    attrs.evolve(run.checkpoint(), reading=reading).save(folder / CHECKPOINT_NAME)
-                log(report)
-                update(report.epoch * run.patterns_per_epoch, f"epoch {report.epoch}/{report.nepochs}, {last}")
-                left = (time.perf_counter() - started) / (report.epoch - begun) * (report.nepochs - report.epoch)
-                if not sys.stderr.isatty():
-                    rate = f"{report.patterns_per_second:.0f} patterns/s, {left:.0f} s left"
-                    output.say(f"epoch {report.epoch}/{report.nepochs}: {last}, {rate}")
-    except (KeyboardInterrupt, TrainingError) as error:
-        stop = error
-    configs = {"model": run.config.model, "training": run.config, "execution": execution, "reading": reading}
-    return Trained(run, stop, None if run.model is None else _write(run, folder, configs, output, stop))
+    stop: KeyboardInterrupt | TrainingError | None = None
+    with output.listening() as tell:
+        run = fit(scan, config, test=test, execution=execution, on_batch=tell, resume=resume)
+        begin = _prepare(run, folder, resume)
+        tell(begin)
+        try:
+            with logger(execution.logger, folder, run) as log:
+                for report in run:
+                    if execution.enable_checkpointing:  # whatever ends the run later, what it has done is on disk
+                        _keep(run, folder)
+                        checkpoint = attrs.evolve(run.checkpoint(), reading=reading)
+                        told_file(tell, "train", checkpoint.save(folder / CHECKPOINT_NAME))
+                    log(report)
+                    tell(report)
+        except (KeyboardInterrupt, TrainingError) as error:
+            stop = error
+        configs = {"model": run.config.model, "training": run.config, "execution": execution, "reading": reading}
+        summary = None if run.model is None else _write(run, folder, configs, tell, stop)
+        ended: dict[type[BaseException], EventKind] = {KeyboardInterrupt: "cancelled", TrainingError: "failed"}
+        kind = "finished" if stop is None else ended[type(stop)]
+        tell(attrs.evolve(begin, kind=kind, done=len(run.history), message="" if stop is None else str(stop)))
+    return Trained(run, stop, summary)
 
 
-def describe_losses(report: EpochReport) -> str:
-    text = f"loss {report.train['total']:.4g}"
-    return text if report.validation is None else f"{text}, validation {report.validation['total']:.4g}"
-
-
-def _prepare(run: Fit, folder: Path, resume: Checkpoint | None, output: Output) -> None:
+def _prepare(run: Fit, folder: Path, resume: Checkpoint | None) -> Event:
     """The folder as the run needs it: nothing of another run, or of what an interrupted epoch of this one had done."""
     for place in (make_folder(folder), folder / BEST_MODELS):
         remove_partial(place)
-    output.say(f"backend: {run.engine.name} ({run.engine.framework} {run.engine.version})")
-    done = f"epoch {len(run.history)} of {run.config.nepochs}"
+    file, done = folder / CHECKPOINT_NAME, f"epoch {len(run.history)} of {run.config.nepochs}"
+    told = [f"backend: {run.engine.name} ({run.engine.framework} {run.engine.version})"]
     if resume is None:
-        if (folder / CHECKPOINT_NAME).exists():
-            output.say(f"{folder / CHECKPOINT_NAME}: the checkpoint of an earlier run is removed")
-            (folder / CHECKPOINT_NAME).unlink()
+        if file.exists():
+            told.append(f"{file}: the checkpoint of an earlier run is removed")
+            file.unlink()
     elif run.ended:
-        output.say(f"{folder / CHECKPOINT_NAME}: the run has ended, after {done}: nothing is left to train")
+        told.append(f"{file}: the run has ended, after {done}: nothing is left to train")
     else:
-        output.say(f"{folder / CHECKPOINT_NAME}: the run goes on after {done}")
+        told.append(f"{file}: the run goes on after {done}")
         if run.execution.enable_checkpointing:
             _keep(run, folder, rewrite=True)
+    epochs, message = len(run.history), "\n".join(told)
+    return Event(kind="prepared", work="train", done=epochs, total=run.config.nepochs, unit="epoch", message=message)
 
 
 def _keep(run: Fit, folder: Path, rewrite: bool = False) -> None:
@@ -134,11 +122,12 @@ def _keep(run: Fit, folder: Path, rewrite: bool = False) -> None:
 
 
 def _write(
-    run: Fit, folder: Path, configs: dict[str, Any], output: Output, stop: BaseException | None
+    run: Fit, folder: Path, configs: dict[str, Any], tell: Listener, stop: BaseException | None
 ) -> dict[str, Any]:
     assert run.model is not None
     _keep(run, folder)
     archive = run.model.save(folder / ARCHIVE_NAME)  # once more, now with the whole history
+    told_file(tell, "train", archive)
     write_text(folder / "config.toml", to_toml(**configs))
     return {
         "archive": str(archive),
@@ -148,6 +137,6 @@ def _write(
         "best_epoch": run.model.best_epoch,
         "losses": run.history[run.model.best_epoch - 1],
         "seconds": sum(row["seconds"] for row in run.history),
-        "figure": draw(output, "plot_losses", run.history, folder / "loss.png"),
+        "figure": draw(tell, "plot_losses", run.history, folder / "loss.png"),
         "stopped_early": stop is not None,
     }

@@ -9,7 +9,6 @@ in a wrong orientation, so what is fitted to some does not predict the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from ptycho_core.errors import DataError
+from ptycho_core.events import Count
 from ptycho_core.scans.scan import Scan
 from ptycho_core.scans.steps import Orient, Roll, Step
 
@@ -143,7 +143,7 @@ def rank_orientations(
     frames: int = 150,
     sweeps: int = 10,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Count | None = None,
 ) -> OrientationRanking:
     """How well patterns, positions and probe agree with the patterns turned each of eight ways, best first.
 

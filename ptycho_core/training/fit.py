@@ -180,8 +180,8 @@ class Fit:
                     validation = self._network.evaluate(batches)
             is_best, is_kept = self._rank(epoch, train, train if validation is None else validation)
             report = EpochReport(
-                epoch=epoch,
-                nepochs=config.nepochs,
+                done=epoch,
+                total=config.nepochs,
                 learning_rate=rate,
                 physics_weight=weight,
                 train=train,
@@ -324,14 +324,24 @@ class Fit:
 
     def _watched(self, gathered: Generator[Batch], epoch: int, groups: int) -> Generator[Batch]:
         """The batches; progress is told and a wish to stop is looked at before each one."""
-        total = -(-groups // self.config.batch_size)
-        patterns = 0
+        total, patterns = -(-groups // self.config.batch_size), 0
+        nepochs, whole = self.config.nepochs, self.patterns_per_epoch
         with contextlib.closing(gathered):
             for number, batch in enumerate(gathered):
                 if self._should_stop():
                     raise Cancelled(f"stopped in epoch {epoch}, before batch {number + 1} of {total}")
                 if self._on_batch is not None:
-                    self._on_batch(Progress(epoch, self.config.nepochs, number, total, patterns))
+                    self._on_batch(
+                        Progress(
+                            done=(epoch - 1) * whole + patterns,
+                            total=nepochs * whole,
+                            epoch=epoch,
+                            nepochs=nepochs,
+                            batch=number,
+                            batches=total,
+                            patterns=patterns,
+                        )
+                    )
                 yield batch
                 patterns += len(batch) * self.config.model.channels
 

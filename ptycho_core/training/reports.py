@@ -1,22 +1,26 @@
-"""What a training run tells of itself: after an epoch, and before a batch."""
+"""What a training run tells of itself: events after an epoch, and before a batch."""
 
 from __future__ import annotations
 
 import attrs
 
+from ptycho_core.events import Event, EventKind
 from ptycho_core.vocabulary import LossTerms
 
 
-@attrs.frozen
-class EpochReport:
+@attrs.frozen(kw_only=True)
+class EpochReport(Event):
     """What one epoch did. `epoch` counts from 1; loss terms are means over the epoch's groups.
 
     physics_weight: the part of the configured diffraction losses in the training total. is_best: no epoch before was
-    better; is_kept: it is among the `checkpoint_save_top_k` best.
+    better; is_kept: it is among the `checkpoint_save_top_k` best. terms: those of training by name, those of the test
+    scan with the prefix `validation_`.
     """
 
-    epoch: int
-    nepochs: int
+    kind: EventKind = "epoch"
+    work: str = "train"
+    unit: str = "epoch"
+    total: int
     learning_rate: float
     physics_weight: float
     train: LossTerms
@@ -25,21 +29,50 @@ class EpochReport:
     is_kept: bool
     seconds: float
     patterns_per_second: float
+    terms: LossTerms = attrs.field(init=False)
+    message: str = attrs.field(init=False)
+
+    @terms.default
+    def _terms(self) -> LossTerms:
+        return {**self.train, **{f"validation_{name}": value for name, value in (self.validation or {}).items()}}
+
+    @message.default
+    def _message(self) -> str:
+        loss = f"loss {self.train['total']:.4g}"
+        return loss if self.validation is None else f"{loss}, validation {self.validation['total']:.4g}"
+
+    @property
+    def epoch(self) -> int:
+        return self.done
+
+    @property
+    def nepochs(self) -> int:
+        return self.total
+
+    @property
+    def line(self) -> str:
+        return f"{super().line}, {self.patterns_per_second:.0f} patterns/s"
 
     def as_row(self) -> dict[str, float]:
-        """One flat row of the history: training terms by name, validation terms with the prefix `validation_`."""
-        row = {"epoch": float(self.epoch), "learning_rate": self.learning_rate, **self.train}
-        row["physics_weight"] = self.physics_weight
-        row |= {f"validation_{name}": value for name, value in (self.validation or {}).items()}
-        return row | {"seconds": self.seconds}
+        """One flat row of the history."""
+        rates = {"learning_rate": self.learning_rate, "physics_weight": self.physics_weight}
+        return {"epoch": float(self.epoch), **rates, **self.terms, "seconds": self.seconds}
 
 
-@attrs.frozen
-class Progress:
-    """Within an epoch, before a batch is handed to the engine: `patterns` of the epoch are done."""
+@attrs.frozen(kw_only=True)
+class Progress(Event):
+    """Before a batch is handed to the engine: `patterns` of the epoch are done, `done` of the run's `total`."""
 
+    kind: EventKind = "batch"
+    work: str = "train"
+    unit: str = "pattern"
     epoch: int
     nepochs: int
     batch: int
     batches: int
     patterns: int
+    message: str = attrs.field(init=False)
+
+    @message.default
+    def _message(self) -> str:
+        return f"epoch {self.epoch}/{self.nepochs}"

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from ptycho_core.errors import BackendError, ConfigurationError
+from ptycho_core.events import Event
 from ptycho_core.formats.convert import save_scan
 from ptycho_core.models.model import Model, load_model
 from ptycho_core.reconstruction.predict import reconstruct
@@ -549,8 +550,8 @@ def test_the_progress_bar_can_be_switched_off(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     printed = {}
     for enabled in (True, False):
-        with Output(progress_bar=enabled).bar(2, "train", "pattern") as update:
-            update(1, "half")
+        with Output(progress_bar=enabled).listening() as tell:
+            tell(Event(kind="batch", work="train", done=1, total=2, unit="pattern", message="half"))
         printed[enabled] = capsys.readouterr().err
     assert "train" in printed[True]
     assert printed[False] == ""

@@ -49,7 +49,18 @@ def test_every_epoch_is_reported(fake_engine: Any, numbered_scan: Any) -> None:
 
 
 def test_a_row_of_the_history_is_flat() -> None:
-    report = EpochReport(2, 9, 1e-3, 0.5, {"total": 0.5, "nll": 0.25}, {"total": 0.75}, True, True, 3.5, 20.0)
+    report = EpochReport(
+        done=2,
+        total=9,
+        learning_rate=1e-3,
+        physics_weight=0.5,
+        train={"total": 0.5, "nll": 0.25},
+        validation={"total": 0.75},
+        is_best=True,
+        is_kept=True,
+        seconds=3.5,
+        patterns_per_second=20.0,
+    )
     assert report.as_row() == {
         "epoch": 2.0,
         "learning_rate": 1e-3,
