@@ -49,10 +49,7 @@ class ObjectCanvas:
         fraction = (positions_px - whole).astype(np.float32)  # the same for the sum and for its weights
         corners = (whole - self.N // 2 - np.asarray(self.origin_px)).astype(int)
         np.add.at(self._corners, (corners[:, 1], corners[:, 0]), 1)
-        for row in (0, 1):
-            for column in (0, 1):
-                share = np.abs(1 - column - fraction[:, 0], dtype=float) * np.abs(1 - row - fraction[:, 1], dtype=float)
-                np.add.at(self._points, (corners[:, 1] + row, corners[:, 0] + column), share)
+        _add_points(self._points, corners, fraction)
         total = self._sum.view(np.float64)  # real and imaginary parts side by side, two numbers per pixel
         for start in range(0, len(patches), CACHED_PATCHES):
             piece = slice(start, start + CACHED_PATCHES)
@@ -89,17 +86,59 @@ class ObjectCanvas:
         return count
 
     def _weights(self) -> NDArray[np.float64]:
-        """(H, W): the summed weight, in strips that keep the Fourier transforms small."""
-        height, width = self._points.shape
-        total = np.empty_like(self._points)
-        rows = min(height, max(self.N, STRIP_PIXELS // width))
-        shape = next_fast_len(rows + self.N, real=True), next_fast_len(width + self.N, real=True)
-        patch = rfft2(self._weight.astype(np.float64), shape)
-        for first in range(0, height, rows):
-            before = min(first, self.N - 1)  # rows above the strip whose patches reach into it
-            strip = irfft2(rfft2(self._points[first - before : first + rows], shape) * patch, shape)
-            total[first : first + rows] = strip[before : before + min(rows, height - first), :width]
-        return total
+        """(H, W): the summed weight."""
+        return _convolved(self._points, self._weight)
+
+
+def summed_weight(
+    positions_px: NDArray[np.float64],
+    weight: NDArray[np.floating],
+    *,
+    origin_px: tuple[float, float],
+    shape: tuple[int, int],
+    factors: NDArray[np.floating] | None = None,
+) -> NDArray[np.float64]:
+    """(H, W): `weight` (N, N) placed at every position and added up, bilinear, on a canvas that holds all of it.
+
+    With |P|² summed over the modes as the weight it is the light that fell on each pixel. factors: (M,), on the weight
+    at each position; default 1.
+    """
+    points = np.zeros(shape)
+    corners = positions_px - len(weight) // 2 - np.asarray(origin_px)
+    whole = np.floor(corners)
+    _add_points(points, whole.astype(int), corners - whole, factors)
+    return np.maximum(_convolved(points, weight), 0)
+
+
+def _add_points(
+    points: NDArray[np.float64],
+    corners: NDArray[np.int_],
+    fraction: NDArray[np.floating],
+    factors: NDArray[np.floating] | None = None,
+) -> None:
+    """Share a point between the four pixels around each corner (B, 2), [x, y], and its fraction (B, 2).
+
+    factors: (B,), of each point; default 1.
+    """
+    for row in (0, 1):
+        for column in (0, 1):
+            share = np.abs(1 - column - fraction[:, 0], dtype=float) * np.abs(1 - row - fraction[:, 1], dtype=float)
+            share = share if factors is None else share * factors
+            np.add.at(points, (corners[:, 1] + row, corners[:, 0] + column), share)
+
+
+def _convolved(points: NDArray[np.float64], weight: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(H, W): a patch's weights (N, N) at every point, in strips that keep the Fourier transforms small."""
+    (height, width), N = points.shape, len(weight)
+    total = np.empty_like(points)
+    rows = min(height, max(N, STRIP_PIXELS // width))
+    shape = next_fast_len(rows + N, real=True), next_fast_len(width + N, real=True)
+    patch = rfft2(np.asarray(weight, np.float64), shape)
+    for first in range(0, height, rows):
+        before = min(first, N - 1)  # rows above the strip whose patches reach into it
+        strip = irfft2(rfft2(points[first - before : first + rows], shape) * patch, shape)
+        total[first : first + rows] = strip[before : before + min(rows, height - first), :width]
+    return total
 
 
 def _shifted(

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ptycho_core.physics.canvas import ObjectCanvas
+from ptycho_core.physics.canvas import ObjectCanvas, summed_weight
 from ptycho_core.physics.patches import extract_patches
 
 whole = st.lists(st.tuples(st.integers(-9, 40), st.integers(-9, 40)), min_size=1, max_size=8).map(
@@ -194,6 +194,23 @@ def test_the_summed_weight_is_the_sum_of_the_shifted_weights(positions: Any, N: 
         ):
             expected[top + row : top + row + N, left + column : left + column + N] += share * weight
     np.testing.assert_allclose(canvas._weights(), expected, atol=2e-7 * len(positions))
+
+
+@pytest.mark.parametrize("factors", [None, (1.0, 0.5, 2.0)])
+def test_the_light_on_a_canvas_is_the_weight_at_every_position_times_its_factor(factors: Any) -> None:
+    weight = np.random.default_rng(0).random((4, 4))
+    positions = np.array([[10.0, 7.25], [11.5, 8.0], [13.75, 9.5]])
+    light = summed_weight(
+        positions, weight, origin_px=(5, 3), shape=(12, 14), factors=None if factors is None else np.array(factors)
+    )
+    expected = np.zeros((12, 14))
+    for (x, y), factor in zip(positions, factors or (1, 1, 1), strict=True):
+        column, row = x - 2 - 5, y - 2 - 3  # of the first pixel of the patch
+        i, j = int(row), int(column)
+        for down, share_y in ((0, 1 - row % 1), (1, row % 1)):
+            for right, share_x in ((0, 1 - column % 1), (1, column % 1)):
+                expected[i + down : i + down + 4, j + right : j + right + 4] += factor * share_y * share_x * weight
+    np.testing.assert_allclose(light, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("strip", [1, 300, 5000])
