@@ -495,9 +495,9 @@ def test_arguments_out_of_range_are_refused_with_a_remedy(arguments: dict[str, A
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"positions": [[10.0, 40.0]]}, r"positions must be >= N/2 = 16; .*Add \[7, 0\] to every"),
-        ({"positions": [1.0, 2.0]}, r"positions must be finite \(M, 2\); got shape \(2,\)"),
-        ({"positions": [[np.nan, 40.0]]}, "positions must be finite .* received NaN"),
+        ({"positions": [[10.0, 40.0]]}, r"positions: expected >= N/2 = 16; .*Add \[7, 0\] to every"),
+        ({"positions": [1.0, 2.0]}, r"positions: expected finite \(M, 2\); received shape \(2,\)"),
+        ({"positions": [[np.nan, 40.0]]}, "positions: expected finite .* received NaN"),
         ({"positions": [[80.0, 40.0]], "object": np.ones((90, 90), complex)}, "at least 57 x 97 pixels"),
         ({"object": np.ones((40, 40), complex)}, "received 40 x 40 pixels. Use fewer or denser positions"),
         ({"object": np.ones((99, 99))}, "object: expected complex numbers"),

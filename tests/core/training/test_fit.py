@@ -313,7 +313,7 @@ def test_an_epoch_has_as_many_groups_as_asked_for(fake_engine: Any, numbered_sca
 
 @pytest.mark.usefixtures("fake_engine")
 def test_more_groups_than_frames_are_refused_with_the_remedy(numbered_scan: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"received 512 groups of 4 from 9 positions.* Set n_groups to 9"):
+    with pytest.raises(ConfigurationError, match=r"got 512 groups of 4 from 9 positions.* Set n_groups to 9"):
         fit(numbered_scan(), config(gridsize=2))
 
 
@@ -381,7 +381,7 @@ def test_truth_is_gathered_only_where_a_loss_needs_it(
 def test_a_configuration_is_checked_again_when_a_run_starts(numbered_scan: Any) -> None:
     asked = config()
     asked.model.gridsize = 3
-    with pytest.raises(ConfigurationError, match="neighbor_count >= gridsize² - 1 = 8"):
+    with pytest.raises(ConfigurationError, match="neighbor_count must be >= gridsize² - 1 = 8"):
         fit(numbered_scan(), asked)
 
 
