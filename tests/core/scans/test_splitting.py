@@ -121,7 +121,10 @@ def test_the_summary_is_json() -> None:
         ({"margin_px": -1}, "margin_px must be a number of pixels >= 0"),
         ({"how": "random", "margin_px": 3}, "margin_px must be none in a random split; got 3"),
         ({"how": "random", "axis": "x"}, "axis must be none in a random split; got 'x'"),
-        ({"margin_px": 1e4}, "margin_px must be small enough to leave patterns on both sides of the cut; got 0 for training, 0 for"),
+        (
+            {"margin_px": 1e4},
+            "margin_px must be small enough to leave patterns on both sides of the cut; got 0 for training, 0 for",
+        ),
     ],
 )
 def test_what_cannot_be_split_is_refused_by_name(arguments: dict[str, Any], message: str) -> None:
