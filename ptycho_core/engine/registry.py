@@ -49,9 +49,7 @@ def resolve_backend(backend: str = "auto") -> str:
         return chosen
     name = SPELLINGS.get(backend, backend)
     if name not in registered:
-        raise BackendError(
-            f"Unknown backend {backend!r}. Registered backends: {', '.join(registered)}.", setting="backend"
-        )
+        raise BackendError(f"Unknown backend {backend!r}. Registered backends: {', '.join(registered)}.")
     return name
 
 
@@ -74,7 +72,6 @@ def load_engine(backend: str = "auto") -> Engine:
             raise
         raise BackendError(
             f"{title} backend selected, but the '{package}' package is not installed. "
-            f"Install it with: pip install 'ptycho-core[{name}]'",
-            setting="backend",
+            f"Install it with: pip install 'ptycho-core[{name}]'"
         ) from error
     return engine

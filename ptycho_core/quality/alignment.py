@@ -95,7 +95,7 @@ def align(
     inside = _still_measured(inside, shift_px)
     ramp = np.zeros(2)
     if remove_ramp:
-        ramp = _coarse_ramp(_shifted(field, shift_px) * np.where(inside, target.conj(), 0))
+        ramp = coarse_ramp(_shifted(field, shift_px) * np.where(inside, target.conj(), 0))
     free = (remove_ramp, shift == "subpixel")
     ramp, shift_px = _refined(field, target, inside, ramp, shift_px, reach_px=reach_px, free=free)
 
@@ -162,7 +162,7 @@ def template_match(image: Field, template: Field, inside: Mask) -> NDArray[np.fl
     return np.asarray(np.abs(cross) / np.sqrt(energy))
 
 
-def _coarse_ramp(product: Field) -> Vector:
+def coarse_ramp(product: Field) -> Vector:
     """[row, column] rad/px of the strongest plane wave in `product`, to a quarter of a period over the field."""
     padded = [2 * scipy.fft.next_fast_len(side) for side in product.shape]
     peak = np.unravel_index(np.argmax(np.abs(scipy.fft.fft2(product, s=padded))), padded)

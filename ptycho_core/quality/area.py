@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ptycho_core.errors import DataError
 from ptycho_core.quality.metrics import Mask
@@ -49,6 +51,33 @@ def scanned_area(
         remedy = "Check origin_px, or take a smaller margin_px."
         raise DataError("metrics.scanned_area", "positions_px", expected=expected, received=received, remedy=remedy)
     return inside
+
+
+def inside_hull(known: Mask, positions_px: ArrayLike, origin_px: ArrayLike) -> Mask:
+    """bool (H, W): the known pixels inside the hull of the positions; all of them where the hull has no area."""
+    try:
+        inside = known & scanned_area(positions_px, 0, (known.shape[0], known.shape[1]), origin_px, margin_px=0)
+    except DataError:  # positions on a line, or fewer than three
+        return known
+    return inside if inside.any() else known
+
+
+def probe_width_px(probe: NDArray[Any]) -> float:
+    """Diameter of the disk as large as the area, holes filled, where Σ|P|² is at least half its peak (FWHM).
+
+    probe: complex (modes, N, N).
+    """
+    intensity = (np.abs(probe) ** 2).sum(axis=0)
+    lit = scipy.ndimage.binary_fill_holes(intensity >= intensity.max() / 2)
+    return float(2 * np.sqrt(lit.sum() / np.pi))
+
+
+def mean_step_px(positions_px: NDArray[np.float64]) -> float | None:
+    """Mean distance of a position to the nearest other one; None where there is one alone."""
+    if len(positions_px) < 2:
+        return None
+    distance, _ = scipy.spatial.cKDTree(positions_px).query(positions_px, k=2)
+    return float(distance[:, 1].mean())
 
 
 def bounding_box(inside: Mask) -> tuple[slice, slice]:

@@ -57,16 +57,20 @@ class FRC:
             "reason": self.reason,
         }
 
-    def describe(self, pixel_m: tuple[float, float] | None = None) -> str:
-        """In words: `0.293 cycles/px (half period 1.71 px, 17.1 nm)`, and the rings below 0.5 before it."""
+    def resolution(self, pixel_m: tuple[float, float] | None = None) -> str:
+        """In words: `0.293 cycles/px (half period 1.71 px, 17.1 nm)`."""
         if not math.isfinite(self.crossing_half):
             return f"not known: {self.reason}"
         text = f"{self.crossing_half:.3f} cycles/px"
         if self.crossing_half > 0:
             half = self.half_period_m(pixel_m)
-            text += (
-                f" (half period {0.5 / self.crossing_half:.3g} px{'' if half is None else f', {_nanometres(half)}'})"
-            )
+            metres = "" if half is None else f", {nanometres(half)}"
+            text += f" (half period {0.5 / self.crossing_half:.3g} px{metres})"
+        return text
+
+    def describe(self, pixel_m: tuple[float, float] | None = None) -> str:
+        """The resolution in words, why it is at an end of the curve, and the rings below 0.5 before it."""
+        text = self.resolution(pixel_m)
         if self.crossing_half in (0.0, 0.5):
             text += f": {self.reason}"
         if self.dips:
@@ -147,7 +151,8 @@ def _half_crossing(
     return float(frequency[last] + step * (frequency[last + 1] - frequency[last])), dips, None
 
 
-def _nanometres(half: tuple[float, float]) -> str:
+def nanometres(half: tuple[float, float]) -> str:
+    """`17.1 nm`, or `17.1 x 20 nm` where x and y differ."""
     x, y = (f"{side * 1e9:.3g}" for side in half)
     return f"{x} nm" if x == y else f"{x} x {y} nm"
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeVar
 
+import attrs
 import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
@@ -26,11 +27,12 @@ from ptycho_core.models.model import Model, load_model
 from ptycho_core.physics.canvas import ObjectCanvas
 from ptycho_core.physics.scale import complex_probe
 from ptycho_core.physics.suitability import check_size, warn_of_other_intensity
-from ptycho_core.physics.weights import reassembly_weight
-from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.physics.weights import probe_mask, reassembly_weight
+from ptycho_core.reconstruction.evidence import measured
+from ptycho_core.reconstruction.result import NETWORK, Reconstruction
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.settings.fields import fields_of
+from ptycho_core.settings.fields import fields_of, to_mapping
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.sections import existing_file
@@ -134,30 +136,38 @@ def reconstruction_steps(
             if config.debug:
                 _log_batch(done, len(groups), batch, patches, predicted - before)
             yield Event(kind="batch", work="reconstruct", done=done, total=len(groups), unit="group", payload=canvas)
-    object_field = canvas.object_field()
+    object_field, known = canvas.known_field()
     if not np.isfinite(object_field).all():
         expected, remedy = "finite predictions", "Check the scan's intensities and the model, or use precision 32-true."
         raise DataError(scan.source, expected=expected, received="NaN or infinity", remedy=remedy)
-    seconds["total"] = time.perf_counter() - started
-    return Reconstruction(
+    ended = time.perf_counter()
+    seconds["total"] = ended - started
+    result = Reconstruction(
         object_field=object_field,
         origin_px=canvas.origin_px,
         overlap_count=canvas.overlap_count,
+        known=known,
         probe=probe,
         positions_px=used,
         patterns=groups.indices.size,
         seconds=seconds,
         engine=engine.describe(),
         model_engine=model.engine,
+        method=NETWORK,
+        settings=to_mapping(config),
     )
+    lit = (probe * probe_mask(scan.N)).astype(np.complex64) if model.config.model.probe_mask else probe
+    rows = groups.indices.ravel()
+    result = measured(result, scan, rows, engine, execution, probe=lit, should_stop=should_stop)
+    return attrs.evolve(result, seconds={**seconds, "measure": time.perf_counter() - ended})
 
 
 def _named(config: InferenceConfig, field: str, what: str, load: Callable[[Path], T]) -> T:
     """What the file that a field names holds; ConfigurationError where it names none."""
     path = existing_file(config, field)
     if path is None:
-        remedy = f"Pass it, or set {field}."
-        raise ConfigurationError("InferenceConfig", field, expected=what, received="none", remedy=remedy)
+        name, remedy = f"InferenceConfig.{field}", f"Pass it, or set {field}."
+        raise ConfigurationError(name, expected=what, received="none", remedy=remedy)
     return load(path)
 
 
@@ -170,9 +180,9 @@ def _check_model(config: InferenceConfig, model: Model) -> None:
         stated, trained = getattr(config.model, name), getattr(model.config.model, name)
         if stated not in (trained, field.default):
             remedy = f"Leave {name} at its default: the archive says what the model is."
-            expected = f"{trained!r}, as it was trained"
+            place = f"InferenceConfig.model.{name}"
             raise ConfigurationError(
-                "InferenceConfig", f"model.{name}", expected=expected, received=repr(stated), remedy=remedy
+                place, expected=f"{trained!r}, as it was trained", received=repr(stated), remedy=remedy
             )
 
 
@@ -194,6 +204,4 @@ def _log_batch(done: int, total: int, batch: Batch, patches: NDArray[np.complex6
 def _check_groups(scan: Scan, config: InferenceConfig) -> None:
     if config.n_groups is not None and config.n_groups > len(scan) and not config.enable_oversampling:
         expected, remedy = f"at most {len(scan)}, the frames of {scan.source}", "Lower n_groups or leave it unset."
-        raise ConfigurationError(
-            "InferenceConfig", "n_groups", expected=expected, received=config.n_groups, remedy=remedy
-        )
+        raise ConfigurationError("InferenceConfig.n_groups", expected=expected, received=config.n_groups, remedy=remedy)

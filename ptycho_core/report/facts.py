@@ -8,7 +8,6 @@ from typing import Any
 
 import attrs
 import numpy as np
-import scipy  # its submodules load on first use: this module imports fast
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
@@ -19,6 +18,7 @@ from ptycho_core.models.model import ARCHIVE_NAME
 from ptycho_core.physics.scale import mean_frame_intensity
 from ptycho_core.physics.weights import outside_centre_mask
 from ptycho_core.published import published_facts
+from ptycho_core.quality.area import mean_step_px, probe_width_px
 from ptycho_core.reconstruction.result import load_reconstruction
 from ptycho_core.report.model_facts import model_or_checkpoint_facts
 from ptycho_core.scans.frames import Frames
@@ -71,7 +71,7 @@ def scan_facts(scan: Scan, path: Path | None = None) -> dict[str, Any]:
     """
     bad = np.asarray(scan.bad_pixels)
     low, high = scan.positions_px.min(axis=0), scan.positions_px.max(axis=0)
-    width, step = _probe_width_px(scan), _mean_step_px(scan)
+    width, step = probe_width_px(scan.probe), mean_step_px(scan.positions_px)
     lengths = Lengths.of(scan.metadata, scan.N).as_dict()
     pixel = lengths["object_pixel_m"]
     power = (np.abs(scan.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
@@ -146,19 +146,6 @@ def scan_table(facts: Mapping[str, Any]) -> str:
 
 def _power_outside_centre(pattern: NDArray[np.float64]) -> float:
     return float((pattern * outside_centre_mask(len(pattern))).sum() / pattern.sum())
-
-
-def _probe_width_px(scan: Scan) -> float:
-    intensity = (np.abs(scan.probe) ** 2).sum(axis=0)
-    lit = scipy.ndimage.binary_fill_holes(intensity >= intensity.max() / 2)
-    return float(2 * np.sqrt(lit.sum() / np.pi))
-
-
-def _mean_step_px(scan: Scan) -> float | None:
-    if len(scan) < 2:
-        return None
-    distance, _ = scipy.spatial.cKDTree(scan.positions_px).query(scan.positions_px, k=2)
-    return float(distance[:, 1].mean())
 
 
 def _of(facts: Mapping[str, Any], name: str, form: str) -> str | None:

@@ -19,10 +19,9 @@ def evaluate_into(reconstructed: Path, truth: Path, output: Output) -> tuple[dic
     result = load_reconstruction(reconstructed)
     folder = reconstructed if reconstructed.is_dir() else reconstructed.parent
     evaluation = evaluate(result, load_truth(truth), pixel_m=result.pixel_m)
-    curves, file = evaluation.metrics.frc, folder / "evaluation.png"
+    titles = {"origin_px": result.origin_px, "title": f"{reconstructed} against {truth}"}
     with output.listening() as tell:
-        arguments = (evaluation.estimate, evaluation.truth, curves, file)
-        figure = draw(tell, "plot_comparison", *arguments, mask=evaluation.compared)
+        figure = draw(tell, "plot_comparison", evaluation, folder / "evaluation.png", **titles)
     summary = {**evaluation.as_dict(), "truth": str(truth), "figure": figure}
     write_text(folder / "evaluation.json", json.dumps(summary, indent=2) + "\n")
     return summary, evaluation.table()

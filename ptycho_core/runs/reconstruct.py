@@ -42,7 +42,7 @@ def reconstruct_into(
         path = make_folder(folder) / "reconstruction.npz"
         result.save(path)
         told_file(tell, "reconstruct", path)
-        figure = draw(tell, "plot_reconstruction", result.object_field, result.probe, folder / "reconstruction.png")
+        figure = draw(tell, "plot_reconstruction", result, folder / "reconstruction.png")
     summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
     write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
     return result, summary

@@ -137,6 +137,6 @@ def _write(
         "best_epoch": run.model.best_epoch,
         "losses": run.history[run.model.best_epoch - 1],
         "seconds": sum(row["seconds"] for row in run.history),
-        "figure": draw(tell, "plot_losses", run.history, folder / "loss.png"),
+        "figure": draw(tell, "plot_losses", run.history, folder / "loss.png", best_epoch=run.model.best_epoch),
         "stopped_early": stop is not None,
     }

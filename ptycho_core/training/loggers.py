@@ -112,6 +112,5 @@ def _package(name: str, extra: str) -> ModuleType:
             raise
         raise MissingExtraError(
             f"logger {extra!r} needs the '{name}' package. Install it with: pip install 'ptycho-core[{extra}]', "
-            "or choose logger = csv.",
-            setting="logger",
+            "or choose --logger csv."
         ) from error

@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import optimizer_moments, trainable_names
@@ -130,7 +131,7 @@ class FakeEngine:
         return FakeNetwork(self, model, training, weights)
 
     def start_solver(self, problem: Problem, execution: ExecutionConfig) -> Solver:
-        raise NotImplementedError("solvers are tested with real engines")
+        return ReferenceEngine().start_solver(problem, execution)
 
     def predict_truth_of(self, scan: Scan) -> None:
         """Predict, from now on, the true patches of a numbered scan."""

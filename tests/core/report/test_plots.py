@@ -7,22 +7,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
 from ptycho_core.errors import DataError, PtychoError
-from ptycho_core.quality.alignment import align
-from ptycho_core.quality.frc import FRC, frc
+from ptycho_core.quality.evaluation import Comparison, evaluate
+from ptycho_core.quality.frc import frc, read_curve
+from ptycho_core.quality.ramp import flattened
+from ptycho_core.quality.truth import Truth
 from ptycho_core.report import plots
+from ptycho_core.report.plots import drawing, objects
+from ptycho_core.report.plots import reconstruction as page
+from ptycho_core.report.plots import scan as scan_figure
+from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
+from tests.core.reconstructions import make_reconstruction
 
 figure_module = pytest.importorskip("matplotlib.figure")
 N = 16
-
-
-def object_field(seed: int = 0) -> Any:
-    rng = np.random.default_rng(seed)
-    return (1 + 0.1 * rng.standard_normal((40, 48))) * np.exp(0.3j * rng.standard_normal((40, 48)))
 
 
 def probe(modes: int = 1) -> Any:
@@ -52,7 +55,7 @@ def history(sign: float = 1.0) -> list[dict[str, float]]:
 
 @pytest.fixture(autouse=True)
 def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "DPI", 30)
+    monkeypatch.setattr(drawing, "DPI", 30)
 
 
 @pytest.fixture
@@ -69,17 +72,19 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return figures
 
 
-def draw_comparison(path: Path, curve: FRC | None = None) -> None:
-    truth = object_field()
-    estimate = align(truth + 0.1 * object_field(2), truth).aligned
-    plots.plot_comparison(estimate, truth, curve or frc(estimate, truth), path, title="comparison")
+def comparison(**changes: Any) -> Comparison:
+    result = make_reconstruction()
+    noise = np.random.default_rng(2).normal(0, 0.05, result.object_field.shape)
+    truth = Truth(object_field=(result.object_field + noise).astype(np.complex64), origin_px=result.origin_px)
+    return attrs.evolve(evaluate(result, truth), **changes)
 
 
 DRAWINGS = {
     "losses": lambda path: plots.plot_losses(history(), path),
     "scan": lambda path: plots.plot_scan(scan(), path),
-    "reconstruction": lambda path: plots.plot_reconstruction(object_field(), probe(3), path, title="modes"),
-    "comparison": draw_comparison,
+    "reconstruction": lambda path: plots.plot_reconstruction(make_reconstruction(), path),
+    "comparison": lambda path: plots.plot_comparison(comparison(), path, title="comparison"),
+    "resolution": lambda path: plots.plot_resolution(make_reconstruction().frc, path),  # type: ignore[arg-type]
 }
 
 
@@ -135,27 +140,211 @@ def test_losses_without_content_are_refused(rows: list[dict[str, float]], tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_reconstruction_is_framed_and_coloured_by_the_covered_area(tmp_path: Path, drawn: list[Any]) -> None:
-    field = object_field()
-    covered = np.zeros(field.shape, bool)
-    covered[10:30, 5:41] = True
-    field[~covered] = 1e6
-    plots.plot_reconstruction(field, probe(), tmp_path / "a.png", covered=covered)
-    axes = drawn[0].axes[0]
-    assert axes.get_xlim() == (4.5, 40.5)
-    assert axes.get_ylim() == (29.5, 9.5)
-    assert axes.images[0].get_clim()[1] < 2
+def panels(figure: Any) -> dict[str, Any]:
+    """Axes by the beginning of their title."""
+    return {
+        axes.get_title().split(",")[0].split(":")[0].split("\n")[0]: axes for axes in figure.axes if axes.get_title()
+    }
+
+
+def test_losses_mark_the_best_epoch(tmp_path: Path, drawn: list[Any]) -> None:
+    plots.plot_losses(history(), tmp_path / "a.png", best_epoch=2)
+    mark = drawn[0].axes[0].lines[-1]
+    assert mark.get_label() == "best epoch, 2"
+    assert list(mark.get_xdata()) == [2, 2]
+
+
+# -- a reconstruction ------------------------------------------------------------------------------------------------
+
+
+def test_a_page_holds_all_that_a_reconstruction_does(tmp_path: Path, drawn: list[Any]) -> None:
+    plots.plot_reconstruction(make_reconstruction(modes=3), tmp_path / "a.png")
+    assert list(panels(drawn[0])) == [
+        "amplitude",
+        "phase",
+        "trust map",
+        "probe",
+        "measured above modelled",
+        "correlation of two halves of the frames",
+        "misfit by sweep",
+        "positions",
+    ]
+    heading = drawn[0].get_suptitle()
+    for words in ("star.npz: solver, fake 1.0", "40 patches", "overlap", "R 0.0038", "H 0.0045", "cycles/px", " nm)"):
+        assert words in heading, words
+
+
+def test_a_page_leaves_out_what_is_not_known(tmp_path: Path, drawn: list[Any]) -> None:
+    bare = {"predicted_error": None, "frc": None, "history": (), "given_positions_px": None, "modelled_amplitude": None}
+    bare |= {"R": None, "H": None, "frame_R": None, "frame_deviance": None, "source": None, "known": None}
+    plots.plot_reconstruction(make_reconstruction(**bare), tmp_path / "a.png")
+    assert list(panels(drawn[0])) == ["amplitude", "phase", "patches over each pixel", "probe", "positions"]
+    assert " R " not in drawn[0].get_suptitle()
+
+
+def test_an_object_is_scaled_inside_the_hull_and_grey_where_it_was_not_lit(tmp_path: Path, drawn: list[Any]) -> None:
+    result = make_reconstruction(lengths=Lengths())
+    field, known = result.object_field.copy(), np.asarray(result.known)
+    rows, columns = np.indices(field.shape)
+    x, y = columns + result.origin_px[0], rows + result.origin_px[1]
+    low, high = result.positions_px.min(axis=0), result.positions_px.max(axis=0)
+    outside = (x < low[0]) | (x > high[0]) | (y < low[1]) | (y > high[1])
+    field[outside] = 40  # the rim
+    field[~known] = 1e6
+    plots.plot_reconstruction(attrs.evolve(result, object_field=field), tmp_path / "a.png")
+    for name in ("amplitude", "phase", "trust map"):
+        axes = panels(drawn[0])[name]
+        image = axes.images[0]
+        np.testing.assert_array_equal(np.ma.getmaskarray(image.get_array()), ~known)
+        assert image.get_cmap().get_bad()[:3] == pytest.approx((0.85, 0.85, 0.85))
+        box = np.flatnonzero(known.any(axis=0)), np.flatnonzero(known.any(axis=1))
+        (left, top), (right, bottom) = ([side[place] for side in box] for place in (0, -1))
+        assert axes.get_xlim() == pytest.approx((result.origin_px[0] + left - 0.5, result.origin_px[0] + right + 0.5))
+        assert axes.get_ylim() == pytest.approx((result.origin_px[1] + bottom + 0.5, result.origin_px[1] + top - 0.5))
+    assert panels(drawn[0])["amplitude"].images[0].get_clim()[1] < 2
+
+
+def test_a_scan_along_a_line_is_drawn_too(tmp_path: Path) -> None:
+    result = make_reconstruction()
+    line = np.stack([result.positions_px[:, 0], np.full(40, 70.0)], axis=1)
+    plots.plot_reconstruction(attrs.evolve(result, positions_px=line), tmp_path / "a.png")
+
+
+def test_the_phase_is_drawn_without_ramp_and_mean(tmp_path: Path, drawn: list[Any]) -> None:
+    result = make_reconstruction(lengths=Lengths())
+    y, x = np.indices(result.object_field.shape)
+    ramp = np.exp(1j * (2.0 + 0.31 * x - 0.22 * y))
+    for field in (result.object_field, (result.object_field * ramp).astype(np.complex64)):
+        plots.plot_reconstruction(attrs.evolve(result, object_field=field), tmp_path / "a.png")
+    first, second = (panels(figure)["phase"].images[0].get_array() for figure in drawn)
+    assert panels(drawn[1])["phase"].get_title() == "phase, mean and ramp removed"
+    assert np.abs(np.ma.compressed(first - second)).max() < 5e-3
+
+
+def test_coordinates_and_a_bar_are_in_metres_where_the_pixel_is_known(tmp_path: Path, drawn: list[Any]) -> None:
+    result = make_reconstruction(lengths=Lengths(object_pixel_m=(40e-9, 20e-9)))
+    plots.plot_reconstruction(result, tmp_path / "a.png")
+    plots.plot_reconstruction(attrs.evolve(result, lengths=Lengths()), tmp_path / "b.png")
+    metres, pixels = (panels(figure)["amplitude"] for figure in drawn)
+    assert metres.get_xlabel() == "x (µm)"
+    assert metres.get_xlim() == pytest.approx(np.multiply(pixels.get_xlim(), 40e-3))
+    assert metres.get_ylim() == pytest.approx(np.multiply(pixels.get_ylim(), 20e-3))
+    bar = metres.patches[-1]
+    (label,) = (text.get_text() for text in metres.texts)
+    length, unit = label.split()
+    assert unit == "µm"
+    assert bar.get_width() * abs(np.diff(metres.get_xlim())[0]) == pytest.approx(float(length))
+    assert pixels.get_xlabel() == "x (px)"
+    assert not pixels.patches
+    assert not pixels.texts
+
+
+@pytest.mark.parametrize(
+    ("pixel", "unit"), [(1e-12, "pm"), (30e-12, "nm"), (5e-9, "µm"), (40e-9, "µm"), (20e-6, "mm"), (1e-15, "pm")]
+)
+def test_the_unit_suits_the_length(pixel: float, unit: str) -> None:
+    scale = objects.Scale.of((pixel, pixel), 250)
+    assert scale.unit == unit
+    factor = {"pm": 1e12, "nm": 1e9, "µm": 1e6, "mm": 1e3}[unit]
+    assert scale.side == pytest.approx((pixel * factor, pixel * factor))
 
 
 @pytest.mark.parametrize(("strength", "cyclic"), [(0.3, False), (3.0, True)])
 def test_phase_has_a_cyclic_map_when_it_goes_round_the_circle(
     strength: float, cyclic: bool, tmp_path: Path, drawn: list[Any]
 ) -> None:
-    field = np.exp(1j * strength * np.sin(np.indices((40, 40))[0]))
-    plots.plot_reconstruction(field, probe(), tmp_path / "a.png", covered=np.ones(field.shape, bool))
-    image = drawn[0].axes[1].images[0]
+    result = make_reconstruction()
+    field = np.exp(1j * strength * np.sin(np.indices(result.object_field.shape)[0])).astype(np.complex64)
+    plots.plot_reconstruction(attrs.evolve(result, object_field=field), tmp_path / "a.png")
+    image = panels(drawn[0])["phase"].images[0]
     assert (image.get_clim() == (-np.pi, np.pi)) is cyclic
     assert (image.get_cmap().name == "twilight") is cyclic
+
+
+def test_moves_of_the_positions_are_drawn_larger_than_life_and_that_is_said(tmp_path: Path, drawn: list[Any]) -> None:
+    result = make_reconstruction()
+    plots.plot_reconstruction(result, tmp_path / "a.png")
+    plots.plot_reconstruction(attrs.evolve(result, given_positions_px=result.positions_px), tmp_path / "b.png")
+    moved, still = (panels(figure)["positions"] for figure in drawn)
+    assert result.given_positions_px is not None
+    lengths = np.hypot(*(result.positions_px - result.given_positions_px).T)
+    title = moved.get_title()
+    assert f"moved {np.sqrt(np.mean(lengths**2)):.2g} px RMS, {lengths.max():.2g} at most" in title
+    factor = float(title.split("× ")[1].split(")")[0])
+    (arrows,) = (item for item in moved.collections if type(item).__name__ == "Quiver")
+    along = (result.positions_px - result.given_positions_px)[:, 0] * factor * 40e-3  # µm
+    np.testing.assert_allclose(arrows.U, along, rtol=1e-9)
+    assert "none moved" in still.get_title()
+
+
+def test_bad_frames_are_marked_where_they_lie(tmp_path: Path, drawn: list[Any]) -> None:
+    result = make_reconstruction(lengths=Lengths())
+    plots.plot_reconstruction(result, tmp_path / "a.png")
+    axes = panels(drawn[0])["positions"]
+    assert "1 bad frame (red)" in axes.get_title()
+    np.testing.assert_allclose(axes.collections[-1].get_offsets(), result.positions_px[[3]])
+
+
+def test_measured_and_modelled_patterns_share_the_scale_of_the_measured(tmp_path: Path, drawn: list[Any]) -> None:
+    result = make_reconstruction(modelled_amplitude=np.full((N, N), 1e4, np.float32))
+    plots.plot_reconstruction(result, tmp_path / "a.png")
+    image = panels(drawn[0])["measured above modelled"].images[0]
+    measured = np.square(np.asarray(result.measured_amplitude, np.float64))
+    assert image.get_clim()[1] == pytest.approx(measured.max())
+    np.testing.assert_allclose(np.ma.filled(image.get_array(), 0)[:N], measured, rtol=1e-6)
+
+
+def test_the_misfit_of_each_sweep_is_drawn(tmp_path: Path, drawn: list[Any]) -> None:
+    plots.plot_reconstruction(
+        make_reconstruction(history=[{"sweep": 3, "R": 0.2}, {"sweep": 4, "R": 0.1}]), tmp_path / "a.png"
+    )
+    (line,) = panels(drawn[0])["misfit by sweep"].lines
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([3, 4], [0.2, 0.1])
+
+
+def test_a_page_draws_a_part_of_very_many_positions(
+    tmp_path: Path, drawn: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "MOST_POSITIONS", 7)
+    plots.plot_reconstruction(make_reconstruction(), tmp_path / "a.png")
+    assert any("one in 6" in axes.get_title() for axes in drawn[0].axes)
+
+
+# -- resolution ------------------------------------------------------------------------------------------------------
+
+
+def test_the_resolution_is_marked_and_low_rings_are_shaded(tmp_path: Path, drawn: list[Any]) -> None:
+    curve = read_curve(np.arange(1, 9) / 16, np.array([0.3, 0.9, 0.9, 0.6, 0.4, 0.2, 0.1, 0.0]))
+    plots.plot_resolution(curve, tmp_path / "a.png", pixel_m=(10e-9, 10e-9))
+    axes = drawn[0].axes[0]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["below 0.5, not counted", "0.5 at 0.281 cycles/px\nhalf period 17.8 nm"]
+    assert axes.lines[-1].get_xdata()[0] == pytest.approx(0.28125)
+
+
+# -- ramps -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ramp", [(0.0, 0.0), (0.31, -0.22), (-1.7, 2.9)])
+def test_a_plane_wave_is_found_and_removed(ramp: tuple[float, float]) -> None:
+    rng = np.random.default_rng(3)
+    y, x = np.indices((50, 70))
+    inside = np.hypot(x - 40, y - 20) < 18
+    plain = (1 + 0.2 * rng.standard_normal(x.shape)) * np.exp(0.3j * rng.standard_normal(x.shape))
+    found = flattened(np.where(inside, plain * np.exp(1j * (1.0 + ramp[0] * x + ramp[1] * y)), 9j), inside)
+    assert found.ramp_rad_per_px == pytest.approx(ramp, abs=3e-3)
+    assert np.angle(found.field[inside].sum()) == pytest.approx(0, abs=1e-9)
+    left = np.angle(found.field[inside] * np.conj(plain[inside]))
+    assert np.abs(left - left.mean()).max() < 0.1
+
+
+def test_an_empty_field_has_no_ramp() -> None:
+    found = flattened(np.zeros((8, 8)), np.ones((8, 8), bool))
+    assert not found.field.any()
+    assert np.isfinite(found.ramp_rad_per_px).all()
+
+
+# -- a scan ----------------------------------------------------------------------------------------------------------
 
 
 def test_scan_shows_bad_pixels_as_missing_and_rows_downwards(tmp_path: Path, drawn: list[Any]) -> None:
@@ -177,29 +366,55 @@ def test_scan_marks_bad_pixels_and_counts_them(tmp_path: Path, drawn: list[Any])
 def test_scan_draws_a_part_of_very_many_positions(
     tmp_path: Path, drawn: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plots, "MOST_POSITIONS", 2)
+    monkeypatch.setattr(scan_figure, "MOST_POSITIONS", 2)
     plots.plot_scan(scan(), tmp_path / "a.png")
     positions = drawn[0].axes[2]
     assert 1 <= len(positions.collections[0].get_offsets()) <= 2
     assert "one in" in positions.get_title()
 
 
+# -- a comparison ----------------------------------------------------------------------------------------------------
+
+
 def test_comparison_says_why_there_is_no_curve(tmp_path: Path, drawn: list[Any]) -> None:
     flat = np.ones((32, 32))
-    draw_comparison(tmp_path / "a.png", frc(flat, flat))
+    plain = comparison()
+    metrics = attrs.evolve(plain.metrics, frc=frc(flat, flat))
+    plots.plot_comparison(attrs.evolve(plain, metrics=metrics), tmp_path / "a.png")
     assert any("flat" in text.get_text() for axes in drawn[0].axes for text in axes.texts)
+
+
+def test_comparison_states_share_place_and_figures(tmp_path: Path, drawn: list[Any]) -> None:
+    moved = comparison(moved_px=(37, -12), correlation_at_origin=0.013, share=0.87)
+    plots.plot_comparison(moved, tmp_path / "a.png", title="run against truth.npz")
+    heading = drawn[0].get_suptitle()
+    for words in ("run against truth.npz", "87 % of the scanned area compared", "found +37, -12 px", "cycles/px"):
+        assert words in heading, words
+
+
+def test_comparison_removes_one_ramp_from_both_phases(tmp_path: Path, drawn: list[Any]) -> None:
+    plain = comparison()
+    y, x = np.indices(plain.truth.shape)
+    wave = np.exp(1j * (0.4 + 0.3 * x - 0.1 * y))
+    for estimate, truth in (
+        (plain.estimate, plain.truth),
+        (plain.estimate * wave, (plain.truth * wave).astype(np.complex64)),
+    ):
+        plots.plot_comparison(attrs.evolve(plain, estimate=estimate, truth=truth), tmp_path / "a.png")
+    for number in range(6):
+        first, second = (figure.axes[number].images[0].get_array() for figure in drawn)
+        assert np.abs(np.ma.compressed(first - second)).max() < 1e-3, number
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda path: plots.plot_reconstruction(np.zeros((8, 8)), probe(), path),
-        lambda path: plots.plot_reconstruction(np.ones((8, 8)), probe(), path, covered=np.ones((8, 9), bool)),
-        lambda path: plots.plot_reconstruction(np.ones((8, 8)), np.ones(5), path),
-        lambda path: plots.plot_comparison(np.ones((8, 8)), np.ones((8, 9)), None, path),
+        lambda path: plots.plot_reconstruction(make_reconstruction(known=np.zeros((57, 66), bool)), path),
+        lambda path: plots.plot_reconstruction(make_reconstruction(probe=np.ones((0, N, N))), path),
+        lambda path: plots.plot_comparison(comparison(compared=np.zeros((57, 66), bool)), path),
     ],
 )
-def test_fields_that_do_not_fit_are_refused(call: Any, tmp_path: Path) -> None:
+def test_where_nothing_is_known_nothing_is_drawn(call: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError):
         call(tmp_path / "a.png")
     assert not list(tmp_path.iterdir())

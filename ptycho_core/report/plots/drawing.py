@@ -1,0 +1,102 @@
+"""What every figure is made of: the figure, colour maps and limits, colour bars, the file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.errors import MissingExtraError
+from ptycho_core.storage.files import make_folder, replacing
+
+Figure = Any  # matplotlib.figure.Figure
+Axes = Any  # matplotlib.axes.Axes
+Field = NDArray[Any]
+Limits = tuple[float, float]
+StrPath = str | os.PathLike[str]
+
+DPI = 120
+TINY = float(np.finfo(np.float64).tiny)
+ROBUST_PERCENTILES = (0.5, 99.5)
+AMPLITUDE_MAP, PHASE_MAP, WHOLE_CIRCLE_MAP, DIFFERENCE_MAP = "gray", "cividis", "twilight", "RdBu_r"
+PATTERN_MAP, ERROR_MAP, FRAME_MAP = "magma", "inferno", "viridis"
+UNMEASURED = "0.85"  # light grey
+BAD = "tab:cyan"  # in no colour map used beside it
+
+
+def new_figure(width: float, height: float, *, arranged: bool = True) -> Figure:
+    """An empty figure, in inches, drawn by Agg whatever the environment says. arranged: matplotlib places the axes."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise  # a broken installation, not an absent one
+        raise MissingExtraError(
+            "Plots need matplotlib, which is not installed. Install it with: pip install 'ptycho-core[plot]'"
+        ) from error
+    figure: Any = Figure(figsize=(width, height), dpi=DPI, layout="constrained" if arranged else None)
+    if arranged:
+        figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: StrPath) -> None:
+    target = Path(path)
+    make_folder(target.parent)
+    with replacing(target) as file:
+        figure.savefig(file, format="png", dpi=DPI)
+
+
+def save_image(values: Field, path: StrPath, color_map: str = AMPLITUDE_MAP) -> None:
+    """Real values (H, W) as a picture of H × W pixels, between robust limits."""
+    new_figure(1.0, 1.0)  # which explains matplotlib's absence
+    from matplotlib.image import imsave
+
+    low, high = limits_of(np.asarray(values))
+    target = Path(path)
+    make_folder(target.parent)
+    with replacing(target) as file:
+        imsave(cast(BinaryIO, file), np.asarray(values), vmin=low, vmax=high, cmap=color_map, format="png")
+
+
+def limits_of(values: Field) -> Limits:
+    """Robust colour limits, never equal."""
+    low, high = (float(limit) for limit in np.percentile(values, ROBUST_PERCENTILES))
+    margin = 1e-6 * max(abs(low), abs(high), 1.0)
+    return (low, high) if high - low > margin else (low - margin, high + margin)
+
+
+def color_map_of(name: str) -> Any:
+    """Of that name, with grey for what was not measured."""
+    import matplotlib
+
+    return matplotlib.colormaps[name].with_extremes(bad=UNMEASURED)
+
+
+def color_bar(figure: Figure, axes: Axes, shown: Any, label: str, **options: Any) -> None:
+    """As tall as the image beside it."""
+    figure.colorbar(shown, cax=axes.inset_axes((1.03, 0.0, 0.045, 1.0)), label=label, **options)
+
+
+def draw_patterns(
+    figure: Figure, axes: Axes, intensity: Field, bad: Field, unit: str, like: Field | None = None
+) -> None:
+    """Intensities (H, W) on a logarithmic scale; grey where there are none, bad pixels coloured.
+
+    like: intensities that set the scale, where not all shall.
+    """
+    from matplotlib.colors import ListedColormap, LogNorm
+
+    shown = np.ma.masked_where((intensity <= 0) | bad, intensity)
+    scale = shown.compressed() if like is None else like[like > 0]
+    top = float(scale.max()) if scale.size else 1.0
+    bottom = max(float(np.percentile(scale, 1)) if scale.size else top, 1e-6 * top)
+    image = axes.imshow(shown, cmap=color_map_of(PATTERN_MAP), norm=LogNorm(min(bottom, 0.99 * top), top))
+    if bad.any():
+        axes.imshow(np.ma.masked_where(~bad, np.ones(bad.shape)), cmap=ListedColormap([BAD]))
+    color_bar(figure, axes, image, f"intensity ({unit})", extend="neither" if like is None else "both")

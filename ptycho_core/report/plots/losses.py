@@ -1,0 +1,55 @@
+"""Losses against epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ptycho_core.errors import DataError
+from ptycho_core.report.plots.drawing import StrPath, new_figure, save
+
+NOT_LOSSES = frozenset({"epoch", "learning_rate", "physics_weight", "seconds"})
+
+
+def plot_losses(history: Sequence[Mapping[str, float]], path: StrPath, *, best_epoch: int | None = None) -> None:
+    """Every loss term against epochs, on a logarithmic axis when all are positive; the best epoch is marked.
+
+    history: one row per epoch, with "epoch", "total" (training), and where known "validation_total" and further terms,
+    drawn thinner; whatever starts with "validation_" is dashed. Missing and NaN entries leave gaps.
+    DataError: no rows, or rows without "epoch" and "total".
+    """
+    if not history or not all({"epoch", "total"} <= row.keys() for row in history):
+        received = "no rows" if not history else f"keys {sorted(history[0])}"
+        remedy = "Pass the history of a training run."
+        raise DataError("plot_losses", "history", expected="'epoch', 'total'", received=received, remedy=remedy)
+    figure = new_figure(8.0, 4.6)
+    axes = figure.add_subplot()
+    epochs = [row["epoch"] for row in history]
+    names = dict.fromkeys(name for row in history for name in row if name not in NOT_LOSSES)
+    curves = {name: np.array([row.get(name, np.nan) for row in history], np.float64) for name in names}
+    terms = list(dict.fromkeys(name.removeprefix("validation_") for name in ("total", *curves)))
+    for name in sorted(curves, key=lambda name: (terms.index(name.removeprefix("validation_")), name)):
+        term = name.removeprefix("validation_")
+        axes.plot(
+            epochs,
+            curves[name],
+            label=term.replace("_", " ") + (", validation" if term != name else ""),
+            color=f"C{terms.index(term) % 10}",
+            linestyle="-" if term == name else "--",
+            linewidth=3.0 if term == "total" else 1.0,
+            marker="o" if len(epochs) <= 30 else None,
+            markersize=3,
+            zorder=2 if term == "total" else 3,  # a term that is all of the total lies on it
+        )
+    values = np.concatenate(list(curves.values()))
+    values = values[np.isfinite(values)]
+    if len(values) and (values > 0).all():
+        axes.set_yscale("log")
+    if best_epoch is not None:
+        axes.axvline(best_epoch, color="0.4", linewidth=1, linestyle=":", label=f"best epoch, {best_epoch}", zorder=1)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(title="losses", xlabel="epoch", ylabel="loss")
+    axes.grid(True, which="both", alpha=0.25)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.5)
+    save(figure, path)
