@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import Self
+from collections.abc import Callable
+from typing import ClassVar, Self
 
 
 class PtychoError(Exception):
     """Base of every error whose cause lies in the input: a value that says where, and what would be right.
 
-    source: the file, object or configuration at fault. key: what in it. expected, received: in words. remedy: a
-    sentence that says what to do. With `source` alone it is free text. Every attribute is text or None, so that an
-    error can be pickled and compared; `str(error)` is the only place that makes a line of them.
+    source: the file, array or configuration class at fault. key: what in it. expected, received: in words; where
+    nothing is expected, `received` is the whole fault. remedy: sentences that say what to do; state: settings that
+    it asks for. setting: the setting at fault, where there is one. With `source` alone it is free text.
+
+    Every attribute is text, tuples of text, or None: an error can be pickled and compared. `line` is the only place
+    that makes a message of them.
     """
+
+    verb: ClassVar[str | None] = None
+    """Between the key and what is expected, where the message is to be a sentence about a setting."""
 
     def __init__(
         self,
@@ -27,12 +34,16 @@ class PtychoError(Exception):
         expected: object = None,
         received: object = None,
         remedy: str | None = None,
+        state: tuple[str, ...] = (),
+        setting: str | None = None,
     ) -> None:
         self.source = os.fspath(source)
         self.key = key
         self.expected = None if expected is None else str(expected)
         self.received = None if received is None else str(received)
         self.remedy = remedy
+        self.state = state
+        self.setting = key if setting is None and self.verb is not None else setting
         self.places: tuple[str, ...] = ()
         super().__init__(self.source, *([] if key is None else [key]))
 
@@ -42,15 +53,38 @@ class PtychoError(Exception):
         error.places = (os.fspath(place), *self.places)
         return error
 
-    def __str__(self) -> str:
-        """`scan.npz: diff3d: expected …; received …. Remedy.`"""
-        place = ": ".join([*self.places, self.source, *([] if self.key is None else [self.key])])
-        fault = [f"{word} {text}" for word, text in self._facts() if text is not None]
-        line = ": ".join([place, *(["; ".join(fault)] if fault else [])])
-        return line if self.remedy is None else f"{line}. {self.remedy}"
+    def renamed(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Self:
+        """The same error, with the file `old` called `new`."""
+        names = {os.fspath(old): os.fspath(new)}
+        error = copy.copy(self)
+        error.source = names.get(self.source, self.source)
+        error.places = tuple(names.get(place, place) for place in self.places)
+        return error
 
-    def _facts(self) -> list[tuple[str, str | None]]:
-        return [("expected", self.expected), ("received", self.received)]
+    def line(self, name_of: Callable[[str], str] = str) -> str:
+        """The message: `scan.npz: diff3d: expected …; received …. Remedy.` or `ModelConfig: N must be …; got ….`
+
+        name_of: how a setting that the remedy asks for is called; the command line calls it by its flag.
+        """
+        key = () if self.key is None else (self.key,)
+        place = (*self.places, self.source)
+        if self.verb is not None and self.key is not None:
+            place = self.places or place  # a flag or a file says more than the class
+        if self.verb is not None and self.key is not None and self.expected is not None:
+            facts = {f"{self.key} {self.verb}": self.expected, "got": self.received}
+        else:
+            place += key
+            facts = {"expected": self.expected, "received" if self.expected is not None else "": self.received}
+        fault = "; ".join(f"{word} {fact}".strip() for word, fact in facts.items() if fact is not None)
+        text = ": ".join([*place, fault] if fault else place)
+        if self.remedy is None:
+            return text
+        asked = f": {', '.join(map(name_of, self.state))}." if self.state else ""
+        remedy = self.remedy.removesuffix(".") + asked if asked else self.remedy
+        return f"{text}{'' if text.endswith(('.', '?')) else '.'} {remedy}"
+
+    def __str__(self) -> str:
+        return self.line()
 
 
 class DataError(PtychoError, ValueError):
@@ -58,7 +92,18 @@ class DataError(PtychoError, ValueError):
 
 
 class ConfigurationError(PtychoError, ValueError):
-    """A configuration field is unknown, of the wrong type, out of range or contradicts another."""
+    """A setting is unknown, of the wrong type, out of range or contradicts another.
+
+    source: the class that holds it, or what takes it. key: its name.
+    """
+
+    verb = "must be"
+
+
+class NoEffectError(ConfigurationError):
+    """A setting is set and would change nothing beside the others as they are."""
+
+    verb = "has no effect unless"
 
 
 class ArchiveError(PtychoError, ValueError):
@@ -66,7 +111,9 @@ class ArchiveError(PtychoError, ValueError):
 
 
 class BackendError(PtychoError, RuntimeError):
-    """A backend is unknown, or its framework is not installed."""
+    """A backend is unknown or not installed, or has no such device or precision."""
+
+    verb = "must be"
 
 
 class MissingExtraError(PtychoError, RuntimeError):

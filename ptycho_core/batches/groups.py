@@ -126,8 +126,10 @@ def draw_groups(
     if n_groups > points and not (enable_oversampling and pool >= channels):
         received = f"{n_groups} groups of {channels} from {points} positions, pool of {pool}"
         remedy = f"Set n_groups to {points} or fewer, or enable_oversampling with neighbor_pool_size >= {channels}."
-        expected = "enable_oversampling and neighbor_pool_size >= gridsize² for more groups than positions"
-        raise ConfigurationError("n_groups", expected=expected, received=received, remedy=remedy)
+        expected = (
+            f"at most {points}, one for each position, unless oversampling draws from {channels} or more neighbours"
+        )
+        raise ConfigurationError("groups", "n_groups", expected=expected, received=received, remedy=remedy)
 
     seeds = _seed_points(points, n_groups, rng, sequential)
     others, k = channels - 1, min(max(pool, channels - 1), points - 1)

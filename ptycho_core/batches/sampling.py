@@ -15,9 +15,9 @@ def subsample(scan: Scan, config: TrainingConfig | InferenceConfig) -> Scan:
     if config.n_subsample is None:
         return scan
     if config.n_subsample > len(scan):
-        name = f"{type(config).__name__}.n_subsample"
+        owner = type(config).__name__
         expected, remedy = f"at most {len(scan)}, the frames of {scan.source}", "Lower n_subsample or leave it unset."
-        raise ConfigurationError(name, expected=expected, received=config.n_subsample, remedy=remedy)
+        raise ConfigurationError(owner, "n_subsample", expected=expected, received=config.n_subsample, remedy=remedy)
     seed = config.seed if config.subsample_seed is None else config.subsample_seed
     chosen = np.random.default_rng(seed).choice(len(scan), config.n_subsample, replace=False)
     return scan.subset(np.sort(chosen))

@@ -13,6 +13,7 @@ import click
 from ptycho_core import __version__
 from ptycho_core.cli import files, running
 from ptycho_core.errors import PtychoError
+from ptycho_core.settings.fields import flag_of
 
 EXIT_INPUT, EXIT_INTERRUPT = 2, 130
 
@@ -41,7 +42,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except PtychoError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {error.line(flag_of)}", err=True)
         sys.exit(EXIT_INPUT)
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted.", err=True)

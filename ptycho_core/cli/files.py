@@ -10,15 +10,15 @@ import attrs
 import click
 
 from ptycho_core.cli.options import FILE, config_options
-from ptycho_core.cli.shared import SectionedCommand, config_option, console, output_options
-from ptycho_core.errors import ConfigurationError
+from ptycho_core.cli.shared import PlacingCommand, SectionedCommand, config_option, console, output_options
+from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.events import counting
 from ptycho_core.settings.fields import flag_of
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.sources import build_config
 
 
-@click.command()
+@click.command(cls=PlacingCommand)
 @click.argument("out", type=FILE)
 @click.option("--N", "N", type=int, default=64, show_default=True, help="Side of a pattern, pixels.")
 @click.option("--positions", type=int, default=1000, show_default=True, help="Number of scan positions.")
@@ -94,7 +94,7 @@ def inspect(
         asked = {"--check-orientation": check_orientation, "--figure": figure is not None}
         for flag in (flag for flag, given in asked.items() if given):
             received, remedy = f"a {facts['kind']}", "Leave it out."
-            raise ConfigurationError(file, flag, expected="a scan", received=received, remedy=remedy)
+            raise DataError(file, flag, expected="a scan", received=received, remedy=remedy)
         output.result(facts, as_table(facts))
         return
     from ptycho_core.io import load_scan
@@ -217,7 +217,7 @@ def split(scan: Path, train: Path, test: Path, quiet: bool, as_json: bool, confi
     output.result(summary, counts + (f"\nleft out: {len(parts.left_out)}" if len(parts.left_out) else ""))
 
 
-@click.command()
+@click.command(cls=PlacingCommand)
 @click.argument("model", type=FILE)
 @click.argument("out", type=FILE)
 @click.option("--form", default=None, help="onnx, savedmodel or torch-export.  [default: from the ending of OUT]")
@@ -238,7 +238,7 @@ def export(model: Path, out: Path, form: str | None, backend: str, quiet: bool, 
     output.result({"written": str(written), "form": form}, str(written))
 
 
-@click.command()
+@click.command(cls=PlacingCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def engines(as_json: bool) -> None:
     """List the engines, their frameworks and devices."""

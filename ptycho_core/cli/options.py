@@ -18,9 +18,10 @@ from ptycho_core.settings.fields import (
     kind_of,
     show_default,
     to_mapping,
+    wrong_value,
 )
 from ptycho_core.settings.sections import SECTIONS
-from ptycho_core.settings.sources import Layers, variable_of
+from ptycho_core.settings.sources import Layers, set_by, variable_of
 from ptycho_core.settings.training import TrainingConfig
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ class SettingOption(click.Option):
         super().__init__(*arguments, **settings)
         self.section = section
 
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value; where it is none, a ConfigurationError that names the flag or the variable that it is from."""
+        try:
+            return super().type_cast_value(ctx, value)
+        except click.BadParameter as error:
+            assert self.name is not None
+            raise wrong_value(SECTIONS[self.section], self.name, value).placed(set_by(ctx, self.name)) from error
+
 
 def _option(section: str, name: str, annotation: Any, field: attrs.Attribute[Any]) -> Callable[[Command], Command]:
     help = f"{field.metadata['help']}  [default: {show_default(field)}]"
@@ -66,7 +75,7 @@ def _option(section: str, name: str, annotation: Any, field: attrs.Attribute[Any
         return click.option(f"{flags[0]}/--no-{flags[0][2:]}", name, **settings)
     if typing.get_origin(kind) is Literal:
         choices = [*typing.get_args(kind), *field.metadata["spellings"]]
-        return click.option(*flags, name, type=click.Choice(choices), **settings)
+        return click.option(*flags, name, type=click.Choice(choices, case_sensitive=False), **settings)
     return click.option(*flags, name, type=FILE if kind is Path else kind, **settings)
 
 
@@ -81,12 +90,8 @@ def environment_values(*sections: str) -> dict[str, Any]:
     def command(**_: Any) -> None:
         pass
 
-    try:
-        with command.make_context("environment", []) as context:
-            return {name: value for name, value in context.params.items() if value is not None}
-    except click.BadParameter as error:
-        variable = variable_of(str(error.param.name)) if error.param else ""
-        raise ConfigurationError(f"environment {variable}: {error.message}") from error
+    with command.make_context("environment", []) as context:
+        return {name: value for name, value in context.params.items() if value is not None}
 
 
 def resumed_layers(path: Path | None, flags: Mapping[str, Any], *sections: str) -> tuple[Layers, Checkpoint]:
@@ -112,5 +117,5 @@ def resumed_layers(path: Path | None, flags: Mapping[str, Any], *sections: str) 
         try:
             check_section_continues(checkpoint, section, config)
         except ConfigurationError as error:
-            raise ConfigurationError(layers.placed(section, str(error))) from error
+            raise layers.placed(error, section) from error
     return layers, checkpoint

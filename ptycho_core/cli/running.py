@@ -8,7 +8,15 @@ from typing import Any
 import click
 
 from ptycho_core.cli.options import FILE, config_options, resumed_layers
-from ptycho_core.cli.shared import SectionedCommand, config_option, console, load, output_options, with_scan
+from ptycho_core.cli.shared import (
+    PlacingCommand,
+    SectionedCommand,
+    config_option,
+    console,
+    load,
+    output_options,
+    with_scan,
+)
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.files import annotated_toml
 from ptycho_core.settings.inference import InferenceConfig
@@ -117,7 +125,7 @@ def reconstruct(
     output.result(summary, text)
 
 
-@click.command()
+@click.command(cls=PlacingCommand)
 @click.argument("reconstruction", type=FILE)
 @click.option("--truth", type=FILE, required=True, help="Scan or NPZ file with the true object as objectGuess.")
 @output_options
@@ -130,7 +138,7 @@ def evaluate(reconstruction: Path, truth: Path, quiet: bool, as_json: bool) -> N
     output.result(summary, text)
 
 
-@click.command()
+@click.command(cls=PlacingCommand)
 @click.option("--backend", default="auto", show_default=True, help="Engine: auto, torch or tensorflow.")
 @click.option("--out", type=FILE, default=Path("demo"), show_default=True, help="Folder to write to.")
 @output_options

@@ -10,10 +10,10 @@ import click
 from click.core import ParameterSource
 
 from ptycho_core.cli.options import FILE, Command, SettingOption
-from ptycho_core.errors import ConfigurationError
+from ptycho_core.errors import ConfigurationError, PtychoError
 from ptycho_core.runs.console import Output
 from ptycho_core.settings.reading import ReadOptions
-from ptycho_core.settings.sources import warn_of_unknown_variables
+from ptycho_core.settings.sources import Layers, warn_of_unknown_variables
 
 if TYPE_CHECKING:
     from ptycho_core.scans.scan import Scan
@@ -27,7 +27,29 @@ HEADINGS = {
 }
 
 
-class SectionedCommand(click.Command):
+class PlacingCommand(click.Command):
+    """A command whose errors name the flag, variable or file that set the setting at fault."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PtychoError as error:
+            place = None if error.places else self._place_of(ctx, error)
+            if place is None:
+                raise
+            raise error.placed(place) from error
+
+    def _place_of(self, context: click.Context, error: PtychoError) -> str | None:
+        if isinstance(context.obj, Layers) and (place := context.obj.place_of(error)) is not None:
+            return place
+        for option in self.params:  # those of no configuration
+            named = option.name is not None and option.name.rstrip("_") == error.setting
+            if named and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE:
+                return f"flag {option.opts[0]}"
+        return None
+
+
+class SectionedCommand(PlacingCommand):
     """A command whose help shows its own options first, then those of each table under a heading."""
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -79,6 +101,6 @@ def load(config: Any, field: str, reading: ReadOptions, what: str) -> Scan:
 
     path = getattr(config, field)
     if path is None:
-        name, remedy = f"{type(config).__name__}.{field}", "Give it as the argument SCAN or in the configuration."
-        raise ConfigurationError(name, expected=what, received="none", remedy=remedy)
+        owner, remedy = type(config).__name__, "Give it as the argument SCAN or in the configuration."
+        raise ConfigurationError(owner, field, expected=what, received="none", remedy=remedy)
     return load_scan(path, reading)

@@ -76,7 +76,7 @@ def _check_arrays(what: str, arrays: Weights, expected: Mapping[str, tuple[int |
     missing = sorted(set(expected) - set(arrays))
     unexpected = sorted(set(arrays) - set(expected))
     if missing or unexpected:
-        raise ArchiveError(f"{what}: missing {missing}; unexpected {unexpected}; {otherwise}.")
+        raise ArchiveError(what, received=f"missing {missing}; unexpected {unexpected}; {otherwise}")
     for name, shape in expected.items():
         received = np.shape(arrays[name])
         fits = (
@@ -85,6 +85,6 @@ def _check_arrays(what: str, arrays: Weights, expected: Mapping[str, tuple[int |
             and all(s in (None, r) for s, r in zip(shape, received, strict=True))
         )
         if not fits:
-            raise ArchiveError(f"{what}: {name}: expected shape {shape}; received {received}.")
+            raise ArchiveError(what, name, expected=f"shape {shape}", received=received)
         if not np.isfinite(arrays[name]).all():
-            raise ArchiveError(f"{what}: {name}: expected finite numbers; received NaN or infinity.")
+            raise ArchiveError(what, name, expected="finite numbers", received="NaN or infinity")

@@ -98,5 +98,7 @@ def check_monitor(execution: ExecutionConfig, config: TrainingConfig) -> None:
     metric = execution.checkpoint_monitor_metric
     terms = reported_terms(config)
     if metric not in terms:
-        name, remedy = "ExecutionConfig.checkpoint_monitor_metric", "Choose one of them, or give it a weight."
-        raise ConfigurationError(name, expected=f"one of {', '.join(terms)}", received=repr(metric), remedy=remedy)
+        expected, remedy = f"one of {', '.join(terms)}", "Choose one of them, or give it a weight."
+        raise ConfigurationError(
+            "ExecutionConfig", "checkpoint_monitor_metric", expected=expected, received=repr(metric), remedy=remedy
+        )

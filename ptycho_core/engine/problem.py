@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Literal, get_args
 
@@ -35,6 +36,12 @@ class Problem:
     @property
     def N(self) -> int:
         return int(self.probe.shape[-1])
+
+    @functools.cached_property
+    def pixels(self) -> NDArray[np.float64]:
+        """(2, P): how many pixels are used, and how many are held out and not bad, by pattern."""
+        good = ~self.bad_pixels
+        return np.array([np.count_nonzero(good & x, axis=(1, 2)) for x in (~self.held_out, self.held_out)], np.float64)
 
     def __attrs_post_init__(self) -> None:
         N = self.N
@@ -75,20 +82,16 @@ class Frames:
 
     def check(self, problem: Problem) -> None:
         """Refuse frames that do not fit the problem, or lie outside its canvas: DataError."""
-        B, N = len(self), problem.N
+        B, N, patterns = len(self), problem.N, len(problem.held_out)
         height, width = problem.canvas.shape
-        received = self.diffraction_amplitude.shape
-        _expect(received == (B, N, N), "diffraction_amplitude", f"shape {(B, N, N)}", received)
-        _expect(B > 0 and self.corners_px.shape == (B, 2), "corners_px", "shape (B, 2), B > 0", self.corners_px.shape)
-        _expect(self.intensity.shape == (B,), "intensity", f"shape {(B,)}", self.intensity.shape)
-        _expect(self.held_out.shape == (B,), "held_out", f"shape {(B,)}", self.held_out.shape)
-        patterns = len(problem.held_out)
-        known = self.held_out.min() >= 0 and self.held_out.max() < patterns
-        _expect(known, "held_out", f"numbers from 0 to {patterns - 1}", _span(self.held_out))
+        for name, shape in (("diffraction_amplitude", (B, N, N)), ("corners_px", (B, 2)), ("intensity", (B,))):
+            received = getattr(self, name).shape
+            _expect(B > 0 and received == shape, name, "shape {}, B > 0", received, shape)
+        known = self.held_out.shape == (B,) and self.held_out.min() >= 0 and self.held_out.max() < patterns
+        _expect(known, "held_out", "(B,) numbers from 0 to {}", self.held_out, patterns - 1)
         low, high = self.corners_px.min(axis=0), self.corners_px.max(axis=0)
-        inside = bool((low >= 0).all() and high[0] < width - N and high[1] < height - N)
-        expected = f"x from 0 to below {width - N}, y from 0 to below {height - N}"
-        _expect(inside, "corners_px", expected, f"{low.tolist()} to {high.tolist()}")
+        inside = low[0] >= 0 and low[1] >= 0 and high[0] < width - N and high[1] < height - N
+        _expect(inside, "corners_px", "x from 0 to below {}, y from 0 to below {}", (low, high), width - N, height - N)
 
 
 @attrs.frozen
@@ -137,11 +140,8 @@ class FrameFacts:
         return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in attrs.fields(cls)})
 
 
-def _expect(fits: object, name: str, expected: str, received: object) -> None:
+def _expect(fits: object, name: str, expected: str, received: object, *numbers: object) -> None:
+    """DataError unless it fits; what is expected is put into words only then."""
     if not fits:
         remedy = "Correct what the solver is given."
-        raise DataError("solver", name, expected=expected, received=received, remedy=remedy)
-
-
-def _span(numbers: NDArray[np.int64]) -> str:
-    return f"{numbers.min()} to {numbers.max()}"
+        raise DataError("solver", name, expected=expected.format(*numbers), received=received, remedy=remedy)

@@ -49,7 +49,9 @@ def resolve_backend(backend: str = "auto") -> str:
         return chosen
     name = SPELLINGS.get(backend, backend)
     if name not in registered:
-        raise BackendError(f"Unknown backend {backend!r}. Registered backends: {', '.join(registered)}.")
+        raise BackendError(
+            f"Unknown backend {backend!r}. Registered backends: {', '.join(registered)}.", setting="backend"
+        )
     return name
 
 
@@ -72,6 +74,7 @@ def load_engine(backend: str = "auto") -> Engine:
             raise
         raise BackendError(
             f"{title} backend selected, but the '{package}' package is not installed. "
-            f"Install it with: pip install 'ptycho-core[{name}]'"
+            f"Install it with: pip install 'ptycho-core[{name}]'",
+            setting="backend",
         ) from error
     return engine

@@ -6,7 +6,12 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import SupportsFloat
 
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
 from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.problem import FrameFacts, Frames, Problem
 from ptycho_core.vocabulary import LossTerms
 
 
@@ -26,3 +31,32 @@ def mean_terms(terms: Iterable[tuple[int, Mapping[str, SupportsFloat]]]) -> Loss
         for name, term in batch.items():
             totals[name] = totals.get(name, 0.0) + size * float(term)
     return {name: total / groups for name, total in totals.items()}
+
+
+FACTS = tuple(field.name for field in attrs.fields(FrameFacts))
+
+
+def held_pixels(problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Flat indices of the held-out pixels of each pattern that are not bad, (P, most of them), and which of them count.
+
+    Shorter lists are filled up with pixel 0, which does not count.
+    """
+    held = (problem.held_out & ~problem.bad_pixels).reshape(len(problem.held_out), -1)
+    counted = np.arange(held.sum(axis=1).max()) < held.sum(axis=1)[:, None]
+    pixels = np.zeros(counted.shape, np.int64)
+    pixels[counted] = np.nonzero(held)[1]
+    return pixels, counted
+
+
+def frame_facts(problem: Problem, frames: Frames, sums: Mapping[str, NDArray[np.floating]]) -> FrameFacts:
+    """Facts from the sums (B,) of a device, by name; NaN for those that were not asked for.
+
+    Beside the facts' own, sums are "intensity", of the predicted intensity of used pixels, "shift_x" and "shift_y".
+    """
+    known = {name: np.asarray(array, np.float64) for name, array in sums.items()}
+    bright, unknown = known.pop("intensity"), np.full(len(frames), np.nan)
+    seen = (bright + known["power"] - known["error"]) / 2  # sum of A sqrt(I), since the error is I - 2 A sqrt(I) + A²
+    known["intensity_ratio"] = np.divide(seen, bright, out=np.ones_like(bright), where=bright > 0) ** 2
+    known["pixels"], known["held_pixels"] = problem.pixels[:, frames.held_out]
+    known["shift_px"] = np.array([known.pop("shift_x", unknown), known.pop("shift_y", unknown)]).T
+    return FrameFacts(**{name: known.get(name, unknown) for name in FACTS})

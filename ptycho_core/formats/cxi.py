@@ -121,9 +121,8 @@ def _positions(file: HDF5File, detector: HDF5File) -> NDArray[np.float64] | None
         return None
     places = np.asarray(file.array(name, what="(M, 2) or (M, 3) metres"), np.float64)
     if places.ndim != 2 or places.shape[1] not in (2, 3):
-        received = f"shape {places.shape}"
-        remedy = "Name other positions with --positions."
-        raise DataError(file.path, name, expected="(M, 2) or (M, 3) metres", received=received, remedy=remedy)
+        expected, received, remedy = "(M, 2) or (M, 3) metres", f"shape {places.shape}", "Name other positions."
+        raise DataError(file.path, name, expected=expected, received=received, remedy=remedy, state=("positions",))
     basis = detector.optional(f"{DETECTOR}/basis_vectors", detector.array)
     rows, columns = np.array([0.0, -1.0, 0.0]), np.array([-1.0, 0.0, 0.0])
     if basis is not None:

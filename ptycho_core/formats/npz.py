@@ -79,8 +79,9 @@ def load_npz_scan(path: Path, *, measurement: Measurement | None = None) -> Scan
 def _require(path: Path, members: Collection[str], key: str, what: str) -> None:
     if key not in members:
         remedy = f"The file holds: {', '.join(sorted(members)) or 'nothing'}. "
-        remedy += "Name the parts of another file: --dataset, --positions, --probe."
-        raise DataError(path, key, expected=what, received="no such key", remedy=remedy)
+        remedy += "Name the parts of another file."
+        state = ("dataset", "positions", "probe")
+        raise DataError(path, key, expected=what, received="no such key", remedy=remedy, state=state)
 
 
 def save_npz_scan(path: Path, scan: Scan) -> None:

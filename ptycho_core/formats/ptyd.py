@@ -129,10 +129,8 @@ def _number(file: HDF5File, key: str) -> float | None:
 def _pixel(file: HDF5File, size: NDArray[np.float64]) -> Pair:
     """(x, y) of one number or of (rows, columns)."""
     if len(size) not in (1, 2):
-        remedy = "State it with --detector-pixel-m."
-        raise DataError(
-            file.path, "meta/psize", expected="one or two numbers", received=f"{len(size)} numbers", remedy=remedy
-        )
+        expected, received, state = "one or two numbers", f"{len(size)} numbers", ("detector_pixel_m",)
+        raise DataError(file.path, "meta/psize", expected=expected, received=received, remedy="State it.", state=state)
     return float(size[-1]), float(size[0])
 
 

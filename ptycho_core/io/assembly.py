@@ -17,7 +17,6 @@ from ptycho_core.scans.frames import Frames, in_memory
 from ptycho_core.scans.geometry import object_pixel_m, photon_wavelength_m, positions_m_to_px
 from ptycho_core.scans.scan import Scan
 from ptycho_core.scans.steps import Bin, Blank, Orient, Roll, Step, Window, centred, fftshift
-from ptycho_core.settings.fields import flag_of
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.source import FrameSource
 from ptycho_core.vocabulary import Measurement
@@ -115,8 +114,9 @@ def missing(
     path: Path, key: str | None, option: str, expected: str, received: str = "nothing that says so"
 ) -> DataError:
     """What has to be stated: the message names the option."""
-    remedy = f"State it: {flag_of(option)}."
-    return DataError(path, key, expected=f"{option}: {expected}", received=received, remedy=remedy)
+    return DataError(
+        path, key, expected=f"{option}: {expected}", received=received, remedy="State it.", state=(option,)
+    )
 
 
 def _with_positions(stored: Stored, options: ReadOptions) -> Stored:
@@ -183,8 +183,9 @@ def detector_steps(stored: Stored, options: ReadOptions) -> tuple[tuple[Step, ..
         steps.append(centred(side, options.pad))
         side = options.pad, options.pad
     if side[0] != side[1]:
-        received, remedy = f"{side[0]} x {side[1]} pixels", f"Crop or pad them: {flag_of('crop')}, {flag_of('pad')}."
-        raise DataError(stored.path, stored.key, expected="square patterns", received=received, remedy=remedy)
+        expected, received = "square patterns", f"{side[0]} x {side[1]} pixels"
+        remedy, state = "Crop or pad them.", ("crop", "pad")
+        raise DataError(stored.path, stored.key, expected=expected, received=received, remedy=remedy, state=state)
     return tuple(steps), Grid(height, width, window, options.bin, side[0])
 
 
@@ -241,8 +242,8 @@ def _lengths(stored: Stored, options: ReadOptions, grid: Grid) -> dict[str, Any]
 def _check_positive(stored: Stored, **lengths: float | None) -> None:
     for name, value in lengths.items():
         if value is not None and not 0 < value < np.inf:
-            remedy = f"State the true value: {flag_of(name)}."
-            raise DataError(stored.path, name, expected="a number > 0", received=value, remedy=remedy)
+            remedy = "State the true value."
+            raise DataError(stored.path, name, expected="a number > 0", received=value, remedy=remedy, state=(name,))
 
 
 def _positions(

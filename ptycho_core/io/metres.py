@@ -19,7 +19,6 @@ from ptycho_core.scans.geometry import (
     positions_px_to_m,
 )
 from ptycho_core.scans.scan import Scan
-from ptycho_core.settings.fields import flag_of
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +86,9 @@ def _canvas(path: Path, scan: Scan) -> tuple[tuple[int, int], tuple[float, float
 
 
 def _missing(path: Path, key: str, option: str) -> DataError:
-    remedy = f"State it when the scan is read: {flag_of(option)}."
+    remedy = "State it when the scan is read."
     expected = f"{key} in the scan's metadata, because this format holds metres"
-    return DataError(path, expected=expected, received="none", remedy=remedy)
+    return DataError(path, expected=expected, received="none", remedy=remedy, state=(option,))
 
 
 def _number(scan: Scan, key: str) -> float | None:

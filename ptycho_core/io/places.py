@@ -11,9 +11,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError
+from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.scans.steps import Orient, Step
-from ptycho_core.settings.fields import flag_of, refuse
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.files import BROKEN_HEADER
 from ptycho_core.storage.hdf5 import HDF5File, is_hdf5, signature_of
@@ -102,17 +101,16 @@ def patterns_of(place: Place) -> tuple[FrameSource, tuple[Step, ...]]:
 
 def no_such(path: Path, name: str, option: str, names: list[str]) -> DataError:
     listed = f"The file holds: {', '.join(names[:20])}." if names else "Name a file, FILE:DATASET, or a data set."
-    remedy = f"{listed} State it with {flag_of(option)}."
-    return DataError(path, name, expected=f"{option} under this name", received="nothing", remedy=remedy)
+    expected, remedy = f"{option} under this name", f"{listed} State it."
+    return DataError(path, name, expected=expected, received="nothing", remedy=remedy, state=(option,))
 
 
 def _only(path: Path, option: str, names: list[str]) -> str:
     """The one data set of a file where none is named."""
     if len(names) == 1:
         return names[0]
-    received = ", ".join(names[:20]) or "none"
-    remedy = f"Name one: {flag_of(option)} FILE:DATASET."
-    raise DataError(path, expected=f"one data set for {option}", received=received, remedy=remedy)
+    expected, received = f"one data set for {option}", ", ".join(names[:20]) or "none"
+    raise DataError(path, expected=expected, received=received, remedy="Name one, as FILE:DATASET.", state=(option,))
 
 
 def _checked(path: Path, key: str | None, array: NDArray[Any], option: str, kinds: str) -> NDArray[Any]:
@@ -168,8 +166,8 @@ def _read_table(path: Path, option: str) -> NDArray[np.float64]:
     """
 
     def refuse(received: object, expected: str = "a table of numbers, equally many in each line") -> DataError:
-        remedy = f"Correct it, or name another file: {flag_of(option)}."
-        return DataError(path, expected=expected, received=received, remedy=remedy)
+        remedy = "Correct it, or name another file."
+        return DataError(path, expected=expected, received=received, remedy=remedy, state=(option,))
 
     try:
         if path.stat().st_size > TABLE_BYTES:
@@ -231,17 +229,21 @@ def _pairs(path: Path, name: str, values: NDArray[Any], count: int) -> NDArray[n
     if pairs.ndim == 2 and pairs.shape[0] in (2, 3) and pairs.shape[1] == count != pairs.shape[0]:
         pairs = pairs.T
     if pairs.ndim != 2 or pairs.shape[1] not in (2, 3):
-        remedy = f"Name two columns: {flag_of('positions')} X,Y, or another data set."
+        remedy = "Name two columns, as X,Y, or another data set."
         expected, received = f"({count}, 2) numbers", f"shape {values.shape}"
-        raise DataError(path, name, expected=expected, received=received, remedy=remedy)
+        raise DataError(path, name, expected=expected, received=received, remedy=remedy, state=("positions",))
     return pairs[:, :2].astype(np.float64)
 
 
 def check_for_several_scans(options: ReadOptions, one: Path) -> None:
     """Refuse what can hold for the scan in `one` only, where several are read. Raises ConfigurationError."""
     remedy = "Convert each scan by itself (ptycho convert), and use the files that are written."
-    expected = "no file of one scan where several are read"
+    expected = "left out where several scans are read"
     if options.companion is not None:
-        refuse("ReadOptions.companion", expected, options.companion, remedy)
+        raise ConfigurationError(
+            "ReadOptions", "companion", expected=expected, received=options.companion, remedy=remedy
+        )
     if options.positions is not None and place_of(options.positions, one).path != one:
-        refuse("ReadOptions.positions", expected, options.positions, remedy)
+        raise ConfigurationError(
+            "ReadOptions", "positions", expected=expected, received=options.positions, remedy=remedy
+        )

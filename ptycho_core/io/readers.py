@@ -104,11 +104,13 @@ def choose_reader(path: Path, options: ReadOptions) -> Reader:
         with HDF5File(path):  # says what is wrong where it cannot be opened
             pass
     names = ", ".join(reader.name for reader in found) or ", ".join(registered_readers())
-    remedy = f"It holds: {describe_contents(path)}. State what it is: --reader {{{names}}}"
+    remedy = f"It holds: {describe_contents(path)}. State which of {names} it is"
     if found:
-        raise DataError(path, expected="a file of one format", received=f"the marks of {names}", remedy=f"{remedy}.")
-    remedy += "; of other files, name the parts: --dataset, --positions, --probe."
-    raise DataError(path, expected="a scan of a known format", received="another file", remedy=remedy)
+        expected, received = "a file of one format", f"the marks of {names}"
+        raise DataError(path, expected=expected, received=received, remedy=f"{remedy}.", state=("reader",))
+    remedy += ", or name the parts of a file of another kind."
+    state = ("reader", "dataset", "positions", "probe")
+    raise DataError(path, expected="a scan of a known format", received="another file", remedy=remedy, state=state)
 
 
 def read_scan(path: Path, options: ReadOptions) -> Scan:
@@ -127,7 +129,7 @@ def read_scan(path: Path, options: ReadOptions) -> Scan:
             try:
                 scan = read_scan(plain, options)
             except DataError as error:
-                raise DataError(str(error).replace(str(plain), str(path))) from error
+                raise error.renamed(plain, path) from error
             return keep(scan)
     try:
         reader = choose_reader(path, options)
@@ -143,8 +145,9 @@ def read_scan(path: Path, options: ReadOptions) -> Scan:
             raise DataError(path, "companion", expected="a file", received=received, remedy=remedy)
         return reader.read(path, options)
     except DataError as error:
-        message = str(error)
-        raise DataError(message if str(path) in message else f"{path}: {message}") from error
+        if str(path) in (error.source, *error.places):
+            raise
+        raise error.placed(path) from error
 
 
 def describe_contents(path: Path, most: int = 12) -> str:
@@ -157,7 +160,8 @@ def describe_contents(path: Path, most: int = 12) -> str:
             members = npz_members(path).values()
             return _some((f"{m.key} {m.shape} {m.dtype}" for m in members), most) or "a zip file without arrays"
     except (DataError, *UNREADABLE) as error:
-        return f"nothing that can be read ({str(error).removeprefix(f'{path}: ')[:200]})"
+        reason = error.received if isinstance(error, DataError) else error
+        return f"nothing that can be read ({str(reason)[:200]})"
     if signature_of(path).startswith(MAGIC):
         return "a single array (NPY)"
     return f"{path.stat().st_size} bytes of another kind, beginning with {signature_of(path)!r}"

@@ -182,7 +182,9 @@ def generate_grouped_data(
     for name, value in (("gridsize", gridsize), ("nsamples", nsamples)):
         if value < 1:
             remedy = f"Set {name} to 1 or more."
-            raise ConfigurationError(name, expected=">= 1", received=value, remedy=remedy)
+            raise ConfigurationError(
+                "grouped data", name, expected="a whole number >= 1", received=value, remedy=remedy
+            )
     groups = draw_groups(
         scan.positions_px,
         np.random.default_rng(DEFAULT_SEED if seed is None else seed),

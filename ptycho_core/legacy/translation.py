@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 
 from ptycho_core.errors import ConfigurationError
-from ptycho_core.settings.fields import fields_of, from_mapping, refuse
+from ptycho_core.settings.fields import fields_of, from_mapping
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
@@ -46,7 +46,9 @@ def _gridsize(value: Any) -> Any:
     sides = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
     if len(sides) != 2 or sides[0] != sides[1]:
         remedy = "Give (g, g): a group is a square of g × g positions."
-        refuse("DataConfig.grid_size", "a square grid, (g, g)", repr(value), remedy)
+        raise ConfigurationError(
+            "DataConfig", "grid_size", expected="a square grid, (g, g)", received=repr(value), remedy=remedy
+        )
     return sides[0]
 
 
@@ -214,16 +216,17 @@ def to_training_config(
     theirs = {"DataConfig": data, "ModelConfig": pt_model, "TrainingConfig": training}
     values = _translated(TRAINING_RULES, theirs, overrides)
     if "nphotons" not in overrides and values.get("nphotons", THEIR_NPHOTONS) == THEIR_NPHOTONS:
-        refuse(
-            "DataConfig.nphotons",
-            "a stated dose",
-            f"their default {THEIR_NPHOTONS:g}, where ours is 1e9 (nphotons default divergence)",
-            "Give the mean photons per frame as overrides={'nphotons': …}.",
+        raise ConfigurationError(
+            "DataConfig",
+            "nphotons",
+            expected="a stated dose",
+            received=f"their default {THEIR_NPHOTONS:g}, where ours is 1e9 (nphotons default divergence)",
+            remedy="Give the mean photons per frame as overrides={'nphotons': …}.",
         )
     for name, what in (("n_groups", "the number of groups per epoch"), ("train_data_file", "the scan to train on")):
         if values.get(name) is None:
             remedy = f"Set TrainingConfig.{name}, or give it as overrides={{{name!r}: …}}."
-            refuse(f"TrainingConfig.{name}", what, "nothing", remedy)
+            raise ConfigurationError("TrainingConfig", name, expected=what, received="nothing", remedy=remedy)
     if values.get("test_data_file") is None:
         text = "TrainingConfig.test_data_file is missing: the training scan's own loss chooses the best weights."
         warnings.warn(text, UserWarning, stacklevel=2)
@@ -291,7 +294,7 @@ def _built(cls: type[T], values: dict[str, Any], overrides: Mapping[str, Any] | 
     try:
         return from_mapping(cls, settled, **nested)
     except ConfigurationError as error:
-        raise ConfigurationError(f"PyTorch-style configuration: {error}") from error
+        raise error.placed("PyTorch-style configuration") from error
 
 
 def _list_the_rest(theirs: Mapping[str, Any], *rules: tuple[Rule, ...]) -> None:

@@ -120,7 +120,7 @@ def _load_unpacked(folder: Path) -> Model:
         try:
             return load_model(path)
         except ArchiveError as error:
-            raise ArchiveError(f"{folder}: unpacked model archive: {error}") from error
+            raise error.placed("unpacked model archive").placed(folder) from error
 
 
 def reassemble_cdi_image(

@@ -159,7 +159,7 @@ def _scores(manifest: Mapping[str, Any], history: list[dict[str, float]]) -> tup
     whole = whole_number(manifest["epoch"])
     if not scores or epochs != list(range(1, whole + 1)) or len(scores) != whole or not all(map(math.isfinite, scores)):
         expected = f"one row and one finite score for each of {whole} epochs, one at least"
-        raise ArchiveError(f"history.csv: expected {expected}; received {len(history)} rows, {len(scores)} scores.")
+        raise ArchiveError("history.csv", expected=expected, received=f"{len(history)} rows, {len(scores)} scores")
     return scores
 
 

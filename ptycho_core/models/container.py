@@ -118,7 +118,7 @@ def to_arrays(content: bytes, what: str) -> dict[str, NDArray[np.floating]]:
     arrays: dict[str, NDArray[np.floating]] = safetensors.numpy.load(content)
     for name, array in arrays.items():
         if array.dtype not in (np.float32, np.float64):
-            raise ArchiveError(f"{what}: {shown(name)}: expected float32 or float64; received {array.dtype}.")
+            raise ArchiveError(what, shown(name), expected="float32 or float64", received=array.dtype)
     return arrays
 
 
@@ -198,8 +198,10 @@ def decoding(path: Path, kind: Kind) -> Iterator[None]:
     """Turns whatever the reading of members in the block raises into an ArchiveError of this file."""
     try:
         yield
+    except ArchiveError as error:
+        raise error.placed(path) from error
     except PtychoError as error:
-        raise ArchiveError(f"{path}: {error}") from error
+        raise ArchiveError(path, received=error) from error
     except MALFORMED as error:
         remedy = f"The {kind.noun} is damaged: copy or train it again."
         received = f"{type(error).__name__}: {shown(error)}"

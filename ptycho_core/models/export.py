@@ -50,7 +50,9 @@ def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onn
     """
     if form not in FORMS:
         known = ", ".join(FORMS)
-        raise ConfigurationError("form", expected=f"one of {known}", received=repr(form), remedy="Choose one of them.")
+        raise ConfigurationError(
+            "export", "form", expected=f"one of {known}", received=repr(form), remedy="Choose one of them."
+        )
     default, ending = FORMS[form]
     target = Path(path)
     if ending and target.suffix != ending:
@@ -73,7 +75,8 @@ def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onn
     engine = load_engine(default if backend == "auto" else backend)
     if not isinstance(engine, Exporter) or form not in engine.exports:
         known = ", ".join(getattr(engine, "exports", ())) or "none"
-        raise BackendError(f"Backend {engine.name!r} does not write {form!r}. It writes: {known}. Leave it at auto.")
+        text = f"Backend {engine.name!r} does not write {form!r}. It writes: {known}. Leave it at auto."
+        raise BackendError(text, setting="backend")
     with making(target) as made:
         engine.export(form, network, weights, made, facts)
     return target

@@ -21,7 +21,7 @@ def _depth(N: int) -> int:
     remedy = f"Crop the patterns to {below} or pad them to {above} pixels."
     if below is None or above is None:
         remedy = f"Pad the patterns to {above} pixels." if below is None else f"Crop the patterns to {below} pixels."
-    raise ConfigurationError("ModelConfig.N", expected=expected, received=N, remedy=remedy)
+    raise ConfigurationError("ModelConfig", "N", expected=expected, received=N, remedy=remedy)
 
 
 @register_architecture("cnn")

@@ -140,8 +140,7 @@ def op_function(layer: Layer, engine: str, own: Mapping[str, Function]) -> Funct
     functions = op_named(layer.op).functions
     if engine not in functions:
         raise BackendError(
-            f"layer {layer.name!r}",
-            f"op {layer.op!r}",
+            f"layer {layer.name!r}: op {layer.op!r}",
             expected=f"a function for {engine!r}",
             received=f"functions for {', '.join(functions) or 'none'}",
             remedy=f"Register it with one, register_op({layer.op!r}, …, {engine}=…), or choose another engine.",

@@ -42,14 +42,16 @@ def build_table(model: ModelConfig) -> Table:
         known = ", ".join(sorted(_ARCHITECTURES))
         received = repr(model.architecture)
         remedy = f"Registered architectures: {known}."
-        raise ConfigurationError("ModelConfig.architecture", expected="a known name", received=received, remedy=remedy)
+        raise ConfigurationError(
+            "ModelConfig", "architecture", expected="a known name", received=received, remedy=remedy
+        )
     table = _ARCHITECTURES[model.architecture](model)
     channels = {layer.name: layer.out_channels for layer in table.layers}
     for output, name in (("amplitude", table.amplitude), ("phase", table.phase)):
         given = (channels.get(name), table.sizes(model.N).get(name))
         if given != (network_channels(model), model.N):
-            place, remedy = f"architecture {model.architecture!r}", "Correct the function that makes its table."
+            owner, remedy = f"architecture {model.architecture!r}", "Correct the function that makes its table."
             expected = f"{network_channels(model)} map(s) of {model.N} × {model.N}"
             received = f"{given[0]} of {given[1]} × {given[1]}" if name in channels else f"no layer {name!r}"
-            raise ConfigurationError(place, output, expected=expected, received=received, remedy=remedy)
+            raise ConfigurationError(owner, output, expected=expected, received=received, remedy=remedy)
     return table

@@ -29,7 +29,7 @@ def check_size(scan: Scan, N: int) -> None:
         received, remedy = f"positions within {extent:g} px", "Convert metres to pixels."
         raise DataError(scan.source, "xcoords, ycoords", expected=expected, received=received, remedy=remedy)
     if scan.N != N:
-        remedy = f"Crop or pad the patterns to {N} x {N}, or train with --N {scan.N}."
+        remedy = f"Crop or pad the patterns to {N} x {N}, or train with N = {scan.N}."
         expected = f"{N} x {N} patterns, as the model is configured"
         raise DataError(scan.source, "diff3d", expected=expected, received=f"{scan.N} x {scan.N}", remedy=remedy)
 

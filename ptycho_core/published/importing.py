@@ -80,7 +80,7 @@ def import_published(path: str | os.PathLike[str], *, scan: Scan | None = None) 
     try:
         check_weights(build_table(network.model), weights, network.model.N)
     except ArchiveError as error:
-        raise ArchiveError(f"{target}: {error} {NOT_IMPORTED}") from error
+        raise ArchiveError(target, received=error, remedy=NOT_IMPORTED) from error
     return Model(config=config, weights=weights, history=[], engine=network.engine, best_epoch=0)
 
 
@@ -146,7 +146,7 @@ def _read_network(target: Path) -> _Network:
         try:
             table = build_table(model)
         except ConfigurationError as error:
-            raise ArchiveError(f"{source}: {PARAMETERS}: {error} {NOT_IMPORTED}") from error
+            raise ArchiveError(source, PARAMETERS, received=error, remedy=NOT_IMPORTED) from error
         if published.kind == "published torch":
             framework, version = "PyTorch", "unknown"
             state = read_tensors(members.read(PYTORCH), f"{source}: {PYTORCH}")
@@ -208,7 +208,7 @@ def _model_config(published: Published, source: str) -> ModelConfig:
     try:
         return ModelConfig(**values)
     except ConfigurationError as error:
-        raise ArchiveError(f"{source}: {PARAMETERS}: {error} {NOT_IMPORTED}") from error
+        raise ArchiveError(source, PARAMETERS, received=error, remedy=NOT_IMPORTED) from error
 
 
 def _training_config(published: Published, model: ModelConfig) -> TrainingConfig:

@@ -166,8 +166,8 @@ def _named(config: InferenceConfig, field: str, what: str, load: Callable[[Path]
     """What the file that a field names holds; ConfigurationError where it names none."""
     path = existing_file(config, field)
     if path is None:
-        name, remedy = f"InferenceConfig.{field}", f"Pass it, or set {field}."
-        raise ConfigurationError(name, expected=what, received="none", remedy=remedy)
+        remedy = f"Pass it, or set {field}."
+        raise ConfigurationError("InferenceConfig", field, expected=what, received="none", remedy=remedy)
     return load(path)
 
 
@@ -180,9 +180,9 @@ def _check_model(config: InferenceConfig, model: Model) -> None:
         stated, trained = getattr(config.model, name), getattr(model.config.model, name)
         if stated not in (trained, field.default):
             remedy = f"Leave {name} at its default: the archive says what the model is."
-            place = f"InferenceConfig.model.{name}"
+            expected = f"{trained!r}, as it was trained"
             raise ConfigurationError(
-                place, expected=f"{trained!r}, as it was trained", received=repr(stated), remedy=remedy
+                "InferenceConfig", f"model.{name}", expected=expected, received=repr(stated), remedy=remedy
             )
 
 
@@ -204,4 +204,6 @@ def _log_batch(done: int, total: int, batch: Batch, patches: NDArray[np.complex6
 def _check_groups(scan: Scan, config: InferenceConfig) -> None:
     if config.n_groups is not None and config.n_groups > len(scan) and not config.enable_oversampling:
         expected, remedy = f"at most {len(scan)}, the frames of {scan.source}", "Lower n_groups or leave it unset."
-        raise ConfigurationError("InferenceConfig.n_groups", expected=expected, received=config.n_groups, remedy=remedy)
+        raise ConfigurationError(
+            "InferenceConfig", "n_groups", expected=expected, received=config.n_groups, remedy=remedy
+        )

@@ -43,7 +43,7 @@ def check_same_scan(scan: Scan, ours: Fingerprint, begun_with: Fingerprint) -> N
                 NPZ_KEYS.get(field, field),
                 expected=f"the scan that the run began with, {part} of SHA-256 {digest[:12]}…",
                 received=f"{str(ours.get(part))[:12]}…",
-                remedy="Give that scan, read in the same way (--measurement), or begin a new run.",
+                remedy="Give that scan, read with the same measurement, or start a new run.",
             )
 
 

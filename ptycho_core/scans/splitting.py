@@ -85,7 +85,7 @@ def split(
         raise ConfigurationError("split", given, expected=expected, received=repr(axis or margin_px), remedy=remedy)
     if count < 2:
         raise ConfigurationError(
-            "split", "scan", expected="at least 2 frames", received=count, remedy="Give a longer scan."
+            "split", "scan", expected="one of at least 2 patterns", received=count, remedy="Give a longer scan."
         )
 
     tests = min(max(round(test_fraction * count), 1), count - 1)
@@ -106,7 +106,7 @@ def _parts(scan: Scan, is_test: NDArray[np.bool_], left_out: NDArray[np.bool_], 
     train, test = np.flatnonzero(~is_test & ~left_out), np.flatnonzero(is_test & ~left_out)
     if not (len(train) and len(test)):
         received = f"{len(train)} for training, {len(test)} for the test; {int(left_out.sum())} are near the cut"
-        expected, remedy = "frames on both sides of the cut", "Use a smaller margin."
+        expected, remedy = "small enough to leave patterns on both sides of the cut", "Use a smaller margin."
         raise ConfigurationError("split", "margin_px", expected=expected, received=received, remedy=remedy)
     return Split(
         train=scan.subset(train),

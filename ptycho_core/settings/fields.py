@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, Union
 
 import attrs
 
-from ptycho_core.errors import ConfigurationError
+from ptycho_core.errors import ConfigurationError, NoEffectError
 
 Check = Callable[[Any], str | None]
 """Returns what is allowed, as one phrase, when a value is refused; otherwise None."""
@@ -47,8 +47,12 @@ class Interval:
         if self.maximum is not None:
             fits = fits and (value < self.maximum if self.below else value <= self.maximum)
         finite = isinstance(value, int) or math.isfinite(value)  # an int may be too large for math.isfinite
-        words = self.words or f"a finite number {'>' if self.above else '>='} {self.minimum:g}"
-        return None if fits and finite else words
+        return None if fits and finite else self.phrase()
+
+    def phrase(self, *, whole: bool = False) -> str:
+        """What is allowed, of whole numbers or of any."""
+        kind = "a whole number" if whole else "a finite number"
+        return self.words or f"{kind} {'>' if self.above else '>='} {self.minimum:g}"
 
 
 @attrs.frozen
@@ -96,25 +100,36 @@ def setting(
     *,
     beside: Mapping[str, Check] | None = None,
     spellings: Mapping[str, str] | None = None,
+    name: bool = False,
 ) -> Any:
     """A field with its explanation, its limits and other `spellings` of its values.
 
     beside: what other fields must be for it to have an effect. A field without effect must keep its default: it is
-    refused otherwise, never ignored.
+    refused otherwise, never ignored. name: the value names something registered, and is stored in small letters.
     """
-    metadata = {"help": help, "check": check, "beside": beside or {}, "spellings": spellings or {}}
-    converter = attrs.Converter(_plain, takes_field=True)
+    metadata = {"help": help, "check": check, "beside": beside or {}, "spellings": spellings or {}, "name": name}
+    converter = attrs.Converter(_plain, takes_self=True, takes_field=True)
     return attrs.field(default=default, converter=converter, validator=check_value, metadata=metadata)
 
 
-def _plain(value: Any, field: attrs.Attribute[Any]) -> Any:
-    """A numpy scalar as the Python number that it holds, text as a path where the field is one, usual spellings."""
+def _plain(value: Any, instance: Any, field: attrs.Attribute[Any]) -> Any:
+    """A numpy scalar as the Python number that it holds, text as a path where the field is one, usual spellings.
+
+    Choices and names are taken without regard to case.
+    """
     if type(value).__module__ == "numpy" and hasattr(value, "item"):
         value = value.item()
+    kind = kind_of(hints_of(type(instance))[field.name])
+    if kind is Path:
+        return Path(value) if isinstance(value, (str, os.PathLike)) else value
     if isinstance(value, str):
-        value = field.metadata["spellings"].get(value, value)
-    takes_path = "Path" in str(field.type)
-    return Path(value) if takes_path and isinstance(value, (str, os.PathLike)) else value
+        value = value.lower() if field.metadata["name"] else value
+        check = field.metadata["check"]
+        choices = check.values if isinstance(check, Choices) else typing.get_args(kind)
+        spellings = {**{str(choice): choice for choice in choices}, **field.metadata["spellings"]}
+        folded = value.casefold()
+        return next((meant for spelling, meant in spellings.items() if spelling.casefold() == folded), value)
+    return value
 
 
 def check_value(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -124,12 +139,20 @@ def check_value(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> N
     check = attribute.metadata.get("check")
     if allowed is None and check is not None and value is not None:
         allowed = check(value)
+        if allowed is not None and isinstance(check, Interval):
+            allowed = check.phrase(whole=kind_of(annotation) is int)
     if allowed is not None:
-        remedy = f"Set {attribute.name} to {allowed}."
-        if isinstance(value, str) and (near := closest(value, typing.get_args(annotation))):
-            remedy = f"Did you mean {near!r}?"
-        name = f"{type(instance).__name__}.{attribute.name}"
-        raise ConfigurationError(name, expected=allowed, received=repr(value), remedy=remedy)
+        raise wrong_value(type(instance), attribute.name, value, allowed)
+
+
+def wrong_value(cls: type[Any], name: str, value: object, allowed: str | None = None) -> ConfigurationError:
+    """The error of a value that a field does not take. allowed: in words; by default what its type allows."""
+    annotation = hints_of(cls)[name]
+    allowed = allowed or describe_type(annotation)
+    choices = typing.get_args(kind_of(annotation))
+    near = closest(value, choices) if isinstance(value, str) else None
+    remedy = f"Did you mean {near!r}?" if near else f"Set {name} to {'one of these' if choices else allowed}."
+    return ConfigurationError(cls.__name__, name, expected=allowed, received=repr(value), remedy=remedy)
 
 
 def check_effects(instance: Any) -> None:
@@ -143,16 +166,13 @@ def check_effects(instance: Any) -> None:
             beside = getattr(instance, other)
             if (allowed := check(beside)) is not None:
                 shown = repr(beside).lower() if isinstance(beside, bool) else repr(beside)
-                refuse(
-                    f"{type(instance).__name__}.{name}",
-                    f"{other} = {allowed}, without which {name} has no effect",
-                    f"{name} = {value!r} and {other} = {shown}",
-                    f"Set {other} to {allowed}, or leave {name} at {field.default!r}.",
+                raise NoEffectError(
+                    type(instance).__name__,
+                    name,
+                    expected=f"{other} = {allowed}",
+                    received=f"{name} = {value!r} and {other} = {shown}",
+                    remedy=f"Set {other} to {allowed}, or leave {name} at {field.default!r}.",
                 )
-
-
-def refuse(name: str, expected: str, received: object, remedy: str) -> typing.NoReturn:
-    raise ConfigurationError(name, expected=expected, received=received, remedy=remedy)
 
 
 def hints_of(cls: type[Any]) -> Mapping[str, Any]:
@@ -217,9 +237,10 @@ def flag_of(field: str) -> str:
 
 
 def closest(word: str, options: Iterable[Any]) -> str | None:
-    """The option that resembles `word`, if one does."""
-    near = difflib.get_close_matches(word, [option for option in options if isinstance(option, str)], n=1)
-    return near[0] if near else None
+    """The option that resembles `word`, whatever the case, if one does."""
+    folded = {option.casefold(): option for option in options if isinstance(option, str)}
+    near = difflib.get_close_matches(word.casefold(), folded, n=1)
+    return folded[near[0]] if near else None
 
 
 # -- plain values --------------------------------------------------------------------------------------------------
@@ -228,18 +249,17 @@ def closest(word: str, options: Iterable[Any]) -> str | None:
 def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str | None = None, **nested: Any) -> T:
     """An instance of `cls` from plain values; an unknown key is an error that names the closest known one."""
     known = [*fields_of(cls), *getattr(cls, "DEPRECATED", ())]
-    for key in values:
-        if key not in known:
-            near = closest(key, known)
-            remedy = f"Did you mean {near!r}?" if near else f"Known fields: {', '.join(sorted(fields_of(cls)))}."
-            expected = f"a field of {cls.__name__}"
-            raise ConfigurationError(
-                source or "configuration", key, expected=expected, received="an unknown one", remedy=remedy
-            )
     try:
+        for key in values:
+            if key not in known:
+                near = closest(key, known)
+                remedy = f"Did you mean {near!r}?" if near else f"Its settings: {', '.join(sorted(fields_of(cls)))}."
+                raise ConfigurationError(cls.__name__, key, received="no such setting", remedy=remedy)
         return cls(**values, **nested)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{source}: {error}" if source else str(error)) from error
+        if source is None:
+            raise
+        raise error.placed(source) from error
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

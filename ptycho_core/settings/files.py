@@ -66,21 +66,28 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
         document = yaml.load(text, _Loader) if form == "YAML" else tomllib.loads(text)
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-        expected, remedy = f"readable {form}", f"Give an existing {form} file."
-        received = " ".join(str(error).split())
-        raise ConfigurationError(path, expected=expected, received=received, remedy=remedy) from error
+    except FileNotFoundError as error:
+        raise ConfigurationError(path, received="no such file", remedy="Check the path.") from error
+    except OSError as error:
+        received, remedy = "a folder" if path.is_dir() else error.strerror, "Give a file that can be read."
+        raise ConfigurationError(path, expected=f"a {form} file", received=received, remedy=remedy) from error
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        received, remedy = " ".join(str(error).split()), "Correct it there."
+        raise ConfigurationError(path, expected=f"readable {form}", received=received, remedy=remedy) from error
     document = {} if document is None else document
     if not isinstance(document, dict):
-        remedy = "Put each field under its table's heading."
+        remedy = "Put each setting under its table's heading."
         received = type(document).__name__
         raise ConfigurationError(path, expected="tables", received=received, remedy=remedy)
     for name, table in document.items():
         if name not in SECTIONS or not isinstance(table, dict):
             near = closest(str(name), SECTIONS)
-            remedy = f"Did you mean [{near}]?" if near else "Put each field under its table's heading."
-            expected = "the tables " + ", ".join(f"[{key}]" for key in SECTIONS)
-            raise ConfigurationError(path, str(name), expected=expected, received=f"{name!r}", remedy=remedy)
+            remedy = "Put each setting under its table's heading: " + ", ".join(f"[{key}]" for key in SECTIONS) + "."
+            remedy = f"Did you mean [{near}]?" if near and isinstance(table, dict) else remedy
+            received = "no such table" if isinstance(table, dict) else "not in a table"
+            raise ConfigurationError(
+                path, f"[{name}]" if isinstance(table, dict) else str(name), received=received, remedy=remedy
+            )
     return document
 
 

@@ -27,7 +27,7 @@ class InferenceConfig:
     test_data_file: Path | None = setting(None, "Scan to reconstruct.")
     output_dir: Path = setting(Path("inference_outputs"), "Folder to write to; created if missing.")
     backend: str = setting(
-        "auto", "Engine: auto takes the one that trained the model; every engine can run every model."
+        "auto", "Engine: auto takes the one that trained the model; every engine can run every model.", name=True
     )
     n_groups: int | None = setting(None, "Groups to reconstruct; one for each pattern if unset.", at_least(1))
     n_subsample: int | None = setting(

@@ -41,7 +41,7 @@ class ModelConfig:
         at_least(0),
         beside={"model_type": only("pinn")},
     )
-    architecture: str = setting("cnn", "Name of the network in the architecture table.")
+    architecture: str = setting("cnn", "Name of the network in the architecture table.", name=True)
     amplitude_ceiling: float = setting(
         2.0,
         "Largest amplitude of a sigmoid head; an untrained network predicts half of it.",

@@ -7,7 +7,8 @@ from typing import Literal
 
 import attrs
 
-from ptycho_core.settings.fields import at_least, check_effects, given, refuse, setting
+from ptycho_core.errors import ConfigurationError
+from ptycho_core.settings.fields import at_least, check_effects, given, setting
 from ptycho_core.vocabulary import Measurement
 
 positive = at_least(0, exclusive=True)
@@ -17,7 +18,7 @@ positive = at_least(0, exclusive=True)
 class ReadOptions:
     """How to read a scan file, where the file does not say (specs/data.md, Readers)."""
 
-    reader: str | None = setting(None, "Reader to use; if unset, the format is recognised by content.")
+    reader: str | None = setting(None, "Reader to use; if unset, the format is recognised by content.", name=True)
     measurement: Measurement | None = setting(
         None, "What the patterns hold: counts (intensity) or their square root (amplitude)."
     )
@@ -90,12 +91,17 @@ class ReadOptions:
         check_effects(self)
         if self.energy_eV is not None and self.wavelength_m is not None:
             received = f"energy_eV = {self.energy_eV} and wavelength_m = {self.wavelength_m}"
-            refuse("ReadOptions.energy_eV", "energy_eV or wavelength_m, not both", received, "Leave one of them out.")
+            expected, remedy = "left out where wavelength_m is given", "Leave one of them out."
+            raise ConfigurationError("ReadOptions", "energy_eV", expected=expected, received=received, remedy=remedy)
         if (self.centre_row is None) != (self.centre_column is None):
             received = f"centre_row = {self.centre_row} and centre_column = {self.centre_column}"
-            refuse("ReadOptions.centre_row", "centre_row and centre_column together", received, "Give both of them.")
+            expected, remedy = "given together with centre_column", "Give both of them."
+            raise ConfigurationError("ReadOptions", "centre_row", expected=expected, received=received, remedy=remedy)
         if self.centre_row is not None and self.dc == "corner":
-            refuse("ReadOptions.centre_row", "no centre where dc = 'corner'", self.centre_row, "Leave one of them out.")
+            expected, remedy = "left out where dc = corner", "Leave one of them out."
+            raise ConfigurationError(
+                "ReadOptions", "centre_row", expected=expected, received=self.centre_row, remedy=remedy
+            )
 
     @property
     def centre(self) -> tuple[int, int] | None:

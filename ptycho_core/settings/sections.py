@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.settings.fields import refuse
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.reading import ReadOptions
@@ -20,7 +20,9 @@ def existing_file(config: Any, field: str) -> Path | None:
     """
     path: Path | None = getattr(config, field)
     if path is not None and not path.exists():
-        refuse(f"{type(config).__name__}.{field}", "an existing file", f"no such file: {path}", "Check the path.")
+        raise ConfigurationError(
+            type(config).__name__, field, expected="an existing file", received=path, remedy="Check the path."
+        )
     return path
 
 

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from ptycho_core.errors import ConfigurationError
+from ptycho_core.errors import ConfigurationError, PtychoError
 from ptycho_core.settings.fields import closest, fields_of, flag_of, from_mapping
 from ptycho_core.settings.files import read_config
 from ptycho_core.settings.sections import SECTIONS
 
-if TYPE_CHECKING:
-    pass
-
 log = logging.getLogger(__name__)
 PREFIX = "PTYCHO_"
+E = TypeVar("E", bound=PtychoError)
 TEST_VARIABLES = ("PTYCHO_SHARED_DATA", "PTYCHO_REQUIRE_BACKENDS")
 
 
 def variable_of(field: str) -> str:
     """`batch_size` → `PTYCHO_BATCH_SIZE`."""
     return PREFIX + field.upper()
+
+
+def set_by(context: click.Context | None, field: str) -> str:
+    """Whether the environment or a flag gave the command this field, in words: `flag --batch-size`."""
+    environment = context is not None and context.get_parameter_source(field) is ParameterSource.ENVIRONMENT
+    return f"environment {variable_of(field)}" if environment else f"flag {flag_of(field)}"
 
 
 class Layers:
@@ -48,6 +51,8 @@ class Layers:
         self.values: dict[str, dict[str, Any]] = {}
         self.sources: dict[str, dict[str, str]] = {}
         context = click.get_current_context(silent=True)
+        if context is not None:
+            context.obj = self  # for the errors of the run that follows
         for section in sections:
             cls = SECTIONS[section]
             names = [*fields_of(cls), *getattr(cls, "DEPRECATED", ())]
@@ -60,10 +65,8 @@ class Layers:
                 values[name], sources[name] = value, f"file {path}"
             for name in names:
                 if flags.get(name) is not None:
-                    source = context.get_parameter_source(name) if context else ParameterSource.COMMANDLINE
-                    environment = source is ParameterSource.ENVIRONMENT
                     values[name] = flags[name]
-                    sources[name] = f"environment {variable_of(name)}" if environment else f"flag {flag_of(name)}"
+                    sources[name] = set_by(context, name)
             self.values[section], self.sources[section] = values, sources
 
     def build(self) -> dict[str, Any]:
@@ -74,17 +77,23 @@ class Layers:
             try:
                 built[section] = from_mapping(SECTIONS[section], values, **nested)
             except ConfigurationError as error:
-                raise ConfigurationError(self.placed(section, str(error))) from error
+                raise self.placed(error, section) from error
         return built
 
-    def placed(self, section: str, message: str) -> str:
-        """The message, after the file, flag or variable that the field at fault was set by."""
-        match = re.match(r"(?:\w+(?:Config|Options)\.|configuration: )(\w+)", message)
-        source = self.sources[section].get(match[1], "default") if match else "default"
-        message = message.removeprefix("configuration: ")
-        if source == "default":
-            return message if self.file is None else f"{self.file}: {message}"
-        return f"{source.removeprefix('file ')}: {message}"
+    def placed(self, error: E, *sections: str) -> E:
+        """The error behind the flag, variable or file that set the setting at fault; behind the file if none did.
+
+        sections: where that may be a setting of; all of them if none is given.
+        """
+        place = self.place_of(error, *sections) or self.file
+        return error if place is None else error.placed(place)
+
+    def place_of(self, error: PtychoError, *sections: str) -> str | None:
+        """What set the setting at fault; None where it has its default, or no setting is at fault."""
+        names = sections or tuple(self.sources)
+        own = [name for name in names if SECTIONS[name].__name__ == error.source] or names
+        found = (self.sources[name].get(error.setting or "", "default") for name in own)
+        return next((source.removeprefix("file ") for source in found if source != "default"), None)
 
 
 def build_config(

@@ -6,10 +6,11 @@ The command line's flags, the files, the flat dictionaries and the reference tab
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NoReturn
 
 import attrs
 
+from ptycho_core.errors import ConfigurationError, NoEffectError
 from ptycho_core.settings.deprecated import takes_n_images
 from ptycho_core.settings.fields import (
     at_least,
@@ -19,7 +20,6 @@ from ptycho_core.settings.fields import (
     given,
     only,
     power_of_two,
-    refuse,
     setting,
 )
 from ptycho_core.settings.inference import InferenceConfig
@@ -37,7 +37,7 @@ class TrainingConfig:
     train_data_file: Path | None = setting(None, "Scan to train on.")
     test_data_file: Path | None = setting(None, "A second scan; its loss chooses the best weights.")
     output_dir: Path = setting(Path("training_outputs"), "Folder that a run writes to; created if missing.")
-    backend: str = setting("auto", "Engine: auto, torch, tensorflow or another registered one.")
+    backend: str = setting("auto", "Engine: auto, torch, tensorflow or another registered one.", name=True)
     batch_size: int = setting(16, "Groups per batch.", power_of_two)
     accum_steps: int = setting(1, "Batches whose gradients are averaged into one step of the optimiser.", at_least(1))
     nepochs: int = setting(50, "Passes over the groups.", at_least(1))
@@ -171,17 +171,20 @@ class TrainingConfig:
         check_pool(self, self.model)
         needed = self.model.channels - 1
         if self.neighbor_count < needed:
-            expected = f"neighbor_count >= gridsize² - 1 = {needed}"
-            refuse("TrainingConfig.neighbor_count", expected, self.neighbor_count, f"Set it to {needed} or more.")
+            expected, remedy = f">= gridsize² - 1 = {needed}", f"Set neighbor_count to {needed} or more."
+            self._refuse("neighbor_count", expected, self.neighbor_count, remedy)
         if self.probe_gauge == "given" and self.model.probe_scale != 4.0:
+            expected, received = (
+                "probe_gauge = mean",
+                f"probe_gauge = given and probe_scale = {self.model.probe_scale:g}",
+            )
             remedy = "Set probe_gauge to mean, or leave probe_scale at 4."
-            received = f"probe_gauge = given and probe_scale = {self.model.probe_scale:g}"
-            refuse("ModelConfig.probe_scale", "probe_gauge = mean beside it", received, remedy)
+            raise NoEffectError("ModelConfig", "probe_scale", expected=expected, received=received, remedy=remedy)
 
     def _check_losses(self) -> None:
         if self.model.model_type == "pinn" and self.nll_weight + self.mae_weight <= 0:
             received = f"nll_weight = {self.nll_weight:g}, mae_weight = {self.mae_weight:g}"
-            refuse("TrainingConfig", "a positive nll_weight or mae_weight", received, "Set nll_weight to 1.")
+            self._refuse(None, "a positive nll_weight or mae_weight", received, "Set nll_weight to 1.")
         if self.model.model_type == "supervised":
             others = {"mae_weight": self.mae_weight, "realspace_weight": self.realspace_weight}
             others |= {"realspace_mae_weight": self.realspace_mae_weight}
@@ -189,20 +192,21 @@ class TrainingConfig:
                 weights = {"nll_weight": self.nll_weight, **others}
                 received = ", ".join(f"{name} = {value:g}" for name, value in weights.items())
                 remedy = "Leave them at their defaults: a supervised network is trained on ground truth alone."
-                expected = "no weights of the diffraction losses with model_type = supervised"
-                refuse("TrainingConfig", expected, received, remedy)
+                self._refuse(
+                    None, "no weights of the diffraction losses with model_type = supervised", received, remedy
+                )
             for name, value in (("probe_trainable", self.probe_trainable), ("stage epochs", self.staged_epochs > 0)):
                 if value:
                     remedy = "Leave it unset: a supervised network is trained on ground truth alone."
-                    refuse("TrainingConfig", f"no {name} with model_type = supervised", f"{name} set", remedy)
+                    self._refuse(None, f"no {name} with model_type = supervised", f"{name} set", remedy)
 
     def _check_schedule(self) -> None:
         if self.lr_warmup_epochs >= self.nepochs and self.scheduler == "WarmupCosine":
             expected, remedy = f"fewer than nepochs = {self.nepochs}", "Warm up for fewer epochs, or train for more."
-            refuse("TrainingConfig.lr_warmup_epochs", expected, self.lr_warmup_epochs, remedy)
+            self._refuse("lr_warmup_epochs", expected, self.lr_warmup_epochs, remedy)
         if self.scheduler == "ReduceLROnPlateau" and self.plateau_min_lr >= self.learning_rate:
             expected, remedy = f"below learning_rate = {self.learning_rate:g}", "Lower it, or raise learning_rate."
-            refuse("TrainingConfig.plateau_min_lr", expected, self.plateau_min_lr, remedy)
+            self._refuse("plateau_min_lr", expected, self.plateau_min_lr, remedy)
         self._check_stages()
 
     def _check_stages(self) -> None:
@@ -210,29 +214,28 @@ class TrainingConfig:
         if staged and staged != self.nepochs:
             stages = ", ".join(f"stage_{n}_epochs = {getattr(self, f'stage_{n}_epochs')}" for n in (1, 2, 3))
             received = f"{stages} and nepochs = {self.nepochs}"
-            refuse("TrainingConfig", "stages that add up to nepochs", received, f"Set nepochs to {staged}.")
+            self._refuse(None, "stages that add up to nepochs", received, f"Set nepochs to {staged}.")
         if self.scheduler == "MultiStage" and not staged:
             remedy = "Set them so that they add up to nepochs, or choose another scheduler."
             expected = "stage_1_epochs, stage_2_epochs or stage_3_epochs with scheduler = MultiStage"
-            refuse("TrainingConfig", expected, "none of them", remedy)
+            self._refuse(None, expected, "none of them", remedy)
         if self.scheduler == "ReduceLROnPlateau" and (self.stage_1_epochs or self.stage_2_epochs):
-            remedy = "Choose scheduler = MultiStage."
-            expected = "another scheduler, as the loss means something else in each stage"
-            refuse("TrainingConfig.scheduler", expected, "ReduceLROnPlateau", remedy)
+            expected = "another, as the loss means something else in each stage"
+            self._refuse("scheduler", expected, "ReduceLROnPlateau", "Set scheduler to MultiStage.")
+
+    def _refuse(self, name: str | None, expected: str, received: object, remedy: str) -> NoReturn:
+        raise ConfigurationError("TrainingConfig", name, expected=expected, received=received, remedy=remedy)
 
 
 def check_pool(config: TrainingConfig | InferenceConfig, model: ModelConfig) -> None:
     """Refuse a pool of neighbours that oversampling cannot draw from: ConfigurationError."""
     pool = config.neighbor_count if config.neighbor_pool_size is None else config.neighbor_pool_size
-    name, channels = type(config).__name__, model.channels
+    owner, channels = type(config).__name__, model.channels
     if config.enable_oversampling and channels == 1:
+        expected, received = "gridsize > 1, as a group is one pattern otherwise", "gridsize = 1"
         remedy = "Set gridsize to 2 or more, or leave enable_oversampling unset."
-        refuse(
-            f"{name}.enable_oversampling",
-            "gridsize > 1 beside it, as a group is one pattern otherwise",
-            "gridsize = 1",
-            remedy,
-        )
+        raise NoEffectError(owner, "enable_oversampling", expected=expected, received=received, remedy=remedy)
     if config.enable_oversampling and pool < channels:
-        expected = f"neighbor_pool_size >= gridsize² = {channels} for oversampling"
-        refuse(f"{name}.neighbor_pool_size", expected, pool, f"Set neighbor_pool_size to {channels} or more.")
+        expected = f">= gridsize² = {channels} for oversampling"
+        remedy = f"Set neighbor_pool_size to {channels} or more."
+        raise ConfigurationError(owner, "neighbor_pool_size", expected=expected, received=pool, remedy=remedy)

@@ -58,11 +58,11 @@ def make_positions(kind: str, count: int, step_px: float, rng: np.random.Generat
         raise unknown_kind("scan", kind, SCAN_KINDS)
     if count < 1:
         raise ConfigurationError(
-            "simulation", "positions", expected=">= 1", received=count, remedy="Ask for more positions."
+            "simulation", "positions", expected="a whole number >= 1", received=count, remedy="Ask for more positions."
         )
     if not 0 < step_px < np.inf:
         remedy = "Give a distance in object pixels; N/8 is usual."
-        raise ConfigurationError("simulation", "step_px", expected="> 0", received=step_px, remedy=remedy)
+        raise ConfigurationError("simulation", "step_px", expected="a number > 0", received=step_px, remedy=remedy)
     positions = SCAN_KINDS[kind](count, step_px, rng)
     positions += N // 2 + MARGIN_PX - positions.min(axis=0)
     return positions

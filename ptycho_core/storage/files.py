@@ -149,8 +149,10 @@ def make_folder(path: Path) -> Path:
         for folder in made:
             _sync_folder(folder.parent)
     except OSError as error:
+        file = next((place for place in (path, *path.parents) if place.is_file()), None)
+        received = error.strerror if file is None else "a file" if file == path else f"one inside the file {file}"
         remedy = "Choose another output folder."
-        raise DataError(path, expected="a folder", received=error.strerror, remedy=remedy) from error
+        raise DataError(path, expected="a folder", received=received, remedy=remedy) from error
     if not os.access(path, os.W_OK):
         remedy = "Change its permissions or choose another output folder."
         raise DataError(path, expected="a writable folder", received="a read-only one", remedy=remedy)

@@ -89,7 +89,7 @@ class Fit:
             remedy = "Pass a scan, or set train_data_file."
             expected = "a scan to train on"
             raise ConfigurationError(
-                "TrainingConfig.train_data_file", expected=expected, received="none", remedy=remedy
+                "TrainingConfig", "train_data_file", expected=expected, received="none", remedy=remedy
             )
         self._scan = subsample(scan, config)
         self._test = test = self._checked(_given_or_loaded(test, config, "test_data_file"))

@@ -112,5 +112,6 @@ def _package(name: str, extra: str) -> ModuleType:
             raise
         raise MissingExtraError(
             f"logger {extra!r} needs the '{name}' package. Install it with: pip install 'ptycho-core[{extra}]', "
-            "or choose --logger csv."
+            "or choose logger = csv.",
+            setting="logger",
         ) from error

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ptycho_core.errors import ConfigurationError
 from ptycho_core.models.checkpoint import Checkpoint
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.settings.fields import fields_of, refuse
+from ptycho_core.settings.fields import fields_of
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.schedules import learning_rate, physics_weight
 
@@ -43,16 +44,18 @@ def _check_equal(begun: Any, asked: Any, names: tuple[str, ...]) -> None:
         before, now = getattr(begun, name), getattr(asked, name)
         if now != before:
             expected = f"{'nothing' if before is None else before}, as the run began"
-            refuse(f"{type(begun).__name__}.{name}", expected, now, "Leave it as it was, or begin a new run.")
+            remedy = "Leave it as it was, or start a new run."
+            raise ConfigurationError(type(begun).__name__, name, expected=expected, received=now, remedy=remedy)
 
 
 def _check_epochs(checkpoint: Checkpoint, config: TrainingConfig) -> None:
     """The run must be the one that it would have been with this number of epochs."""
-    begun, done, name = checkpoint.config, checkpoint.epoch, "TrainingConfig.nepochs"
+    begun, done = checkpoint.config, checkpoint.epoch
     if config.nepochs == begun.nepochs:
         return
     if config.nepochs < done:
-        refuse(name, f"at least {done}, the epochs that are done", config.nepochs, "Raise it, or begin a new run.")
+        expected, remedy = f"at least {done}, the epochs that are done", "Raise it, or start a new run."
+        raise ConfigurationError("TrainingConfig", "nepochs", expected=expected, received=config.nepochs, remedy=remedy)
     for epoch in range(1, done + 1):
         scores = checkpoint.scores[: epoch - 1]
         what = None
@@ -62,5 +65,7 @@ def _check_epochs(checkpoint: Checkpoint, config: TrainingConfig) -> None:
             what = f"scheduler = {begun.scheduler}"
         if what is not None:
             expected = f"{begun.nepochs}, as the run began: with {what}, epoch {epoch} would have been another"
-            remedy = "Leave it, or begin a new run; Default, Exponential and ReduceLROnPlateau let it be raised."
-            refuse(name, expected, config.nepochs, remedy)
+            remedy = "Leave it, or start a new run; Default, Exponential and ReduceLROnPlateau let it be raised."
+            raise ConfigurationError(
+                "TrainingConfig", "nepochs", expected=expected, received=config.nepochs, remedy=remedy
+            )

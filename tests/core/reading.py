@@ -11,6 +11,7 @@ import pytest
 from ptycho_core import load_scan
 from ptycho_core.errors import DataError
 from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.fields import flag_of
 from tests.core.scan_files import ScanFile
 
 
@@ -19,11 +20,11 @@ def load(file: ScanFile, **changes: Any) -> Scan:
 
 
 def refusal(file: ScanFile | Path, **changes: Any) -> str:
-    """The message, whose file is named, without it."""
+    """The message of the command line, whose file is named, without it."""
     file = ScanFile(file) if isinstance(file, Path) else file
     with pytest.raises(DataError) as caught:
         load(file, **changes)
-    message = str(caught.value)
+    message = caught.value.line(flag_of)
     assert str(file.path.parent) in message and "expected" in message and "received" in message, message
     return message.replace(f"{file.path.parent}/", "")
 

@@ -187,7 +187,9 @@ def test_the_environment_sets_what_ptychodus_does_not_offer(shim: Shim, monkeypa
 
 def test_a_variable_of_the_wrong_kind_is_named(shim: Shim, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PTYCHO_N_GROUPS", "many")
-    with pytest.raises(ConfigurationError, match=r"environment PTYCHO_N_GROUPS: 'many' is not a valid integer"):
+    with pytest.raises(
+        ConfigurationError, match=r"environment PTYCHO_N_GROUPS: n_groups must be a whole number; got 'many'"
+    ):
         shim.training_config()
 
 

@@ -32,7 +32,7 @@ def test_line_of_all_fields() -> None:
     [
         (DataError("free text."), "free text."),
         (DataError("a", expected="b", received="c", remedy="D."), "a: expected b; received c. D."),
-        (DataError("a", "k", received="c"), "a: k: received c"),
+        (DataError("a", "k", received="c"), "a: k: c"),
         (DataError("a", expected=0, received=0), "a: expected 0; received 0"),
     ],
 )

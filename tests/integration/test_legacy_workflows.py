@@ -79,9 +79,7 @@ def test_an_inference_configuration_names_the_model(
     given, _, _ = reassemble_cdi_image(raw, named, model=load_model(tmp_path))
     np.testing.assert_allclose(amplitude, given, atol=1e-5)
     assert found["backend"] == backend
-    with pytest.raises(
-        ConfigurationError, match=r"InferenceConfig\.model_path: expected a trained model; received none"
-    ):
+    with pytest.raises(ConfigurationError, match=r"InferenceConfig: model_path must be a trained model; got none"):
         reassemble_cdi_image(raw, InferenceConfig())
 
 

@@ -249,10 +249,10 @@ def test_a_setting_that_contradicts_is_refused_by_name(core: Any, settings: Chan
     reconstructor = core.processing_core.algorithm_parameter._reconstructor_map[PINN]
     (tmp_path / "train_data.npz").touch()
     settings(batch_size=12)
-    with pytest.raises(ConfigurationError, match=r"batch_size: expected a positive power of two.*received 12"):
+    with pytest.raises(ConfigurationError, match=r"batch_size must be a positive power of two.*got 12"):
         next(iter(reconstructor.train(tmp_path, tmp_path / "out")))
     settings(batch_size=16, gradient_clip_val="much")
-    with pytest.raises(ConfigurationError, match=r"GradientClipVal: expected real number or nothing; received 'much'"):
+    with pytest.raises(ConfigurationError, match=r"GradientClipVal must be real number or nothing; got 'much'"):
         next(iter(reconstructor.train(tmp_path, tmp_path / "out")))
 
 

@@ -38,4 +38,6 @@ class ReferenceEngine:
 
 def _check_accelerator(execution: ExecutionConfig) -> None:
     if execution.accelerator not in ("auto", "cpu"):
-        raise BackendError(f"accelerator {execution.accelerator!r} is not available to numpy, which sees: cpu.")
+        expected, received = "auto, or a device that numpy sees: cpu", repr(execution.accelerator)
+        remedy = "Set accelerator to auto."
+        raise BackendError("ExecutionConfig", "accelerator", expected=expected, received=received, remedy=remedy)

@@ -62,6 +62,9 @@ def select_device(accelerator: str) -> str:
     chosen = {"auto": devices[0], "gpu": next((name for name in devices if name != "cpu"), "gpu")}
     device = chosen.get(accelerator, accelerator)
     if device not in devices:
-        seen = ", ".join(devices)
-        raise BackendError(f"accelerator {accelerator!r} is not available to TensorFlow, which sees: {seen}.")
+        expected = f"auto, or a device that TensorFlow sees: {', '.join(devices)}"
+        remedy = "Set accelerator to auto to take the first of them."
+        raise BackendError(
+            "ExecutionConfig", "accelerator", expected=expected, received=repr(accelerator), remedy=remedy
+        )
     return {"cuda": "/GPU:0", "cpu": "/CPU:0"}[device]

@@ -52,7 +52,9 @@ def _prepare(execution: ExecutionConfig) -> torch.device:
     # For the whole process, because the framework knows no narrower switch.
     torch.use_deterministic_algorithms(execution.deterministic)
     if device == "mps" and execution.precision != "32-true":
-        raise BackendError(f"precision {execution.precision!r} is not available on mps. Use '32-true'.")
+        expected, remedy = "32-true on mps", "Set precision to 32-true, or accelerator to cpu."
+        received = repr(execution.precision)
+        raise BackendError("ExecutionConfig", "precision", expected=expected, received=received, remedy=remedy)
     return torch.device(device)
 
 
@@ -68,6 +70,9 @@ def select_device(accelerator: str) -> str:
     chosen = {"auto": devices[0], "gpu": next((name for name in devices if name != "cpu"), "gpu")}
     device = chosen.get(accelerator, accelerator)
     if device not in devices:
-        seen = ", ".join(devices)
-        raise BackendError(f"accelerator {accelerator!r} is not available to PyTorch, which sees: {seen}.")
+        expected = f"auto, or a device that PyTorch sees: {', '.join(devices)}"
+        remedy = "Set accelerator to auto to take the first of them."
+        raise BackendError(
+            "ExecutionConfig", "accelerator", expected=expected, received=repr(accelerator), remedy=remedy
+        )
     return device

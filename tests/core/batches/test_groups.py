@@ -325,8 +325,8 @@ def test_more_groups_than_positions_need_both_switches(
             neighbor_pool_size=pool_size,
         )
     message = str(caught.value)
-    assert message.startswith("n_groups: expected enable_oversampling and neighbor_pool_size >= gridsize²")
-    assert f"received 11 groups of 4 from 10 positions, pool of {pool_size or neighbor_count}" in message
+    assert message.startswith("groups: n_groups must be at most 10, one for each position, unless oversampling draws")
+    assert f"got 11 groups of 4 from 10 positions, pool of {pool_size or neighbor_count}" in message
     assert "Set n_groups to 10 or fewer, or enable_oversampling with neighbor_pool_size >= 4." in message
 
 

@@ -19,8 +19,10 @@ from einops import rearrange
 from ptycho_core import __version__, load_scan, save_scan
 from ptycho_core.cli import cli
 from ptycho_core.engine.protocol import EngineInfo
+from ptycho_core.errors import DataError
 from ptycho_core.models.model import load_model
 from ptycho_core.reconstruction.result import Reconstruction, load_reconstruction
+from tests.core.refusals import refusal_of
 
 Ptycho = Callable[..., Any]
 COMMANDS = sorted(cli.commands)
@@ -120,28 +122,36 @@ def test_a_file_of_another_kind_is_named(ptycho: Ptycho, tmp_path: Path) -> None
 def test_an_unknown_field_in_a_configuration_names_the_closest(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("[training]\nn_epochs = 3\n")
     outcome = ptycho("train", scan_file, "--out", tmp_path / "out", "--config", tmp_path / "run.toml")
-    assert_refused(outcome, "run.toml: n_epochs: expected a field of TrainingConfig", "Did you mean 'nepochs'?")
+    assert_refused(outcome, "run.toml: n_epochs: no such setting.", "Did you mean 'nepochs'?")
 
 
 def test_a_value_out_of_range_names_its_field(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
     outcome = ptycho("train", scan_file, "--out", tmp_path / "out", "--batch-size", 12)
-    assert_refused(outcome, "TrainingConfig.batch_size: expected a positive power of two", "received 12")
+    assert_refused(outcome, "flag --batch-size: batch_size must be a positive power of two", "got 12")
 
 
 def test_an_unknown_backend_lists_the_registered_ones(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
     outcome = ptycho("train", scan_file, "--out", tmp_path / "out", "--backend", "pytorchh", "--quiet")
-    assert_refused(outcome, "Error: Unknown backend 'pytorchh'. Registered backends: tensorflow, torch.")
+    assert_refused(
+        outcome, "Error: flag --backend: Unknown backend 'pytorchh'. Registered backends: tensorflow, torch."
+    )
 
 
 def test_a_size_that_the_patterns_do_not_have_is_refused(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
     outcome = ptycho("train", scan_file, "--out", tmp_path / "out", "--N", 64, "--quiet")
-    assert_refused(outcome, "scan.npz: diff3d: expected 64 x 64 patterns", "received 32 x 32", "train with --N 32")
+    assert_refused(outcome, "scan.npz: diff3d: expected 64 x 64 patterns", "received 32 x 32", "train with N = 32")
 
 
 @pytest.mark.usefixtures("fake_engine")
 def test_a_file_in_the_place_of_the_output_folder_is_refused(ptycho: Ptycho, scan_file: Path) -> None:
     outcome = ptycho("train", scan_file, "--out", scan_file)
-    assert_refused(outcome, "scan.npz: expected a folder; received File exists. Choose another output folder.")
+    assert_refused(outcome, "scan.npz: expected a folder; received a file. Choose another output folder.")
+
+
+@pytest.mark.usefixtures("fake_engine")
+def test_an_output_folder_inside_a_file_is_refused(ptycho: Ptycho, scan_file: Path) -> None:
+    outcome = ptycho("train", scan_file, "--out", scan_file / "run")
+    assert_refused(outcome, f"scan.npz/run: expected a folder; received one inside the file {scan_file}.")
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
@@ -159,10 +169,10 @@ def test_a_place_that_cannot_be_written_is_refused(ptycho: Ptycho, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--N", 17], ["simulation: N: expected an even number; received 17. Use 16 or 18."]),
-        (["--object", "lnes"], ["simulation: object", "Did you mean 'lines'?"]),
-        (["--photons", 0], ["simulation: photons: expected a number > 0"]),
-        (["--positions", 0], ["simulation: positions"]),
+        (["--N", 17], ["flag --N: N must be an even number; got 17. Use 16 or 18."]),
+        (["--object", "lnes"], ["flag --object: object must be one of", "Did you mean 'lines'?"]),
+        (["--photons", 0], ["flag --photons: photons must be a number > 0"]),
+        (["--positions", 0], ["flag --positions: positions must be a whole number >= 1; got 0"]),
     ],
 )
 def test_a_simulation_that_cannot_be_made_names_the_argument(
@@ -177,10 +187,19 @@ def test_a_simulation_that_cannot_be_made_names_the_argument(
     [
         (["reconstruct", "scan.npz"], "Missing option '--model'"),
         (["train", "scan.npz", "--out", "o", "--bach-size", "8"], "--batch-size"),
-        (["train", "scan.npz", "--out", "o", "--nepochs", "many"], "'many' is not a valid integer"),
-        (["train", "scan.npz", "--out", "o", "--model-type", "pin"], "'pin' is not one of 'pinn', 'supervised'"),
+        (
+            ["train", "scan.npz", "--out", "o", "--nepochs", "many"],
+            "flag --nepochs: nepochs must be a whole number; got 'many'",
+        ),
+        (
+            ["train", "scan.npz", "--out", "o", "--model-type", "pin"],
+            "flag --model-type: model_type must be one of 'pinn', 'supervised'; got 'pin'",
+        ),
         (["tran"], "No such command 'tran'"),
-        (["inspect", "scan.npz", "--measurement", "counts"], "'counts' is not one of 'amplitude', 'intensity'"),
+        (
+            ["inspect", "scan.npz", "--measurement", "counts"],
+            "flag --measurement: measurement must be one of 'amplitude', 'intensity' or nothing; got 'counts'",
+        ),
     ],
 )
 def test_a_command_line_that_cannot_be_parsed_ends_with_2(ptycho: Ptycho, arguments: list[str], named: str) -> None:
@@ -188,6 +207,57 @@ def test_a_command_line_that_cannot_be_parsed_ends_with_2(ptycho: Ptycho, argume
     assert (outcome.code, outcome.out) == (2, "")
     assert named in outcome.err
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("BATCH_SIZE", "many", "a whole number"),
+        ("LEARNING_RATE", "fast", "a number"),
+        ("OBJECT_BIG", "maybe", "true or false"),
+        ("SCHEDULER", "Steps", "one of 'Default'"),
+        ("N_GROUPS", "0", "a whole number >= 1"),
+    ],
+)
+def test_a_variable_with_a_wrong_value_is_named(
+    ptycho: Ptycho,
+    scan_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    expected: str,
+) -> None:
+    monkeypatch.setenv(f"PTYCHO_{variable}", value)
+    outcome = ptycho("train", scan_file, "--out", tmp_path / "out")
+    assert_refused(outcome, f"Error: environment PTYCHO_{variable}: {variable.lower()} must be {expected}", value)
+    assert "--" not in outcome.err
+
+
+@pytest.mark.usefixtures("no_framework")
+@pytest.mark.parametrize("how", ["flag", "environment", "file"])
+def test_an_error_of_the_run_names_where_its_setting_is_from(
+    ptycho: Ptycho, scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    flags, file = [], tmp_path / "run.toml"
+    if how == "flag":
+        flags = ["--backend", "Torch"]
+    elif how == "environment":
+        monkeypatch.setenv("PTYCHO_BACKEND", "torch")
+    else:
+        file.write_text('[training]\nbackend = "torch"\n')
+        flags = ["--config", file]
+    place = {"flag": "flag --backend", "environment": "environment PTYCHO_BACKEND", "file": str(file)}[how]
+    outcome = ptycho("train", scan_file, "--out", tmp_path / "out", "--quiet", *flags)
+    assert_refused(outcome, f"Error: {place}: PyTorch backend selected, but")
+
+
+def test_a_remedy_asks_for_flags_on_the_command_line_and_for_settings_elsewhere(ptycho: Ptycho, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("to be measured again")
+    words = "or name the parts of a file of another kind: "
+    flags = "--reader, --dataset, --positions, --probe."
+    assert_refused(ptycho("inspect", tmp_path / "notes.txt"), words + flags)
+    refusal_of(lambda: load_scan(tmp_path / "notes.txt"), DataError, words + "reader, dataset, positions, probe.")
 
 
 def test_a_bug_keeps_its_traceback(ptycho: Ptycho, scan_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -549,4 +619,5 @@ def test_a_missing_framework_is_named_with_the_remedy(
     ptycho: Ptycho, scan_file: Path, tmp_path: Path, backend: str, message: str
 ) -> None:
     outcome = ptycho("train", scan_file, "--out", tmp_path / "out", "--backend", backend, "--quiet")
-    assert_refused(outcome, f"Error: {message}", "pip install")
+    place = "" if backend == "auto" else "flag --backend: "
+    assert_refused(outcome, f"Error: {place}{message}", "pip install")

@@ -134,7 +134,7 @@ def test_a_split_loses_no_file(ptycho: Ptycho, scan_file: Path, tmp_path: Path) 
     assert_refused(ptycho("split", scan_file, tmp_path / "a.npz", tmp_path / "a.npz"), "a.npz: expected another file")
     assert_refused(ptycho("split", scan_file, scan_file, tmp_path / "b.npz"), "scan.npz: expected another file than")
     outcome = ptycho("split", scan_file, tmp_path / "a.npz", tmp_path / "b.npz", "--test-fraction", "2")
-    assert_refused(outcome, "test_fraction: expected a number between 0 and 1")
+    assert_refused(outcome, "flag --test-fraction: test_fraction must be a number between 0 and 1")
     assert scan_file.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scan.npz"]
 
@@ -222,6 +222,6 @@ def test_a_file_of_one_scan_does_not_stand_for_two(ptycho: Ptycho, scan_file: Pa
     train = ["train", scan_file, "--test", scan_file, "--out", tmp_path / "run"]
     for name in (tmp_path / "places.npy", "places.npy"):  # beside the scan, too
         refused = ptycho(*train, "--positions", name, *how)
-        assert_refused(refused, "ReadOptions.positions: expected no file of one scan where several are read")
+        assert_refused(refused, "flag --positions: positions must be left out where several scans are read")
     refused = ptycho(*train, "--companion", scan_file)
-    assert_refused(refused, "ReadOptions.companion: expected no file of one scan where several are read")
+    assert_refused(refused, "flag --companion: companion must be left out where several scans are read")

@@ -116,10 +116,10 @@ def test_a_run_that_has_ended_goes_on_with_more_epochs(train: Callable[..., Any]
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--batch-size", 8), "flag --batch-size: TrainingConfig.batch_size: expected 4, as the run began; received 8"),
-        (("--gridsize", 2), "flag --gridsize: ModelConfig.gridsize: expected 1, as the run began; received 2"),
-        (("--precision", "64-true"), "flag --precision: ExecutionConfig.precision: expected 32-true, as the run began"),
-        (("--nepochs", 1), "flag --nepochs: TrainingConfig.nepochs: expected at least 2, the epochs that are done"),
+        (("--batch-size", 8), "flag --batch-size: batch_size must be 4, as the run began; got 8"),
+        (("--gridsize", 2), "flag --gridsize: gridsize must be 1, as the run began; got 2"),
+        (("--precision", "64-true"), "flag --precision: precision must be 32-true, as the run began"),
+        (("--nepochs", 1), "flag --nepochs: nepochs must be at least 2, the epochs that are done"),
     ],
 )
 def test_a_flag_that_contradicts_the_run_is_refused_by_name(
@@ -138,9 +138,9 @@ def test_a_variable_or_file_that_contradicts_the_run_is_refused_by_name(
 ) -> None:
     (tmp_path / "other.toml").write_text("[training]\nseed = 3\n")
     outcome = train("--resume", "--config", tmp_path / "other.toml")
-    assert f"{tmp_path / 'other.toml'}: TrainingConfig.seed: expected 0, as the run began; received 3" in outcome.err
+    assert f"{tmp_path / 'other.toml'}: seed must be 0, as the run began; got 3" in outcome.err
     monkeypatch.setenv("PTYCHO_BATCH_SIZE", "16")
-    assert "environment PTYCHO_BATCH_SIZE: TrainingConfig.batch_size: expected 4" in train("--resume").err
+    assert "environment PTYCHO_BATCH_SIZE: batch_size must be 4" in train("--resume").err
 
 
 @pytest.mark.parametrize("flags", [("--batch-size", 4), ("--num-workers", 0), ("--logger", "none")])

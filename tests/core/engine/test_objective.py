@@ -84,7 +84,7 @@ def test_a_term_that_is_not_reported_is_not_monitored() -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_monitor(execution, TrainingConfig())
     assert str(caught.value) == (
-        "ExecutionConfig.checkpoint_monitor_metric: expected one of total, nll, reduced_deviance, amplitude_mae; "
-        "received 'total_variation'. Choose one of them, or give it a weight."
+        "ExecutionConfig: checkpoint_monitor_metric must be one of total, nll, reduced_deviance, amplitude_mae; "
+        "got 'total_variation'. Choose one of them, or give it a weight."
     )
     check_monitor(execution, ALL)

@@ -268,7 +268,7 @@ def test_weights_of_another_configuration_list_the_differences() -> None:
     surplus = sorted(set(other.parameters) - set(table.parameters))
     with pytest.raises(ArchiveError) as caught:
         check_weights(table, weights_of(other), 32)
-    assert str(caught.value) == f"weights: missing []; unexpected {surplus}; they are for another configuration."
+    assert str(caught.value) == f"weights: missing []; unexpected {surplus}; they are for another configuration"
 
 
 def test_weights_of_another_shape_are_named() -> None:

@@ -511,7 +511,7 @@ def test_folders_are_made_with_their_parents(tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_a_folder_is_refused(path: Path) -> None:
     path.write_text("")
-    with pytest.raises(DataError, match=r"run42\.npz: expected a folder; received File exists"):
+    with pytest.raises(DataError, match=r"run42\.npz: expected a folder; received a file"):
         make_folder(path)
 
 

@@ -220,11 +220,11 @@ def test_metres_become_pixels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        ({"energy_eV": 1.0, "wavelength_m": 1.0}, "energy_eV or wavelength_m, not both"),
-        ({"centre_row": 3}, "centre_row and centre_column together"),
-        ({"centre_row": 3, "centre_column": 3, "dc": "corner"}, "no centre where dc = 'corner'"),
-        ({"position_unit": "m"}, "positions = a value, without which position_unit has no effect"),
-        ({"crop": 1}, "a finite number >= 2"),
+        ({"energy_eV": 1.0, "wavelength_m": 1.0}, "energy_eV must be left out where wavelength_m is given"),
+        ({"centre_row": 3}, "centre_row must be given together with centre_column"),
+        ({"centre_row": 3, "centre_column": 3, "dc": "corner"}, "centre_row must be left out where dc = corner"),
+        ({"position_unit": "m"}, "position_unit has no effect unless positions = a value"),
+        ({"crop": 1}, "crop must be a whole number >= 2"),
         ({"dc": "middle"}, "one of 'centre', 'corner'"),
         ({"cropp": 3}, "Did you mean 'crop'?"),
     ],
@@ -705,15 +705,15 @@ def test_every_writers_file_reads_back_equal(
 @pytest.mark.parametrize(
     ("key", "option"),
     [
-        ("photon_energy_eV", "--energy-eV"),
-        ("detector_distance_m", "--distance-m"),
-        ("detector_pixel_m", "--detector-pixel-m"),
+        ("photon_energy_eV", "energy_eV"),
+        ("detector_distance_m", "distance_m"),
+        ("detector_pixel_m", "detector_pixel_m"),
     ],
 )
 @pytest.mark.parametrize("name", ["product.h5", "scan.cxi"])
 def test_metres_are_never_made_up(tmp_path: Path, name: str, key: str, option: str) -> None:
     metadata = {name: value for name, value in scan_files.LENGTHS.items() if name != key}
-    with pytest.raises(DataError, match=f"{key} in the scan's metadata.*{option}"):
+    with pytest.raises(DataError, match=rf"{key} in the scan's metadata.*: {option}\."):
         save_scan(tmp_path / name, make_scan(metadata=metadata))
     assert not list(tmp_path.iterdir())
 

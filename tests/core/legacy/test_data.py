@@ -261,7 +261,10 @@ def test_a_scan_without_an_object_has_no_truth(numbered_scan: NumberedScan) -> N
 def test_single_frames_are_taken_once_and_more_groups_of_four_need_both_switches(numbered_scan: NumberedScan) -> None:
     scan = numbered_scan()
     assert len(generate_grouped_data(scan, N, nsamples=100)["nn_indices"]) == COUNT
-    with pytest.raises(ConfigurationError, match="expected enable_oversampling and neighbor_pool_size >= gridsize²"):
+    with pytest.raises(
+        ConfigurationError,
+        match="n_groups must be at most 9, one for each position, unless oversampling draws from 4 or more",
+    ):
         generate_grouped_data(scan, N, nsamples=10, gridsize=2)
     more = generate_grouped_data(scan, N, nsamples=30, gridsize=2, enable_oversampling=True, neighbor_pool_size=6)
     assert more["nn_indices"].shape == (30, 4)
@@ -271,8 +274,16 @@ def test_single_frames_are_taken_once_and_more_groups_of_four_need_both_switches
     ("options", "error", "message"),
     [
         ({"N": 64}, DataError, r"numbered\.npz: N: expected 32, the side of the patterns; received 64\. Give N = 32"),
-        ({"nsamples": 0}, ConfigurationError, "nsamples: expected >= 1; received 0. Set nsamples to 1 or more."),
-        ({"gridsize": 0}, ConfigurationError, "gridsize: expected >= 1; received 0. Set gridsize to 1 or more."),
+        (
+            {"nsamples": 0},
+            ConfigurationError,
+            "nsamples must be a whole number >= 1; got 0. Set nsamples to 1 or more.",
+        ),
+        (
+            {"gridsize": 0},
+            ConfigurationError,
+            "gridsize must be a whole number >= 1; got 0. Set gridsize to 1 or more.",
+        ),
         ({"gridsize": 4}, DataError, "positions: expected >= gridsize² = 16; received 9"),
     ],
     ids=["N", "nsamples", "gridsize", "few-positions"],

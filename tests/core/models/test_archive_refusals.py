@@ -306,15 +306,15 @@ def test_weights_that_do_not_fit_are_refused_by_name(saved: Path, change: Any, m
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("model", "N", 24.5, "ModelConfig.N: expected a whole number; received 24.5"),
+        ("model", "N", 24.5, "config.json: N must be a whole number; got 24.5"),
         (
             "model",
             "gridsze",
             2,
-            "gridsze: expected a field of ModelConfig; received an unknown one. Did you mean 'gridsize'",
+            "gridsze: no such setting. Did you mean 'gridsize'",
         ),
-        ("model", "architecture", "unet", "expected a known name; received 'unet'"),
-        ("training", "batch_size", 3, "TrainingConfig.batch_size: expected a positive power of two"),
+        ("model", "architecture", "unet", "architecture must be a known name; got 'unet'"),
+        ("training", "batch_size", 3, "config.json: batch_size must be a positive power of two"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused_by_field(

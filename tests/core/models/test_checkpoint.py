@@ -238,7 +238,7 @@ def test_another_scan_is_refused_by_what_differs(
     with pytest.raises(DataError) as caught:
         fit(changed(numbered_scan(), field), stopped.config, resume=stopped)
     assert str(caught.value).startswith(f"numbered.npz: {named}")
-    assert "or begin a new run" in str(caught.value)
+    assert "or start a new run" in str(caught.value)
 
 
 def test_the_truth_matters_only_where_a_loss_needs_it(
@@ -268,11 +268,11 @@ def test_a_test_scan_is_the_same_or_none_as_before(numbered_scan: Any, stopped: 
     [
         (
             {"batch_size": 8},
-            r"TrainingConfig\.batch_size: expected 4, as the run began; received 8\. Leave it",
+            r"TrainingConfig: batch_size must be 4, as the run began; got 8\. Leave it",
         ),
-        ({"seed": 1}, r"TrainingConfig\.seed: expected 0"),
-        ({"n_subsample": 5}, r"TrainingConfig\.n_subsample: expected nothing, as the run began; received 5"),
-        ({"nepochs": 1}, r"TrainingConfig\.nepochs: expected at least 2, the epochs that are done; received 1"),
+        ({"seed": 1}, r"TrainingConfig: seed must be 0"),
+        ({"n_subsample": 5}, r"TrainingConfig: n_subsample must be nothing, as the run began; got 5"),
+        ({"nepochs": 1}, r"TrainingConfig: nepochs must be at least 2, the epochs that are done; got 1"),
     ],
 )
 def test_a_configuration_that_would_be_another_run_is_refused_by_field(
@@ -289,7 +289,7 @@ def test_an_execution_that_would_be_another_run_is_refused(
     numbered_scan: Any, stopped: Checkpoint, execution: dict[str, Any]
 ) -> None:
     asked = attrs.evolve(stopped.execution, **execution)
-    with pytest.raises(ConfigurationError, match=rf"ExecutionConfig\.{next(iter(execution))}: expected"):
+    with pytest.raises(ConfigurationError, match=rf"ExecutionConfig: {next(iter(execution))} must be"):
         fit(numbered_scan(), stopped.config, execution=asked, resume=stopped)
 
 
@@ -315,7 +315,7 @@ def test_more_epochs_are_allowed_where_those_that_are_done_stay_what_they_were(
     if allowed:
         assert len(go_on(numbered_scan(), run.checkpoint(), nepochs=6).history) == 6
         return
-    message = r"nepochs: expected 4, as the run began: with scheduler = Warmup|stages that add up to nepochs"
+    message = r"nepochs must be 4, as the run began: with scheduler = Warmup|stages that add up to nepochs"
     with pytest.raises(ConfigurationError, match=message):
         go_on(numbered_scan(), run.checkpoint(), nepochs=6)
 

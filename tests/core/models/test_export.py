@@ -187,7 +187,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, small: Model, w
 
 
 def test_an_unknown_form_names_those_that_there_are(tmp_path: Path, small: Model) -> None:
-    with pytest.raises(ConfigurationError, match="form: expected one of onnx, savedmodel, torch-export"):
+    with pytest.raises(ConfigurationError, match="form must be one of onnx, savedmodel, torch-export"):
         export_model(small, tmp_path / "network", form="coreml")
 
 

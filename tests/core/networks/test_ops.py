@@ -142,7 +142,7 @@ def test_a_table_that_gives_other_maps_than_patches_is_refused(amplitude: str, r
     with pytest.raises(ConfigurationError) as caught:
         build_table(architecture(amplitude))
     assert str(caught.value) == (
-        f"architecture 'odd': amplitude: expected 1 map(s) of 32 × 32; received {received}. "
+        f"architecture 'odd': amplitude must be 1 map(s) of 32 × 32; got {received}. "
         "Correct the function that makes its table."
     )
 

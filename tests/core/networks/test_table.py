@@ -119,11 +119,11 @@ def test_a_size_that_does_not_halve_names_the_nearest_that_do(N: int, remedy: st
     with pytest.raises(ConfigurationError) as caught:
         build_table(ModelConfig(N=N))
     expected = "a size from 32 to 512 that halves evenly to 8-15 pixels"
-    assert str(caught.value) == f"ModelConfig.N: expected {expected}; received {N}. {remedy}"
+    assert str(caught.value) == f"ModelConfig: N must be {expected}; got {N}. {remedy}"
 
 
 def test_an_unknown_architecture_lists_the_known_ones() -> None:
-    message = r"^ModelConfig.architecture: expected a known name; received 'unet'. Registered architectures: .*\bcnn\b"
+    message = r"^ModelConfig: architecture must be a known name; got 'unet'. Registered architectures: .*\bcnn\b"
     with pytest.raises(ConfigurationError, match=message):
         build_table(ModelConfig(architecture="unet"))
 

@@ -395,9 +395,9 @@ def test_an_older_network_of_pytorch_is_refused(tmp_path: Path) -> None:
     ("changes", "what"),
     [
         ({"model_type": "supervised"}, "model_type: expected 'pinn'"),
-        ({"N": 33}, "ModelConfig.N"),
-        ({"gridsize": 0}, "ModelConfig.gridsize"),
-        ({"N": "64"}, "ModelConfig.N"),
+        ({"N": 33}, "ModelConfig: N must be"),
+        ({"gridsize": 0}, "ModelConfig: gridsize must be"),
+        ({"N": "64"}, "ModelConfig: N must be"),
         ({"gridsize": 2}, "shape"),
         ({"n_filters_scale": 2}, "shape"),
     ],

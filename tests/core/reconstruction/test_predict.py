@@ -245,7 +245,7 @@ def test_patterns_of_another_size_are_refused(fake_engine: Any, scan: Scan, numb
 
 
 def test_more_groups_than_frames_are_refused(fake_engine: Any, scan: Scan) -> None:
-    with pytest.raises(ConfigurationError, match=r"InferenceConfig\.n_groups: expected at most 12.*received 13"):
+    with pytest.raises(ConfigurationError, match=r"InferenceConfig: n_groups must be at most 12.*got 13"):
         reconstruct(scan, trained(scan), config=InferenceConfig(n_groups=13))
 
 

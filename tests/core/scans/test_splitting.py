@@ -112,16 +112,19 @@ def test_the_summary_is_json() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"test_fraction": 0}, "split: test_fraction: expected a number between 0 and 1; received 0. "),
-        ({"test_fraction": 1.0}, "test_fraction: expected a number between"),
-        ({"test_fraction": float("nan")}, "test_fraction: expected a number between"),
-        ({"test_fraction": True}, "test_fraction: expected a number between"),
-        ({"how": "diagonal"}, "how: expected 'spatial' or 'random'; received 'diagonal'"),
-        ({"axis": "z"}, "axis: expected 'x', 'y' or none"),
-        ({"margin_px": -1}, "margin_px: expected a number of pixels >= 0"),
-        ({"how": "random", "margin_px": 3}, "margin_px: expected none in a random split; received 3"),
-        ({"how": "random", "axis": "x"}, "axis: expected none in a random split; received 'x'"),
-        ({"margin_px": 1e4}, "margin_px: expected frames on both sides of the cut; received 0 for training, 0 for"),
+        ({"test_fraction": 0}, "split: test_fraction must be a number between 0 and 1; got 0. "),
+        ({"test_fraction": 1.0}, "test_fraction must be a number between"),
+        ({"test_fraction": float("nan")}, "test_fraction must be a number between"),
+        ({"test_fraction": True}, "test_fraction must be a number between"),
+        ({"how": "diagonal"}, "how must be 'spatial' or 'random'; got 'diagonal'"),
+        ({"axis": "z"}, "axis must be 'x', 'y' or none"),
+        ({"margin_px": -1}, "margin_px must be a number of pixels >= 0"),
+        ({"how": "random", "margin_px": 3}, "margin_px must be none in a random split; got 3"),
+        ({"how": "random", "axis": "x"}, "axis must be none in a random split; got 'x'"),
+        (
+            {"margin_px": 1e4},
+            "margin_px must be small enough to leave patterns on both sides of the cut; got 0 for training, 0 for",
+        ),
     ],
 )
 def test_what_cannot_be_split_is_refused_by_name(arguments: dict[str, Any], message: str) -> None:
@@ -131,5 +134,5 @@ def test_what_cannot_be_split_is_refused_by_name(arguments: dict[str, Any], mess
 
 
 def test_a_single_frame_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="split: scan: expected at least 2 frames; received 1"):
+    with pytest.raises(ConfigurationError, match="split: scan must be one of at least 2 patterns; got 1"):
         split(scan_of(1))

@@ -461,27 +461,27 @@ def test_probes_that_do_not_fit(tmp_path: Path, probe: NDArray[Any], message: st
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"N": 33}, "N: expected an even number; received 33. Use 32 or 34"),
-        ({"N": 8}, "N: expected a whole number >= 16; received 8"),
-        ({"N": 32.0}, "N: expected a whole number"),
-        ({"positions": 0}, "positions: expected a whole number >= 1; received 0"),
-        ({"positions": 2.5}, "positions: expected a whole number"),
-        ({"photons": 0}, "photons: expected a number > 0; received 0"),
-        ({"photons": np.nan}, "photons: expected a number > 0; received nan"),
-        ({"photons": 1e19}, "photons: expected at most 9e\\+18"),
-        ({"photons": 1e-9}, "photons: expected enough for a single count"),
-        ({"step_px": -1.0}, "step_px: expected a number > 0; received -1"),
-        ({"modes": 0}, "modes: expected a whole number >= 1; received 0"),
-        ({"probe": random_field((2, 32, 32)), "modes": 3}, "modes: expected 1 or 2"),
-        ({"bad_pixels": -1}, "bad_pixels: expected a whole number >= 0"),
-        ({"bad_pixels": 1024}, "bad_pixels: expected less than N² = 1024"),
-        ({"seed": -1}, "seed: expected a whole number >= 0"),
-        ({"seed": True}, "seed: expected a whole number >= 0; received True"),
-        ({"amplitude_range": (1.0, 0.5)}, r"amplitude_range: expected \(low, high\), low >= 0"),
+        ({"N": 33}, "N must be an even number; got 33. Use 32 or 34"),
+        ({"N": 8}, "N must be a whole number >= 16; got 8"),
+        ({"N": 32.0}, "N must be a whole number"),
+        ({"positions": 0}, "positions must be a whole number >= 1; got 0"),
+        ({"positions": 2.5}, "positions must be a whole number"),
+        ({"photons": 0}, "photons must be a number > 0; got 0"),
+        ({"photons": np.nan}, "photons must be a number > 0; got nan"),
+        ({"photons": 1e19}, "photons must be at most 9e\\+18"),
+        ({"photons": 1e-9}, "photons must be enough for a single count"),
+        ({"step_px": -1.0}, "step_px must be a number > 0; got -1"),
+        ({"modes": 0}, "modes must be a whole number >= 1; got 0"),
+        ({"probe": random_field((2, 32, 32)), "modes": 3}, "modes must be 1 or 2"),
+        ({"bad_pixels": -1}, "bad_pixels must be a whole number >= 0"),
+        ({"bad_pixels": 1024}, "bad_pixels must be less than N² = 1024"),
+        ({"seed": -1}, "seed must be a whole number >= 0"),
+        ({"seed": True}, "seed must be a whole number >= 0; got True"),
+        ({"amplitude_range": (1.0, 0.5)}, r"amplitude_range must be \(low, high\), low >= 0"),
         ({"amplitude_range": (-0.1, 0.5)}, "amplitude_range"),
         ({"phase_range": (0.0, np.inf)}, "phase_range"),
         ({"phase_range": 1.0}, "phase_range"),
-        ({"object": "line"}, "expected one of lines, grf, .*received 'line'. Did you mean 'lines'?"),
+        ({"object": "line"}, "object must be one of lines, grf, .*got 'line'. Did you mean 'lines'?"),
         ({"object": "zzz"}, "or give a file for the object"),
         ({"probe": "defocused-zoneplate"}, "Did you mean 'defocused-zone-plate'?"),
         ({"scan": "rastr"}, "Did you mean 'raster'?"),
@@ -510,5 +510,5 @@ def test_data_that_do_not_fit_are_refused_with_a_remedy(arguments: dict[str, Any
 
 
 def test_occupancy_must_not_increase() -> None:
-    with pytest.raises(ConfigurationError, match="occupancy: expected 2 positive numbers, the largest first"):
+    with pytest.raises(ConfigurationError, match="occupancy must be 2 positive numbers, the largest first"):
         make_probe("disk", 32, modes=2, occupancy=[0.2, 0.8])

@@ -313,7 +313,7 @@ def test_an_epoch_has_as_many_groups_as_asked_for(fake_engine: Any, numbered_sca
 
 @pytest.mark.usefixtures("fake_engine")
 def test_more_groups_than_frames_are_refused_with_the_remedy(numbered_scan: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"received 512 groups of 4 from 9 positions.* Set n_groups to 9"):
+    with pytest.raises(ConfigurationError, match=r"got 512 groups of 4 from 9 positions.* Set n_groups to 9"):
         fit(numbered_scan(), config(gridsize=2))
 
 
@@ -335,7 +335,7 @@ def test_the_scale_is_measured_on_the_subsample(fake_engine: Any, numbered_scan:
 
 @pytest.mark.usefixtures("fake_engine")
 def test_a_subsample_larger_than_the_scan_is_refused(numbered_scan: Any) -> None:
-    message = r"TrainingConfig\.n_subsample: expected at most 9, the frames of numbered\.npz; received 10\."
+    message = r"TrainingConfig: n_subsample must be at most 9, the frames of numbered\.npz; got 10\."
     with pytest.raises(ConfigurationError, match=message):
         fit(numbered_scan(), config(n_subsample=10))
 
@@ -354,7 +354,7 @@ def test_patterns_of_another_size_are_refused(numbered_scan: Any, wrong: str) ->
         fit(bad if wrong == "train" else good, config(), test=bad if wrong == "test" else good)
     assert str(caught.value) == (
         "numbered.npz: diff3d: expected 32 x 32 patterns, as the model is configured; received 64 x 64. "
-        "Crop or pad the patterns to 32 x 32, or train with --N 64."
+        "Crop or pad the patterns to 32 x 32, or train with N = 64."
     )
 
 
@@ -381,7 +381,7 @@ def test_truth_is_gathered_only_where_a_loss_needs_it(
 def test_a_configuration_is_checked_again_when_a_run_starts(numbered_scan: Any) -> None:
     asked = config()
     asked.model.gridsize = 3
-    with pytest.raises(ConfigurationError, match="neighbor_count >= gridsize² - 1 = 8"):
+    with pytest.raises(ConfigurationError, match="neighbor_count must be >= gridsize² - 1 = 8"):
         fit(numbered_scan(), asked)
 
 
