@@ -21,7 +21,8 @@ from ptycho_core.quality.metrics import Field, Mask
 from ptycho_core.quality.truth import Imaged, as_truth, on_grid
 
 ERROR_FACTOR = 4.0  # specs/physics.md, Trust map: κ where no split halves tell it
-LIT, DARK = 0.02, 0.01  # specs/physics.md, Trust map: what counts as known
+LIT, DARK = 0.02, 0.01  # specs/physics.md, Trust map: what counts as lit
+DOUBTFUL, DOUBTFUL_TIMES = 0.2, 3.0  # specs/physics.md, Trust map: errors that leave a lit pixel unknown
 SMOOTHED_PX = 2.0  # specs/physics.md, Trust map: σ of the difference of two halves
 LARGEST_SHIFT_PX = 3.0  # of a half against the whole, where both have solved for their own probe
 
@@ -30,7 +31,7 @@ LARGEST_SHIFT_PX = 3.0  # of a half against the whole, where both have solved fo
 class TrustMap:
     """predicted_error: float32 (H, W), RMS, in the unit of the object; NaN where it is not known.
 
-    known: bool (H, W), where enough light fell. factor: κ; factor_from: in words.
+    known: bool (H, W), where enough light fell for an error that is not too large. factor: κ; factor_from: in words.
     """
 
     predicted_error: NDArray[np.float32]
@@ -77,20 +78,23 @@ def trust_map(
         return summed_weight(positions_px, weight, origin_px=origin_px, shape=shape, factors=values)
 
     light, judged = placed(factors), placed(factors * told)
-    known = known_pixels(light)
-    misfit = placed(factors * np.where(told, frame_deviance, 0))
-    known &= known_pixels(judged)
+    lit = lit_pixels(light) & lit_pixels(judged)
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.sqrt(misfit / judged / (2 * light * counts_per_intensity))
+        misfit = placed(factors * np.where(told, frame_deviance, 0)) / judged
+        error = np.sqrt(misfit / (2 * light * counts_per_intensity))
+        usual = np.sqrt(np.median(misfit[lit]) / (2 * light * counts_per_intensity)) if lit.any() else error
     factor, source = ERROR_FACTOR, "the default"
-    if halves is not None and (both := known & halves.compared).any():
+    if halves is not None and (both := lit & halves.compared).any():
         factor = float(np.median(halves.error[both]) / np.median(error[both]))
         source = "split halves"
+    known = lit.copy()
+    if lit.any():  # by its light alone: where patterns do not fit, the object is doubtful, not unknown
+        known &= factor * usual <= max(DOUBTFUL, DOUBTFUL_TIMES * factor * float(np.median(usual[lit])))
     predicted = np.where(known, factor * error, np.nan).astype(np.float32)
     return TrustMap(predicted_error=predicted, known=known, factor=factor, factor_from=source)
 
 
-def known_pixels(light: NDArray[np.float64]) -> Mask:
+def lit_pixels(light: NDArray[np.float64]) -> Mask:
     """Where more than `LIT` of the usual light fell: of the median over pixels with more than `DARK` of the largest.
 
     light: (H, W). None where there is no light at all.

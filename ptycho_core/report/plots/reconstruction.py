@@ -172,7 +172,8 @@ def _draw_positions(figure: Figure, axes: Axes, result: Reconstruction, canvas: 
         axes.scatter(*scale.places(positions[bad]).T, s=4 * size + 20, facecolors="none", edgecolors="C3", lw=1.2)
         titles.append(f"{len(bad)} bad frame{'s' if len(bad) > 1 else ''} (red)")
     axes.set(title="\n".join(titles), xlabel=f"x ({scale.unit})", ylabel=f"y ({scale.unit})", aspect="equal")
-    axes.invert_yaxis()  # rows count downwards, as in the images
+    rim = 0.06 * max(np.ptp(x), np.ptp(y)) + 1e-9
+    axes.set(xlim=(x.min() - rim, x.max() + rim), ylim=(y.max() + rim, y.min() - rim))  # rows count downwards
 
 
 def _draw_moves(axes: Axes, result: Reconstruction, canvas: Canvas, drawn: Any) -> list[str]:

@@ -12,8 +12,9 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from scipy.stats import spearmanr
 
+from ptycho_core.physics.canvas import summed_weight
 from ptycho_core.quality import trust
-from ptycho_core.quality.trust import compare_halves, halves_of, known_pixels, split_half, trust_map
+from ptycho_core.quality.trust import compare_halves, halves_of, lit_pixels, split_half, trust_map
 from ptycho_core.reconstruction.result import Reconstruction
 from tests.core.reconstructions import make_reconstruction
 
@@ -53,7 +54,9 @@ def test_photon_noise_alone_gives_the_error_of_the_light() -> None:
     assert 0.3 < known.mean() < 1
     np.testing.assert_allclose(result.predicted_error[known], 4 / np.sqrt(2 * light[known]), rtol=1e-4)
     assert np.isnan(result.predicted_error[~known]).all()
-    np.testing.assert_array_equal(known, light > 0.02 * np.median(light[light > 0.01 * light.max()]))
+    lit_enough = light > 0.02 * np.median(light[light > 0.01 * light.max()])
+    usual = np.median(4 / np.sqrt(2 * light[lit_enough]))
+    np.testing.assert_array_equal(known, lit_enough & (light >= 4**2 / (2 * max(0.2, 3 * usual) ** 2)))
 
 
 def test_the_unit_of_intensity_cancels() -> None:
@@ -77,6 +80,7 @@ def test_frames_that_do_not_fit_make_their_place_doubtful() -> None:
     rows, columns = np.indices(scan["shape"])
     right, below = columns + scan["origin_px"][0], rows + scan["origin_px"][1]
     assert ratio[(right > 70) & (below > 70) & result.known] == pytest.approx(4, rel=0.02)
+    np.testing.assert_array_equal(result.known, plain.known)
     assert ratio[(right < 45) & (below < 45) & result.known] == pytest.approx(1, rel=0.02)
 
 
@@ -98,9 +102,24 @@ def test_dim_frames_count_less() -> None:
     np.testing.assert_allclose(half.predicted_error, 2 * full.predicted_error, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("brighter", "share"), [(1e4, 1.0), (1.0, 0.99), (1e-2, 0.99), (1e-4, 0.99)])
+def test_a_lit_pixel_is_known_unless_its_error_is_large_beside_the_others(brighter: float, share: float) -> None:
+    """At many photons all that is lit is known; at few, what is no worse than three times the usual."""
+    scan = lit()
+    scan["probe"] = scan["probe"] * np.float32(np.sqrt(brighter))
+    result = trust_map(frame_deviance=np.ones(200), **scan)
+    weight = np.square(np.abs(scan["probe"][0]), dtype=np.float64)
+    light = summed_weight(scan["positions_px"], weight, origin_px=scan["origin_px"], shape=scan["shape"])
+    error = np.divide(4.0, np.sqrt(2 * light), out=np.full(light.shape, np.inf), where=light > 0)
+    usual = np.median(error[lit_pixels(light)])
+    np.testing.assert_array_equal(result.known, lit_pixels(light) & (error <= max(0.2, 3 * usual)))
+    assert (result.known.sum() < lit_pixels(light).sum()) == (brighter < 1e4)
+    assert result.known[20:-20, 20:-20].mean() >= share
+
+
 @pytest.mark.parametrize("light", [np.zeros((4, 5)), np.zeros((0, 0))])
 def test_without_light_nothing_is_known(light: NDArray[np.float64]) -> None:
-    assert not known_pixels(light).any()
+    assert not lit_pixels(light).any()
 
 
 # -- halves ----------------------------------------------------------------------------------------------------------
@@ -196,6 +215,7 @@ def test_halves_calibrate_the_map() -> None:
     )
     result = trust_map(frame_deviance=np.ones(200), halves=halves, **scan)
     assert (result.factor, result.factor_from) == (pytest.approx(2.5, rel=1e-5), "split halves")
-    np.testing.assert_allclose(result.predicted_error, 2.5 / 4 * plain.predicted_error, rtol=1e-5)
+    both = result.known & plain.known
+    np.testing.assert_allclose(result.predicted_error[both], 2.5 / 4 * plain.predicted_error[both], rtol=1e-5)
     nowhere = attrs.evolve(halves, compared=np.zeros(shape, bool))
     assert trust_map(frame_deviance=np.ones(200), halves=nowhere, **scan).factor_from == "the default"
