@@ -48,7 +48,8 @@ from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.simulation import simulate
 from ptycho_core.storage.files import PARTIAL, remove_partial
-from ptycho_core.training.fit import fit as training
+from ptycho_core.training import prepare as preparing
+from ptycho_core.training.fit import fit
 
 SETTINGS = ("--n-filters-scale", "1", "--n-groups", "32", "--batch-size", "8", "--scheduler", "Default")
 ENDLESS = 100_000
@@ -132,7 +133,7 @@ def prepare() -> None:
         amplitude, phase = table.conv("a", x, channels, "sigmoid"), table.conv("p", x, channels, "tanh")
         return table.finish(amplitude=amplitude, phase=phase)
 
-    training.load_engine = lambda backend: ReferenceEngine()  # type: ignore[assignment]
+    preparing.find_engine = lambda backend: ReferenceEngine  # type: ignore[assignment]
 
 
 def small_run(scale: int, **changes: Any) -> tuple[Scan, TrainingConfig]:
@@ -166,7 +167,7 @@ def saved_numbers(folder: Path) -> tuple[float, float]:
 def kill_savers(kills: int, folder: Path, tally: Tally) -> None:
     part, before = "saving", (0.0, 0.0)
     scan, config = small_run(scale=64)
-    run = training.fit(scan, config)
+    run = fit(scan, config)
     next(iter(run))
     checkpoint = run.checkpoint()
     for kill in range(kills):

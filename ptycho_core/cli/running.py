@@ -53,11 +53,16 @@ def train(
         layers, checkpoint = resumed_layers(config, flags, *sections)
     configs = layers.build()  # its errors come before a large scan is read
     asked: TrainingConfig = configs["training"]
+    output = console(quiet, as_json, configs["execution"].enable_progress_bar)
+    if not show_config:
+        from ptycho_core.runs.prepare import prepare_training
+
+        sized = resume or layers.sources["model"]["N"] != "default"
+        prepare_training(asked, configs["execution"], resume=checkpoint, sized=sized)
     if asked.train_data_file is not None and asked.test_data_file is not None:
         from ptycho_core.io.places import check_for_several_scans  # with numpy
 
         check_for_several_scans(configs["reading"], asked.train_data_file)
-    output = console(quiet, as_json, configs["execution"].enable_progress_bar)
     data = None
     if not show_config or configs["training"].train_data_file is not None:
         data = load(configs["training"], "train_data_file", configs["reading"], "a scan to train on")
@@ -112,10 +117,13 @@ def reconstruct(
     if inference.model_path is None:
         raise click.UsageError("Missing option '--model'.")
     from ptycho_core.models.model import load_model
+    from ptycho_core.runs.prepare import prepare_reconstruction
+
+    model = load_model(inference.model_path)
+    prepare_reconstruction(model, inference)
+    data = load(inference, "test_data_file", configs["reading"], "a scan to reconstruct")
     from ptycho_core.runs.reconstruct import reconstruct_into
 
-    data = load(inference, "test_data_file", configs["reading"], "a scan to reconstruct")
-    model = load_model(inference.model_path)
     _, summary = reconstruct_into(
         inference.output_dir, data, model, config=inference, execution=configs["execution"], output=output
     )
@@ -144,6 +152,20 @@ def evaluate(reconstruction: Path, truth: Path, quiet: bool, as_json: bool) -> N
 @output_options
 def demo(backend: str, out: Path, quiet: bool, as_json: bool) -> None:
     """Run every step on a simulated scan: simulate, train, save, load, reconstruct, evaluate."""
+    from ptycho_core.runs.prepare import prepare_training
+
+    output, execution = console(quiet, as_json), ExecutionConfig()
+    path = out / "scan.npz"
+    config = TrainingConfig(
+        model=ModelConfig(**DEMO_MODEL),
+        backend=backend,
+        train_data_file=path,
+        output_dir=out,
+        n_groups=DEMO_SCAN["positions"],
+        **DEMO_TRAINING,
+    )
+    prepare_training(config, execution)
+
     from ptycho_core.formats.convert import save_scan
     from ptycho_core.io import load_scan
     from ptycho_core.models.model import load_model
@@ -153,22 +175,11 @@ def demo(backend: str, out: Path, quiet: bool, as_json: bool) -> None:
     from ptycho_core.simulation import simulate as simulate_scan
     from ptycho_core.storage.files import make_folder
 
-    output = console(quiet, as_json)
     make_folder(out)
-    path = out / "scan.npz"
     output.say("1/4 simulate")
     save_scan(path, simulate_scan(**DEMO_SCAN))
     scan = load_scan(path)
     output.say("2/4 train")
-    config = TrainingConfig(
-        model=ModelConfig(**DEMO_MODEL),
-        backend=backend,
-        train_data_file=path,
-        output_dir=out,
-        n_groups=len(scan),
-        **DEMO_TRAINING,
-    )
-    execution = ExecutionConfig()
     done = train_into(out, scan, config, execution=execution, output=output)
     if done.stop is not None:
         raise done.stop

@@ -5,10 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
-from ptycho_core.engine.protocol import Engine
 from ptycho_core.errors import BackendError
+
+if TYPE_CHECKING:
+    from ptycho_core.engine.protocol import Engine
 
 log = logging.getLogger(__name__)
 
@@ -27,26 +32,27 @@ def registered_engines() -> dict[str, EntryPoint]:
 
 def is_installed(name: str) -> bool:
     """Whether the framework of a registered engine can be found; nothing is imported."""
-    return name not in FRAMEWORKS or importlib.util.find_spec(FRAMEWORKS[name][1]) is not None
+    if name not in FRAMEWORKS:
+        return True
+    package = FRAMEWORKS[name][1]
+    return bool(sys.modules.get(package)) or importlib.util.find_spec(package) is not None
 
 
 def resolve_backend(backend: str = "auto") -> str:
-    """The registered name that `backend` stands for.
+    """The registered name that `backend` stands for; nothing is imported.
 
     "auto" takes the only installed engine, or tensorflow before torch before any other. Raises BackendError for an
     unknown name and when no engine is installed.
     """
     registered = registered_engines()
     if backend == "auto":
-        installed = [name for name in registered if is_installed(name)]
+        installed = installed_engines()
         if not installed:
             raise BackendError(
                 "No engine is installed. Install one with: "
                 "pip install 'ptycho-core[torch]' or pip install 'ptycho-core[tensorflow]'"
             )
-        chosen = next((name for name in ("tensorflow", "torch") if name in installed), installed[0])
-        log.info("backend: %s (auto; installed: %s)", chosen, ", ".join(installed))
-        return chosen
+        return next((name for name in ("tensorflow", "torch") if name in installed), installed[0])
     name = SPELLINGS.get(backend, backend)
     if name not in registered:
         raise BackendError(
@@ -55,26 +61,39 @@ def resolve_backend(backend: str = "auto") -> str:
     return name
 
 
+def installed_engines() -> tuple[str, ...]:
+    """Names of the registered engines whose frameworks can be found."""
+    return tuple(name for name in registered_engines() if is_installed(name))
+
+
 def backend_for(trained_by: str) -> str:
     """What "auto" is for a model: the engine that trained it where that is installed, else "auto"."""
     return trained_by if trained_by in registered_engines() and is_installed(trained_by) else "auto"
 
 
-def load_engine(backend: str = "auto") -> Engine:
-    """The engine for `backend`; its framework is imported here and not before.
+def find_engine(backend: str = "auto") -> Callable[[], Engine]:
+    """What makes the engine for `backend`: its framework is imported when that is called, and not before.
 
-    Raises BackendError when the framework is not installed; any other failure inside an engine passes through.
+    Raises BackendError for an unknown name and where the framework cannot be found.
     """
     name = resolve_backend(backend)
-    try:
-        engine: Engine = registered_engines()[name].load()()
-    except ModuleNotFoundError as error:
-        title, package = FRAMEWORKS.get(name, (None, None))
-        if title is None or error.name != package:
-            raise
+    if not is_installed(name):
+        title, package = FRAMEWORKS[name]
         raise BackendError(
             f"{title} backend selected, but the '{package}' package is not installed. "
             f"Install it with: pip install 'ptycho-core[{name}]'",
             setting="backend",
-        ) from error
-    return engine
+        )
+
+    def load() -> Engine:
+        if backend == "auto":
+            log.info("backend: %s (auto; installed: %s)", name, ", ".join(installed_engines()))
+        engine: Engine = registered_engines()[name].load()()
+        return engine
+
+    return load
+
+
+def load_engine(backend: str = "auto") -> Engine:
+    """The engine for `backend`. Raises BackendError as `find_engine`; any failure inside an engine passes through."""
+    return find_engine(backend)()

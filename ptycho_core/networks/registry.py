@@ -32,11 +32,8 @@ def network_channels(model: ModelConfig) -> int:
     return model.channels if model.object_big else 1
 
 
-def build_table(model: ModelConfig) -> Table:
-    """The layers of `model.architecture` for this configuration.
-
-    Raises ConfigurationError for an unknown name or N, and where the table gives other maps than N × N, one a pattern.
-    """
+def architecture_of(model: ModelConfig) -> Architecture:
+    """The architecture that a configuration names. ConfigurationError for an unknown name."""
     importlib.import_module(OURS)
     if model.architecture not in _ARCHITECTURES:
         known = ", ".join(sorted(_ARCHITECTURES))
@@ -45,7 +42,15 @@ def build_table(model: ModelConfig) -> Table:
         raise ConfigurationError(
             "ModelConfig", "architecture", expected="a known name", received=received, remedy=remedy
         )
-    table = _ARCHITECTURES[model.architecture](model)
+    return _ARCHITECTURES[model.architecture]
+
+
+def build_table(model: ModelConfig) -> Table:
+    """The layers of `model.architecture` for this configuration.
+
+    Raises ConfigurationError for an unknown name or N, and where the table gives other maps than N × N, one a pattern.
+    """
+    table = architecture_of(model)(model)
     channels = {layer.name: layer.out_channels for layer in table.layers}
     for output, name in (("amplitude", table.amplitude), ("phase", table.phase)):
         given = (channels.get(name), table.sizes(model.N).get(name))

@@ -18,7 +18,6 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.groups import draw_groups
 from ptycho_core.batches.prefetch import gathered
 from ptycho_core.batches.sampling import subsample
-from ptycho_core.engine.registry import backend_for, load_engine
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError
 from ptycho_core.events import Count, Event
 from ptycho_core.io import load_scan
@@ -29,14 +28,13 @@ from ptycho_core.physics.scale import complex_probe
 from ptycho_core.physics.suitability import check_size, warn_of_other_intensity
 from ptycho_core.physics.weights import probe_mask, reassembly_weight
 from ptycho_core.reconstruction.evidence import measured
+from ptycho_core.reconstruction.prepare import prepare
 from ptycho_core.reconstruction.result import NETWORK, Reconstruction
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.settings.fields import fields_of, to_mapping
+from ptycho_core.settings.fields import to_mapping
 from ptycho_core.settings.inference import InferenceConfig
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.sections import existing_file
-from ptycho_core.settings.training import check_pool
 
 log = logging.getLogger(__name__)
 
@@ -89,17 +87,14 @@ def reconstruction_steps(
     The payload is the canvas, the object so far. Arguments and errors are those of `reconstruct`.
     """
     config, execution = config or InferenceConfig(), execution or ExecutionConfig()
-    config.validate()
     model = _named(config, "model_path", "a trained model", load_model) if model is None else model
+    make_engine = prepare(model, config, backend)
     scan = _named(config, "test_data_file", "a scan to reconstruct", load_scan) if scan is None else scan
-    _check_model(config, model)
     check_size(scan, model.config.model.N)
     scan = subsample(scan, config)
     _check_groups(scan, config)
     warn_of_other_intensity(scan, model.weights)
-    stated = config.backend if backend is None else backend
-    backend = model.backend if stated == "auto" else stated
-    engine = load_engine(backend_for(model.engine.name) if backend == "auto" else backend)
+    engine = make_engine()
     begun = time.perf_counter()
     network = engine.build(model.config.model, None, model.weights, execution)
     started = time.perf_counter()
@@ -169,21 +164,6 @@ def _named(config: InferenceConfig, field: str, what: str, load: Callable[[Path]
         remedy = f"Pass it, or set {field}."
         raise ConfigurationError("InferenceConfig", field, expected=what, received="none", remedy=remedy)
     return load(path)
-
-
-def _check_model(config: InferenceConfig, model: Model) -> None:
-    """What the caller takes the model to be, where it says so, must be what the model is."""
-    check_pool(config, model.config.model)
-    if config.model is None:
-        return
-    for name, field in fields_of(ModelConfig).items():
-        stated, trained = getattr(config.model, name), getattr(model.config.model, name)
-        if stated not in (trained, field.default):
-            remedy = f"Leave {name} at its default: the archive says what the model is."
-            expected = f"{trained!r}, as it was trained"
-            raise ConfigurationError(
-                "InferenceConfig", f"model.{name}", expected=expected, received=repr(stated), remedy=remedy
-            )
 
 
 def _log_batch(done: int, total: int, batch: Batch, patches: NDArray[np.complex64], seconds: float) -> None:

@@ -143,20 +143,28 @@ def write_text(path: Path, text: str) -> None:
 
 def make_folder(path: Path) -> Path:
     """The folder `path`, created if missing; DataError when it cannot be made or written."""
+    check_folder(path)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         for folder in made:
             _sync_folder(folder.parent)
     except OSError as error:
-        file = next((place for place in (path, *path.parents) if place.is_file()), None)
-        received = error.strerror if file is None else "a file" if file == path else f"one inside the file {file}"
         remedy = "Choose another output folder."
-        raise DataError(path, expected="a folder", received=received, remedy=remedy) from error
-    if not os.access(path, os.W_OK):
+        raise DataError(path, expected="a folder", received=error.strerror, remedy=remedy) from error
+    return path
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that cannot be made or written, without making it: DataError."""
+    there = next((folder for folder in (path, *path.parents) if folder.exists()), path)
+    if there.exists() and not there.is_dir():
+        received = "a file" if there == path else f"one inside the file {there}"
+        remedy = "Choose another output folder."
+        raise DataError(path, expected="a folder", received=received, remedy=remedy)
+    if not os.access(there, os.W_OK):
         remedy = "Change its permissions or choose another output folder."
         raise DataError(path, expected="a writable folder", received="a read-only one", remedy=remedy)
-    return path
 
 
 def check_other_files(source: Path, *targets: Path) -> None:

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ptycho_core.errors import MissingExtraError
 from ptycho_core.models.container import history_csv
 from ptycho_core.models.flat import to_legacy_dict
 from ptycho_core.storage.files import write_text
-from ptycho_core.training.fit import Fit
+from ptycho_core.training.prepare import PACKAGES, check_logger
 from ptycho_core.training.reports import EpochReport
+
+if TYPE_CHECKING:
+    from ptycho_core.training.fit import Fit
 
 Log = Callable[[EpochReport], None]
 EXPERIMENT = "ptycho-core"
@@ -47,7 +49,7 @@ def _csv(folder: Path, run: Fit) -> Iterator[Log]:
 
 @contextmanager
 def _tensorboard(folder: Path, run: Fit) -> Iterator[Log]:
-    writer = _package("tensorboardX", "tensorboard").SummaryWriter(str(folder / "tensorboard"))
+    writer = _package("tensorboard").SummaryWriter(str(folder / "tensorboard"))
 
     def log(report: EpochReport) -> None:
         for name, value in scalars(report).items():
@@ -63,7 +65,7 @@ def _tensorboard(folder: Path, run: Fit) -> Iterator[Log]:
 
 @contextmanager
 def _mlflow(folder: Path, run: Fit) -> Iterator[Log]:
-    mlflow = _package("mlflow", "mlflow")
+    mlflow = _package("mlflow")
     # A client of its own: the package's module-level functions keep the current run in a global.
     place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.absolute() / 'mlflow.db'}")
     client = mlflow.MlflowClient(tracking_uri=place)
@@ -104,14 +106,6 @@ def _parameters(run: Fit) -> dict[str, Any]:
     return {**to_legacy_dict(run.config), "engine": f"{run.engine.name} ({run.engine.version})"}
 
 
-def _package(name: str, extra: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise MissingExtraError(
-            f"logger {extra!r} needs the '{name}' package. Install it with: pip install 'ptycho-core[{extra}]', "
-            "or choose logger = csv.",
-            setting="logger",
-        ) from error
+def _package(name: str) -> ModuleType:
+    check_logger(name)
+    return importlib.import_module(PACKAGES[name])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ptycho_core.errors import ConfigurationError
-from ptycho_core.models.checkpoint import Checkpoint
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import fields_of
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.schedules import learning_rate, physics_weight
+
+if TYPE_CHECKING:
+    from ptycho_core.models.checkpoint import Checkpoint
 
 FREE = ("backend", "output_dir", "train_data_file", "test_data_file", "early_stop_patience", "nepochs")
 """Fields of TrainingConfig; nepochs where the epochs that are done would have been the same."""

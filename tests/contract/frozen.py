@@ -106,7 +106,7 @@ def write() -> None:
         patches = predicted(ReferenceEngine(), model, measurements(name), "64-true")
         np.savez_compressed(DATA / f"model-1-{name}.npz", amplitude=measurements(name), patches=patches)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ptycho_core.training.fit.load_engine", lambda backend: ReferenceEngine())
+        patch.setattr("ptycho_core.training.prepare.find_engine", lambda backend: ReferenceEngine)
         save_scan(DATA / "scan.npz", _scan(16))
         run = fit(load_scan(DATA / "scan.npz"), run_config(), execution=RUN)
         for report in run:

@@ -44,7 +44,7 @@ def test_a_model_of_version_1_has_the_settings_it_had(name: str) -> None:
 
 
 def test_a_run_of_version_1_goes_on_as_it_did(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ptycho_core.training.fit.load_engine", lambda backend: engine)
+    monkeypatch.setattr("ptycho_core.training.prepare.find_engine", lambda backend: lambda: engine)
     checkpoint = load_checkpoint(DATA / "checkpoint-1.h5.zip")
     run = fit(load_scan(DATA / "scan.npz"), checkpoint.config, execution=RUN, resume=checkpoint)
     assert [report.epoch for report in run] == [3, 4]

@@ -53,7 +53,7 @@ def assert_equal(actual: Any, expected: Any, what: str) -> None:
 def test_a_run_that_is_resumed_from_its_file_is_the_same_to_the_last_bit(
     engine: Engine, name: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ptycho_core.training.fit.load_engine", lambda backend: engine)
+    monkeypatch.setattr("ptycho_core.training.prepare.find_engine", lambda backend: lambda: engine)
     whole = begin(name, precision)
     for report in whole:
         if report.epoch == 2:

@@ -150,12 +150,15 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """The engine that training and reconstruction find under every name."""
     engine = FakeEngine()
 
-    def load_engine(backend: str = "auto") -> FakeEngine:
-        engine.backends.append(backend)
-        return engine
+    def find_engine(backend: str = "auto") -> Callable[[], FakeEngine]:
+        def load() -> FakeEngine:
+            engine.backends.append(backend)
+            return engine
 
-    monkeypatch.setattr("ptycho_core.training.fit.load_engine", load_engine)
-    monkeypatch.setattr("ptycho_core.reconstruction.predict.load_engine", load_engine)
+        return load
+
+    monkeypatch.setattr("ptycho_core.training.prepare.find_engine", find_engine)
+    monkeypatch.setattr("ptycho_core.reconstruction.prepare.find_engine", find_engine)
     return engine
 
 

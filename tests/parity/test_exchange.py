@@ -70,7 +70,7 @@ def test_an_archive_predicts_the_same_whoever_reads_it(engines: Pair, name: str,
 
 
 def run_on(engine: Engine, patch: pytest.MonkeyPatch, precision: str, **more: Any) -> Fit:
-    patch.setattr("ptycho_core.training.fit.load_engine", lambda backend: engine)
+    patch.setattr("ptycho_core.training.prepare.find_engine", lambda backend: lambda: engine)
     model = ModelConfig(N=32, n_filters_scale=1, architecture="contract", gridsize=2)
     config = TrainingConfig(model=model, nepochs=4, batch_size=2, n_groups=6, nphotons=2e4, probe_trainable=True)
     execution = attrs.evolve(CPU, precision=precision)

@@ -75,13 +75,17 @@ def assert_refused(outcome: Any, *named: str) -> None:
     [
         ["inspect", "nowhere.npz"],
         ["train", "nowhere.npz", "--out", "out"],
-        ["reconstruct", "nowhere.npz", "--model", "m", "--out", "out"],
         ["evaluate", "nowhere.npz", "--truth", "truth.npz"],
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_a_missing_file_is_named(ptycho: Ptycho, arguments: list[str]) -> None:
+def test_a_missing_file_is_named(ptycho: Ptycho, fake_engine: Any, arguments: list[str]) -> None:
     assert_refused(ptycho(*arguments), "nowhere.npz: expected ", "o such file")
+
+
+def test_a_missing_scan_is_named_after_the_model_is_found(ptycho: Ptycho, run_folder: Path, tmp_path: Path) -> None:
+    outcome = ptycho("reconstruct", "nowhere.npz", "--model", run_folder, "--out", tmp_path / "out")
+    assert_refused(outcome, "nowhere.npz: expected ", "o such file")
 
 
 @pytest.mark.parametrize("command", ["inspect", "train"])
@@ -100,6 +104,7 @@ def test_a_missing_file_is_named(ptycho: Ptycho, arguments: list[str]) -> None:
     ],
     ids=["no-patterns", "no-probe", "nan", "small-probe", "few-positions", "pickle"],
 )
+@pytest.mark.usefixtures("fake_engine")
 def test_a_scan_that_does_not_fit_is_named_with_its_key(
     ptycho: Ptycho, scan_file: Path, tmp_path: Path, command: str, changes: dict[str, Any], named: list[str]
 ) -> None:
@@ -137,6 +142,7 @@ def test_an_unknown_backend_lists_the_registered_ones(ptycho: Ptycho, scan_file:
     )
 
 
+@pytest.mark.usefixtures("fake_engine")
 def test_a_size_that_the_patterns_do_not_have_is_refused(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
     outcome = ptycho("train", scan_file, "--out", tmp_path / "out", "--N", 64, "--quiet")
     assert_refused(outcome, "scan.npz: diff3d: expected 64 x 64 patterns", "received 32 x 32", "train with N = 32")

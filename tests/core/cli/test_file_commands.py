@@ -216,6 +216,7 @@ def test_a_run_goes_on_with_how_its_scan_was_read(
     assert_refused(other, "raw.h5: diff3d: expected the scan that the run began with")
 
 
+@pytest.mark.usefixtures("fake_engine")
 def test_a_file_of_one_scan_does_not_stand_for_two(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "places.npy", np.zeros((40, 2)))
     how = ["--position-order", "xy", "--position-unit", "px"]

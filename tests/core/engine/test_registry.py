@@ -14,7 +14,7 @@ import pytest
 from ptycho_core.engine import registry
 from ptycho_core.engine.checks import check_weights, trainable_names
 from ptycho_core.engine.protocol import Engine, EngineInfo, Network
-from ptycho_core.engine.registry import is_installed, load_engine, registered_engines, resolve_backend
+from ptycho_core.engine.registry import find_engine, is_installed, load_engine, registered_engines, resolve_backend
 from ptycho_core.engine.steps import mean_terms
 from ptycho_core.errors import ArchiveError, BackendError
 from ptycho_core.networks.initial import initial_weights
@@ -112,6 +112,7 @@ def test_listing_engines_imports_none_of_them(register: Register) -> None:
     assert list(registered_engines()) == ["jax"]
     assert is_installed("jax")
     assert resolve_backend("jax") == "jax"
+    find_engine("jax")
 
 
 # -- absence -------------------------------------------------------------------------------------------------------
@@ -182,12 +183,20 @@ def test_no_engine_stands_in_for_another(register: Register, without: Callable[.
     ("there", "chosen"),
     [(("torch",), "torch"), (("tensorflow",), "tensorflow"), (("torch", "tensorflow"), "tensorflow")],
 )
-def test_auto_takes_the_only_one_or_tensorflow_and_says_so(
-    installed: Callable[..., None], core_log: pytest.LogCaptureFixture, there: tuple[str, ...], chosen: str
+def test_auto_takes_the_only_one_or_tensorflow_and_says_so_when_it_is_loaded(
+    register: Register,
+    installed: Callable[..., None],
+    core_log: pytest.LogCaptureFixture,
+    there: tuple[str, ...],
+    chosen: str,
 ) -> None:
+    register(torch=WORKING, tensorflow=WORKING)
     installed(*there)
     assert resolve_backend() == chosen
-    assert f"backend: {chosen} (auto; installed: {', '.join(sorted(there))})" in core_log.messages
+    load = find_engine("auto")
+    assert core_log.messages == []
+    assert load().name == "working"
+    assert core_log.messages == [f"backend: {chosen} (auto; installed: {', '.join(sorted(there))})"]
 
 
 def test_auto_takes_ours_before_another_package(register: Register, installed: Callable[..., None]) -> None:
@@ -206,8 +215,12 @@ def test_auto_without_any_engine_says_how_to_get_one(installed: Callable[..., No
     assert "ptycho-core[tensorflow]'" in str(caught.value)
 
 
-def test_a_backend_that_was_asked_for_is_not_logged_as_a_choice(core_log: pytest.LogCaptureFixture) -> None:
-    resolve_backend("torch")
+def test_a_backend_that_was_asked_for_is_not_logged_as_a_choice(
+    register: Register, installed: Callable[..., None], core_log: pytest.LogCaptureFixture
+) -> None:
+    register(torch=WORKING)
+    installed("torch")
+    load_engine("torch")
     assert core_log.messages == []
 
 

@@ -63,14 +63,14 @@ def test_auto_is_the_engine_that_trained_the_model_where_it_is_installed(
 ) -> None:
     names: list[str] = []
 
-    def load_engine(backend: str = "auto") -> Any:
+    def find_engine(backend: str = "auto") -> Any:
         names.append(backend)
-        return fake_engine
+        return lambda: fake_engine
 
     model = trained(scan)
     model = attrs.evolve(model, backend="auto", engine=attrs.evolve(model.engine, name="torch"))
     monkeypatch.setattr("ptycho_core.engine.registry.is_installed", lambda name: installed)
-    monkeypatch.setattr("ptycho_core.reconstruction.predict.load_engine", load_engine)
+    monkeypatch.setattr("ptycho_core.reconstruction.prepare.find_engine", find_engine)
     reconstruct(scan, model, backend=stated)
     assert names == [asked]
 

@@ -102,6 +102,7 @@ def test_the_files_of_a_configuration_are_the_scans_of_its_run(
 
 
 @field("training.train_data_file")
+@pytest.mark.usefixtures("fake_engine")
 def test_a_run_without_a_scan_says_how_to_give_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"train_data_file must be a scan to train on; got none\. Pass"):
         fit(None, config())

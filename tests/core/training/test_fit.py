@@ -480,12 +480,14 @@ def test_weights_that_are_not_finite_never_become_the_best(
     assert epoch_of(run.model) == 1
 
 
+@pytest.mark.usefixtures("fake_engine")
 def test_positions_in_metres_are_refused(numbered_scan: Any) -> None:
     scan = numbered_scan()
     with pytest.raises(DataError, match=r"xcoords, ycoords: expected positions in pixels .* Convert metres"):
         fit(attrs.evolve(scan, positions_px=scan.positions_px * 1e-8), config())
 
 
+@pytest.mark.usefixtures("fake_engine")
 def test_a_stray_position_is_refused_before_it_makes_a_huge_canvas(numbered_scan: Any) -> None:
     scan = numbered_scan()
     positions = scan.positions_px.copy()

@@ -1,0 +1,74 @@
+"""How long a command takes to refuse a misspelt setting beside a large scan: the whole process, interpreter included.
+
+    python benchmarks/refused.py --gib 20
+
+The scan is an HDF5 file of that size whose patterns are a hole (nothing is written to the disk); it is removed at the
+end. Each command runs --times times, and the shortest and longest time are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+from cases import print_table
+
+N = 64
+REFUSED = (
+    ["--backend", "tensorlfow"],
+    ["--backend", "torch", "--architecture", "cnnn"],
+    ["--backend", "tensorflow", "--architecture", "cnnn"],
+    ["--backend", "torch", "--batch-size", "12"],
+    ["--backend", "tensorflow", "--checkpoint-monitor-metric", "realspace_mae"],
+    ["--backend", "torch", "--out", "{scan}/out"],
+)
+
+
+def write_scan(path: Path, gib: float) -> None:
+    """Patterns float32 (M, N, N) that take place in the file and none on the disk, with positions and probe."""
+    count = int(gib * 2**30 / (4 * N * N))
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    with h5py.File(path, "w") as file:
+        space = h5py.h5s.create_simple((count, N, N))
+        h5py.h5d.create(file.id, b"patterns", h5py.h5t.IEEE_F32LE, space, properties)
+        file["positions"] = np.random.default_rng(0).uniform(0, 1000, (count, 2))
+        file["probe"] = np.ones((N, N), np.complex64)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gib", type=float, default=20)
+    parser.add_argument("--times", type=int, default=5)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        scan = Path(folder) / "scan.h5"
+        write_scan(scan, asked.gib)
+        size, taken = scan.stat().st_size / 2**30, scan.stat().st_blocks * 512 / 2**20
+        print(f"{size:.1f} GiB, {taken:.1f} MiB on the disk")
+        reading = ["--dataset", "patterns", "--positions", "positions", "--position-unit", "px", "--probe", "probe"]
+        rows = []
+        for arguments in REFUSED:
+            given = [argument.format(scan=scan) for argument in arguments]
+            command = [sys.executable, "-m", "ptycho_core", "train", str(scan), *reading, "--measurement", "intensity"]
+            seconds = []
+            for _ in range(asked.times):
+                started = time.perf_counter()
+                done = subprocess.run([*command, *given], capture_output=True, text=True, cwd=folder)
+                seconds.append(time.perf_counter() - started)
+                if done.returncode != 2 or "Error: " not in done.stderr:
+                    raise SystemExit(f"{given}: exit code {done.returncode}: {done.stderr}")
+            message = done.stderr.partition("Error: ")[2].strip().replace(str(scan), "scan.h5")
+            rows.append([" ".join(arguments), f"{min(seconds):.2f}", f"{max(seconds):.2f}", message[:60]])
+        print_table(["ptycho train scan.h5 …", "shortest, s", "longest, s", "refused with"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""What a command refuses before it opens a scan: all that `prepare` checks, and the places that it would write to.
+
+It imports no reader and no framework: a misspelt setting is refused at once, whatever the size of the scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ptycho_core.reconstruction import prepare as reconstruction
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.sections import existing_file
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.storage.files import check_folder
+from ptycho_core.training import prepare as training
+
+if TYPE_CHECKING:
+    from ptycho_core.engine.protocol import Engine
+    from ptycho_core.models.checkpoint import Checkpoint
+    from ptycho_core.models.model import Model
+
+
+def prepare_training(
+    config: TrainingConfig,
+    execution: ExecutionConfig,
+    *,
+    resume: Checkpoint | None = None,
+    sized: bool = True,
+) -> training.Prepared:
+    """For a training into `config.output_dir`; arguments and errors are those of `prepare`.
+
+    Also raises MissingExtraError for a logger that is not installed and DataError for a folder that cannot be written.
+    """
+    prepared = training.prepare(config, execution=execution, resume=resume, sized=sized)
+    training.check_logger(execution.logger)
+    existing_file(config, "test_data_file")
+    check_folder(config.output_dir)
+    return prepared
+
+
+def prepare_reconstruction(model: Model, config: InferenceConfig) -> Callable[[], Engine]:
+    """For a reconstruction into `config.output_dir`. Raises ConfigurationError, BackendError or DataError."""
+    load_engine = reconstruction.prepare(model, config)
+    check_folder(config.output_dir)
+    return load_engine

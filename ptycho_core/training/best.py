@@ -1,0 +1,84 @@
+"""Which epochs were the best, and the models that are kept of them (specs/engine.md, Training)."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import numpy as np
+
+from ptycho_core.engine.protocol import EngineInfo, Network
+from ptycho_core.errors import TrainingError
+from ptycho_core.models.checkpoint import Checkpoint
+from ptycho_core.models.model import Model
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.schedules import physics_weight
+from ptycho_core.vocabulary import LossTerms
+
+
+class Best:
+    """The `checkpoint_save_top_k` best models so far, `models`, the best first.
+
+    history: the run's own list, which every model shares. tested: whether a test scan chooses. scores: the monitored
+    value of every epoch so far, lower is better.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        execution: ExecutionConfig,
+        *,
+        engine: EngineInfo,
+        history: list[dict[str, float]],
+        tested: bool,
+        resume: Checkpoint | None = None,
+    ) -> None:
+        self._config, self._execution = config, execution
+        self._engine, self._history, self._tested = engine, history, tested
+        self.scores = [] if resume is None else list(resume.scores)
+        self.models: tuple[Model, ...] = tuple(
+            attrs.evolve(model, config=config, history=history, backend=model.engine.name)
+            for model in (() if resume is None else resume.best)
+        )
+
+    def rank(self, epoch: int, train: LossTerms, monitored: LossTerms, network: Network) -> tuple[bool, bool]:
+        """Keep the network's weights if they are among the best: (whether they are the best, whether they are kept).
+
+        Raises TrainingError where a loss, or a weight that would be kept, is not finite.
+        """
+        metric = self._execution.checkpoint_monitor_metric
+        value = monitored[metric]
+        if not math.isfinite(train["total"]) or not math.isfinite(value):
+            raise diverged(f"loss of epoch {epoch}", f"train {train['total']}, monitored {metric} {value}")
+        self.scores.append(value if self._execution.checkpoint_mode == "min" else -value)
+        models = {model.best_epoch: model for model in self.models}
+        best = sorted([*models, epoch], key=self._rank)[: self._execution.checkpoint_save_top_k]
+        if epoch in best:
+            models[epoch] = self._snapshot(epoch, network)
+        self.models = tuple(models[each] for each in best)
+        return best[0] == epoch, epoch in best
+
+    def _rank(self, epoch: int) -> tuple[float, float, int]:
+        """By what an epoch is ranked, the lowest first."""
+        # Under another physics weight the training loss means another thing: what came under the last one is best.
+        weight = 1.0 if self._tested else physics_weight(self._config, epoch)
+        return -weight, self.scores[epoch - 1], epoch
+
+    def _snapshot(self, epoch: int, network: Network) -> Model:
+        weights = network.weights()
+        if any(not np.isfinite(array).all() for array in weights.values()):
+            raise diverged(f"weights after epoch {epoch}", "NaN or infinity")  # its last step is in no loss yet
+        return Model(
+            config=self._config,
+            weights=weights,
+            history=self._history,
+            engine=self._engine,
+            best_epoch=epoch,
+            backend=self._engine.name,
+        )
+
+
+def diverged(what: str, received: str) -> TrainingError:
+    remedy = "Lower learning_rate or set gradient_clip_val."
+    return TrainingError("training", what, expected="finite numbers", received=received, remedy=remedy)

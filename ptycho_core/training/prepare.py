@@ -1,0 +1,83 @@
+"""What a training can be refused for before a pattern is read: settings, architecture, backend, the run that goes on.
+
+It imports no reader and no framework, so that a misspelt setting is refused at once, whatever the size of the scan.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from ptycho_core.engine.objective import check_monitor
+from ptycho_core.engine.registry import find_engine
+from ptycho_core.errors import MissingExtraError
+from ptycho_core.networks.registry import architecture_of, build_table
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.resuming import check_continues
+
+if TYPE_CHECKING:
+    from ptycho_core.engine.protocol import Engine
+    from ptycho_core.models.checkpoint import Checkpoint
+
+PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
+"""Loggers that are extras, and what they need."""
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Prepared:
+    """A training that nothing but its scans can refuse any more: what `start` takes.
+
+    config, execution: copies, which later changes do not reach. load_engine: imports the framework, which is known to
+    be there, and makes the engine. resume: the run that goes on.
+    """
+
+    config: TrainingConfig
+    execution: ExecutionConfig
+    load_engine: Callable[[], Engine]
+    resume: Checkpoint | None
+
+
+def prepare(
+    config: TrainingConfig,
+    *,
+    execution: ExecutionConfig | None = None,
+    resume: Checkpoint | None = None,
+    sized: bool = True,
+) -> Prepared:
+    """Check all that needs no scan. execution: by default that of `resume`, or else the defaults.
+
+    sized: whether `model.N` is known already; otherwise the network's layers are not looked at. Raises
+    ConfigurationError or BackendError.
+    """
+    config.validate()
+    if execution is None:
+        execution = ExecutionConfig() if resume is None else resume.execution
+    architecture_of(config.model)
+    if sized:
+        build_table(config.model)
+    check_monitor(execution, config)
+    if resume is not None:
+        check_continues(resume, config, execution)
+    # Another engine goes on to rounding alone, so the one that began is preferred.
+    automatic = resume is not None and config.backend == "auto"
+    return Prepared(
+        config=attrs.evolve(config, model=attrs.evolve(config.model)),
+        execution=attrs.evolve(execution),
+        load_engine=find_engine(resume.engine.name if resume is not None and automatic else config.backend),
+        resume=resume,
+    )
+
+
+def check_logger(name: str) -> None:
+    """MissingExtraError where the package of a logger cannot be found; nothing is imported."""
+    package = PACKAGES.get(name)
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise MissingExtraError(
+            f"logger {name!r} needs the '{package}' package. Install it with: pip install 'ptycho-core[{name}]', "
+            "or choose logger = csv.",
+            setting="logger",
+        )
