@@ -269,6 +269,8 @@ def _other_members(path: Path, kind: Kind, names: Collection[str]) -> ArchiveErr
     remedy = "Copy or train it again."
     if any(name.endswith(".dill") for name in names):
         remedy = "It was written by the published implementation and holds pickles."
+    elif any(name.endswith(".npy") for name in names):
+        remedy = f"This is a scan or another NPZ file; give a {kind.noun}."
     received = ", ".join(shown(name, 60) for name in list(names)[:8]) + (
         f" and {len(names) - 8} more" * (len(names) > 8)
     )

@@ -581,7 +581,7 @@ def test_a_folder_without_an_archive_is_named(ptycho: Ptycho, scan_file: Path, t
 
 def test_a_scan_in_the_place_of_the_model_is_named(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
     outcome = ptycho("reconstruct", scan_file, "--model", scan_file, "--out", tmp_path / "out")
-    assert_refused(outcome, "scan.npz: expected the members manifest.json", "diff3d.npy")
+    assert_refused(outcome, "scan.npz: expected the members manifest.json", "diff3d.npy", "This is a scan")
 
 
 def test_a_scan_of_another_size_than_the_model_is_refused(
