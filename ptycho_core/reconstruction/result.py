@@ -18,9 +18,11 @@ from ptycho_core.errors import DataError
 from ptycho_core.quality.frc import FRC, read_curve
 from ptycho_core.quality.outliers import RULE, outliers
 from ptycho_core.scans.lengths import Lengths
+from ptycho_core.storage.files import make_folder
 from ptycho_core.storage.npz import read_npz, write_npz
 
 NETWORK, SOLVER = "network", "solver"
+FILE_NAME = "reconstruction.npz"
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -86,14 +88,22 @@ class Reconstruction:
     choices: Mapping[str, Any] = attrs.field(factory=dict)
     history: Sequence[Mapping[str, Any]] = attrs.field(default=(), converter=tuple)
 
-    def save(self, path: Path) -> None:
-        """Write `reconstruction.npz` (specs/data.md, Reconstruction), whole or not at all."""
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write `reconstruction.npz` (specs/data.md, Reconstruction), whole or not at all; returns its path.
+
+        A path without an ending is a folder, created if missing; the file in it is `reconstruction.npz`.
+        """
+        target = Path(path)
+        if target.is_dir() or target.suffix == "":
+            make_folder(target)
+            target = target / FILE_NAME
         arrays: dict[str, Any] = {"object": self.object_field, "origin_px": np.asarray(self.origin_px)}
         arrays |= {name: getattr(self, name) for name in ("overlap_count", "probe", "positions_px", *OPTIONAL)}
         if self.frc is not None:
             arrays |= {"frc_frequency": self.frc.frequency, "frc_correlation": self.frc.correlation}
         arrays["summary"] = np.array(json.dumps(self.summary()))
-        write_npz(path, {name: array for name, array in arrays.items() if array is not None})
+        write_npz(target, {name: array for name, array in arrays.items() if array is not None})
+        return target
 
     @property
     def pixel_m(self) -> tuple[float, float] | None:
@@ -172,7 +182,7 @@ OPTIONAL: dict[str, tuple[str, tuple[str, ...]]] = {
 def load_reconstruction(path: str | os.PathLike[str]) -> Reconstruction:
     """What `Reconstruction.save` wrote: the file, or the folder that holds `reconstruction.npz`. Raises DataError."""
     file = Path(path)
-    file = file / "reconstruction.npz" if file.is_dir() else file
+    file = file / FILE_NAME if file.is_dir() else file
     arrays = read_npz(file)
     missing = {"object", "origin_px", "overlap_count", "probe", "positions_px", "summary"} - set(arrays)
     if missing:

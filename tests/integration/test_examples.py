@@ -1,24 +1,76 @@
-"""What `examples/` shows works, on every engine that is installed."""
+"""What `examples/` shows works, on the engines that are installed."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ptycho_core.engine.registry import is_installed, registered_engines
-from tests.examples import load_example
+from tests.examples import EXAMPLES, load_example
+
+INSTALLED = sorted(name for name in registered_engines() if is_installed(name))
+needs_an_engine = pytest.mark.skipif(not INSTALLED, reason="no engine is installed")
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@needs_an_engine
 def test_an_op_and_a_network_of_ones_own_train_alike_on_every_engine(capsys: pytest.CaptureFixture[str]) -> None:
-    installed = sorted(name for name in registered_engines() if is_installed(name))
-    if not installed:
-        pytest.skip("no engine is installed")
     objects = load_example("own_op_and_network").main()
-    assert sorted(objects) == installed
+    assert sorted(objects) == INSTALLED
     printed = capsys.readouterr().out
-    for name in installed:
+    for name in INSTALLED:
         first, second = (
             float(line.rpartition("loss ")[2]) for line in printed.splitlines() if line.startswith(f"{name}: ")
         )
         assert second < 0.5 * first
         assert np.isfinite(objects[name]).all() and objects[name].std() > 0.01
+
+
+def test_a_file_of_an_unknown_format_is_read_as_it_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = load_example("read_your_file").main()
+    assert "expected a scan of a known format" in capsys.readouterr().out
+    truth = load_example("read_your_file").simulate(object="dead-leaves", N=32, positions=120, photons=1e7, seed=3)
+    np.testing.assert_allclose(np.ptp(scan.positions_px, axis=0), np.ptp(truth.positions_px, axis=0), rtol=1e-6)
+    inside = np.s_[:, 1:, :]  # a flip leaves the frequency -N/2 in its place
+    np.testing.assert_allclose(scan.diffraction_amplitude[inside], truth.diffraction_amplitude[inside], atol=1e-3)
+    assert (tmp_path / "scan.npz").is_file()
+
+
+@needs_an_engine
+def test_a_simulated_scan_is_trained_reconstructed_and_compared(tmp_path: Path) -> None:
+    comparison = load_example("simulate_and_train").main(backend=INSTALLED[0])
+    assert comparison.metrics.correlation > 0.5
+    assert (tmp_path / "run" / "wts.h5.zip").is_file() and (tmp_path / "run" / "reconstruction.npz").is_file()
+
+
+def test_another_engine_reconstructs_the_same_object() -> None:
+    if len(INSTALLED) < 2:
+        with pytest.raises(SystemExit, match="this example compares two"):
+            load_example("another_engine").main()
+    else:
+        assert load_example("another_engine").main() < 1e-4
+
+
+@needs_an_engine
+def test_a_program_trains_stops_and_reconstructs(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "embed_in_a_program.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 3 of 100" in done.stdout and "epoch 4" not in done.stdout
+    assert "120 of 120 groups" in done.stdout
+    assert np.load(tmp_path / "object.npy").std() > 0.01
+
+
+def test_every_example_is_tested() -> None:
+    text = Path(__file__).read_text(encoding="utf-8")
+    assert [path.stem for path in EXAMPLES.glob("*.py") if path.stem not in text] == []

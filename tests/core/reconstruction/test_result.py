@@ -151,3 +151,9 @@ def test_the_object_pixel_follows_from_the_others() -> None:
 def test_lengths_survive_json() -> None:
     lengths = make_reconstruction().lengths
     assert Lengths.of(json.loads(json.dumps(lengths.as_dict()))) == lengths
+
+
+def test_a_folder_takes_the_file_under_its_usual_name(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert make_reconstruction().save(str(folder)) == folder / "reconstruction.npz"
+    assert load_reconstruction(folder).patterns == make_reconstruction().patterns
