@@ -27,7 +27,9 @@ def main() -> float:
 
     objects = [reconstruct(scan, load_model("model", backend=name)).object_field for name in (first, second)]
     difference = float(np.abs(objects[1] - objects[0]).max() / np.abs(objects[0]).max())
-    print(f"trained with {first}; reconstructed with {first} and {second}: objects differ by {difference:.1e} of the peak")
+    print(
+        f"trained with {first}; reconstructed with {first} and {second}: objects differ by {difference:.1e} of the peak"
+    )
     return difference
 
 
