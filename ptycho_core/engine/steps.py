@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import SupportsFloat
 
@@ -22,15 +23,31 @@ def windows(batches: Iterable[Batch], size: int) -> Iterator[Iterator[Batch]]:
         yield itertools.chain((first,), itertools.islice(remaining, size - 1))
 
 
-def mean_terms(terms: Iterable[tuple[int, Mapping[str, SupportsFloat]]]) -> LossTerms:
-    """The mean of loss terms over batches, each weighted by its number of groups."""
-    totals: dict[str, float] = {}
-    groups = 0
-    for size, batch in terms:
-        groups += size
-        for name, term in batch.items():
-            totals[name] = totals.get(name, 0.0) + size * float(term)
-    return {name: total / groups for name, total in totals.items()}
+class LossMeans:
+    """Means of loss terms over batches, each weighted by its number of groups.
+
+    The sums are exact before they are rounded, so that batches added in any order, or in parts that are merged, give
+    the same means to the last bit.
+    """
+
+    def __init__(self) -> None:
+        self._batches: list[tuple[int, Mapping[str, SupportsFloat]]] = []
+
+    def add(self, groups: int, terms: Mapping[str, SupportsFloat]) -> None:
+        """A batch. Its terms may be on a device, which is not waited for before the means are asked for."""
+        self._batches.append((groups, terms))
+
+    def merge(self, other: LossMeans) -> None:
+        """The batches of another part."""
+        self._batches += other._batches
+
+    def means(self) -> LossTerms:
+        groups = sum(size for size, _ in self._batches)
+        sums: dict[str, list[float]] = {}
+        for size, terms in self._batches:
+            for name, term in terms.items():
+                sums.setdefault(name, []).append(size * float(term))
+        return {name: math.fsum(parts) / groups for name, parts in sums.items()}
 
 
 FACTS = tuple(field.name for field in attrs.fields(FrameFacts))

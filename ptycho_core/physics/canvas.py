@@ -57,6 +57,23 @@ class ObjectCanvas:
             for (x, y), patch in zip(corners[piece].tolist(), placed, strict=True):
                 total[y : y + self.N + 1, 2 * x : 2 * (x + self.N + 1)] += patch
 
+    def merge(self, other: ObjectCanvas) -> None:
+        """Add all that was added to another canvas, of the same weights, that lies within this one.
+
+        Patches that are added in parts, in any order, give the object of the whole to the rounding of float64 sums.
+        Raises ValueError where the two do not fit.
+        """
+        x, y = (int(theirs - ours) for theirs, ours in zip(other.origin_px, self.origin_px, strict=True))
+        height, width = other._sum.shape
+        inside = np.s_[y : y + height, x : x + width]
+        if min(x, y) < 0 or self._sum[inside].shape != (height, width):
+            raise ValueError(f"a canvas {other._sum.shape} at {other.origin_px} within {self._sum.shape}")
+        if not np.array_equal(self._weight, other._weight):
+            raise ValueError("canvases of different weights")
+        self._sum[inside] += other._sum
+        self._points[inside] += other._points
+        self._corners[inside] += other._corners
+
     def object_field(self) -> NDArray[np.complex64]:
         """(H, W): the mean; zero where no patch has weight."""
         return self.known_field()[0]

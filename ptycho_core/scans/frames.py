@@ -182,33 +182,68 @@ class Frames:
             )
 
 
-def measure(
-    blocks: Iterable[NDArray[np.float32]], shape: tuple[int, int, int], bad_pixels: NDArray[np.bool_]
-) -> Statistics:
-    """Statistics of amplitudes (M, N, N) that come in pieces; bad_pixels: (N, N)."""
-    count, height, width = shape
-    good = (~bad_pixels).ravel().astype(np.float64)
-    intensity = np.zeros(count)
-    pattern = np.zeros(height * width)
-    lowest, largest = np.inf, -np.inf
-    piece = max(1, 2**16 // (height * width))  # small enough for the caches
-    squared = np.empty((piece, height * width))
-    done = 0
-    for block in blocks:
-        flat = block.reshape(len(block), -1)
+class Tally:
+    """Statistics in the making, of amplitudes (M, N, N) that come in pieces. bad_pixels: (N, N).
+
+    Pieces in any order, or in tallies that are merged, give the same statistics to the rounding of float64 sums.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], bad_pixels: NDArray[np.bool_]) -> None:
+        self.shape = shape
+        self._good = (~bad_pixels).ravel().astype(np.float64)
+        self._intensity, self._known = np.zeros(shape[0]), np.zeros(shape[0], bool)
+        self._pattern = np.zeros(math.prod(shape[1:]))
+        self._lowest, self._largest = np.inf, -np.inf
+
+    def add(self, block: NDArray[np.float32], first: int = 0) -> None:
+        """Patterns (k, N, N), the first of which is number `first` of the scan; each is added once."""
+        self._count(np.s_[first : first + len(block)], len(block))
+        flat = block.reshape(len(block), len(self._pattern))
+        piece = max(1, 2**16 // flat.shape[1])  # small enough for the caches
+        squared = np.empty((piece, flat.shape[1]))
         for start in range(0, len(flat), piece):
             part = flat[start : start + piece]
-            lowest, largest = np.minimum(lowest, part.min()), np.maximum(largest, part.max())  # both keep NaN
+            self._limit(part.min(), part.max())
             square = squared[: len(part)]
             with np.errstate(over="ignore", invalid="ignore"):
                 np.copyto(square, part)
                 np.multiply(square, square, out=square)
-                np.matmul(square, good, out=intensity[done : done + len(part)])
-                pattern += square.sum(axis=0)
-            done += len(part)
-    assert done == count, (done, count)
-    mean = (pattern / max(count, 1)).reshape(height, width)
-    return Statistics(intensity, mean, float(lowest), float(largest))
+                np.matmul(square, self._good, out=self._intensity[first + start : first + start + len(part)])
+                self._pattern += square.sum(axis=0)
+
+    def merge(self, other: Tally) -> None:
+        """The patterns of another tally of the same scan. Raises ValueError for one that is in both."""
+        self._count(other._known, int(other._known.sum()))
+        self._intensity[other._known] = other._intensity[other._known]
+        self._pattern += other._pattern
+        self._limit(other._lowest, other._largest)
+
+    def statistics(self) -> Statistics:
+        """Of the whole scan. Raises ValueError where a pattern has not been added."""
+        if not self._known.all():
+            raise ValueError(f"{self._known.sum()} of {self.shape[0]} patterns")
+        mean = (self._pattern / max(self.shape[0], 1)).reshape(self.shape[1:])
+        return Statistics(self._intensity, mean, float(self._lowest), float(self._largest))
+
+    def _count(self, frames: Any, count: int) -> None:
+        known = self._known[frames]
+        if known.any() or (isinstance(frames, slice) and len(known) != count):
+            raise ValueError("patterns that are known already, or beyond the scan")
+        self._known[frames] = True
+
+    def _limit(self, lowest: float, largest: float) -> None:
+        self._lowest, self._largest = np.minimum(self._lowest, lowest), np.maximum(self._largest, largest)  # keep NaN
+
+
+def measure(
+    blocks: Iterable[NDArray[np.float32]], shape: tuple[int, int, int], bad_pixels: NDArray[np.bool_]
+) -> Statistics:
+    """Statistics of amplitudes (M, N, N) that come in pieces, in their order; bad_pixels: (N, N)."""
+    tally, done = Tally(shape, bad_pixels), 0
+    for block in blocks:
+        tally.add(block, done)
+        done += len(block)
+    return tally.statistics()
 
 
 def in_memory(frames: Frames) -> NDArray[np.float32] | Frames:

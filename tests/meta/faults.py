@@ -18,7 +18,7 @@ from ptycho_core_reference.solving import Pass, ReferenceSolver
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.problem import FrameFacts, Frames, Rates
 from ptycho_core.engine.protocol import EngineInfo
-from ptycho_core.engine.steps import mean_terms
+from ptycho_core.engine.steps import LossMeans
 from ptycho_core.vocabulary import LossTerms
 
 
@@ -109,8 +109,10 @@ class _DecaysEverything(ReferenceNetwork):
 
 class _StepsAtEveryBatch(ReferenceNetwork):
     def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
-        step = super().train_epoch
-        return mean_terms([(len(batch), step([batch], learning_rate, physics_weight)) for batch in batches])
+        means = LossMeans()
+        for batch in batches:
+            means.add(len(batch), super().train_epoch([batch], learning_rate, physics_weight))
+        return means.means()
 
 
 class _ForgetsThePhysicsWeight(ReferenceNetwork):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_weights, trainable_names
 from ptycho_core.engine.objective import TERMS, Objective
-from ptycho_core.engine.steps import mean_terms, windows
+from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BCHW
 from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
@@ -73,7 +73,7 @@ class ReferenceNetwork:
 
     def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
         assert self.training is not None
-        terms = []
+        means = LossMeans()
         for window in windows(batches, self.training.accum_steps):
             mean: dict[str, Array] = {}
             groups = 0
@@ -82,12 +82,15 @@ class ReferenceNetwork:
                 groups += len(batch)
                 share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
                 mean = {name: mean[name] + share * (g - mean[name]) if mean else g for name, g in gradients.items()}
-                terms.append((len(batch), batch_terms))
+                means.add(len(batch), batch_terms)
             self.optimizer.step(mean, learning_rate)
-        return mean_terms(terms)
+        return means.means()
 
     def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
-        return mean_terms([(len(batch), self._loss(batch, self._patches(batch), 1.0)[0]) for batch in batches])
+        means = LossMeans()
+        for batch in batches:
+            means.add(len(batch), self._loss(batch, self._patches(batch), 1.0)[0])
+        return means.means()
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
         return np.ascontiguousarray(rearrange(self._patches(batch), BCHW_TO_BHWC), dtype=np.complex64)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_weights, trainable_names
 from ptycho_core.engine.objective import Objective
-from ptycho_core.engine.steps import mean_terms, windows
+from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import ALONE_LAST_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES
 from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
@@ -92,7 +92,7 @@ class TensorFlowNetwork:
 
     def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
         assert self.training is not None
-        terms = []
+        means = LossMeans()
         with tf.device(self.device):
             # Tensors, because a graph is traced again for every new Python number.
             rate, weight = self._constant(np.asarray(learning_rate)), self._constant(np.asarray(physics_weight))
@@ -104,15 +104,17 @@ class TensorFlowNetwork:
                     groups += len(batch)
                     share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
                     mean = {name: mean[name] + share * (g - mean[name]) if mean else g for name, g in gradients.items()}
-                    terms.append((len(batch), batch_terms))
+                    means.add(len(batch), batch_terms)
                 self.optimizer.step(mean, rate)
-        return mean_terms(terms)
+        return means.means()
 
     def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
+        means = LossMeans()
         with tf.device(self.device):
             whole = self._constant(np.asarray(1.0))
-            terms = [(len(batch), self._graph_loss_terms(*self._arguments(batch), whole)) for batch in batches]
-            return mean_terms(terms)
+            for batch in batches:
+                means.add(len(batch), self._graph_loss_terms(*self._arguments(batch), whole))
+        return means.means()
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
         with tf.device(self.device):

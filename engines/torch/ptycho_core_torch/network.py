@@ -15,7 +15,7 @@ from torch import Tensor
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_weights, trainable_names
 from ptycho_core.engine.objective import Objective
-from ptycho_core.engine.steps import mean_terms, windows
+from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
 from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
@@ -90,7 +90,7 @@ class TorchNetwork:
 
     def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
         assert self.training is not None
-        terms = []
+        means = LossMeans()
         for window in windows(batches, self.training.accum_steps):
             mean: dict[str, Tensor] = {}
             groups = 0
@@ -99,13 +99,16 @@ class TorchNetwork:
                 groups += len(batch)
                 share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
                 mean = {name: torch.lerp(mean[name], g, share) if mean else g for name, g in gradients.items()}
-                terms.append((len(batch), batch_terms))
+                means.add(len(batch), batch_terms)
             self.optimizer.step(mean, learning_rate)
-        return mean_terms(terms)
+        return means.means()
 
     def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
+        means = LossMeans()
         with torch.no_grad():
-            return mean_terms([(len(batch), self._loss_terms(batch, physics_weight=1.0)) for batch in batches])
+            for batch in batches:
+                means.add(len(batch), self._loss_terms(batch, physics_weight=1.0))
+        return means.means()
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
         with torch.inference_mode():

@@ -15,7 +15,6 @@ from ptycho_core.engine import registry
 from ptycho_core.engine.checks import check_weights, trainable_names
 from ptycho_core.engine.protocol import Engine, EngineInfo, Network
 from ptycho_core.engine.registry import find_engine, is_installed, load_engine, registered_engines, resolve_backend
-from ptycho_core.engine.steps import mean_terms
 from ptycho_core.errors import ArchiveError, BackendError
 from ptycho_core.networks.initial import initial_weights
 from ptycho_core.networks.registry import build_table
@@ -244,13 +243,6 @@ def test_an_engines_description_survives_json() -> None:
     assert EngineInfo.from_mapping(plain) == info
     with pytest.raises(KeyError, match="framework"):
         EngineInfo.from_mapping({"name": "torch", "devices": [], "precisions": []})
-
-
-def test_terms_are_means_weighted_by_the_groups_of_a_batch() -> None:
-    terms = mean_terms(
-        [(4, {"total": 1.0, "nll": 2.0}), (4, {"total": 2.0, "nll": 0.0}), (2, {"total": 9.0, "nll": 1.0})]
-    )
-    assert terms == {"total": pytest.approx(3.0), "nll": pytest.approx(1.0)}
 
 
 @pytest.mark.parametrize("probe", [False, True])

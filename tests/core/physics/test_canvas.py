@@ -243,3 +243,39 @@ def test_memory_is_the_canvas_and_one_batch() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak - held < 2 * patches.nbytes, (peak, held)
+
+
+# -- in parts ------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(positions=fractional, N=sides, own_box=st.booleans(), data=st.data(), seed=st.integers(0, 99))
+def test_merged_canvases_equal_the_whole_to_rounding_in_any_order_and_split(
+    positions: Any, N: int, own_box: bool, data: st.DataObject, seed: int
+) -> None:
+    """A part has the canvas of the whole, or one of its own positions alone."""
+    weight = np.random.default_rng(seed).uniform(0.1, 1, (N, N))
+    order = np.array(data.draw(st.permutations(range(len(positions)))))
+    parts = []
+    for rows in np.array_split(order, data.draw(st.integers(1, 4))):
+        if len(rows):
+            parts.append(ObjectCanvas(positions[rows] if own_box else positions, weight))
+            parts[-1].add(extract_patches(field(seed), positions[rows], N, FIELD_ORIGIN), positions[rows])
+    merged, whole = ObjectCanvas(positions, weight), canvas_of(positions, weight, seed)
+    for part in data.draw(st.permutations(parts)):
+        merged.merge(part)
+    np.testing.assert_array_equal(merged.overlap_count, whole.overlap_count)
+    (one, known), (other, others) = merged.known_field(), whole.known_field()
+    np.testing.assert_array_equal(known, others)
+    np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6 * np.abs(other).max())  # complex64
+
+
+def test_canvases_that_do_not_fit_are_not_merged() -> None:
+    here, there = np.array([[20.0, 20.0], [30.0, 30.0]]), np.array([[20.0, 31.0]])
+    canvas = ObjectCanvas(here, np.ones((8, 8)))
+    with pytest.raises(ValueError, match="within"):
+        canvas.merge(ObjectCanvas(there, np.ones((8, 8))))
+    with pytest.raises(ValueError, match="within"):
+        canvas.merge(ObjectCanvas(here - 1, np.ones((8, 8))))
+    with pytest.raises(ValueError, match="weights"):
+        canvas.merge(ObjectCanvas(here, np.full((8, 8), 2.0)))

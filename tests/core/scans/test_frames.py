@@ -24,7 +24,7 @@ from ptycho_core.batches.groups import draw_groups
 from ptycho_core.errors import DataError
 from ptycho_core.physics.scale import mean_frame_intensity
 from ptycho_core.reconstruction.predict import reconstruct
-from ptycho_core.scans.frames import Frames, Statistics, in_memory
+from ptycho_core.scans.frames import Frames, Statistics, Tally, in_memory, measure
 from ptycho_core.scans.scan import Scan
 from ptycho_core.scans.steps import Bin, Blank, Orient, Roll, Step, Window, centred, fftshift
 from ptycho_core.settings.model import ModelConfig
@@ -666,3 +666,53 @@ def test_members_are_described_by_their_headers(tmp_path: Path) -> None:
         "ycoords": ((COUNT,), "float64"),
         "probeGuess": ((N, N), "complex128"),
     }
+
+
+# -- statistics in parts -------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 99))
+def test_merged_tallies_equal_the_whole_to_rounding_in_any_order_and_split(data: st.DataObject, seed: int) -> None:
+    patterns = amplitudes(seed)
+    bad = np.random.default_rng(seed).random((N, N)) < 0.1
+    cuts = sorted(data.draw(st.lists(st.integers(0, COUNT), max_size=6)))
+    pieces = data.draw(st.permutations(list(zip([0, *cuts], [*cuts, COUNT], strict=True))))
+    tallies = [Tally(patterns.shape, bad) for _ in range(data.draw(st.integers(1, 4)))]
+    for start, end in pieces:
+        data.draw(st.sampled_from(tallies)).add(patterns[start:end], start)
+    merged = Tally(patterns.shape, bad)
+    for tally in data.draw(st.permutations(tallies)):
+        merged.merge(tally)
+    parts, whole = merged.statistics(), measure([patterns], patterns.shape, bad)
+    assert parts.mean_pattern is not None and whole.mean_pattern is not None
+    np.testing.assert_allclose(parts.frame_intensity, whole.frame_intensity, rtol=1e-13)
+    np.testing.assert_allclose(parts.mean_pattern, whole.mean_pattern, rtol=1e-13)
+    assert (parts.lowest, parts.largest) == (whole.lowest, whole.largest)
+
+
+def test_a_pattern_is_tallied_once_and_none_is_left_out() -> None:
+    patterns, bad = amplitudes(), np.zeros((N, N), bool)
+    tally, other = Tally(patterns.shape, bad), Tally(patterns.shape, bad)
+    tally.add(patterns[:5])
+    with pytest.raises(ValueError, match="5 of 23 patterns"):
+        tally.statistics()
+    with pytest.raises(ValueError, match="known already"):
+        tally.add(patterns[4:6], 4)
+    with pytest.raises(ValueError, match="beyond the scan"):
+        tally.add(patterns[:5], COUNT - 3)
+    other.add(patterns[4:], 4)
+    with pytest.raises(ValueError, match="known already"):
+        tally.merge(other)
+
+
+def test_what_is_not_finite_stays_so_when_it_is_merged() -> None:
+    patterns, bad = amplitudes(), np.zeros((N, N), bool)
+    patterns[3, 1, 1] = np.nan
+    tallies = [Tally(patterns.shape, bad) for _ in range(3)]
+    tallies[0].add(patterns[:7])
+    tallies[1].add(patterns[7:], 7)
+    for tally in tallies[:2]:
+        tallies[2].merge(tally)
+    statistics = tallies[2].statistics()
+    assert np.isnan(statistics.lowest) and np.isnan(statistics.largest)
