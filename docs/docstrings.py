@@ -17,7 +17,8 @@ class Fields(griffe.Extension):
         if obj.docstring is None:
             return
         names = {parameter.name for parameter in getattr(obj, "parameters", ())} | set(obj.members)
-        obj.docstring.value = "\n\n".join(_listed(paragraph, names) for paragraph in obj.docstring.value.split("\n\n"))
+        text = "\n\n".join(_listed(paragraph, names) for paragraph in obj.docstring.value.split("\n\n"))
+        obj.docstring.value = text.replace("\n\n1. ", "\n\n<!-- another list -->\n\n1. ")
 
 
 def _listed(paragraph: str, names: set[str]) -> str:

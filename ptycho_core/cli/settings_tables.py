@@ -17,7 +17,7 @@ import attrs
 
 from ptycho_core.legacy.translation import INFERENCE_RULES, MODEL_RULES, NOT_CARRIED, TRAINING_RULES, Rule
 from ptycho_core.models.flat import PUBLISHED, flat_key
-from ptycho_core.settings.fields import describe_type, fields_of, hints_of, kind_of, needs_of, show_default
+from ptycho_core.settings.fields import condition, describe_type, fields_of, hints_of, kind_of, needs_of, show_default
 from ptycho_core.settings.sections import SECTIONS
 from ptycho_core.storage.files import write_text
 
@@ -86,7 +86,7 @@ def _setting_row(cls: type[Any], name: str, field: attrs.Attribute[Any]) -> tupl
         takes += "" if kind is annotation else " or nothing"
     elif (check := field.metadata["check"]) is not None and (limits := check(-1)) is not None:
         takes += ", " + limits.removeprefix("a finite number ")
-    beside = [f"`{other}` = {allowed}" for other, allowed in needs_of(field).items()]
+    beside = [condition(f"`{other}`", allowed) for other, allowed in needs_of(field).items()]
     return (f"`{name}`", takes, f"`{show_default(field)}`", field.metadata["help"], "; ".join(beside))
 
 

@@ -20,6 +20,7 @@ import attrs
 
 from ptycho_core.errors import ConfigurationError, NoEffectError
 
+A_VALUE, A_NUMBER = "a value", "a finite number "
 Check = Callable[[Any], str | None]
 """Returns what is allowed, as one phrase, when a value is refused; otherwise None."""
 
@@ -87,7 +88,7 @@ def only(*choices: object, because: str = "") -> Choices:
 
 
 def given(value: object) -> str | None:
-    return "a value" if value is None else None
+    return A_VALUE if value is None else None
 
 
 # -- a field -------------------------------------------------------------------------------------------------------
@@ -165,14 +166,36 @@ def check_effects(instance: Any) -> None:
         for other, check in field.metadata["beside"].items():
             beside = getattr(instance, other)
             if (allowed := check(beside)) is not None:
-                shown = repr(beside).lower() if isinstance(beside, bool) else repr(beside)
                 raise NoEffectError(
                     type(instance).__name__,
                     name,
-                    expected=f"{other} = {allowed}",
-                    received=f"{name} = {value!r} and {other} = {shown}",
-                    remedy=f"Set {other} to {allowed}, or leave {name} at {field.default!r}.",
+                    expected=condition(other, allowed),
+                    received=f"{_state(name, value)} and {_state(other, beside)}",
+                    remedy=f"Set {_setting_of(other, allowed)}, or leave {_default(name, field.default)}.",
                 )
+
+
+def condition(other: str, allowed: str) -> str:
+    """What a field needs beside it: "optimizer = sgd", "gridsize >= 2" or "n_subsample is set"."""
+    if allowed == A_VALUE:
+        return f"{other} is set"
+    return f"{other} {allowed.removeprefix(A_NUMBER)}" if allowed.startswith(A_NUMBER) else f"{other} = {allowed}"
+
+
+def _setting_of(other: str, allowed: str) -> str:
+    return other if allowed == A_VALUE else f"{other} to {allowed.replace('a finite number', 'a number')}"
+
+
+def _state(name: str, value: object) -> str:
+    return f"{name} is unset" if value is None else f"{name} = {_shown(value)}"
+
+
+def _default(name: str, value: object) -> str:
+    return f"{name} unset" if value is None else f"{name} at {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    return repr(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def hints_of(cls: type[Any]) -> Mapping[str, Any]:

@@ -223,7 +223,10 @@ def test_metres_become_pixels(tmp_path: Path) -> None:
         ({"energy_eV": 1.0, "wavelength_m": 1.0}, "energy_eV must be left out where wavelength_m is given"),
         ({"centre_row": 3}, "centre_row must be given together with centre_column"),
         ({"centre_row": 3, "centre_column": 3, "dc": "corner"}, "centre_row must be left out where dc = corner"),
-        ({"position_unit": "m"}, "position_unit has no effect unless positions = a value"),
+        (
+            {"position_unit": "m"},
+            "position_unit has no effect unless positions is set; got position_unit = 'm' and positions is unset",
+        ),
         ({"crop": 1}, "crop must be a whole number >= 2"),
         ({"dc": "middle"}, "one of 'centre', 'corner'"),
         ({"cropp": 3}, "Did you mean 'crop'?"),
