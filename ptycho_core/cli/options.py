@@ -31,6 +31,8 @@ Command = Callable[..., Any]
 FILE = click.Path(path_type=Path)
 ALIASES = {"output_dir": "--out", "model_path": "--model", "test_data_file": "--test"}
 """Short spellings of the flags that are used most."""
+LONG_CHOICE = 40
+"""Letters of choices that would not fit beside their flag."""
 
 
 def config_options(*sections: str, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
@@ -50,11 +52,11 @@ def config_options(*sections: str, leave_out: tuple[str, ...] = ()) -> Callable[
 
 
 class SettingOption(click.Option):
-    """The flag of a field; `section`, its table."""
+    """The flag of a field. section: its table; common: whether `--help` shows it, and not `--help-all` alone."""
 
-    def __init__(self, *arguments: Any, section: str, **settings: Any) -> None:
+    def __init__(self, *arguments: Any, section: str, common: bool, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self.section = section
+        self.section, self.common = section, common
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """The value; where it is none, a ConfigurationError that names the flag or the variable that it is from."""
@@ -66,15 +68,18 @@ class SettingOption(click.Option):
 
 
 def _option(section: str, name: str, annotation: Any, field: attrs.Attribute[Any]) -> Callable[[Command], Command]:
-    help = f"{field.metadata['help']}  [default: {show_default(field)}]"
+    default = f"default: {show_default(field)}"
+    help = f"{field.metadata['help']}  [{default}]"
     settings: dict[str, Any] = {"default": None, "help": help, "envvar": variable_of(name)}
-    settings |= {"cls": SettingOption, "section": section}
+    settings |= {"cls": SettingOption, "section": section, "common": field.metadata["common"]}
     flags = [flag_of(name), *([ALIASES[name]] if name in ALIASES else [])]
     kind = kind_of(annotation)
     if kind is bool:
         return click.option(f"{flags[0]}/--no-{flags[0][2:]}", name, **settings)
     if typing.get_origin(kind) is Literal:
         choices = [*typing.get_args(kind), *field.metadata["spellings"]]
+        if sum(map(len, choices)) > LONG_CHOICE:
+            settings |= {"metavar": "CHOICE", "help": f"{field.metadata['help']}  [{', '.join(choices)}; {default}]"}
         return click.option(*flags, name, type=click.Choice(choices, case_sensitive=False), **settings)
     return click.option(*flags, name, type=FILE if kind is Path else kind, **settings)
 

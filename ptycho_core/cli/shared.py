@@ -49,16 +49,39 @@ class PlacingCommand(click.Command):
         return None
 
 
-class SectionedCommand(PlacingCommand):
-    """A command whose help shows its own options first, then those of each table under a heading."""
+ALL = "ptycho_core.help_all"
+"""Set in a context whose help is to show every setting."""
 
-    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+
+def _show_all(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        context.meta[ALL] = True
+        click.echo(context.get_help())
+        context.exit()
+
+
+class SectionedCommand(PlacingCommand):
+    """A command whose help shows its own options first, then the settings of each table under a heading.
+
+    `--help` shows the common ones, `--help-all` all of them.
+    """
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        number = sum(isinstance(parameter, SettingOption) and not parameter.hidden for parameter in self.params)
+        words = f"Show all {number} settings and exit."
+        everything = click.Option(
+            ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help=words
+        )
+        return [*super().get_params(ctx), everything]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows: dict[str, list[tuple[str, str]]] = {"Options": []}
-        for parameter in self.get_params(context):
-            record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
+        for parameter in self.get_params(ctx):
+            setting = parameter if isinstance(parameter, SettingOption) else None
+            shown = setting is None or setting.common or ctx.meta.get(ALL, False)
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) and shown else None
             if record is not None:
-                section = parameter.section if isinstance(parameter, SettingOption) else None
-                rows.setdefault("Options" if section is None else HEADINGS[section], []).append(record)
+                rows.setdefault("Options" if setting is None else HEADINGS[setting.section], []).append(record)
         for heading, records in rows.items():
             if records:
                 with formatter.section(heading):

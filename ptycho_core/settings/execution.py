@@ -15,13 +15,15 @@ class ExecutionConfig:
     """Where and how an engine computes, and what it logs; never what a result means."""
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = setting(
-        "auto", "Device: auto takes a GPU if the framework finds one; gpu is cuda or mps, whichever the machine has."
+        "auto",
+        "Device: auto takes a GPU if the framework finds one; gpu is cuda or mps, whichever the machine has.",
+        common=True,
     )
     devices: int = setting(1, "Devices to use.", only(1, because="a run uses one device"))
     num_nodes: int = setting(1, "Machines to use.", only(1, because="a run uses one machine"))
     strategy: str = setting("auto", "How the devices share the work.", only("auto", because="a run uses one device"))
     precision: Literal["32-true", "64-true", "bf16-mixed"] = setting(
-        "32-true", "Floating-point precision; bf16-mixed runs the network's layers in bfloat16."
+        "32-true", "Floating-point precision; bf16-mixed runs the network's layers in bfloat16.", common=True
     )
     deterministic: bool = setting(
         False, "Refuse operations of the framework whose result differs from run to run; slower on a GPU."
@@ -29,7 +31,7 @@ class ExecutionConfig:
     num_workers: int = setting(
         1, "Threads that gather batches ahead of time; with 0, each is gathered when it is needed.", at_least(0)
     )
-    inference_batch_size: int = setting(32, "Groups predicted at a time.", at_least(1))
+    inference_batch_size: int = setting(32, "Groups predicted at a time.", at_least(1), common=True)
     enable_checkpointing: bool = setting(
         True, "Write the best model whenever it improves; otherwise only when the run ends."
     )

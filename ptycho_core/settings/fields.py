@@ -102,13 +102,16 @@ def setting(
     beside: Mapping[str, Check] | None = None,
     spellings: Mapping[str, str] | None = None,
     name: bool = False,
+    common: bool = False,
 ) -> Any:
     """A field with its explanation, its limits and other `spellings` of its values.
 
     beside: what other fields must be for it to have an effect. A field without effect must keep its default: it is
     refused otherwise, never ignored. name: the value names something registered, and is stored in small letters.
+    common: one of the few that many people change, which are shown first.
     """
-    metadata = {"help": help, "check": check, "beside": beside or {}, "spellings": spellings or {}, "name": name}
+    metadata: dict[str, Any] = {"help": help, "check": check, "beside": beside or {}, "spellings": spellings or {}}
+    metadata |= {"name": name, "common": common}
     converter = attrs.Converter(_plain, takes_self=True, takes_field=True)
     return attrs.field(default=default, converter=converter, validator=check_value, metadata=metadata)
 

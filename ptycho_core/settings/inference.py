@@ -23,13 +23,18 @@ class InferenceConfig:
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(ModelConfig))
     )
     """What the caller takes the model to be; a field that is not at its default must be as in the archive."""
-    model_path: Path | None = setting(None, "Model archive, or the folder that holds it.")
+    model_path: Path | None = setting(None, "Model archive, or the folder that holds it.", common=True)
     test_data_file: Path | None = setting(None, "Scan to reconstruct.")
-    output_dir: Path = setting(Path("inference_outputs"), "Folder to write to; created if missing.")
+    output_dir: Path = setting(Path("inference_outputs"), "Folder to write to; created if missing.", common=True)
     backend: str = setting(
-        "auto", "Engine: auto takes the one that trained the model; every engine can run every model.", name=True
+        "auto",
+        "Engine: auto takes the one that trained the model; every engine can run every model.",
+        name=True,
+        common=True,
     )
-    n_groups: int | None = setting(None, "Groups to reconstruct; one for each pattern if unset.", at_least(1))
+    n_groups: int | None = setting(
+        None, "Groups to reconstruct; one for each pattern if unset.", at_least(1), common=True
+    )
     n_subsample: int | None = setting(
         None, "Reconstruct this many patterns, drawn at random; all of them if unset.", at_least(1)
     )
@@ -45,7 +50,7 @@ class InferenceConfig:
     )
     enable_oversampling: bool = setting(False, "Allow more groups than positions (gridsize > 1).")
     weighting: Literal["probe", "uniform"] = setting(
-        "probe", "Weights of overlapping patches in the object: probe intensity, or a plain count."
+        "probe", "Weights of overlapping patches in the object: probe intensity, or a plain count.", common=True
     )
     middle_trim: int | None = setting(
         None,

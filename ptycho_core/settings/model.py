@@ -13,8 +13,8 @@ from ptycho_core.settings.fields import at_least, check_effects, only, setting
 class ModelConfig:
     """What the network is: fixed once it is trained, stored in its archive."""
 
-    N: int = setting(64, "Side of a diffraction pattern and of an object patch, pixels.", at_least(16))
-    gridsize: int = setting(1, "A group holds gridsize² overlapping patterns.", at_least(1))
+    N: int = setting(64, "Side of a diffraction pattern and of an object patch, pixels.", at_least(16), common=True)
+    gridsize: int = setting(1, "A group holds gridsize² overlapping patterns.", at_least(1), common=True)
     n_filters_scale: int = setting(2, "Multiplier of the width of every layer.", at_least(1))
     model_type: Literal["pinn", "supervised"] = setting(
         "pinn",
@@ -41,7 +41,7 @@ class ModelConfig:
         at_least(0),
         beside={"model_type": only("pinn")},
     )
-    architecture: str = setting("cnn", "Name of the network in the architecture table.", name=True)
+    architecture: str = setting("cnn", "Name of the network in the architecture table.", name=True, common=True)
     amplitude_ceiling: float = setting(
         2.0,
         "Largest amplitude of a sigmoid head; an untrained network predicts half of it.",

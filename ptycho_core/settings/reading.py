@@ -20,7 +20,7 @@ class ReadOptions:
 
     reader: str | None = setting(None, "Reader to use; if unset, the format is recognised by content.", name=True)
     measurement: Measurement | None = setting(
-        None, "What the patterns hold: counts (intensity) or their square root (amplitude)."
+        None, "What the patterns hold: counts (intensity) or their square root (amplitude).", common=True
     )
     dataset: str | None = setting(
         None, "Data set of the patterns (M, H, W): its path in an HDF5 file, its key in an NPZ file."
@@ -29,6 +29,7 @@ class ReadOptions:
         None,
         "Positions: FILE, FILE:DATASET or a data set of the scan's own file, (M, 2); or 'X,Y', the names of two data "
         "sets (M,). FILE may be HDF5, NPY, NPZ or a text table.",
+        common=True,
     )
     position_order: Literal["xy", "yx"] | None = setting(
         None,
@@ -45,7 +46,9 @@ class ReadOptions:
     flip_x: bool = setting(False, "Mirror the x coordinates.")
     flip_y: bool = setting(False, "Mirror the y coordinates.")
     probe: str | None = setting(
-        None, "Probe (N, N) or (modes, N, N), complex: FILE, FILE:DATASET or a data set of the scan's own file."
+        None,
+        "Probe (N, N) or (modes, N, N), complex: FILE, FILE:DATASET or a data set of the scan's own file.",
+        common=True,
     )
     transpose_probe: bool = setting(False, "Swap rows and columns of the probe, before any reversal.")
     flip_probe_rows: bool = setting(False, "Reverse the order of the probe's rows.")
@@ -75,7 +78,7 @@ class ReadOptions:
     flip_rows: bool = setting(False, "Reverse the order of the patterns' rows.")
     flip_columns: bool = setting(False, "Reverse the order of the patterns' columns.")
     crop: int | None = setting(
-        None, "Keep this many detector pixels each way, centred on the direct beam.", at_least(2)
+        None, "Keep this many detector pixels each way, centred on the direct beam.", at_least(2), common=True
     )
     bin: int = setting(
         1, "Sum the counts of blocks of this many by this many detector pixels, after cropping.", at_least(1)

@@ -35,13 +35,15 @@ class TrainingConfig:
 
     model: ModelConfig = attrs.field(factory=ModelConfig, validator=attrs.validators.instance_of(ModelConfig))
     train_data_file: Path | None = setting(None, "Scan to train on.")
-    test_data_file: Path | None = setting(None, "A second scan; its loss chooses the best weights.")
-    output_dir: Path = setting(Path("training_outputs"), "Folder that a run writes to; created if missing.")
-    backend: str = setting("auto", "Engine: auto, torch, tensorflow or another registered one.", name=True)
-    batch_size: int = setting(16, "Groups per batch.", power_of_two)
+    test_data_file: Path | None = setting(None, "A second scan; its loss chooses the best weights.", common=True)
+    output_dir: Path = setting(
+        Path("training_outputs"), "Folder that a run writes to; created if missing.", common=True
+    )
+    backend: str = setting("auto", "Engine: auto, torch, tensorflow or another registered one.", name=True, common=True)
+    batch_size: int = setting(16, "Groups per batch.", power_of_two, common=True)
     accum_steps: int = setting(1, "Batches whose gradients are averaged into one step of the optimiser.", at_least(1))
-    nepochs: int = setting(50, "Passes over the groups.", at_least(1))
-    n_groups: int = setting(512, "Groups per epoch, drawn again for each epoch.", at_least(1))
+    nepochs: int = setting(50, "Passes over the groups.", at_least(1), common=True)
+    n_groups: int = setting(512, "Groups per epoch, drawn again for each epoch.", at_least(1), common=True)
     neighbor_count: int = setting(4, "K: number of nearest neighbours that a group is drawn from.", at_least(1))
     neighbor_pool_size: int | None = setting(
         None,
@@ -62,8 +64,12 @@ class TrainingConfig:
     positions_provided: bool = setting(
         True, "Use the true positions of the scan (xcoords, ycoords); otherwise the nominal ones (xcoords_start, …)."
     )
-    nll_weight: float = setting(1.0, "Weight of the Poisson negative log likelihood of the counts.", fraction)
-    mae_weight: float = setting(0.0, "Weight of the mean absolute error of the diffraction amplitude.", fraction)
+    nll_weight: float = setting(
+        1.0, "Weight of the Poisson negative log likelihood of the counts.", fraction, common=True
+    )
+    mae_weight: float = setting(
+        0.0, "Weight of the mean absolute error of the diffraction amplitude.", fraction, common=True
+    )
     realspace_weight: float = setting(0.0, "Weight of the total variation of the complex object.", fraction)
     realspace_mae_weight: float = setting(0.0, "Weight of the mean absolute error against ground truth.", fraction)
     stage_1_epochs: int = setting(
@@ -94,11 +100,12 @@ class TrainingConfig:
         0.999, "Decay of the second moment of adam and adamw.", below_one, beside={"optimizer": only("adam", "adamw")}
     )
     weight_decay: float = setting(0.0, "Weight decay of the convolution kernels.", at_least(0))
-    learning_rate: float = setting(1e-3, "Highest learning rate.", at_least(0, exclusive=True))
+    learning_rate: float = setting(1e-3, "Highest learning rate.", at_least(0, exclusive=True), common=True)
     scheduler: Literal["Default", "Exponential", "MultiStage", "WarmupCosine", "ReduceLROnPlateau"] = setting(
         "WarmupCosine",
         "Learning rate over the epochs: constant; multiplied by lr_decay after each epoch; by the three stages; "
         "warm-up, then a cosine; or reduced whenever the loss stops improving.",
+        common=True,
     )
     lr_decay: float = setting(
         0.95, "Factor per epoch.", at_least(0, exclusive=True), beside={"scheduler": only("Exponential")}
@@ -149,7 +156,7 @@ class TrainingConfig:
         beside={"gradient_clip_val": given},
     )
     early_stop_patience: int | None = setting(None, "Stop after this many epochs without a better loss.", at_least(1))
-    seed: int = setting(0, "Seed of initial weights, groups and batch order.", at_least(0))
+    seed: int = setting(0, "Seed of initial weights, groups and batch order.", at_least(0), common=True)
 
     def __attrs_post_init__(self) -> None:
         self.validate()

@@ -12,6 +12,7 @@ import click
 import pytest
 
 from ptycho_core.cli import cli
+from ptycho_core.cli.shared import SectionedCommand
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.fields import fields_of, flag_of, hints_of, kind_of, show_default
 from ptycho_core.settings.sections import SECTIONS
@@ -116,15 +117,44 @@ def test_the_deprecated_spelling_has_a_flag() -> None:
     assert config.n_groups == 5
 
 
+def flags_in(text: str) -> list[str]:
+    """The flags that a help explains, the first spelling of each."""
+    return re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("command", ["train", "reconstruct"])
-def test_help_shows_every_flag_with_its_default(command: str) -> None:
-    parent = click.Context(cli, info_name="ptycho", **{**cli.context_settings, "max_content_width": 200})
-    subcommand = cli.commands[command]
-    text = subcommand.get_help(click.Context(subcommand, info_name=command, parent=parent, terminal_width=200))
+def test_the_whole_help_shows_every_flag_with_its_default(ptycho: Any, command: str) -> None:
+    text = ptycho(command, "--help-all").out
     for name, section, field in FLAGGED:
         if name == command:
             option = re.split(rf"\n  {flag_of(field)}\b(?!-)", text)[1].partition("\n  --")[0]
-            assert f"[default: {show_default(fields_of(SECTIONS[section])[field])}]" in " ".join(option.split()), field
+            assert f"default: {show_default(fields_of(SECTIONS[section])[field])}]" in " ".join(option.split()), field
+
+
+def test_help_of_train_shows_the_twenty_settings_that_people_change(ptycho: Any) -> None:
+    text = ptycho("train", "--help").out
+    shown, own = flags_in(text), ["config", "resume", "show-config", "quiet", "json", "help", "help-all"]
+    common = [
+        flag_of(name)
+        for section in SECTIONS_OF["train"]
+        for name, field in fields_of(SECTIONS[section]).items()
+        if field.metadata["common"] and name != "inference_batch_size"
+    ]
+    assert shown == [*(f"--{name}" for name in own), *common]
+    assert len(common) == 20
+    whole = flags_in(ptycho("train", "--help-all").out)
+    assert set(shown) < set(whole)
+    assert f"Show all {len(whole) - len(own)} settings and exit." in " ".join(text.split())
+
+
+@pytest.mark.parametrize("help", ["--help", "--help-all"])
+@pytest.mark.parametrize("command", sorted(cli.commands))
+def test_help_fits_80_columns(ptycho: Any, monkeypatch: pytest.MonkeyPatch, command: str, help: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    done = ptycho(command, help)
+    if done.code == 0:  # a command of few options has no second help
+        assert max(map(len, done.out.splitlines())) <= 80
+    assert (done.code == 0) == (help == "--help" or isinstance(cli.commands[command], SectionedCommand))
 
 
 @pytest.mark.parametrize(
