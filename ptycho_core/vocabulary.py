@@ -14,6 +14,9 @@ Measurement = Literal["amplitude", "intensity"]
 Weights: TypeAlias = "Mapping[str, NDArray[np.floating]]"
 """Canonical name → array, such as "encoder/block0/conv0/kernel" (kh, kw, in, out)."""
 
+Field: TypeAlias = "NDArray[np.complex128]"
+"""An object, a patch, a probe or a wave, as it is computed with."""
+
 LOSS_TERMS = Literal["total", "nll", "reduced_deviance", "amplitude_mae", "total_variation", "realspace_mae"]
 """Names of specs/physics.md, Losses."""
 

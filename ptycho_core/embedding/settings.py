@@ -27,8 +27,8 @@ from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.sections import SECTIONS
 from ptycho_core.settings.training import TrainingConfig
 
-Kind = Literal["boolean", "integer", "real", "choice", "text", "path"]
-KINDS: dict[Any, Kind] = {bool: "boolean", int: "integer", float: "real", str: "text", Path: "path"}
+SettingKind = Literal["boolean", "integer", "real", "choice", "text", "path"]
+SETTING_KINDS: dict[Any, SettingKind] = {bool: "boolean", int: "integer", float: "real", str: "text", Path: "path"}
 
 
 @attrs.frozen(kw_only=True)
@@ -46,7 +46,7 @@ class Setting:
 
     section: str
     name: str
-    kind: Kind
+    kind: SettingKind
     default: Any
     optional: bool = False
     minimum: float | None = None
@@ -101,7 +101,7 @@ def _described(section: str, name: str, field: attrs.Attribute[Any]) -> Setting:
     return Setting(
         section=section,
         name=name,
-        kind="choice" if literal else KINDS[kind],
+        kind="choice" if literal else SETTING_KINDS[kind],
         default=field.default,
         optional=types.NoneType in typing.get_args(annotation),
         help=field.metadata["help"],

@@ -60,10 +60,10 @@ def check_cover(cover: NDArray[np.floating], shape: tuple[int, ...]) -> None:
         raise DataError("solver", "cover", expected=f"shape {shape}, 0 to 1", received=received, remedy=remedy)
 
 
-Step = TypeVar("Step")
+Prior = TypeVar("Prior")
 
 
-def registered_step(steps: Mapping[str, Step], name: str) -> Step:
+def registered_step(steps: Mapping[str, Prior], name: str) -> Prior:
     """The proximal step under `name`; ConfigurationError for an unknown one."""
     if name not in steps:
         remedy = f"Registered: {', '.join(sorted(steps))}."

@@ -37,7 +37,7 @@ MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, Recurs
 
 
 @attrs.frozen
-class Kind:
+class ArchiveKind:
     """One of our formats. `version`: the one that is written. `noun`: what to call such a file, and `name` it."""
 
     format: str
@@ -47,28 +47,28 @@ class Kind:
     name: str
 
 
-MODEL = Kind(
+MODEL = ArchiveKind(
     "ptycho-core model",
     1,
     ("config.json", "params.json", "weights.safetensors", "history.csv"),
     "model archive",
     "wts.h5.zip",
 )
-CHECKPOINT = Kind(
+CHECKPOINT = ArchiveKind(
     "ptycho-core checkpoint",
     1,
     ("config.json", "weights.safetensors", "optimizer.safetensors", "run.safetensors", "history.csv"),
     "checkpoint",
     "checkpoint.h5.zip",
 )
-KINDS = {kind.format: kind for kind in (MODEL, CHECKPOINT)}
+ARCHIVE_KINDS = {kind.format: kind for kind in (MODEL, CHECKPOINT)}
 
 
 # -- writing -------------------------------------------------------------------------------------------------------
 
 
 def write_container(
-    path: str | os.PathLike[str], kind: Kind, facts: Mapping[str, Any], members: Mapping[str, bytes]
+    path: str | os.PathLike[str], kind: ArchiveKind, facts: Mapping[str, Any], members: Mapping[str, bytes]
 ) -> Path:
     """Write the file, whole or not at all, `facts` in its manifest; returns its path.
 
@@ -134,7 +134,7 @@ def whole_number(value: Any) -> int:
     return value
 
 
-def located(path: str | os.PathLike[str], kind: Kind) -> Path:
+def located(path: str | os.PathLike[str], kind: ArchiveKind) -> Path:
     """The file itself, or the one of the kind's name in the folder. ArchiveError for what is there and no file.
 
     A pipe or a device could be read without end.
@@ -148,7 +148,7 @@ def located(path: str | os.PathLike[str], kind: Kind) -> Path:
     return target
 
 
-def read_container(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, bytes]]:
+def read_container(path: Path, kind: ArchiveKind) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The manifest and the members that it vouches for, their digests verified.
 
     Raises ArchiveError naming the file, the member and the remedy.
@@ -194,7 +194,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def decoding(path: Path, kind: Kind) -> Iterator[None]:
+def decoding(path: Path, kind: ArchiveKind) -> Iterator[None]:
     """Turns whatever the reading of members in the block raises into an ArchiveError of this file."""
     try:
         yield
@@ -208,13 +208,13 @@ def decoding(path: Path, kind: Kind) -> Iterator[None]:
         raise ArchiveError(path, expected=f"a whole {kind.noun}", received=received, remedy=remedy) from error
 
 
-def kind_of(path: Path) -> Kind | None:
+def archive_kind(path: Path) -> ArchiveKind | None:
     """Which of our kinds a readable zip file says it is, if any; nothing but the manifest is looked at."""
     try:
         with _opened(path) as archive:
             if MANIFEST not in archive.namelist():
                 return None
-            return KINDS.get(json.loads(_read(path, archive, MANIFEST))["format"])
+            return ARCHIVE_KINDS.get(json.loads(_read(path, archive, MANIFEST))["format"])
     except (*UNREADABLE, KeyError, TypeError, RecursionError):
         return None
 
@@ -251,13 +251,13 @@ def _read(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(name)
 
 
-def _check_format(path: Path, kind: Kind, manifest: Mapping[str, Any]) -> None:
+def _check_format(path: Path, kind: ArchiveKind, manifest: Mapping[str, Any]) -> None:
     form, version = manifest["format"], manifest["version"]
     if form == kind.format and version == kind.version:
         return
     remedy = f"Update ptycho-core to read a {kind.noun} of a later version."
     if form != kind.format:
-        other = KINDS.get(form) if isinstance(form, str) else None
+        other = ARCHIVE_KINDS.get(form) if isinstance(form, str) else None
         remedy = f"This is a {other.noun}: give {kind.name}." if other else f"Give a {kind.noun} of ptycho-core."
     received = f"{shown(repr(form))}, version {shown(repr(version))}"
     raise ArchiveError(
@@ -265,7 +265,7 @@ def _check_format(path: Path, kind: Kind, manifest: Mapping[str, Any]) -> None:
     )
 
 
-def _other_members(path: Path, kind: Kind, names: Collection[str]) -> ArchiveError:
+def _other_members(path: Path, kind: ArchiveKind, names: Collection[str]) -> ArchiveError:
     remedy = "Copy or train it again."
     if any(name.endswith(".dill") for name in names):
         remedy = "It was written by the published implementation and holds pickles."

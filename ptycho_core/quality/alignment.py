@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ptycho_core.errors import DataError
 from ptycho_core.quality.area import bounding_box
-from ptycho_core.quality.metrics import FLAT, Field, Mask, check_pair, is_flat
+from ptycho_core.quality.metrics import FLAT, Image, Mask, check_pair, is_flat
 
 Vector = NDArray[np.float64]  # [row, column]: internal, results are [x, y]
 
@@ -115,7 +115,7 @@ def align(
     )
 
 
-def _phase_and_scale(estimate: Field, truth: Field) -> tuple[float, float, str | None]:
+def _phase_and_scale(estimate: Image, truth: Image) -> tuple[float, float, str | None]:
     """φ and s of estimate ≈ s·exp(iφ)·truth; 0 and 1 with a reason where they are undetermined."""
     overlap = complex(np.vdot(truth, estimate))
     amplitudes = float(np.abs(truth) @ np.abs(estimate))
@@ -125,7 +125,7 @@ def _phase_and_scale(estimate: Field, truth: Field) -> tuple[float, float, str |
     return float(np.angle(overlap)), scale, None
 
 
-def _coarse_shift(field: Field, target: Field, inside: Mask, reach_px: Vector) -> Vector | None:
+def _coarse_shift(field: Image, target: Image, inside: Mask, reach_px: Vector) -> Vector | None:
     """The whole-pixel shift of `field` against `target` inside the mask; None where one of them has no structure.
 
     O(r) O*(r − step) follows a shift, holds amplitude and phase gradient, and turns a ramp into a constant factor.
@@ -146,7 +146,7 @@ def _coarse_shift(field: Field, target: Field, inside: Mask, reach_px: Vector) -
     return np.array([rows[row], columns[column]], np.float64)
 
 
-def template_match(image: Field, template: Field, inside: Mask) -> NDArray[np.float64]:
+def template_match(image: Image, template: Image, inside: Mask) -> NDArray[np.float64]:
     """Zero-mean normalised correlation, 0 to 1, of the template under the mask with `image` at every periodic shift."""
     count = int(inside.sum())
     if count == 0 or is_flat(template[inside]):
@@ -162,7 +162,7 @@ def template_match(image: Field, template: Field, inside: Mask) -> NDArray[np.fl
     return np.asarray(np.abs(cross) / np.sqrt(energy))
 
 
-def coarse_ramp(product: Field) -> Vector:
+def coarse_ramp(product: Image) -> Vector:
     """[row, column] rad/px of the strongest plane wave in `product`, to a quarter of a period over the field."""
     padded = [2 * scipy.fft.next_fast_len(side) for side in product.shape]
     peak = np.unravel_index(np.argmax(np.abs(scipy.fft.fft2(product, s=padded))), padded)
@@ -170,8 +170,8 @@ def coarse_ramp(product: Field) -> Vector:
 
 
 def _refined(
-    field: Field,
-    target: Field,
+    field: Image,
+    target: Image,
     inside: Mask,
     ramp: Vector,
     shift_px: Vector,
@@ -209,7 +209,7 @@ def _refined(
     return state[:2], state[2:]
 
 
-def _slopes(target: Field, inside: Mask) -> Field:
+def _slopes(target: Image, inside: Mask) -> Image:
     """(4, pixels): by how much the target in the mask changes a unit of ramp (row, column) and of −shift."""
     spectrum = scipy.fft.fft2(target * _faded_outside(inside))
     v, u = (2j * np.pi * scipy.fft.fftfreq(side) for side in target.shape)
@@ -219,7 +219,7 @@ def _slopes(target: Field, inside: Mask) -> Field:
     return np.array([values[inside] for values in (*by_ramp, *by_shift)])
 
 
-def _least_squares(truth: Field, slopes: Field) -> Field:
+def _least_squares(truth: Image, slopes: Image) -> Image:
     """(4, pixels): its product with a deviation from the truth has the four real coefficients of `slopes` as real part.
 
     A complex multiple of the truth is free besides. Directions that the truth does not determine get 0.
@@ -231,7 +231,7 @@ def _least_squares(truth: Field, slopes: Field) -> Field:
     return np.asarray((inverse @ basis.conj())[2:])
 
 
-def _shifted(field: Field, shift_px: Vector) -> Field:
+def _shifted(field: Image, shift_px: Vector) -> Image:
     """field(r + shift), periodic: a roll for whole pixels, Fourier interpolation between."""
     whole = np.rint(shift_px)
     if np.array_equal(whole, shift_px):
@@ -261,7 +261,7 @@ def _still_measured(inside: Mask, shift_px: Vector) -> Mask:
     return kept
 
 
-def _plane_wave(shape: tuple[int, ...], ramp: Vector) -> Field:
+def _plane_wave(shape: tuple[int, ...], ramp: Vector) -> Image:
     rows, columns = (np.exp(1j * slope * np.arange(side)) for side, slope in zip(shape, ramp, strict=True))
     return np.asarray(rows[:, None] * columns[None])
 

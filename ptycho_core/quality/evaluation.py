@@ -16,7 +16,7 @@ from ptycho_core.quality.area import bounding_box, scanned_area
 from ptycho_core.quality.frc import FRC, frc
 from ptycho_core.quality.metrics import (
     FLAT,
-    Field,
+    Image,
     Mask,
     check_pair,
     complex_correlation,
@@ -232,7 +232,7 @@ def evaluate_fields(estimate: ArrayLike, truth: ArrayLike, mask: ArrayLike | Non
     )
 
 
-def _phase_images(estimate: Field, truth: Field, inside: Mask) -> tuple[Field, Field]:
+def _phase_images(estimate: Image, truth: Image, inside: Mask) -> tuple[Image, Image]:
     """Phases in rad on one branch: the truth from its minimum in the mask, the estimate beside it."""
     centre = np.exp(-1j * np.angle(truth[inside].sum()))
     found, target = (np.angle(field * centre + 0.0) for field in (estimate, truth))  # + 0.0: angle(-0) would be π
@@ -241,7 +241,7 @@ def _phase_images(estimate: Field, truth: Field, inside: Mask) -> tuple[Field, F
     return target + difference - difference[inside].mean(), target
 
 
-def _quality(estimate: Field, truth: Field, inside: Mask, round_off: float) -> Quality:
+def _quality(estimate: Image, truth: Image, inside: Mask, round_off: float) -> Quality:
     """All metrics of a real image; less variation than `round_off`, in its unit, counts as none."""
     estimate, truth = (
         np.full_like(image, image[inside].mean()) if np.ptp(image[inside]) <= round_off else image

@@ -11,7 +11,7 @@ import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from ptycho_core.quality.area import bounding_box
-from ptycho_core.quality.metrics import Field, Mask, check_pair, is_flat
+from ptycho_core.quality.metrics import Image, Mask, check_pair, is_flat
 
 FRC_MINIMUM_PX = 8
 
@@ -113,19 +113,19 @@ def read_curve(frequency: NDArray[np.float64], correlation: NDArray[np.float64],
     return FRC(frequency=frequency, correlation=correlation, crossing_half=crossing, reason=reason, dips=dips)
 
 
-def _no_frc(first: Field, second: Field, inside: Mask) -> str | None:
+def _no_frc(first: Image, second: Image, inside: Mask) -> str | None:
     if min(inside.shape) < FRC_MINIMUM_PX:
         return f"{inside.shape[0]} x {inside.shape[1]} pixels are too few: at least {FRC_MINIMUM_PX} per side"
     flat = [name for name, image in (("first", first), ("second", second)) if is_flat(image[inside])]
     return f"the {' and the '.join(flat)} image is flat: without variance nothing correlates" if flat else None
 
 
-def _ring_correlation(a: Field, b: Field, rings: int) -> NDArray[np.float64]:
+def _ring_correlation(a: Image, b: Image, rings: int) -> NDArray[np.float64]:
     """Correlation of two spectra on rings 1 … `rings`, each 1 / (shorter side) wide; 0 where either has no power."""
     rows, columns = (scipy.fft.fftfreq(length) for length in a.shape)
     ring = np.rint(np.hypot(rows[:, None], columns[None]) * min(a.shape)).astype(np.intp).ravel()
 
-    def over_rings(values: Field) -> NDArray[np.float64]:
+    def over_rings(values: Image) -> NDArray[np.float64]:
         return np.asarray(np.bincount(ring, weights=values.ravel(), minlength=rings + 1)[1 : rings + 1], np.float64)
 
     cross = over_rings((a * b.conj()).real)

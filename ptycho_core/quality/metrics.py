@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ptycho_core.errors import DataError
 
-Field = NDArray[Any]  # (H, W), real or complex
+Image = NDArray[Any]  # (H, W), real or complex
 Mask = NDArray[np.bool_]
 
 FLAT = 1e-6  # a standard deviation below this part of the magnitude is round-off of float32, not structure
@@ -104,10 +104,10 @@ def ms_ssim(a: ArrayLike, b: ArrayLike, data_range: float, mask: ArrayLike | Non
     return score
 
 
-def _ssim_maps(a: Field, b: Field, data_range: float) -> tuple[Field, Field]:
+def _ssim_maps(a: Image, b: Image, data_range: float) -> tuple[Image, Image]:
     """Contrast times structure, and luminance, of every pixel's window: Wang et al. 2004, equations 6 and 13."""
 
-    def local_mean(image: Field) -> Field:
+    def local_mean(image: Image) -> Image:
         return np.asarray(scipy.ndimage.gaussian_filter(image, SSIM_SIGMA_PX, truncate=SSIM_RADIUS_PX / SSIM_SIGMA_PX))
 
     c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
@@ -123,7 +123,7 @@ def _whole_windows(inside: Mask) -> Mask:
     return np.asarray(scipy.ndimage.minimum_filter(inside, side, mode="constant", cval=0), bool)
 
 
-def _halve(image: Field) -> Field:
+def _halve(image: Image) -> Image:
     height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
     blocks = image[:height, :width].reshape(height // 2, 2, width // 2, 2)
     return np.asarray(blocks.mean(axis=(1, 3)))
@@ -132,7 +132,7 @@ def _halve(image: Field) -> Field:
 # ---- checks --------------------------------------------------------------------------------------------------------
 
 
-def check_pair(function: str, a: ArrayLike, b: ArrayLike, mask: ArrayLike | None) -> tuple[Field, Field, Mask]:
+def check_pair(function: str, a: ArrayLike, b: ArrayLike, mask: ArrayLike | None) -> tuple[Image, Image, Mask]:
     """Two images, as float64 or complex128, and their mask, checked."""
     first, second = check_image(function, "first image", a), check_image(function, "second image", b)
     if first.shape != second.shape:
@@ -152,7 +152,7 @@ def check_pair(function: str, a: ArrayLike, b: ArrayLike, mask: ArrayLike | None
     return first, second, inside
 
 
-def check_image(function: str, key: str, values: ArrayLike) -> Field:
+def check_image(function: str, key: str, values: ArrayLike) -> Image:
     image = np.asarray(values)
     if image.ndim != 2 or image.dtype.kind not in "biufc" or image.size == 0:
         received = f"{image.dtype} of shape {image.shape}"
@@ -166,7 +166,7 @@ def check_image(function: str, key: str, values: ArrayLike) -> Field:
 
 def _real_pair(
     function: str, a: ArrayLike, b: ArrayLike, data_range: float, mask: ArrayLike | None
-) -> tuple[Field, Field, Mask]:
+) -> tuple[Image, Image, Mask]:
     first, second, inside = check_pair(function, a, b, mask)
     _check_range(function, data_range)
     if "c" in (first.dtype.kind, second.dtype.kind):
@@ -181,6 +181,6 @@ def _check_range(function: str, data_range: float) -> None:
         raise DataError(f"metrics.{function}", "data_range", expected=expected, received=data_range, remedy=remedy)
 
 
-def is_flat(values: Field) -> bool:
+def is_flat(values: Image) -> bool:
     """No variance beyond the round-off of single precision."""
     return bool(np.std(values) <= FLAT * np.abs(values).max())

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.quality.alignment import coarse_ramp
-from ptycho_core.quality.metrics import Field, Mask
+from ptycho_core.quality.metrics import Image, Mask
 
 ROUNDS = 20
 
@@ -24,7 +24,7 @@ class Flattened:
     phase_rad: float
 
 
-def flattened(field: Field, inside: Mask) -> Flattened:
+def flattened(field: Image, inside: Mask) -> Flattened:
     """`field` without the plane wave that is most like it inside the mask: the one of the largest |Σ field · wave*|.
 
     field: complex (H, W). inside: bool (H, W), not empty. A field that is 0 there is left as it is.
@@ -50,5 +50,5 @@ def flattened(field: Field, inside: Mask) -> Flattened:
     return Flattened(flat * np.exp(-1j * phase), (float(ramp[1]), float(ramp[0])), phase)
 
 
-def _overlap(values: Field, places: NDArray[np.float64], ramp: NDArray[np.float64]) -> complex:
+def _overlap(values: Image, places: NDArray[np.float64], ramp: NDArray[np.float64]) -> complex:
     return complex(np.sum(values * np.exp(-1j * (ramp @ places))))

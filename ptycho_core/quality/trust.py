@@ -17,7 +17,7 @@ from ptycho_core.physics.canvas import summed_weight
 from ptycho_core.quality.alignment import align
 from ptycho_core.quality.area import inside_hull
 from ptycho_core.quality.frc import FRC, frc
-from ptycho_core.quality.metrics import Field, Mask
+from ptycho_core.quality.metrics import Image, Mask
 from ptycho_core.quality.truth import Imaged, as_truth, on_grid
 
 ERROR_FACTOR = 4.0  # specs/physics.md, Trust map: κ where no split halves tell it
@@ -148,7 +148,7 @@ def compare_halves(whole: Imaged, first: Imaged, second: Imaged) -> SplitHalf:
     return SplitHalf(frc=frc(one, other, inside), error=_smoothed(np.abs(one - other) / 2, inside), compared=inside)
 
 
-def _smoothed(difference: Field, inside: Mask) -> NDArray[np.float64]:
+def _smoothed(difference: Image, inside: Mask) -> NDArray[np.float64]:
     """RMS over a Gaussian of the pixels inside; NaN outside."""
     power = scipy.ndimage.gaussian_filter(np.where(inside, np.square(difference), 0), SMOOTHED_PX)
     share = scipy.ndimage.gaussian_filter(inside.astype(np.float64), SMOOTHED_PX)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
 from ptycho_core.quality.alignment import GRADIENT_STEP_PX, template_match
-from ptycho_core.quality.metrics import Field, Mask
+from ptycho_core.quality.metrics import Image, Mask
 from ptycho_core.storage.npz import read_npz
 
 CLEAR = 8.0  # specs/physics.md, Metrics: standard deviations by which a found place stands out
@@ -152,7 +152,7 @@ def search(truth: Truth, image: Imaged, area: Mask) -> tuple[int, int] | None:
     return x - left, y - top
 
 
-def _products(field: Field, inside: Mask, axis: int) -> tuple[Field, Mask]:
+def _products(field: Image, inside: Mask, axis: int) -> tuple[Image, Mask]:
     """O(r) O*(r − step), and where both pixels are inside."""
     step = min(GRADIENT_STEP_PX, field.shape[axis] - 1)
     valid = inside & np.roll(inside, step, axis)
@@ -160,5 +160,5 @@ def _products(field: Field, inside: Mask, axis: int) -> tuple[Field, Mask]:
     return np.where(valid, field * np.roll(field, step, axis).conj(), 0), valid
 
 
-def _padded(values: Field, shape: tuple[int, int]) -> Field:
+def _padded(values: Image, shape: tuple[int, int]) -> Image:
     return np.pad(values, [(0, side - length) for side, length in zip(shape, values.shape, strict=True)])

@@ -7,7 +7,7 @@ from typing import Any
 
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
-from ptycho_core.models.container import CHECKPOINT, MODEL, kind_of, read_manifest
+from ptycho_core.models.container import CHECKPOINT, MODEL, archive_kind, read_manifest
 from ptycho_core.models.model import load_model
 from ptycho_core.networks.registry import build_table
 from ptycho_core.settings.fields import fields_of
@@ -18,7 +18,7 @@ from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE,
 
 def model_or_checkpoint_facts(path: Path) -> dict[str, Any]:
     """The facts of a file of ours, its digests verified; ArchiveError where they do not hold."""
-    return _checkpoint_facts(path) if kind_of(path) is CHECKPOINT else _model_facts(path)
+    return _checkpoint_facts(path) if archive_kind(path) is CHECKPOINT else _model_facts(path)
 
 
 def _model_facts(path: Path) -> dict[str, Any]:

@@ -14,8 +14,7 @@ from scipy.special import erf, eval_hermite
 
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.simulation.files import ARRAY_SUFFIXES, checked_complex, is_file, read_complex_array, unknown_kind
-
-Field = NDArray[np.complex128]
+from ptycho_core.vocabulary import Field
 
 
 def disk(N: int, *, diameter: float = 0.5, edge_px: float = 1.5) -> Field:

@@ -12,14 +12,14 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 from ptycho_core_reference import ForwardModel, ReferenceEngine, ReferenceNetwork
-from ptycho_core_reference.physics import Array, Field, Placement
+from ptycho_core_reference.physics import Array, Placement
 from ptycho_core_reference.solving import Pass, ReferenceSolver
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.problem import FrameFacts, Frames, Rates
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.engine.steps import LossMeans
-from ptycho_core.vocabulary import LossTerms
+from ptycho_core.vocabulary import Field, LossTerms
 
 
 def engine_with(

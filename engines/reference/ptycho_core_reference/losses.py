@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.physics.constants import INTENSITY_FLOOR, MODULUS_FLOOR
+from ptycho_core.vocabulary import Field
 
 Array = NDArray[np.float64]
-Field = NDArray[np.complex128]
 NOTHING: Any = np.empty(0)
 
 

@@ -25,13 +25,14 @@ from ptycho_core.vocabulary import (
     LOG_SCALE,
     MEAN_INTENSITY,
     PROBE,
+    Field,
     LossTerms,
     Weights,
 )
 from ptycho_core_reference import losses
 from ptycho_core_reference.ops import ENGINE, OPS, Back, pull_back, run_table
 from ptycho_core_reference.optimizer import Optimizer
-from ptycho_core_reference.physics import Array, Field, ForwardModel, Placement
+from ptycho_core_reference.physics import Array, ForwardModel, Placement
 
 
 class ReferenceNetwork:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ptycho_core.layouts import OFFSETS_TO_XY
 from ptycho_core.physics.weights import MERGE_EPSILON, probe_mask, smoothing_matrix
 from ptycho_core.settings.model import ModelConfig
+from ptycho_core.vocabulary import Field
 
 Array = NDArray[np.float64]
-Field = NDArray[np.complex128]
 Placement = tuple[Array, Array]
 """Bilinear weights for x and y, each (B, C, M, N): of patch pixel j in canvas pixel i, M = N + 2 padding."""
 

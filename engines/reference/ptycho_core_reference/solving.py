@@ -21,10 +21,9 @@ from ptycho_core.physics.constants import (
     SOLVER_BETA1,
     SOLVER_BETA2,
 )
-from ptycho_core.vocabulary import OBJECT, PROBE, Weights
+from ptycho_core.vocabulary import OBJECT, PROBE, Field, Weights
 
 Array = NDArray[np.float64]
-Field = NDArray[np.complex128]
 STEP, FIRST, SECOND = "step", "first_moment", "second_moment"
 
 

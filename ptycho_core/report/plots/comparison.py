@@ -10,7 +10,7 @@ from ptycho_core.quality.ramp import flattened
 from ptycho_core.report.plots.drawing import (
     AMPLITUDE_MAP,
     DIFFERENCE_MAP,
-    Field,
+    Image,
     StrPath,
     limits_of,
     new_figure,
@@ -68,5 +68,5 @@ def plot_comparison(
     save(figure, path)
 
 
-def _wrapped(phase: Field) -> Field:
+def _wrapped(phase: Image) -> Image:
     return np.asarray((phase + np.pi) % (2 * np.pi) - np.pi)

@@ -14,7 +14,7 @@ from ptycho_core.storage.files import make_folder, replacing
 
 Figure = Any  # matplotlib.figure.Figure
 Axes = Any  # matplotlib.axes.Axes
-Field = NDArray[Any]
+Image = NDArray[Any]
 Limits = tuple[float, float]
 StrPath = str | os.PathLike[str]
 
@@ -52,7 +52,7 @@ def save(figure: Figure, path: StrPath) -> None:
         figure.savefig(file, format="png", dpi=DPI)
 
 
-def save_image(values: Field, path: StrPath, color_map: str = AMPLITUDE_MAP) -> None:
+def save_image(values: Image, path: StrPath, color_map: str = AMPLITUDE_MAP) -> None:
     """Real values (H, W) as a picture of H × W pixels, between robust limits."""
     new_figure(1.0, 1.0)  # which explains matplotlib's absence
     from matplotlib.image import imsave
@@ -64,7 +64,7 @@ def save_image(values: Field, path: StrPath, color_map: str = AMPLITUDE_MAP) -> 
         imsave(cast(BinaryIO, file), np.asarray(values), vmin=low, vmax=high, cmap=color_map, format="png")
 
 
-def limits_of(values: Field) -> Limits:
+def limits_of(values: Image) -> Limits:
     """Robust colour limits, never equal."""
     low, high = (float(limit) for limit in np.percentile(values, ROBUST_PERCENTILES))
     margin = 1e-6 * max(abs(low), abs(high), 1.0)
@@ -84,7 +84,7 @@ def color_bar(figure: Figure, axes: Axes, shown: Any, label: str, **options: Any
 
 
 def draw_patterns(
-    figure: Figure, axes: Axes, intensity: Field, bad: Field, unit: str, like: Field | None = None
+    figure: Figure, axes: Axes, intensity: Image, bad: Image, unit: str, like: Image | None = None
 ) -> None:
     """Intensities (H, W) on a logarithmic scale; grey where there are none, bad pixels coloured.
 

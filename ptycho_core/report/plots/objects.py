@@ -16,8 +16,8 @@ from ptycho_core.report.plots.drawing import (
     PHASE_MAP,
     WHOLE_CIRCLE_MAP,
     Axes,
-    Field,
     Figure,
+    Image,
     Limits,
     color_bar,
     color_map_of,
@@ -89,7 +89,7 @@ class Canvas:
         self,
         figure: Figure,
         axes: Axes,
-        image: Field,
+        image: Image,
         title: str,
         label: str,
         color_map: str,
@@ -116,7 +116,7 @@ class Canvas:
             _scale_bar(axes, (columns.stop - columns.start) * across, scale.unit)
 
 
-def phase_limits(phase: Field, canvas: Canvas) -> tuple[Limits, str]:
+def phase_limits(phase: Image, canvas: Canvas) -> tuple[Limits, str]:
     """A cyclic map over the whole circle where the phase goes round it; else robust limits and a map with two ends."""
     low, high = limits_of(phase[canvas.focus])
     bulk = float(np.ptp(np.percentile(phase[canvas.focus], (10, 90))))

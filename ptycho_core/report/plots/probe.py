@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from ptycho_core.errors import DataError
-from ptycho_core.report.plots.drawing import TINY, Axes, Field, Figure, color_bar
+from ptycho_core.report.plots.drawing import TINY, Axes, Figure, Image, color_bar
 
 MOST_MODES = 4
 
 
-def draw_probe(figure: Figure, axes: Axes, probe: Field, unit: str = "√photons") -> None:
+def draw_probe(figure: Figure, axes: Axes, probe: Image, unit: str = "√photons") -> None:
     """Up to four modes side by side: hue is phase, brightness amplitude relative to the brightest pixel of its mode.
 
     probe: complex (modes, N, N) or (N, N). The title has the part of the light that each of them holds.
@@ -37,7 +37,7 @@ def draw_probe(figure: Figure, axes: Axes, probe: Field, unit: str = "√photons
     color_bar(figure, axes, circle, "phase; brightness is amplitude", ticks=[-np.pi, 0, np.pi], format=_in_pi)
 
 
-def _complex_color(mode: Field, hue: Any) -> Field:
+def _complex_color(mode: Image, hue: Any) -> Image:
     brightness = np.abs(mode) / max(float(np.abs(mode).max()), TINY)
     return np.asarray(hue((np.angle(mode) / (2 * np.pi)) % 1)[..., :3] * brightness[..., None])
 
@@ -53,7 +53,7 @@ def _in_pi(phase: float, _: object = None) -> str:
     return {-1: "−π", 0: "0", 1: "π"}.get(round(phase / np.pi), "")
 
 
-def _montage(tiles: list[Field]) -> Field:
+def _montage(tiles: list[Image]) -> Image:
     """Tiles (N, N, 3) two in a row, with white seams."""
     if len(tiles) == 1:
         return tiles[0]
