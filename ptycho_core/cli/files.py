@@ -44,7 +44,7 @@ from ptycho_core.settings.sources import build_config
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of object, positions and counts.")
 @output_options
 def simulate(out: Path, object_: str, quiet: bool, as_json: bool, **settings: Any) -> None:
-    """Simulate a scan and write it to OUT (.npz) with its ground truth."""
+    """Simulate a scan, with its ground truth, into OUT (.npz)."""
     from ptycho_core.formats.convert import save_scan
     from ptycho_core.simulation import simulate as simulate_scan
     from ptycho_core.storage.files import check_other_files
@@ -76,7 +76,7 @@ def simulate(out: Path, object_: str, quiet: bool, as_json: bool, **settings: An
 def inspect(
     file: Path, check_orientation: bool, figure: Path | None, as_json: bool, config: Path | None, **flags: Any
 ) -> None:
-    """Describe FILE: a scan, a model archive, a checkpoint or a reconstruction."""
+    """Describe FILE: a scan, model, checkpoint or reconstruction."""
     reading: ReadOptions = build_config(config, flags, "reading")["reading"]
     from ptycho_core.report.facts import archive_facts, scan_facts, scan_table
 
@@ -199,7 +199,10 @@ def convert(
 @config_option("reading")
 @config_options("reading")
 def split(scan: Path, train: Path, test: Path, quiet: bool, as_json: bool, config: Path | None, **options: Any) -> None:
-    """Split SCAN into two files, TRAIN and TEST, that share no pattern. Their endings set the format."""
+    """Split SCAN into TRAIN and TEST, which share no pattern.
+
+    The endings of the two files set their format.
+    """
     settings = {name: options.pop(name) for name in ("test_fraction", "how", "axis", "margin_px", "seed")}
     reading: ReadOptions = build_config(config, options, "reading")["reading"]
     from ptycho_core.formats.convert import save_scan
@@ -224,7 +227,7 @@ def split(scan: Path, train: Path, test: Path, quiet: bool, as_json: bool, confi
 @click.option("--backend", default="auto", show_default=True, help="Engine that writes the program; ONNX needs none.")
 @output_options
 def export(model: Path, out: Path, form: str | None, backend: str, quiet: bool, as_json: bool) -> None:
-    """Write the network of MODEL to OUT as a program that runs without this package.
+    """Export MODEL to OUT, a program that needs no ptycho-core.
 
     The program maps diffraction patterns to object patches. OUT ends in .onnx (ONNX), in .pt2 (torch.export), or has
     no ending: a folder (TensorFlow SavedModel).

@@ -138,7 +138,10 @@ def reconstruct(
 @click.option("--truth", type=FILE, required=True, help="Scan or NPZ file with the true object as objectGuess.")
 @output_options
 def evaluate(reconstruction: Path, truth: Path, quiet: bool, as_json: bool) -> None:
-    """Compare RECONSTRUCTION (a file, or the folder that holds it) with the truth, after removing ambiguities."""
+    """Compare RECONSTRUCTION with the true object.
+
+    RECONSTRUCTION is a file, or the folder that holds it. Ambiguities are removed first.
+    """
     output = console(quiet, as_json)
     from ptycho_core.runs.evaluate import evaluate_into
 
@@ -151,7 +154,10 @@ def evaluate(reconstruction: Path, truth: Path, quiet: bool, as_json: bool) -> N
 @click.option("--out", type=FILE, default=Path("demo"), show_default=True, help="Folder to write to.")
 @output_options
 def demo(backend: str, out: Path, quiet: bool, as_json: bool) -> None:
-    """Run every step on a simulated scan: simulate, train, save, load, reconstruct, evaluate."""
+    """Run every step on a simulated scan.
+
+    Simulate, train, save, load, reconstruct and evaluate, into the folder given by --out.
+    """
     from ptycho_core.runs.prepare import prepare_training
 
     output, execution = console(quiet, as_json), ExecutionConfig()

@@ -28,8 +28,8 @@ CONFIGURATION = """\
 
 Every setting by the class that holds it, which is also its table in a configuration file. `batch_size` is the flag
 `--batch-size`, the variable `PTYCHO_BATCH_SIZE` and, under `[training]`, the key `batch_size`. The rules are in
-`specs/configuration.md`. "Only with" names what else must be set: without it the field would have no effect and is
-refused.
+`specs/configuration.md`. In bold: what people change most, which `--help` shows; `--help-all` shows all of them.
+"Only with" names what else must be set: without it the field would have no effect and is refused.
 """
 
 LEGACY = """\
@@ -87,7 +87,8 @@ def _setting_row(cls: type[Any], name: str, field: attrs.Attribute[Any]) -> tupl
     elif (check := field.metadata["check"]) is not None and (limits := check(-1)) is not None:
         takes += ", " + limits.removeprefix("a finite number ")
     beside = [condition(f"`{other}`", allowed) for other, allowed in needs_of(field).items()]
-    return (f"`{name}`", takes, f"`{show_default(field)}`", field.metadata["help"], "; ".join(beside))
+    shown = f"**`{name}`**" if field.metadata["common"] else f"`{name}`"
+    return (shown, takes, f"`{show_default(field)}`", field.metadata["help"], "; ".join(beside))
 
 
 def _legacy_row(cls: type[Any], name: str, field: attrs.Attribute[Any]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from ptycho_core.settings.fields import at_least, check_effects, only, setting
 class ModelConfig:
     """What the network is: fixed once it is trained, stored in its archive."""
 
-    N: int = setting(64, "Side of a diffraction pattern and of an object patch, pixels.", at_least(16), common=True)
+    N: int = setting(64, "Side of a diffraction pattern and of an object patch, pixels.", at_least(16))
     gridsize: int = setting(1, "A group holds gridsize² overlapping patterns.", at_least(1), common=True)
     n_filters_scale: int = setting(2, "Multiplier of the width of every layer.", at_least(1))
     model_type: Literal["pinn", "supervised"] = setting(

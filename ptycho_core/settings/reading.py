@@ -61,7 +61,7 @@ class ReadOptions:
         "The other file of a pair (diffraction and product, patterns and parameters); if unset, it is looked for in "
         "the same folder.",
     )
-    energy_eV: float | None = setting(None, "Photon energy in eV; overrides the file.", positive)
+    energy_eV: float | None = setting(None, "Photon energy in eV; overrides the file.", positive, common=True)
     wavelength_m: float | None = setting(
         None, "Wavelength in metres, in place of the photon energy, as for electrons.", positive
     )

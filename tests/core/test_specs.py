@@ -57,8 +57,10 @@ def test_the_reference_names_every_field_and_every_choice() -> None:
     text = DOCUMENTS["configuration.md"]()
     for cls in SECTIONS.values():
         section = text.split(f"\n## {cls.__name__}\n", 1)[1].split("\n## ", 1)[0]
-        rows = {line.split("`")[1]: line for line in section.splitlines() if line.startswith("| `")}
+        rows = {line.split("`")[1]: line for line in section.splitlines() if line.startswith(("| `", "| **`"))}
         assert list(rows) == list(fields_of(cls))
+        bold = [name for name, row in rows.items() if row.startswith("| **")]
+        assert bold == [name for name, field in fields_of(cls).items() if field.metadata["common"]]
         for name, row in rows.items():
             kind = kind_of(hints_of(cls)[name])
             choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()

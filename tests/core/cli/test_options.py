@@ -147,6 +147,21 @@ def test_help_of_train_shows_the_twenty_settings_that_people_change(ptycho: Any)
     assert f"Show all {len(whole) - len(own)} settings and exit." in " ".join(text.split())
 
 
+@pytest.mark.parametrize("command", ["inspect", "convert", "split"])
+def test_help_of_other_commands_shows_the_scan_input_that_people_change(ptycho: Any, command: str) -> None:
+    shown = ptycho(command, "--help").out.partition("Scan input:")[2]
+    assert flags_in(shown) == ["--measurement", "--positions", "--probe", "--energy-eV", "--crop"]
+    whole = ptycho(command, "--help-all").out.partition("Scan input:")[2]
+    assert flags_in(whole) == [flag_of(name) for name in fields_of(SECTIONS["reading"])]
+
+
+def test_the_list_of_commands_cuts_no_sentence_short(ptycho: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = ptycho("--help").out.partition("Commands:\n")[2].splitlines()
+    assert len(commands) == len(cli.commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in commands)
+
+
 @pytest.mark.parametrize("help", ["--help", "--help-all"])
 @pytest.mark.parametrize("command", sorted(cli.commands))
 def test_help_fits_80_columns(ptycho: Any, monkeypatch: pytest.MonkeyPatch, command: str, help: str) -> None:
