@@ -36,8 +36,14 @@ from .settings.files import write_config as write_config
 from .settings.inference import InferenceConfig as InferenceConfig
 from .settings.model import ModelConfig as ModelConfig
 from .settings.reading import ReadOptions as ReadOptions
+from .settings.solving import SolveConfig as SolveConfig
 from .settings.training import TrainingConfig as TrainingConfig
 from .simulation import simulate as simulate
+from .solving.loop import Solving as Solving
+from .solving.loop import SweepReport as SweepReport
+from .solving.loop import solve as solve
+from .solving.loop import solving_steps as solving_steps
+from .solving.priors import register_prior as register_prior
 from .training.fit import Fit as Fit
 from .training.fit import fit as fit
 from .training.fit import train as train

@@ -22,6 +22,7 @@ HEADINGS = {
     "model": "Model",
     "training": "Training",
     "inference": "Reconstruction",
+    "solving": "Solving",
     "execution": "Execution",
     "reading": "Scan input",
 }

@@ -61,7 +61,14 @@ CHECKPOINT = ArchiveKind(
     "checkpoint",
     "checkpoint.h5.zip",
 )
-ARCHIVE_KINDS = {kind.format: kind for kind in (MODEL, CHECKPOINT)}
+SOLVING = ArchiveKind(
+    "ptycho-core solving",
+    1,
+    ("config.json", "weights.safetensors", "optimizer.safetensors", "run.safetensors", "run.json"),
+    "checkpoint of a solve",
+    "solving.h5.zip",
+)
+ARCHIVE_KINDS = {kind.format: kind for kind in (MODEL, CHECKPOINT, SOLVING)}
 
 
 # -- writing -------------------------------------------------------------------------------------------------------

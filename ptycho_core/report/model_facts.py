@@ -7,18 +7,20 @@ from typing import Any
 
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
-from ptycho_core.models.container import CHECKPOINT, MODEL, archive_kind, read_manifest
+from ptycho_core.models.container import CHECKPOINT, MODEL, SOLVING, archive_kind, read_manifest
 from ptycho_core.models.model import load_model
 from ptycho_core.networks.registry import build_table
 from ptycho_core.settings.fields import fields_of
 from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.solving.checkpoint import load_solve_checkpoint
 from ptycho_core.training.schedules import learning_rate
-from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, PROBE, Weights
+from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, OBJECT, PROBE, Weights
 
 
 def model_or_checkpoint_facts(path: Path) -> dict[str, Any]:
     """The facts of a file of ours, its digests verified; ArchiveError where they do not hold."""
-    return _checkpoint_facts(path) if archive_kind(path) is CHECKPOINT else _model_facts(path)
+    facts = {CHECKPOINT: _checkpoint_facts, SOLVING: _solving_facts}
+    return facts.get(archive_kind(path) or MODEL, _model_facts)(path)
 
 
 def _model_facts(path: Path) -> dict[str, Any]:
@@ -66,6 +68,31 @@ def _checkpoint_facts(path: Path) -> dict[str, Any]:
     }
 
 
+def _solving_facts(path: Path) -> dict[str, Any]:
+    checkpoint = load_solve_checkpoint(path)
+    config, last = checkpoint.config, checkpoint.history[-1]
+    height, width, _ = checkpoint.weights[OBJECT].shape
+    return {
+        "kind": SOLVING.noun,
+        **_written_by(path, checkpoint.engine),
+        "N": checkpoint.weights[PROBE].shape[1],
+        "frames": len(checkpoint.intensity),
+        "object_shape": [height, width],
+        "stands": f"after sweep {checkpoint.sweep} of {config.sweeps}",
+        "sweep": checkpoint.sweep,
+        "sweeps": config.sweeps,
+        "R": last["R"],
+        "H": last["H"],
+        "refined": list(checkpoint.chosen["refined"]),
+        "probe_modes": checkpoint.chosen["modes"],
+        "prior": checkpoint.chosen["prior"],
+        "prior_weight": checkpoint.chosen["prior_weight"],
+        "precision": checkpoint.execution.precision,
+        "scan": {part: digest[:12] for part, digest in checkpoint.scan.items()},
+        "settings": _changed(config),
+    }
+
+
 def _stand(checkpoint: Checkpoint) -> str:
     return f"after epoch {checkpoint.epoch} of {checkpoint.config.nepochs}"
 
@@ -101,10 +128,14 @@ def _scale(weights: Weights) -> dict[str, float]:
 
 
 def _settings(config: TrainingConfig) -> dict[str, Any]:
+    return _changed(config.model, config)
+
+
+def _changed(*tables: Any) -> dict[str, Any]:
     """The fields that are not at their defaults."""
     return {
         name: str(value) if isinstance(value, Path) else value
-        for table in (config.model, config)
+        for table in tables
         for name, field in fields_of(type(table)).items()
         if (value := getattr(table, name)) != field.default
     }

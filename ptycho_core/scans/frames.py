@@ -125,6 +125,13 @@ class Frames:
             part._measured = bad, statistics.subset(chosen)
         return part
 
+    def turned(self, steps: Iterable[Step]) -> Frames:
+        """These patterns after further steps, as lazy as these."""
+        more = (*self.steps, *steps)
+        return Frames(
+            self.source, measurement=self.measurement, steps=more, name=self.name, key=self.key, index=self._index
+        )
+
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """All amplitudes in order, in pieces of about `BLOCK_BYTES` stored bytes."""
         count = frames_of_a_block(self.source)

@@ -126,6 +126,8 @@ def _plain(value: Any, instance: Any, field: attrs.Attribute[Any]) -> Any:
     kind = kind_of(hints_of(type(instance))[field.name])
     if kind is Path:
         return Path(value) if isinstance(value, (str, os.PathLike)) else value
+    if isinstance(value, int) and not isinstance(value, bool) and typing.get_origin(kind) is Literal:
+        value = str(value)  # 2 among the choices "auto", "1", "2"
     if isinstance(value, str):
         value = value.lower() if field.metadata["name"] else value
         check = field.metadata["check"]

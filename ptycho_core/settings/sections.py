@@ -10,6 +10,7 @@ from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.training import TrainingConfig
 
 
@@ -30,6 +31,7 @@ SECTIONS: dict[str, type[Any]] = {
     "model": ModelConfig,
     "training": TrainingConfig,
     "inference": InferenceConfig,
+    "solving": SolveConfig,
     "execution": ExecutionConfig,
     "reading": ReadOptions,
 }

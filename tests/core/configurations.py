@@ -114,6 +114,7 @@ CONFIGURATIONS = {
     "model": model_configs(),
     "training": training_configs(),
     "inference": inference_configs(),
+    "solving": plain("solving").map(lambda values: SECTIONS["solving"](**values)),
     "execution": plain("execution").map(lambda values: SECTIONS["execution"](**values)),
     "reading": read_options(),
 }

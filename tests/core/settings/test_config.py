@@ -280,11 +280,11 @@ def test_a_field_that_would_have_no_effect_is_refused_with_what_it_needs(cls: ty
     """Given a value that is not its default, while the field that it needs says otherwise."""
     fields = fields_of(cls)
     words = {"merge_weights": "uniform", "physics_weight_schedule": "linear", "gradient_clip_algorithm": "agc"}
-    words |= {"position_order": "xy", "position_unit": "m"}
+    words |= {"position_order": "xy", "position_unit": "m", "probe_defocus": "auto"}
     value: Any = words.get(name)
     value = value or {int: 7, float: 0.25}[type(fields[name].default) if fields[name].default is not None else int]
     without = {"scheduler": "Default", "optimizer": "sgd", "model_type": "supervised", "amp_activation": "relu"}
-    without |= {"object_big": False, "gridsize": 1}
+    without |= {"object_big": False, "gridsize": 1, "refine": "none", "prior": "none", "first_probe": "auto"}
     if name == "momentum":
         without["optimizer"] = "adam"
     needed = {"gridsize": 2} if name == "merge_weights" else {}

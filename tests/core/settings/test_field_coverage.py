@@ -11,6 +11,7 @@ from ptycho_core.settings.sections import SECTIONS
 TESTS = Path(__file__).parents[2]
 FILES = (
     "core/settings/test_fields.py",
+    "core/solving/test_fields.py",
     "core/formats/test_readers.py",
     "contract/test_fields.py",
     "contract/test_deterministic.py",

@@ -1,0 +1,88 @@
+"""`ptycho solve`: a solved scan in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from ptycho_core.errors import TrainingError
+from ptycho_core.events import Event, EventKind, told_file
+from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.runs.console import Output
+from ptycho_core.runs.folder import draw
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.files import to_toml
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.settings.solving import SolveConfig
+from ptycho_core.solving.checkpoint import SOLVING_NAME, SolveCheckpoint
+from ptycho_core.solving.loop import Solving, SweepReport
+from ptycho_core.solving.start import Start
+from ptycho_core.storage.files import make_folder, remove_partial, write_text
+
+
+@attrs.frozen(eq=False)
+class Solved:
+    """A solve that has ended. `stop`: what ended it early, for the caller to raise; None at its regular end."""
+
+    run: Solving
+    stop: KeyboardInterrupt | TrainingError | None
+    result: Reconstruction | None
+    summary: dict[str, Any] | None
+    """What was written; None where no sweep had ended and so nothing was."""
+
+
+def solve_into(
+    folder: Path,
+    scan: Scan,
+    config: SolveConfig | None = None,
+    *,
+    start: Start | None = None,
+    execution: ExecutionConfig | None = None,
+    reading: ReadOptions | None = None,
+    output: Output | None = None,
+    resume: SolveCheckpoint | None = None,
+) -> Solved:
+    """Solve, and write `reconstruction.npz`, `.json` and `.png` and `config.toml` into `folder`.
+
+    `solving.h5.zip`, from which the run can go on, is there after every sweep, unless `enable_checkpointing` is off. An
+    interrupt keeps the last whole sweep. reading: how the scan's file was read. resume: the checkpoint from which the
+    run goes on; without it, that of an earlier run in the folder is removed. Raises what `Solving` raises.
+    """
+    output, reading = output or Output(quiet=True), reading or ReadOptions()
+    stop: KeyboardInterrupt | TrainingError | None = None
+    result: Reconstruction | None = None
+    summary: dict[str, Any] | None = None
+    with output.listening() as tell:
+        run = Solving(scan, config, start=start, execution=execution, resume=resume)
+        remove_partial(make_folder(folder))
+        file = folder / SOLVING_NAME
+        if resume is None and file.exists():
+            tell(Event(kind="started", work="solve", message=f"{file}: the checkpoint of an earlier run is removed"))
+            file.unlink()
+        try:
+            for event in run:
+                if isinstance(event, SweepReport) and run.execution.enable_checkpointing:
+                    told_file(tell, "solve", attrs.evolve(run.checkpoint(), reading=reading).save(file))
+                tell(event)
+        except (KeyboardInterrupt, TrainingError) as error:
+            stop = error
+        if run.history:
+            result = run.result()
+            path = folder / "reconstruction.npz"
+            result.save(path)
+            told_file(tell, "solve", path)
+            figure = draw(tell, "plot_reconstruction", result, folder / "reconstruction.png")
+            summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
+            summary["stopped_early"] = stop is not None
+            write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
+            configs = {"solving": run.config, "execution": run.execution, "reading": reading}
+            write_text(folder / "config.toml", to_toml(**configs))
+        ended: dict[type[BaseException], EventKind] = {KeyboardInterrupt: "cancelled", TrainingError: "failed"}
+        kind: EventKind = "finished" if stop is None else ended[type(stop)]
+        done, message = len(run.history), "" if stop is None else str(stop)
+        tell(Event(kind=kind, work="solve", done=done, total=run.config.sweeps, unit="sweep", message=message))
+    return Solved(run, stop, result, summary)

@@ -1,0 +1,498 @@
+"""Solving a scan: what has to be found out, one annealed run, and the evidence (specs/solving.md, Solving)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, TypeVar
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.engine.problem import FrameFacts
+from ptycho_core.engine.protocol import Engine
+from ptycho_core.engine.registry import load_engine
+from ptycho_core.errors import BackendError, ConfigurationError, TrainingError
+from ptycho_core.events import Event, Listener
+from ptycho_core.io import load_scan
+from ptycho_core.physics.scale import mean_frame_intensity
+from ptycho_core.quality.trust import SplitHalf, lit_pixels, split_half
+from ptycho_core.reconstruction.evidence import with_evidence
+from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.scans.fingerprint import Fingerprint, check_same_scan, fingerprint
+from ptycho_core.scans.scan import Scan
+from ptycho_core.scans.steps import Orient
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.fields import to_mapping
+from ptycho_core.settings.sections import existing_file
+from ptycho_core.settings.solving import SolveConfig
+from ptycho_core.solving.checkpoint import SolveCheckpoint, check_continues
+from ptycho_core.solving.choices import Trial
+from ptycho_core.solving.first_probe import around, chosen_probe, unknown
+from ptycho_core.solving.freedoms import stated, tried_freedoms, tried_priors
+from ptycho_core.solving.modes import with_modes
+from ptycho_core.solving.orientation import AS_READ, chosen_orientation, turned_task
+from ptycho_core.solving.outcome import image
+from ptycho_core.solving.priors import prior_named
+from ptycho_core.solving.problem import Task, begun, part, scaled
+from ptycho_core.solving.run import Freedoms, Plan, Run, State
+from ptycho_core.solving.start import Start, begun_with, flat, opened
+from ptycho_core.solving.trials import Bench, cut, middle_of
+from ptycho_core.vocabulary import PROBE
+
+log = logging.getLogger(__name__)
+
+DIVERGED = 1.5  # specs/solving.md, Divergence: times the least R so far
+TRIAL_SWEEPS = 5  # specs/solving.md, Choices
+WORK = "solve"
+Answer = TypeVar("Answer")
+
+
+@attrs.frozen(kw_only=True)
+class SweepReport(Event):
+    """What one sweep did. R: of the used pixels, H: of the held-out ones, both of each frame just before its step.
+
+    rate: the part of the first step sizes that is left. payload: the object so far.
+    """
+
+    kind: Any = "sweep"
+    work: str = WORK
+    unit: str = "sweep"
+    R: float
+    H: float
+    rate: float
+    seconds: float
+    moved_px: float
+
+    def as_row(self) -> dict[str, float]:
+        """One flat row of the history."""
+        return {
+            "sweep": float(self.done),
+            "R": self.R,
+            "H": self.H,
+            "rate": self.rate,
+            "seconds": self.seconds,
+            "moved_px": self.moved_px,
+        }
+
+
+@attrs.frozen(eq=False)
+class SolvedSoFar:
+    """The object of a run as it is when it is asked for; see `ptycho_core.events.ObjectSoFar`."""
+
+    run: Run
+
+    @property
+    def origin_px(self) -> tuple[float, float]:
+        return self.run.task.origin_px
+
+    def known_field(self) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
+        state = self.run.state
+        known = lit_pixels(self.run.task.light(state.probe, state.positions_px))
+        return np.where(known, state.canvas, np.complex64(0)), known
+
+
+class Solving:
+    """A solve: iterate for an event after every trial and every sweep; leave the loop to stop; then `result()`.
+
+    Settings, engine and scan are checked when it is made; no pattern is fitted before the first event.
+    `history`: a row per sweep. `trials`: what was tried to decide what is refined. `checkpoint()`, between sweeps, is
+    what the run needs to go on, here or on another engine.
+    """
+
+    def __init__(
+        self,
+        scan: Scan | None,
+        config: SolveConfig | None = None,
+        *,
+        start: Start | None = None,
+        execution: ExecutionConfig | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        resume: SolveCheckpoint | None = None,
+    ) -> None:
+        config = attrs.evolve(config) if config is not None else SolveConfig() if resume is None else resume.config
+        config.validate()
+        if execution is None:
+            execution = ExecutionConfig() if resume is None else resume.execution
+        if resume is not None:
+            check_continues(resume, config, execution)
+        if config.prior not in ("auto", "none"):
+            prior_named(config.prior)
+        self.config, self.execution = config, attrs.evolve(execution)
+        automatic = resume is not None and config.backend == "auto"  # another engine goes on to rounding alone
+        self._engine = _with_solver(load_engine(resume.engine.name if resume and automatic else config.backend))
+        self.engine = self._engine.describe()
+        self.history: list[dict[str, float]] = []
+        self.trials: list[Trial] = []
+        self.warnings: list[str] = []
+        self._should_stop, self._resume = should_stop, resume
+        self._task = begun(_given_or_loaded(scan, config), config)
+        self._fingerprint: Fingerprint | None = None
+        if resume is not None:
+            check_same_scan(self._task.scan, self._scan_fingerprint(), resume.scan)
+        _report_dose(self._task, config)
+        wanted = config.start if start is None else start
+        self._start = None
+        if resume is None and not (isinstance(wanted, str) and wanted == "flat"):
+            self._start = opened(wanted, self._task.scan, config.backend, self.execution)
+            begun_with(self._start, self._task, scaled(self._task.scan, self._task.scan.probe))  # or it says why not
+        self._begun = time.perf_counter()
+        self._orientation = AS_READ
+        self._run: Run | None = None
+        self._kept: State | None = None  # after the last whole sweep, or the best one of a run that diverged
+        self._diverged = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether no sweep is left."""
+        return self._diverged or len(self.history) >= self.config.sweeps
+
+    def __iter__(self) -> Iterator[Event]:
+        config = self.config
+        if self._run is None:
+            yield Event(kind="started", work=WORK, message=f"backend {self.engine.name}, {len(self._task)} frames")
+            if self._resume is not None:
+                self._run = self._resumed(self._resume)
+            else:
+                self._run = yield from self._prepared()
+        run = self._run
+        done = len(self.history)
+        yield Event(kind="prepared", work=WORK, done=done, total=config.sweeps, unit="sweep", message=_described(run))
+        while not self.ended:
+            begun = time.perf_counter()
+            facts = run.sweep()
+            report = self._report(facts, time.perf_counter() - begun)
+            if self._diverges(report):
+                yield self._warning(
+                    f"R rose from {self._least:.4g} to {report.R:.4g} in sweep {report.done}: the run has diverged and "
+                    f"stops, its best sweep is kept. {self._remedy()}"
+                )
+                return
+            self.history.append(report.as_row())
+            self._kept = run.state
+            yield report
+
+    def result(self) -> Reconstruction:
+        """The reconstruction of the last whole sweep, of the best one where the run diverged.
+
+        Every frame is looked at once more; with `split_half` each half is solved. TrainingError before the first sweep.
+        """
+        run, state = self._run, self._kept
+        if run is None or state is None:
+            remedy = "Let one sweep end."
+            raise TrainingError("solving", expected="a whole sweep", received="none", remedy=remedy)
+        if not self.ended or self._diverged:
+            run = self._like(run.task, state, run.freedoms, done=len(self.history))
+        seconds = {"total": time.perf_counter() - self._begun, "sweeps": sum(row["seconds"] for row in self.history)}
+        facts = run.measure()
+        whole = image(run.task, state, self.engine, seconds)
+        without = run.before_prior if run.freedoms.prior is not None else None
+        halves = self._halves(whole, run, state) if self.config.split_half else None
+        result = with_evidence(
+            whole,
+            run.task.scan,
+            np.arange(len(run.task)),
+            facts,
+            counts_per_intensity=run.task.counts_per_intensity,
+            halves=halves,
+        )
+        assert result.known is not None
+        told: dict[str, Any] = {"settings": to_mapping(self.config), "choices": self.choices, "history": self.history}
+        told["object_field"] = np.where(result.known, result.object_field, np.complex64(0))
+        if without is not None:
+            told["object_without_prior"] = np.where(result.known, without, np.complex64(0))
+        return attrs.evolve(result, **told)
+
+    def checkpoint(self) -> SolveCheckpoint:
+        """What the run needs to go on after its last whole sweep: `Solving(scan, resume=checkpoint)`.
+
+        Raises TrainingError before the first sweep has ended, and in the middle of one.
+        """
+        run = self._run
+        if run is None or not self.history or run.done != len(self.history) or run.in_sweep:
+            remedy = "Take a checkpoint when a sweep has ended, in the loop over the run."
+            received = "no whole sweep" if not self.history else f"a part of sweep {len(self.history) + 1}"
+            raise TrainingError(
+                "checkpoint", expected="the state after a whole sweep", received=received, remedy=remedy
+            )
+        return SolveCheckpoint(
+            config=self.config,
+            execution=self.execution,
+            weights=run.solver.weights(),
+            optimizer=run.solver.optimizer_state(),
+            positions_px=run.positions_px.copy(),
+            intensity=run.intensity.copy(),
+            counts=run.counts,
+            chosen=self._chosen(run),
+            trials=[trial.as_dict() for trial in self.trials],
+            history=[dict(row) for row in self.history],
+            engine=self.engine,
+            scan=self._scan_fingerprint(),
+        )
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What the run refines and how that was decided, as plain values."""
+        chosen = {} if self._run is None else self._chosen(self._run)
+        return {**chosen, "tried": [trial.as_dict() for trial in self.trials], "warnings": list(self.warnings)}
+
+    # -- before the run ------------------------------------------------------------------------------------------------
+
+    def _prepared(self) -> Generator[Event, None, Run]:
+        """What is left to be found out, one question after the other; then the run."""
+        config, task = self.config, self._task
+        unknown_probe = config.first_probe == "auto"
+        free = stated(config, len(task.scan.probe))
+        searching = attrs.evolve(free, probe=True) if config.refined is None or unknown_probe else free
+        alone = attrs.evolve(searching, positions=False, intensity=False)
+        if config.orientation == "auto":
+            few, _ = middle_of(task)
+            self._orientation = yield from self._told(
+                chosen_orientation(self._bench(few), alone, probe_unknown=unknown_probe)
+            )
+            task = self._task = turned_task(task, self._orientation)
+        probe = scaled(task.scan, task.scan.probe)
+        if unknown_probe or config.probe_defocus == "auto":
+            few, _ = middle_of(task)
+            candidates = unknown(task.scan) if unknown_probe else around(task.scan, task.scan.probe)
+            found = yield from self._told(chosen_probe(self._bench(few), candidates, alone))
+            probe = scaled(task.scan, found)
+        state = flat(task, probe) if self._start is None else begun_with(self._start, task, probe)
+        few, index = middle_of(task)
+        part_state = cut(state, task, few, index)
+        bench = self._bench(few)
+        if config.refined is None or config.mode_count is None:
+            chosen = yield from self._told(tried_freedoms(bench, part_state, config))
+            free, modes = chosen.freedoms, chosen.modes
+        else:
+            modes = config.mode_count
+        state = attrs.evolve(state, probe=with_modes(state.probe, modes))
+        if config.prior != "none":
+            part_state = cut(state, task, few, index)
+            free = yield from self._told(tried_priors(bench, part_state, free, config))
+        return self._like(task, state, free)
+
+    def _bench(self, few: Task) -> Bench:
+        plan = attrs.evolve(self._plan(), sweeps=TRIAL_SWEEPS, batches=min(self.config.batches, len(few)))
+        return Bench(task=few, engine=self._engine, execution=self.execution, plan=plan, should_stop=self._should_stop)
+
+    def _told(self, asking: Generator[Trial, None, Answer]) -> Generator[Event, None, Answer]:
+        """The answer of a question; an event for each trial on the way."""
+        while True:
+            try:
+                trial = next(asking)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer
+            self.trials.append(trial)
+            log.info("%s", trial.line)
+            terms = {"deviance": trial.deviance, "margin": trial.margin}
+            number = len(self.trials)
+            yield Event(
+                kind="batch", work=WORK, done=number, unit="trial", terms=terms, message=trial.line, payload=trial
+            )
+
+    def _plan(self) -> Plan:
+        config = self.config
+        return Plan(
+            sweeps=config.sweeps,
+            batches=config.batches,
+            object_rate=config.object_rate,
+            probe_rate=config.probe_rate,
+            loss=config.loss,
+            seed=config.seed,
+            position_error_px=config.position_error_px,
+            unknown_probe=config.first_probe == "auto",
+        )
+
+    def _like(self, task: Task, state: State, freedoms: Freedoms, *, done: int = 0) -> Run:
+        run = Run(task, self._engine, self.execution, state, freedoms, self._plan(), self._should_stop)
+        run.done = done
+        return run
+
+    # -- going on ------------------------------------------------------------------------------------------------------
+
+    def _chosen(self, run: Run) -> dict[str, Any]:
+        free = run.freedoms
+        return {
+            "modes": len(run.solver.weights()[PROBE]),
+            "refined": [name for name in ("probe", "positions", "intensity") if getattr(free, name)],
+            "prior": free.prior_name,
+            "prior_weight": free.prior_weight if free.prior is not None else None,
+            "orientation": attrs.asdict(self._orientation),
+        }
+
+    def _resumed(self, checkpoint: SolveCheckpoint) -> Run:
+        chosen = checkpoint.chosen
+        self._orientation = Orient(**chosen["orientation"])
+        self.trials = [Trial.from_mapping(row) for row in checkpoint.trials]
+        self.history = [dict(row) for row in checkpoint.history]
+        task = self._task = turned_task(self._task, self._orientation)
+        prior = None if chosen["prior"] == "none" else prior_named(chosen["prior"])
+        free = Freedoms(
+            **{name: name in chosen["refined"] for name in ("probe", "positions", "intensity")},
+            prior=prior,
+            prior_name=chosen["prior"],
+            prior_weight=chosen["prior_weight"] or 0.0,
+        )
+        probe = np.ascontiguousarray(checkpoint.weights[PROBE], np.float32).view(np.complex64)[..., 0]
+        state = attrs.evolve(flat(task, probe), positions_px=checkpoint.positions_px, intensity=checkpoint.intensity)
+        run = self._like(task, state, free)
+        run.load(checkpoint.weights, checkpoint.optimizer, len(self.history), checkpoint.counts)
+        self._kept = run.state
+        return run
+
+    def _scan_fingerprint(self) -> Fingerprint:
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self._task.scan, with_truth=False)
+        return self._fingerprint
+
+    # -- in the run ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _least(self) -> float:
+        return min((row["R"] for row in self.history), default=math.inf)
+
+    def _report(self, facts: FrameFacts, seconds: float) -> SweepReport:
+        run = self._run
+        assert run is not None
+        R = float(facts.error.sum() / facts.power.sum())
+        H = float(facts.held_error.sum() / facts.held_power.sum())
+        moves = run.positions_px - run.task.scan.positions_px
+        return SweepReport(
+            done=run.done,
+            total=self.config.sweeps,
+            R=R,
+            H=H,
+            rate=run.share(run.done),
+            seconds=seconds,
+            moved_px=float(np.sqrt(np.square(moves).sum(axis=1).mean())),
+            terms={"R": R, "H": H},
+            message=f"R {R:.4g}, H {H:.4g}",
+            payload=SolvedSoFar(run),
+        )
+
+    def _diverges(self, report: SweepReport) -> bool:
+        self._diverged = not (math.isfinite(report.R) and DIVERGED * self._least >= report.R)
+        if self._diverged and self._kept is None:
+            remedy = self._remedy()
+            raise TrainingError(
+                "solving", expected="finite numbers", received=f"R {report.R} in sweep 1", remedy=remedy
+            )
+        return self._diverged
+
+    def _remedy(self) -> str:
+        config, usual = self.config, SolveConfig()
+        probe = self._run is not None and self._run.freedoms.probe
+        name = "probe_rate" if probe and config.probe_rate > usual.probe_rate else "object_rate"
+        if config.object_rate > usual.object_rate:
+            name = "object_rate"
+        return f"Lower {name}, now {getattr(config, name):g}."
+
+    def _warning(self, message: str) -> Event:
+        self.warnings.append(message)
+        log.warning("%s: %s", self._task.scan.source, message)
+        return Event(kind="warning", work=WORK, message=message)
+
+    # -- evidence ------------------------------------------------------------------------------------------------------
+
+    def _halves(self, whole: Reconstruction, run: Run, state: State) -> SplitHalf:
+        """Each half of the frames solved from a flat object, with the probe, places and intensities of the whole.
+
+        Without a prior: it would make the halves alike beyond what their patterns say.
+        """
+
+        def solved(index: NDArray[np.int64]) -> Reconstruction:
+            task = part(run.task, index, same_canvas=True)
+            begin = State(
+                canvas=np.ones(task.shape, np.complex64),
+                probe=state.probe,
+                positions_px=state.positions_px[index],
+                intensity=state.intensity[index],
+            )
+            plan = attrs.evolve(self._plan(), batches=min(self.config.batches, len(index)))
+            half = Run(task, self._engine, self.execution, begin, Freedoms(), plan, self._should_stop)
+            for _ in range(plan.sweeps):
+                half.sweep()
+            return image(task, half.state, self.engine, {"total": 0.0})
+
+        return split_half(whole, state.positions_px, solved, seed=self.config.seed)
+
+
+def solve(
+    scan: Scan | None,
+    config: SolveConfig | None = None,
+    *,
+    start: Start | None = None,
+    execution: ExecutionConfig | None = None,
+    on_event: Listener | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Reconstruction:
+    """The object of a scan, fitted to its patterns; with the probe, positions and intensities that were refined.
+
+    scan: None is the one in `config.data_file`. start: an object to begin with, instead of what `config.start` names:
+    a reconstruction, a model, a file, or an array whose pixel [0, 0] is at the coordinate (0, 0). on_event: told of
+    every trial and every sweep. should_stop: looked at before every step; when it says so, `Cancelled` is raised; to
+    keep the last whole sweep, use `Solving`. Raises ConfigurationError, DataError, BackendError or TrainingError.
+    """
+    steps = solving_steps(scan, config, start=start, execution=execution, should_stop=should_stop)
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as end:
+            result: Reconstruction = end.value
+            return result
+        if on_event is not None:
+            on_event(event)
+
+
+def solving_steps(
+    scan: Scan | None,
+    config: SolveConfig | None = None,
+    *,
+    start: Start | None = None,
+    execution: ExecutionConfig | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Generator[Event, None, Reconstruction]:
+    """`solve` as a generator: its events, and the result as its return value. Close it to stop.
+
+    A `SweepReport` comes after each sweep; its payload is the object so far.
+    """
+    solving = Solving(scan, config, start=start, execution=execution, should_stop=should_stop)
+    yield from solving
+    return solving.result()
+
+
+def _with_solver(engine: Engine) -> Engine:
+    if not hasattr(engine, "start_solver"):
+        raise BackendError(f"Backend {engine.name!r} has no solver. Choose another one (--backend).")
+    return engine
+
+
+def _given_or_loaded(scan: Scan | None, config: SolveConfig) -> Scan:
+    if scan is not None:
+        return scan
+    path = existing_file(config, "data_file")
+    if path is None:
+        remedy = "Pass a scan, or set data_file."
+        raise ConfigurationError("SolveConfig", "data_file", expected="a scan to solve", received="none", remedy=remedy)
+    return load_scan(path)
+
+
+def _report_dose(task: Task, config: SolveConfig) -> None:
+    scan = task.scan
+    if scan.dose_known:
+        log.info("%s: %.4g photons per frame on average", scan.source, mean_frame_intensity(scan))
+    else:
+        log.info("%s: dose unknown; nphotons = %g is taken as the mean photons per frame", scan.source, config.nphotons)
+
+
+def _described(run: Run) -> str:
+    free = run.freedoms
+    refined = [name for name in ("probe", "positions", "intensity") if getattr(free, name)]
+    modes = len(run.solver.weights()[PROBE])
+    prior = "no prior" if free.prior is None else f"prior {free.prior_name} {free.prior_weight:g}"
+    return f"{modes} mode{'s' * (modes > 1)}, refined: {', '.join(['object', *refined])}, {prior}"
