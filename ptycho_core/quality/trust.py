@@ -23,6 +23,7 @@ from ptycho_core.quality.truth import Imaged, as_truth, on_grid
 ERROR_FACTOR = 4.0  # specs/physics.md, Trust map: κ where no split halves tell it
 LIT, DARK = 0.02, 0.01  # specs/physics.md, Trust map: what counts as lit
 DOUBTFUL, DOUBTFUL_TIMES = 0.2, 3.0  # specs/physics.md, Trust map: errors that leave a lit pixel unknown
+FACTOR_PX, LEAST_SHARE = 8.0, 1e-3  # specs/physics.md, Trust map: σ over which κ is averaged, where halves tell it
 SMOOTHED_PX = 2.0  # specs/physics.md, Trust map: σ of the difference of two halves
 LARGEST_SHIFT_PX = 3.0  # of a half against the whole, where both have solved for their own probe
 
@@ -31,7 +32,8 @@ LARGEST_SHIFT_PX = 3.0  # of a half against the whole, where both have solved fo
 class TrustMap:
     """predicted_error: float32 (H, W), RMS, in the unit of the object; NaN where it is not known.
 
-    known: bool (H, W), where enough light fell for an error that is not too large. factor: κ; factor_from: in words.
+    known: bool (H, W), where enough light fell for an error that is not too large. factor: the median κ.
+    factor_from: in words.
     """
 
     predicted_error: NDArray[np.float32]
@@ -68,7 +70,8 @@ def trust_map(
 
     frame_deviance: (P,), Poisson deviance a pixel of each frame, best of held-out pixels; NaN takes no part.
     intensities: (P,), factor on |P|² of each frame. counts_per_intensity: counts in one unit of |P|².
-    halves: they give κ, so that the median of the map is theirs; without them κ is `ERROR_FACTOR`.
+    halves: they give κ, pixel by pixel and smooth, so that the map agrees with their difference; without them κ is
+    `ERROR_FACTOR` everywhere.
     """
     weight = np.square(np.abs(probe), dtype=np.float64).sum(axis=0)
     factors = np.ones(len(positions_px)) if intensities is None else np.asarray(intensities, np.float64)
@@ -83,15 +86,30 @@ def trust_map(
         misfit = placed(factors * np.where(told, frame_deviance, 0)) / judged
         error = np.sqrt(misfit / (2 * light * counts_per_intensity))
         usual = np.sqrt(np.median(misfit[lit]) / (2 * light * counts_per_intensity)) if lit.any() else error
-    factor, source = ERROR_FACTOR, "the default"
-    if halves is not None and (both := lit & halves.compared).any():
-        factor = float(np.median(halves.error[both]) / np.median(error[both]))
-        source = "split halves"
+    factor: NDArray[np.float64] = np.full(shape, ERROR_FACTOR)
+    source = "the default"
+    if halves is not None and (both := lit & halves.compared & (halves.error > 0) & (error > 0)).any():
+        factor, source = _factor(halves.error, error, both), "split halves"
     known = lit.copy()
     if lit.any():  # by its light alone: where patterns do not fit, the object is doubtful, not unknown
-        known &= factor * usual <= max(DOUBTFUL, DOUBTFUL_TIMES * factor * float(np.median(usual[lit])))
-    predicted = np.where(known, factor * error, np.nan).astype(np.float32)
-    return TrustMap(predicted_error=predicted, known=known, factor=factor, factor_from=source)
+        by_light = float(np.median(factor[lit])) * usual
+        known &= by_light <= max(DOUBTFUL, DOUBTFUL_TIMES * float(np.median(by_light[lit])))
+    return TrustMap(
+        predicted_error=np.where(known, factor * error, np.nan).astype(np.float32),
+        known=known,
+        factor=float(np.median(factor[lit])) if lit.any() else ERROR_FACTOR,
+        factor_from=source,
+    )
+
+
+def _factor(found: NDArray[np.float64], told: NDArray[np.float64], both: Mask) -> NDArray[np.float64]:
+    """(H, W): found over told, the mean of its logarithm over a Gaussian of `both`; the median far from them."""
+    ratio = np.log(found[both] / told[both])
+    usual = float(np.median(ratio))
+    excess, share = np.zeros(both.shape), both.astype(np.float64)
+    excess[both] = ratio - usual
+    excess, share = (scipy.ndimage.gaussian_filter(values, FACTOR_PX) for values in (excess, share))
+    return np.asarray(np.exp(usual + excess / (share + LEAST_SHARE)))
 
 
 def lit_pixels(light: NDArray[np.float64]) -> Mask:

@@ -217,5 +217,16 @@ def test_halves_calibrate_the_map() -> None:
     assert (result.factor, result.factor_from) == (pytest.approx(2.5, rel=1e-5), "split halves")
     both = result.known & plain.known
     np.testing.assert_allclose(result.predicted_error[both], 2.5 / 4 * plain.predicted_error[both], rtol=1e-5)
+
+    # Twice the factor in the right half of what was compared: the map follows, smoothly, and beyond keeps the median.
+    # Pixels where the halves happen to be equal say nothing.
+    right = compared & (np.indices(shape)[1] >= 30)
+    error = np.where(right, 2 * halves.error, halves.error)
+    error[30, [25, 35]] = 0
+    split = attrs.evolve(halves, error=error)
+    followed = trust_map(frame_deviance=np.ones(200), halves=split, **scan)
+    ratio = followed.predicted_error / plain.predicted_error * 4 / 2.5
+    assert ratio[30, 38] > 1.5 > 1.3 > ratio[30, 21] > 1
+    assert ratio[70, 70] == pytest.approx(np.sqrt(2), rel=0.05)
     nowhere = attrs.evolve(halves, compared=np.zeros(shape, bool))
     assert trust_map(frame_deviance=np.ones(200), halves=nowhere, **scan).factor_from == "the default"
