@@ -1,35 +1,28 @@
-"""Runs the installed command as a user would: in a process of its own."""
+"""A scan, and a model that the installed command trained in a process of its own, as a user would; others read it."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 
 from ptycho_core.engine.registry import is_installed, registered_engines
+from tests.command_line import Outcome, run_apart, run_here
 
 ENGINES = sorted(registered_engines())
 REQUIRED = [name for name in os.environ.get("PTYCHO_REQUIRE_BACKENDS", "").split(",") if name]
+PATTERNS = 80
+SMALL = ("--n-filters-scale", 1, "--nepochs", 4, "--batch-size", 8)
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
+@attrs.frozen
+class Trained:
+    """The folder of a trained model, and what the command printed."""
 
-@pytest.fixture(scope="session")
-def ptycho() -> Run:
-    """`ptycho(*arguments, check=True)`: the finished process, its text kept apart as stdout and stderr."""
-
-    def run(*arguments: object, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ptycho_core", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=300)
-        if check:
-            assert done.returncode == 0, f"exit code {done.returncode} of {command}:\n{done.stderr}"
-        return done
-
-    return run
+    folder: Path
+    printed: Outcome
 
 
 @pytest.fixture(scope="session", params=ENGINES)
@@ -44,19 +37,31 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def scan_file(ptycho: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A simulated scan: 150 patterns of 32 x 32 pixels."""
+def scan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated scan: PATTERNS patterns of 32 x 32 pixels."""
     path = tmp_path_factory.mktemp("scan") / "scan.npz"
-    ptycho("simulate", path, "--N", 32, "--positions", 150, "--object", "siemens-star", "--photons", 1e6)
+    ptycho("simulate", path, "--N", 32, "--positions", PATTERNS, "--object", "siemens-star", "--photons", 1e6)
     return path
 
 
 @pytest.fixture(scope="session")
-def trained(ptycho: Run, scan_file: Path, backend: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a trained model."""
+def trained(scan_file: Path, backend: str, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp(f"trained-{backend}")
-    ptycho("train", scan_file, "--out", folder, "--backend", backend, *SMALL)
+    done = run_apart("train", scan_file, "--out", folder, "--backend", backend, *SMALL, "--json")
+    assert done.code == 0, done.err
+    return Trained(folder, done)
+
+
+@pytest.fixture(scope="session")
+def reconstructed(trained: Trained, scan_file: Path, backend: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the scan's reconstruction by the trained model. Read it; write elsewhere."""
+    folder = tmp_path_factory.mktemp(f"reconstructed-{backend}")
+    ptycho("reconstruct", scan_file, "--model", trained.folder, "--out", folder, "--backend", backend)
     return folder
 
 
-SMALL = ("--n-filters-scale", 1, "--nepochs", 4)
+def ptycho(*arguments: object) -> Outcome:
+    """`ptycho …` in this process; it has to succeed."""
+    done = run_here(*arguments)
+    assert done.code == 0, f"exit code {done.code} of {arguments}:\n{done.err}"
+    return done

@@ -1,10 +1,11 @@
-"""train → save → load → reconstruct → evaluate in separate processes, on every engine."""
+"""train → save → load → reconstruct → evaluate on every engine: what one process has trained, another one uses."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,81 +17,75 @@ import pytest
 
 from ptycho_core import load_model
 from ptycho_core.engine.registry import is_installed
-from tests.integration.conftest import ENGINES, SMALL, Run
+from tests.command_line import run_apart
+from tests.integration.conftest import ENGINES, PATTERNS, SMALL, Trained, ptycho
 
 
-def test_train_writes_archive_configuration_history_and_figure(trained: Path) -> None:
-    assert sorted(path.name for path in trained.iterdir()) == [
+def test_train_writes_archive_configuration_history_and_figure(trained: Trained) -> None:
+    assert sorted(path.name for path in trained.folder.iterdir()) == [
         "checkpoint.h5.zip",
         "config.toml",
         "history.csv",
         "loss.png",
         "wts.h5.zip",
     ]
-    with (trained / "history.csv").open() as file:
+    with (trained.folder / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     losses = [float(row["total"]) for row in rows]
     assert len(losses) == 4
     assert losses[-1] < 0.7 * losses[0], losses
 
 
-def test_reconstruct_writes_object_on_its_grid_with_origin(
-    ptycho: Run, trained: Path, scan_file: Path, backend: str, tmp_path: Path
-) -> None:
-    ptycho("reconstruct", scan_file, "--model", trained, "--out", tmp_path, "--backend", backend)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+def test_piped_output_is_plain_lines_and_json_stands_alone(trained: Trained, backend: str) -> None:
+    assert json.loads(trained.printed.out)["backend"] == backend
+    assert "epoch 1/4: loss" in trained.printed.err
+    assert "\r" not in trained.printed.err
+
+
+def test_reconstruct_writes_object_on_its_grid_with_origin(reconstructed: Path, scan_file: Path, backend: str) -> None:
+    assert sorted(path.name for path in reconstructed.iterdir()) == [
         "reconstruction.json",
         "reconstruction.npz",
         "reconstruction.png",
     ]
     scan = np.load(scan_file)
-    with np.load(tmp_path / "reconstruction.npz", allow_pickle=False) as file:
+    with np.load(reconstructed / "reconstruction.npz", allow_pickle=False) as file:
         field, origin, count = file["object"], file["origin_px"], file["overlap_count"]
     positions = np.stack([scan["xcoords"], scan["ycoords"]], axis=-1)
     assert field.dtype == np.complex64
     assert field.shape == count.shape
     np.testing.assert_array_equal(origin, np.floor(positions.min(axis=0)) - 16)
-    assert count.sum() == 150 * 32**2
-    facts = json.loads((tmp_path / "reconstruction.json").read_text())
+    assert count.sum() == PATTERNS * 32**2
+    facts = json.loads((reconstructed / "reconstruction.json").read_text())
     assert facts["backend"] == backend
-    assert facts["patterns"] == 150
-    assert facts["patterns_per_second"] == pytest.approx(150 / facts["seconds"]["total"])
+    assert facts["patterns"] == PATTERNS
+    assert facts["patterns_per_second"] == pytest.approx(PATTERNS / facts["seconds"]["total"])
 
 
-def test_evaluate_prints_and_writes_every_metric(
-    ptycho: Run, trained: Path, scan_file: Path, backend: str, tmp_path: Path
-) -> None:
-    ptycho("reconstruct", scan_file, "--model", trained, "--out", tmp_path, "--backend", backend)
-    printed = json.loads(ptycho("evaluate", tmp_path, "--truth", scan_file, "--json").stdout)
-    written = json.loads((tmp_path / "evaluation.json").read_text())
+def test_evaluate_prints_and_writes_every_metric(reconstructed: Path, scan_file: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(reconstructed, tmp_path / "reconstructed")
+    printed = json.loads(ptycho("evaluate", folder, "--truth", scan_file, "--json").out)
+    written = json.loads((folder / "evaluation.json").read_text())
     assert printed == written
     for image in ("amplitude", "phase"):
         assert {"mae", "psnr_db", "data_range", "ssim", "frc_crossing"} <= set(printed[image])
         assert printed[image]["data_range"] > 0
-    assert (tmp_path / "evaluation.png").stat().st_size > 0
+    assert (folder / "evaluation.png").stat().st_size > 0
 
 
 def test_same_seed_gives_the_same_archive_weights(
-    ptycho: Run, trained: Path, scan_file: Path, backend: str, tmp_path: Path
+    trained: Trained, scan_file: Path, backend: str, tmp_path: Path
 ) -> None:
+    """In another process."""
     ptycho("train", scan_file, "--out", tmp_path, "--backend", backend, *SMALL)
-    first, second = load_model(trained).weights, load_model(tmp_path).weights
+    first, second = load_model(trained.folder).weights, load_model(tmp_path).weights
     for name, array in first.items():
         # Threads add in another order from run to run: equal to rounding, amplified by four epochs of training.
         np.testing.assert_allclose(second[name], array, atol=0.02 * max(np.abs(array).max(), 0.05), err_msg=name)
 
 
-def test_piped_output_is_plain_lines_and_json_stands_alone(
-    ptycho: Run, scan_file: Path, backend: str, tmp_path: Path
-) -> None:
-    done = ptycho("train", scan_file, "--out", tmp_path, "--backend", backend, *SMALL, "--nepochs", 1, "--json")
-    assert json.loads(done.stdout)["backend"] == backend
-    assert "epoch 1/1: loss" in done.stderr
-    assert "\r" not in done.stderr
-
-
 def test_interrupt_keeps_the_best_weights_so_far_and_exits_with_130(
-    ptycho: Run, scan_file: Path, backend: str, tmp_path: Path
+    scan_file: Path, backend: str, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-u", "-m", "ptycho_core", "train", str(scan_file), "--out", str(tmp_path)]
     command += ["--backend", backend, "--n-filters-scale", "1", "--nepochs", "500"]
@@ -113,15 +108,15 @@ def test_interrupt_keeps_the_best_weights_so_far_and_exits_with_130(
     rest = process.communicate(timeout=120)[1]
     assert process.returncode == 130, "".join(lines) + rest
     assert "Traceback" not in rest
-    facts = json.loads(ptycho("inspect", tmp_path, "--json").stdout)
+    facts = json.loads(ptycho("inspect", tmp_path, "--json").out)
     assert 2 <= facts["epochs"] < 500
 
 
-def test_missing_framework_is_named_with_the_remedy(ptycho: Run, scan_file: Path, tmp_path: Path) -> None:
+def test_missing_framework_is_named_with_the_remedy(scan_file: Path, tmp_path: Path) -> None:
     absent = [name for name in ENGINES if not is_installed(name)]
     if not absent:
         pytest.skip("every engine is installed here")
-    done = ptycho("train", scan_file, "--out", tmp_path, "--backend", absent[0], check=False)
-    assert done.returncode == 2
-    assert f"pip install 'ptycho-core[{absent[0]}]'" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = run_apart("train", scan_file, "--out", tmp_path, "--backend", absent[0])
+    assert done.code == 2
+    assert f"pip install 'ptycho-core[{absent[0]}]'" in done.err
+    assert "Traceback" not in done.err

@@ -49,8 +49,10 @@ def _prepare(execution: ExecutionConfig) -> torch.device:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if device == "cuda" and execution.deterministic:  # without it, matrix products are refused in this mode
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # For the whole process, because the framework knows no narrower switch.
-    torch.use_deterministic_algorithms(execution.deterministic)
+    # For the whole process, because the framework knows no narrower switch; only where it changes, because the switch
+    # imports a compiler, which takes as long as the framework itself.
+    if torch.are_deterministic_algorithms_enabled() != execution.deterministic:
+        torch.use_deterministic_algorithms(execution.deterministic)
     if device == "mps" and execution.precision != "32-true":
         expected, remedy = "32-true on mps", "Set precision to 32-true, or accelerator to cpu."
         received = repr(execution.precision)
