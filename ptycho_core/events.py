@@ -20,7 +20,7 @@ listener raises ends the work.
 | --- | --- | --- |
 | started | the settings stand; no pattern has been read | message |
 | prepared | the scans are read, the first step comes next | done (more than 0 where a work goes on), total, unit |
-| batch | a batch is done, or about to be begun | done, total, unit; payload of a reconstruction: an `ObjectSoFar` |
+| batch | a batch is done, or about to begin | done, total, unit; terms; payload of a reconstruction: an `ObjectSoFar` |
 | epoch | a pass of a training is done | terms: its losses |
 | sweep | a pass of a solver over all patterns is done | terms: its errors; payload: an `ObjectSoFar` |
 | partial | an object is there for an application to draw | fields of its class |

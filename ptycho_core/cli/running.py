@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.files import annotated_toml
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.sources import Layers, build_config
 from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.reports import in_words
 
 
 @click.command(cls=SectionedCommand)
@@ -91,10 +94,31 @@ def train(
     if done.summary is None:
         output.say("Stopped before the first epoch finished; nothing was written.")
     else:
-        text = f"best epoch {done.summary['best_epoch']} of {done.summary['epochs']}"
-        output.result(done.summary, f"{done.summary['archive']}: {text}")
+        output.result(done.summary, _in_one_line(done.summary))
+        if (command := _after_training(done.stop, training, configs["execution"], configs["reading"])) is not None:
+            output.say(f"Next: {command}")
     if done.stop is not None:
         raise done.stop
+
+
+def _in_one_line(summary: dict[str, Any]) -> str:
+    best, losses = f"best epoch {summary['best_epoch']} of {summary['epochs']}", summary["losses"]
+    beside = [Path(figure).name for figure in (summary["figure"],) if figure is not None]
+    return f"{summary['archive']}: {best}, {in_words(losses)} ({', '.join([*beside, 'config.toml'])} beside it)"
+
+
+def _after_training(
+    stop: BaseException | None, training: TrainingConfig, execution: ExecutionConfig, reading: ReadOptions
+) -> str | None:
+    """The command to go on with; None where there is none, as after an error, which says itself what to do."""
+    folder = str(training.output_dir)
+    if isinstance(stop, KeyboardInterrupt) and execution.enable_checkpointing:
+        return shlex.join(("ptycho", "train", "--resume", "--out", folder))
+    if stop is not None:
+        return None
+    read_alike = () if reading == ReadOptions() else ("--config", str(training.output_dir / "config.toml"))
+    scan = str(training.train_data_file)
+    return shlex.join(("ptycho", "reconstruct", scan, "--model", folder, "--out", folder, *read_alike))
 
 
 @click.command(cls=SectionedCommand)
@@ -127,10 +151,12 @@ def reconstruct(
     _, summary = reconstruct_into(
         inference.output_dir, data, model, config=inference, execution=configs["execution"], output=output
     )
-    text = (
-        f"{summary['reconstruction']}: {summary['patterns']} patterns, {summary['patterns_per_second']:.0f} patterns/s"
-    )
-    output.result(summary, text)
+    text = f"{summary['patterns']} patterns, {summary['patterns_per_second']:.0f} patterns/s"
+    beside = "" if summary["figure"] is None else f" ({Path(summary['figure']).name} beside it)"
+    output.result(summary, f"{summary['reconstruction']}: {text}{beside}")
+    if data.object_field is not None and configs["reading"] == ReadOptions():
+        folder, truth = str(inference.output_dir), str(inference.test_data_file)
+        output.say(f"Next: {shlex.join(('ptycho', 'evaluate', folder, '--truth', truth))}")
 
 
 @click.command(cls=PlacingCommand)

@@ -44,6 +44,9 @@ class Network(Protocol):
     def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
         """One optimiser step for every `accum_steps` batches; physics_weight: specs/physics.md, Losses."""
 
+    def losses_so_far(self) -> LossTerms:
+        """Of the batches that `train_epoch` has done so far, or did; {} before any. Waits for the device."""
+
     def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
         """The loss terms of `batches` with the weights as they are."""
 

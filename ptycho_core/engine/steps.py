@@ -31,23 +31,29 @@ class LossMeans:
     """
 
     def __init__(self) -> None:
-        self._batches: list[tuple[int, Mapping[str, SupportsFloat]]] = []
+        self._unread: list[tuple[int, Mapping[str, SupportsFloat]]] = []
+        self._groups = 0
+        self._parts: dict[str, list[float]] = {}
 
     def add(self, groups: int, terms: Mapping[str, SupportsFloat]) -> None:
         """A batch. Its terms may be on a device, which is not waited for before the means are asked for."""
-        self._batches.append((groups, terms))
+        self._unread.append((groups, terms))
 
     def merge(self, other: LossMeans) -> None:
         """The batches of another part."""
-        self._batches += other._batches
+        self._unread += other._unread
+        self._groups += other._groups
+        for name, parts in other._parts.items():
+            self._parts.setdefault(name, []).extend(parts)
 
     def means(self) -> LossTerms:
-        groups = sum(size for size, _ in self._batches)
-        sums: dict[str, list[float]] = {}
-        for size, terms in self._batches:
+        """By name; {} without a batch. Each batch is waited for and read once, however often this is asked."""
+        for groups, terms in self._unread:
+            self._groups += groups
             for name, term in terms.items():
-                sums.setdefault(name, []).append(size * float(term))
-        return {name: math.fsum(parts) / groups for name, parts in sums.items()}
+                self._parts.setdefault(name, []).append(groups * float(term))
+        self._unread.clear()
+        return {name: math.fsum(parts) / self._groups for name, parts in self._parts.items()}
 
 
 FACTS = tuple(field.name for field in attrs.fields(FrameFacts))

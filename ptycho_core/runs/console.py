@@ -77,14 +77,14 @@ class _Lines:
 
 
 class _Bar:
-    """A bar that fits the terminal: what a step has come to stands beside it, or else the rate."""
+    """A bar that fits the terminal: the time left stands beside it, and what the work has come to or else the rate."""
 
-    NOTED = "{desc} {percentage:3.0f}%|{bar}| {remaining}{postfix}"
-    COUNTED = "{desc} {percentage:3.0f}%|{bar}| {remaining}, {rate_fmt}"
+    NOTED = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
+    COUNTED = "{desc} {percentage:3.0f}%|{bar}| {remaining} left, {rate_noinv_fmt}"
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._unit, self._last = "", ""
+        self._unit = ""
 
     def __call__(self, event: Event) -> None:
         if event.kind in NOTES and event.message:
@@ -94,12 +94,11 @@ class _Bar:
         if self._bar is None:
             from tqdm import tqdm
 
-            start = {"total": event.total, "initial": event.done, "unit": event.unit, "desc": event.work}
+            start = {"total": event.total, "initial": event.done, "unit": f" {event.unit}s", "desc": event.work}
             self._bar, self._unit = tqdm(**start, dynamic_ncols=True, bar_format=self.COUNTED), event.unit
         note = event.message
         if event.kind in STEPS:
-            note, self._last = f"{event.unit} {event.done}/{event.total}", event.message
-        note = ", ".join(part for part in (note, self._last) if part)
+            note = ", ".join(part for part in (f"{event.unit} {event.done}/{event.total}", event.message) if part)
         if note:
             self._bar.bar_format = self.NOTED
             self._bar.set_postfix_str(note, refresh=False)

@@ -18,9 +18,10 @@ from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.best import Best, diverged
 from ptycho_core.training.prepare import prepare
-from ptycho_core.training.reports import EpochReport, Progress
+from ptycho_core.training.reports import LOSSES_EVERY_S, EpochReport, Progress
 from ptycho_core.training.schedules import learning_rate, physics_weight
 from ptycho_core.training.start import Started, start
+from ptycho_core.vocabulary import LossTerms
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Fit:
         )
         self._on_batch, self._should_stop = on_batch, should_stop
         self._between_epochs = True
+        self._losses: LossTerms = {}
 
     @property
     def best(self) -> tuple[Model, ...]:
@@ -140,6 +142,7 @@ class Fit:
             )
             self.history.append(report.as_row())
             self._between_epochs = True
+            self._losses = report.terms
             yield report
         if len(self.history) < config.nepochs:
             log.info("early stop: no better loss for %d epochs", config.early_stop_patience)
@@ -148,11 +151,15 @@ class Fit:
         """The batches; progress is told and a wish to stop is looked at before each one."""
         total, patterns = -(-groups // self.config.batch_size), 0
         nepochs, whole = self.config.nepochs, self.patterns_per_epoch
+        due = time.perf_counter()
         with contextlib.closing(gathered):
             for number, batch in enumerate(gathered):
                 if self._should_stop():
                     raise Cancelled(f"stopped in epoch {epoch}, before batch {number + 1} of {total}")
                 if self._on_batch is not None:
+                    if number > 0 and time.perf_counter() >= due:
+                        self._losses = {**self._losses, **self._network.losses_so_far()}
+                        due = time.perf_counter() + LOSSES_EVERY_S
                     self._on_batch(
                         Progress(
                             done=(epoch - 1) * whole + patterns,
@@ -162,6 +169,7 @@ class Fit:
                             batch=number,
                             batches=total,
                             patterns=patterns,
+                            terms=self._losses,
                         )
                     )
                 yield batch

@@ -38,8 +38,7 @@ class EpochReport(Event):
 
     @message.default
     def _message(self) -> str:
-        loss = f"loss {self.train['total']:.4g}"
-        return loss if self.validation is None else f"{loss}, validation {self.validation['total']:.4g}"
+        return in_words(self.terms)
 
     @property
     def epoch(self) -> int:
@@ -61,7 +60,11 @@ class EpochReport(Event):
 
 @attrs.frozen(kw_only=True)
 class Progress(Event):
-    """Before a batch is handed to the engine: `patterns` of the epoch are done, `done` of the run's `total`."""
+    """Before a batch is handed to the engine: `patterns` of the epoch are done, `done` of the run's `total`.
+
+    terms: the latest that are known: means over the batches of this epoch that the engine has done, as they were up to
+    `LOSSES_EVERY_S` ago; of the epoch before where this one has none yet, and those of the test scan.
+    """
 
     kind: EventKind = "batch"
     work: str = "train"
@@ -75,4 +78,14 @@ class Progress(Event):
 
     @message.default
     def _message(self) -> str:
-        return f"epoch {self.epoch}/{self.nepochs}"
+        return ", ".join(part for part in (f"epoch {self.epoch}/{self.nepochs}", in_words(self.terms)) if part)
+
+
+LOSSES_EVERY_S = 0.5
+"""How often an engine is asked for the losses so far, for which it waits for its device."""
+
+
+def in_words(terms: LossTerms) -> str:
+    """What is shown of the losses."""
+    shown = {"loss": "total", "validation": "validation_total"}
+    return ", ".join(f"{word} {terms[name]:.4g}" for word, name in shown.items() if name in terms)

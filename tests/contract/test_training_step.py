@@ -62,6 +62,32 @@ def test_terms_of_an_epoch_are_those_before_each_step(engine: Engine) -> None:
     assert network.evaluate([case.batch])["total"] < before["total"]
 
 
+def test_losses_so_far_are_those_of_the_batches_that_are_done(engine: Engine) -> None:
+    case = named_case("merged")
+    assert len(case.batches) > 1
+    of_the_first = [
+        build(engine, case).train_epoch(case.batches[:count], RATE) for count in range(1, len(case.batches))
+    ]
+    network = build(engine, case)
+    assert network.losses_so_far() == {}
+    seen: list[Any] = []
+
+    def watched() -> Iterator[Batch]:
+        for batch in case.batches:
+            seen.append(network.losses_so_far())
+            yield batch
+
+    whole = network.train_epoch(watched(), RATE)
+    assert network.losses_so_far() == whole
+    network.evaluate(case.batches[:1])
+    assert network.losses_so_far() == whole
+    assert seen[0] == {}
+    for count, terms in enumerate(seen):  # an engine may take a batch before the one before it is done
+        assert not terms or any(terms == pytest.approx(done, rel=1e-12) for done in of_the_first[:count]), count
+    again = network.train_epoch(case.batches[:1], RATE)
+    assert network.losses_so_far() == again
+
+
 def test_float32_steps_follow_the_reference(engine: Engine) -> None:
     case = named_case("merged")
     terms, weights, _ = run(build(engine, case, "32-true"), case.batches, RATE)

@@ -45,8 +45,9 @@ def report(done: int = 2, total: int = 50, loss: float = 0.0123456) -> EpochRepo
     )
 
 
-def batch(done: int, epoch: int = 3) -> Progress:
-    return Progress(done=done, total=50_000, epoch=epoch, nepochs=50, batch=0, batches=10, patterns=done % 1000)
+def batch(done: int, epoch: int = 3, **terms: float) -> Progress:
+    settings = {"nepochs": 50, "batch": 0, "batches": 10, "patterns": done % 1000}
+    return Progress(done=done, total=50_000, epoch=epoch, terms=terms, **settings)
 
 
 def test_a_line_counts_and_says_what_came_of_it() -> None:
@@ -125,11 +126,21 @@ def test_a_bar_fits_80_columns_and_cuts_off_no_loss(terminal: Any) -> None:
     assert last.endswith("epoch 50/50, loss 1.234e-05, validation 0.75")
 
 
+def test_a_bar_shows_the_loss_within_an_epoch_and_the_time_left(terminal: Any) -> None:
+    first = terminal(show(BEGIN, batch(0, 1), batch(100, 1, total=0.02)))[-1].rstrip()
+    assert re.search(r"\| [\d:]+ left, epoch 1/50, loss 0\.02$", first)
+    last = terminal(show(BEGIN, batch(0, 1), report(), batch(2100, total=0.02, validation_total=1.234e-05)))[
+        -1
+    ].rstrip()
+    assert re.search(r"\| [\d:]+ left, epoch 3/50, loss 0\.02, validation 1\.234e-05$", last)
+    assert len(first) <= 80 and len(last) <= 80
+
+
 def test_work_without_a_note_shows_its_rate(terminal: Any) -> None:
     done = [Event(kind="batch", work="reconstruct", done=done, total=9000, unit="group") for done in (1, 9000)]
     *_, last = terminal(show(*done))
     assert last.startswith("reconstruct 100%|")
-    assert "group/s" in last and len(last) <= 80
+    assert re.search(r"\| 00:00 left, +[\d.]+ groups/s$", last.rstrip()) and len(last) <= 80
 
 
 def test_elsewhere_every_epoch_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:

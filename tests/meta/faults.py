@@ -115,6 +115,16 @@ class _StepsAtEveryBatch(ReferenceNetwork):
         return means.means()
 
 
+class _NeverBeginsItsLossesAgain(ReferenceNetwork):
+    """The losses so far are those of all epochs."""
+
+    def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
+        before = self.means
+        terms = super().train_epoch(batches, learning_rate, physics_weight)
+        self.means.merge(before)
+        return terms
+
+
 class _ForgetsThePhysicsWeight(ReferenceNetwork):
     def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
         return super().train_epoch(batches, learning_rate)
@@ -204,6 +214,7 @@ patches_transposed = engine_with(network=_PatchesTransposed)
 gradients_add_up = engine_with(network=_GradientsOfTheBatchBefore)
 decays_everything = engine_with(network=_DecaysEverything)
 steps_at_every_batch = engine_with(network=_StepsAtEveryBatch)
+never_begins_its_losses_again = engine_with(network=_NeverBeginsItsLossesAgain)
 forgets_the_physics_weight = engine_with(network=_ForgetsThePhysicsWeight)
 solver_axes_swapped = engine_with(solver=_SolverAxesSwapped)
 solver_conjugated_gradient = engine_with(solver=_SolverConjugatedGradient)

@@ -26,6 +26,7 @@ FAULTS = {
     "gradients_add_up": "test_gradients",
     "decays_everything": "test_optimizer",
     "steps_at_every_batch": "test_optimizer",
+    "never_begins_its_losses_again": "test_training_step",
     "forgets_the_physics_weight": "test_optimizer",
     "solver_axes_swapped": "test_solving",
     "solver_conjugated_gradient": "test_solving",

@@ -46,6 +46,7 @@ class ReferenceNetwork:
         check_ops(self.table.layers, ENGINE, OPS)
         self.objective = None if training is None else Objective.of(training)
         self.trainable = trainable_names(self.table, training)
+        self.means = LossMeans()
         self.physics = self.forward_model(model)
         check_weights(self.table, weights, model.N)
         self.merge_weight = merge_weight(np.asarray(weights[PROBE]), model)
@@ -74,7 +75,7 @@ class ReferenceNetwork:
 
     def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
         assert self.training is not None
-        means = LossMeans()
+        self.means = LossMeans()
         for window in windows(batches, self.training.accum_steps):
             mean: dict[str, Array] = {}
             groups = 0
@@ -83,9 +84,12 @@ class ReferenceNetwork:
                 groups += len(batch)
                 share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
                 mean = {name: mean[name] + share * (g - mean[name]) if mean else g for name, g in gradients.items()}
-                means.add(len(batch), batch_terms)
+                self.means.add(len(batch), batch_terms)
             self.optimizer.step(mean, learning_rate)
-        return means.means()
+        return self.losses_so_far()
+
+    def losses_so_far(self) -> LossTerms:
+        return self.means.means()
 
     def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
         means = LossMeans()

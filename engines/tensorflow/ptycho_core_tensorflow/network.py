@@ -56,6 +56,7 @@ class TensorFlowNetwork:
         self.layer_dtype = tf.bfloat16 if precision == "bf16-mixed" else self.dtype
         self.objective = None if training is None else Objective.of(training)
         self.trainable = trainable_names(self.table, training)
+        self.means = LossMeans()
         self.smoothing = None
         if model.gaussian_smoothing_sigma > 0:
             self.smoothing = self._constant(smoothing_matrix(model.N, model.gaussian_smoothing_sigma))
@@ -92,7 +93,7 @@ class TensorFlowNetwork:
 
     def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
         assert self.training is not None
-        means = LossMeans()
+        self.means = LossMeans()
         with tf.device(self.device):
             # Tensors, because a graph is traced again for every new Python number.
             rate, weight = self._constant(np.asarray(learning_rate)), self._constant(np.asarray(physics_weight))
@@ -104,9 +105,12 @@ class TensorFlowNetwork:
                     groups += len(batch)
                     share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
                     mean = {name: mean[name] + share * (g - mean[name]) if mean else g for name, g in gradients.items()}
-                    means.add(len(batch), batch_terms)
+                    self.means.add(len(batch), batch_terms)
                 self.optimizer.step(mean, rate)
-        return means.means()
+        return self.losses_so_far()
+
+    def losses_so_far(self) -> LossTerms:
+        return self.means.means()
 
     def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
         means = LossMeans()

@@ -57,6 +57,7 @@ class TorchNetwork:
         self.mixed = precision == "bf16-mixed"
         self.objective = None if training is None else Objective.of(training)
         self.trainable = trainable_names(self.table, training)
+        self.means = LossMeans()
         self.smoothing = None
         if model.gaussian_smoothing_sigma > 0:
             self.smoothing = self._constant(smoothing_matrix(model.N, model.gaussian_smoothing_sigma))
@@ -90,7 +91,7 @@ class TorchNetwork:
 
     def train_epoch(self, batches: Iterable[Batch], learning_rate: float, physics_weight: float = 1.0) -> LossTerms:
         assert self.training is not None
-        means = LossMeans()
+        self.means = LossMeans()
         for window in windows(batches, self.training.accum_steps):
             mean: dict[str, Tensor] = {}
             groups = 0
@@ -99,9 +100,12 @@ class TorchNetwork:
                 groups += len(batch)
                 share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
                 mean = {name: torch.lerp(mean[name], g, share) if mean else g for name, g in gradients.items()}
-                means.add(len(batch), batch_terms)
+                self.means.add(len(batch), batch_terms)
             self.optimizer.step(mean, learning_rate)
-        return means.means()
+        return self.losses_so_far()
+
+    def losses_so_far(self) -> LossTerms:
+        return self.means.means()
 
     def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
         means = LossMeans()

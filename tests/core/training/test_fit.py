@@ -279,6 +279,24 @@ def test_progress_is_told_before_every_batch(numbered_scan: Any, gridsize: int, 
     ]
 
 
+def test_progress_holds_the_latest_losses(fake_engine: Any, numbered_scan: Any, monkeypatch: Any) -> None:
+    """Of the batches of its epoch, where the engine has done one; of the epoch before, where it has none."""
+    monkeypatch.setattr("ptycho_core.training.fit.LOSSES_EVERY_S", 0)
+    told: list[Progress] = []
+    scan = numbered_scan()
+    list(fit(scan, config(nepochs=2, n_groups=9), test=scan, on_batch=told.append))
+    assert [progress.terms.get("total") for progress in told] == [None, 1, 2, 1, 1, 2]  # the first epoch's loss is 1
+    assert [progress.terms.get("validation_total") for progress in told] == [None, None, None, 1, 1, 1]
+    assert [progress.message for progress in told[:2]] == ["epoch 1/2", "epoch 1/2, loss 1"]
+    assert told[-1].message == "epoch 2/2, loss 2, validation 1"
+
+
+def test_an_engine_is_not_asked_for_losses_more_often_than_they_are_shown(fake_engine: Any, numbered_scan: Any) -> None:
+    told: list[Progress] = []
+    list(fit(numbered_scan(), config(nepochs=1, n_groups=9, batch_size=1), on_batch=told.append))
+    assert len({progress.terms.get("total") for progress in told}) < len(told)
+
+
 # -- batches -------------------------------------------------------------------------------------------------------
 
 
