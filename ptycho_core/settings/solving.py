@@ -48,12 +48,12 @@ class SolveConfig:
     """How a scan is solved: object, probe, positions and intensities fitted to the patterns, without a network."""
 
     data_file: Path | None = setting(None, "Scan to solve.")
-    output_dir: Path = setting(Path("solving_outputs"), "Folder to write to; created if missing.")
-    backend: str = setting("auto", "Engine: auto, torch, tensorflow or another registered one.", name=True)
-    sweeps: int = setting(20, "Passes over the frames.", at_least(1))
+    output_dir: Path = setting(Path("solving_outputs"), "Folder to write to; created if missing.", common=True)
+    backend: str = setting("auto", "Engine: auto, torch, tensorflow or another registered one.", name=True, common=True)
+    sweeps: int = setting(20, "Passes over the frames.", at_least(1), common=True)
     batches: int = setting(32, "Steps of the optimiser per sweep, whatever the number of frames.", at_least(1))
     loss: Literal["poisson", "amplitude"] = setting(
-        "poisson", "What is fitted: the counts, by their Poisson likelihood, or their square roots."
+        "poisson", "What is fitted: the counts, by their Poisson likelihood, or their square roots.", common=True
     )
     object_rate: float = setting(
         0.05, "First step size of the object, whose amplitude is about 1.", at_least(0, exclusive=True)
@@ -70,10 +70,12 @@ class SolveConfig:
         "commas; none; or auto: what lowers the deviance of the held-out pixels.",
         _refinements,
         name=True,
+        common=True,
     )
     modes: Literal["auto", "1", "2", "3", "4", "5", "6", "7", "8"] = setting(
         "auto",
         "Modes of the probe, at least those of the scan; auto: as many as lower the deviance of the held-out pixels.",
+        common=True,
     )
     position_error_px: float = setting(
         2.0,
@@ -91,6 +93,7 @@ class SolveConfig:
         "What is known of an object beforehand: none, a registered prior (tv: its total variation is small), or auto: "
         "none or tv, with the weight that lowers the deviance of the held-out pixels.",
         name=True,
+        common=True,
     )
     prior_weight: float | None = setting(
         None,
@@ -98,9 +101,11 @@ class SolveConfig:
         at_least(0, exclusive=True),
         beside={"prior": _named},
     )
-    start: str = setting("flat", "Object to begin with: flat, or the file or folder of a reconstruction or a model.")
+    start: str = setting(
+        "flat", "Object to begin with: flat, or the file or folder of a reconstruction or a model.", common=True
+    )
     first_probe: Literal["given", "auto"] = setting(
-        "given", "Probe to begin with: the scan's own, or auto: looked for, from the mean pattern alone."
+        "given", "Probe to begin with: the scan's own, or auto: looked for, from the mean pattern alone.", common=True
     )
     probe_defocus: Literal["given", "auto"] = setting(
         "given",
@@ -110,14 +115,17 @@ class SolveConfig:
     orientation: Literal["read", "auto"] = setting(
         "read",
         "Orientation of the patterns: as they were read, or auto: the one of eight that the patterns agree with.",
+        common=True,
     )
     nphotons: float = setting(
         1e9, "Mean photons per frame where the scan's dose is unknown.", at_least(0, exclusive=True)
     )
     split_half: bool = setting(
-        False, "Solve each half of the frames by itself, too: resolution, and a calibrated map of the error."
+        False,
+        "Solve each half of the frames by itself, too: resolution, and a calibrated map of the error.",
+        common=True,
     )
-    seed: int = setting(0, "Seed of the order of frames, the held-out pixels and the halves.", at_least(0))
+    seed: int = setting(0, "Seed of the order of frames, the held-out pixels and the halves.", at_least(0), common=True)
 
     def __attrs_post_init__(self) -> None:
         self.validate()

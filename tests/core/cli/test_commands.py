@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import tomllib
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import DataError
 from ptycho_core.models.model import load_model
 from ptycho_core.reconstruction.result import Reconstruction, load_reconstruction
+from ptycho_core.settings.reading import ReadOptions
 from tests.core.refusals import refusal_of
 
 Ptycho = Callable[..., Any]
@@ -436,6 +438,40 @@ def test_training_writes_archive_configuration_and_history(run_folder: Path) -> 
     assert len((run_folder / "history.csv").read_text().splitlines()) == 1 + 3
 
 
+def words_of_next(outcome: Any) -> list[str]:
+    """The arguments of the command that a command ends with."""
+    *_, last = outcome.err.splitlines()
+    assert last.startswith("Next: ptycho ")
+    return shlex.split(last)[2:]
+
+
+def test_training_ends_with_the_command_that_reconstructs(
+    ptycho: Ptycho, fake_engine: Any, no_matplotlib: None, scan_file: Path, tmp_path: Path
+) -> None:
+    fake_engine.predict_truth_of(load_scan(scan_file))
+    run = tmp_path / "a run"
+    trained = ptycho("train", scan_file, "--out", run, "--nepochs", 2)
+    assert trained.out == f"{run / 'wts.h5.zip'}: best epoch 2 of 2, loss 0.5 (config.toml beside it)\n"
+    reconstructed = ptycho(*words_of_next(trained))
+    assert reconstructed.code == 0, reconstructed.err
+    assert (run / "reconstruction.npz").exists()
+    evaluated = ptycho(*words_of_next(reconstructed))
+    assert evaluated.code == 0, evaluated.err
+
+
+def test_how_the_scan_was_read_is_in_the_command_that_reconstructs(
+    ptycho: Ptycho, fake_engine: Any, no_matplotlib: None, scan_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    trained = ptycho("train", scan_file, "--out", run, "--nepochs", 1, "--flip-x")
+    words = words_of_next(trained)
+    assert words[-2:] == ["--config", str(run / "config.toml")]
+    reconstructed = ptycho(*words)
+    assert (reconstructed.code, "Next" in reconstructed.err) == (0, False)
+    mirrored = load_scan(scan_file, ReadOptions(flip_x=True)).positions_px
+    np.testing.assert_allclose(load_reconstruction(run).positions_px, mirrored)
+
+
 def test_the_size_is_taken_from_the_scan_unless_it_is_set(
     ptycho: Ptycho, fake_engine: Any, no_matplotlib: None, scan_file: Path, tmp_path: Path
 ) -> None:
@@ -504,6 +540,8 @@ def test_an_interrupt_writes_the_best_weights_so_far_and_ends_with_130(
     summary = json.loads(outcome.out)
     assert (summary["stopped_early"], summary["epochs"]) == (True, 2)
     assert load_model(tmp_path / "out").best_epoch == 2
+    said = [line for line in outcome.err.splitlines() if line]
+    assert said[-2:] == [f"Next: ptycho train --resume --out {tmp_path / 'out'}", "Interrupted."]
 
 
 def test_an_interrupt_in_the_first_epoch_writes_nothing(
