@@ -245,12 +245,10 @@ def export(model: Path, out: Path, form: str | None, backend: str, quiet: bool, 
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def engines(as_json: bool) -> None:
     """List the engines, their frameworks and devices."""
-    from ptycho_core.engine.registry import is_installed, load_engine, registered_engines
+    from ptycho_core.engine.registry import engine_facts
 
-    found = {
-        name: attrs.asdict(load_engine(name).describe()) if is_installed(name) else {"framework": "not installed"}
-        for name in registered_engines()
-    }
+    console(quiet=False, as_json=as_json)
+    found = engine_facts()
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

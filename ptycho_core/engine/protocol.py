@@ -19,6 +19,11 @@ from ptycho_core.vocabulary import (
     Weights,
 )
 
+PROTOCOL = 1
+"""The version of this door; an engine says which one it was written for, as `protocol`."""
+CHANGES: Mapping[int, tuple[str, ...]] = {}
+"""Version → what an engine written for the version before it must change."""
+
 
 @attrs.frozen
 class EngineInfo:

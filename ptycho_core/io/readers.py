@@ -6,19 +6,16 @@ file by content, never by name alone, and is imported when it is used.
 
 from __future__ import annotations
 
-import functools
-import importlib
 import logging
 import os
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Protocol
 
 from ptycho_core.errors import DataError
 from ptycho_core.io.packed import is_packed, unpacked
+from ptycho_core.registry import Registry
 from ptycho_core.scans.scan import Scan
-from ptycho_core.settings.fields import closest
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.files import UNREADABLE
 from ptycho_core.storage.hdf5 import HDF5File, is_hdf5, signature_of
@@ -26,16 +23,6 @@ from ptycho_core.storage.npz import MAGIC, npz_members
 
 log = logging.getLogger(__name__)
 
-ENTRY_POINT_GROUP = "ptycho_core.readers"
-OURS = {
-    "npz": "ptycho_core.formats.npz:NpzReader",
-    "ptychodus": "ptycho_core.formats.ptychodus:PtychodusReader",
-    "cxi": "ptycho_core.formats.cxi:CxiReader",
-    "ptyd": "ptycho_core.formats.ptyd:PtydReader",
-    "shelves": "ptycho_core.formats.shelves:ShelvesReader",
-    "mapped": "ptycho_core.formats.mapped:MappedReader",
-}
-"""Ours, as pyproject.toml registers them: found even where the package was not reinstalled."""
 MAPPED = "mapped"
 TAKEN_BY = {"dataset": (MAPPED,), "companion": ("ptychodus", "cxi", "shelves")}
 """Options that only these of our readers have a use for."""
@@ -60,50 +47,41 @@ class Reader(Protocol):
         ...
 
 
-def registered_readers() -> dict[str, EntryPoint]:
-    """Readers by name, ours first; nothing is imported. One of another package cannot take the name of ours."""
-    ours = {name: EntryPoint(name, place, ENTRY_POINT_GROUP) for name, place in OURS.items()}
-    others = {point.name: point for point in sorted(entry_points(group=ENTRY_POINT_GROUP)) if point.name not in ours}
-    return {**ours, **others}
-
-
-@functools.cache
-def _ours(name: str) -> Reader:
-    module, _, cls = OURS[name].partition(":")
-    reader: Reader = getattr(importlib.import_module(module), cls)()
-    return reader
-
-
-def load_reader(name: str) -> Reader:
-    """The reader of that name. Raises DataError that lists the names there are."""
-    points = registered_readers()
-    if name not in points:
-        near = closest(name, points)
-        remedy = f"Did you mean {near!r}?" if near else "Leave it out to have the format recognised by content."
-        raise DataError("reader", expected=f"one of {', '.join(points)}", received=name, remedy=remedy)
-    if name in OURS:
-        return _ours(name)
-    reader: Reader = points[name].load()()
-    return reader
+READERS: Registry[Reader] = Registry(
+    "reader",
+    ("ReadOptions", "reader"),
+    group="ptycho_core.readers",
+    ours={
+        "npz": "ptycho_core.formats.npz:NpzReader",
+        "ptychodus": "ptycho_core.formats.ptychodus:PtychodusReader",
+        "cxi": "ptycho_core.formats.cxi:CxiReader",
+        "ptyd": "ptycho_core.formats.ptyd:PtydReader",
+        "shelves": "ptycho_core.formats.shelves:ShelvesReader",
+        "mapped": "ptycho_core.formats.mapped:MappedReader",
+    },
+    make=lambda cls: cls(),
+)
+"""Ours, as pyproject.toml registers them: found even where the package was not installed again."""
 
 
 def choose_reader(path: Path, options: ReadOptions) -> Reader:
     """The reader that is stated, or the one whose format the content has.
 
-    A stated `dataset` is read by "mapped". Raises DataError for a file of no known format, or of several.
+    A stated `dataset` is read by "mapped". Raises DataError for a file of no known format, or of several,
+    ConfigurationError for a reader that is not there or broken.
     """
     if options.reader is not None:
-        return load_reader(options.reader)
+        return READERS.load(options.reader)
     if options.dataset is not None:
-        return load_reader(MAPPED)
-    found = [reader for reader in map(load_reader, registered_readers()) if reader.matches(path)]
+        return READERS.load(MAPPED)
+    found = [reader for name, reader in READERS.load_all() if _matches(name, reader, path)]
     if len(found) == 1:
         log.debug("%s: read by %r", path, found[0].name)
         return found[0]
     if not found and is_hdf5(path):
         with HDF5File(path):  # says what is wrong where it cannot be opened
             pass
-    names = ", ".join(reader.name for reader in found) or ", ".join(registered_readers())
+    names = ", ".join(reader.name for reader in found) or ", ".join(READERS.names())
     remedy = f"It holds: {describe_contents(path)}. State which of {names} it is"
     if found:
         expected, received = "a file of one format", f"the marks of {names}"
@@ -111,6 +89,16 @@ def choose_reader(path: Path, options: ReadOptions) -> Reader:
     remedy += ", or name the parts of a file of another kind."
     state = ("reader", "dataset", "positions", "probe")
     raise DataError(path, expected="a scan of a known format", received="another file", remedy=remedy, state=state)
+
+
+def _matches(name: str, reader: Reader, path: Path) -> bool:
+    try:
+        return reader.matches(path)
+    except Exception as error:
+        if READERS.is_ours(name):
+            raise
+        READERS.warn(name, error)
+        return False
 
 
 def read_scan(path: Path, options: ReadOptions) -> Scan:
@@ -134,7 +122,7 @@ def read_scan(path: Path, options: ReadOptions) -> Scan:
     try:
         reader = choose_reader(path, options)
         for option, names in TAKEN_BY.items():
-            if getattr(options, option) is not None and reader.name in OURS and reader.name not in names:
+            if getattr(options, option) is not None and READERS.is_ours(reader.name) and reader.name not in names:
                 expected = f"no {option} for the reader {reader.name!r}"
                 remedy = f"Leave it out; {' and '.join(names)} can use it."
                 received = getattr(options, option)

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
+from typing import TypeVar
 
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.networks.table import Table
+from ptycho_core.registry import Registry
 from ptycho_core.settings.model import ModelConfig
 
 Architecture = Callable[[ModelConfig], Table]
-_ARCHITECTURES: dict[str, Architecture] = {}
-OURS = "ptycho_core.networks.cnn"
-"""The module that registers our own."""
+A = TypeVar("A", bound=Architecture)
+
+ARCHITECTURES: Registry[Architecture] = Registry(
+    "architecture",
+    ("ModelConfig", "architecture"),
+    group="ptycho_core.architectures",
+    ours={name: f"ptycho_core.networks.cnn:{name}" for name in ("cnn", "published_torch")},
+)
 
 
-def register_architecture(name: str) -> Callable[[Architecture], Architecture]:
-    """Decorator: makes a network available as `ModelConfig(architecture=name)` in every engine."""
+def register_architecture(name: str, *, replace: bool = False) -> Callable[[A], A]:
+    """Decorator: makes a network available as `ModelConfig(architecture=name)` in every engine.
 
-    def register(function: Architecture) -> Architecture:
-        if name in _ARCHITECTURES:
-            raise ValueError(f"architecture {name!r} is registered already")
-        _ARCHITECTURES[name] = function
-        return function
-
-    return register
+    In a package of its own it may be an entry point of the group `ptycho_core.architectures` instead. Defined again,
+    as in a notebook, it takes the place of itself. ConfigurationError for a name that is taken, unless `replace`.
+    """
+    return ARCHITECTURES.register(name, replace=replace)
 
 
 def network_channels(model: ModelConfig) -> int:
@@ -33,16 +36,8 @@ def network_channels(model: ModelConfig) -> int:
 
 
 def architecture_of(model: ModelConfig) -> Architecture:
-    """The architecture that a configuration names. ConfigurationError for an unknown name."""
-    importlib.import_module(OURS)
-    if model.architecture not in _ARCHITECTURES:
-        known = ", ".join(sorted(_ARCHITECTURES))
-        received = repr(model.architecture)
-        remedy = f"Registered architectures: {known}."
-        raise ConfigurationError(
-            "ModelConfig", "architecture", expected="a known name", received=received, remedy=remedy
-        )
-    return _ARCHITECTURES[model.architecture]
+    """The architecture that a configuration names. ConfigurationError for an unknown name, or one that is broken."""
+    return ARCHITECTURES.load(model.architecture)
 
 
 def build_table(model: ModelConfig) -> Table:

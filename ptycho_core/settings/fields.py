@@ -6,19 +6,19 @@ from which the checks, the flags of the command line and the reference table are
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 import os
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 import attrs
 
 from ptycho_core.errors import ConfigurationError, NoEffectError
+from ptycho_core.registry import closest
 
 A_VALUE, A_NUMBER = "a value", "a finite number "
 Check = Callable[[Any], str | None]
@@ -262,13 +262,6 @@ def needs_of(field: attrs.Attribute[Any]) -> dict[str, str]:
 def flag_of(field: str) -> str:
     """`batch_size` → `--batch-size`, as the command line and messages name it."""
     return "--" + field.replace("_", "-")
-
-
-def closest(word: str, options: Iterable[Any]) -> str | None:
-    """The option that resembles `word`, whatever the case, if one does."""
-    folded = {option.casefold(): option for option in options if isinstance(option, str)}
-    near = difflib.get_close_matches(word.casefold(), folded, n=1)
-    return folded[near[0]] if near else None
 
 
 # -- plain values --------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import tomli_w
 import yaml
 
 from ptycho_core.errors import ConfigurationError
-from ptycho_core.settings.fields import closest, from_mapping, to_mapping
+from ptycho_core.registry import closest
+from ptycho_core.settings.fields import from_mapping, to_mapping
 from ptycho_core.settings.sections import SECTIONS
 
 YAML_ENDINGS = (".yaml", ".yml")

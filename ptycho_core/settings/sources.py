@@ -12,7 +12,8 @@ import click
 from click.core import ParameterSource
 
 from ptycho_core.errors import ConfigurationError, PtychoError
-from ptycho_core.settings.fields import closest, fields_of, flag_of, from_mapping
+from ptycho_core.registry import closest
+from ptycho_core.settings.fields import fields_of, flag_of, from_mapping
 from ptycho_core.settings.files import read_config
 from ptycho_core.settings.sections import SECTIONS
 

@@ -182,7 +182,7 @@ def tiny_architecture() -> Iterator[None]:
     """The architecture "tiny"."""
     register_tiny()
     yield
-    del registry._ARCHITECTURES["tiny"]
+    del registry.ARCHITECTURES._registered["tiny"]
 
 
 @pytest.fixture(scope="session")

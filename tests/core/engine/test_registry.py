@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ptycho_core.engine import registry
+from ptycho_core.engine import protocol, registry
 from ptycho_core.engine.checks import check_weights, trainable_names
 from ptycho_core.engine.protocol import Engine, EngineInfo, Network
 from ptycho_core.engine.registry import find_engine, is_installed, load_engine, registered_engines, resolve_backend
@@ -21,6 +21,7 @@ from ptycho_core.networks.registry import build_table
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, PROBE
+from tests.core.plugins import entry_point
 
 Register = Callable[..., None]
 
@@ -60,39 +61,59 @@ def register(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Register:
             module = f"{tmp_path.name}_{name}"
             (tmp_path / f"{module}.py").write_text(code)
             monkeypatch.delitem(sys.modules, module, raising=False)
-            points.append(EntryPoint(name=name, value=f"{module}:Engine", group=registry.ENTRY_POINT_GROUP))
-        monkeypatch.setattr(registry, "entry_points", lambda group: points)
+            points.append(entry_point(name, f"{module}:Engine", registry.ENGINES.group))
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+        monkeypatch.setattr(registry.ENGINES, "_warned", set())
 
     return replace
 
 
-WORKING = "class Engine:\n    name = 'working'\n"
+WORKING = (
+    """
+class Engine:
+    name = 'working'
+    describe = build = start_solver = lambda self: None
+"""
+    + f"    protocol = {protocol.PROTOCOL}\n"
+)
 
 
 # -- names ---------------------------------------------------------------------------------------------------------
 
 
 def test_both_engines_are_registered_in_order() -> None:
-    points = registered_engines()
-    assert list(points) == ["tensorflow", "torch"]
-    assert {name: point.value for name, point in points.items()} == {
+    assert registered_engines() == ("tensorflow", "torch")
+    assert {point.name: point.value for point in entry_points(group="ptycho_core.engines")} == {
         "tensorflow": "ptycho_core_tensorflow:TensorFlowEngine",
         "torch": "ptycho_core_torch:TorchEngine",
     }
+    assert all(registry.ENGINES.is_ours(name) for name in ("tensorflow", "torch"))
 
 
 def test_an_unknown_backend_lists_the_registered_ones() -> None:
     with pytest.raises(BackendError) as caught:
         load_engine("pytorchh")
-    assert str(caught.value) == "Unknown backend 'pytorchh'. Registered backends: tensorflow, torch."
+    assert (
+        str(caught.value)
+        == "Unknown backend 'pytorchh'. Registered backends: tensorflow, torch. Did you mean 'pytorch'?"
+    )
 
 
-@pytest.mark.parametrize(("spelling", "name"), [("pytorch", "torch"), ("torch", "torch"), ("tensorflow", "tensorflow")])
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("pytorch", "torch"),
+        ("torch", "torch"),
+        ("tensorflow", "tensorflow"),
+        ("PyTorch", "torch"),
+        ("TENSORFLOW", "tensorflow"),
+    ],
+)
 def test_spellings_of_a_backend(spelling: str, name: str) -> None:
     assert resolve_backend(spelling) == name
 
 
-@pytest.mark.parametrize("spelling", ["Torch", "TENSORFLOW", "", "cpu"])
+@pytest.mark.parametrize("spelling", ["torch ", "TENSORFLOWS", "", "cpu"])
 def test_a_backend_is_not_guessed(spelling: str) -> None:
     with pytest.raises(BackendError, match=f"Unknown backend {spelling!r}"):
         resolve_backend(spelling)
@@ -100,7 +121,7 @@ def test_a_backend_is_not_guessed(spelling: str) -> None:
 
 def test_an_engine_of_another_package_is_listed_and_loaded(register: Register) -> None:
     register(jax=WORKING, torch="raise AssertionError('not asked for')")
-    assert list(registered_engines()) == ["jax", "torch"]
+    assert registered_engines() == ("jax", "torch")
     assert load_engine("jax").name == "working"
     with pytest.raises(BackendError, match=r"Registered backends: jax, torch\.$"):
         load_engine("tensorflow")
@@ -108,7 +129,7 @@ def test_an_engine_of_another_package_is_listed_and_loaded(register: Register) -
 
 def test_listing_engines_imports_none_of_them(register: Register) -> None:
     register(jax="raise AssertionError('imported')")
-    assert list(registered_engines()) == ["jax"]
+    assert registered_engines() == ("jax",)
     assert is_installed("jax")
     assert resolve_backend("jax") == "jax"
     find_engine("jax")
@@ -162,9 +183,76 @@ def test_any_other_failure_of_an_engine_passes_through(
     assert not isinstance(caught.value, BackendError)
 
 
-def test_an_engine_of_another_package_says_itself_what_it_lacks(register: Register) -> None:
-    register(jax="import torch_like_package")
-    with pytest.raises(ModuleNotFoundError, match="torch_like_package"):
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import torch_like_package", "ModuleNotFoundError: No module named 'torch_like_package'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit('no licence')", "SystemExit: no licence"),
+        ("class Engine:\n    def __init__(self):\n        raise ValueError('no device')", "ValueError: no device"),
+        ("", "AttributeError: "),
+    ],
+)
+def test_a_broken_engine_of_another_package_is_an_error_with_the_reason(
+    register: Register, code: str, reason: str
+) -> None:
+    register(jax=code)
+    with pytest.raises(BackendError) as caught:
+        load_engine("jax")
+    assert str(caught.value).startswith(f"engine 'jax' of other-package 1.2: it cannot be imported: {reason}")
+    assert str(caught.value).endswith(". Update it, or uninstall it.")
+    assert caught.value.setting == "backend" and caught.value.__cause__ is not None
+
+
+def test_an_engine_of_another_package_may_say_itself_what_it_lacks(register: Register) -> None:
+    register(jax="from ptycho_core.errors import BackendError\ndef Engine():\n    raise BackendError('Buy a GPU.')\n")
+    with pytest.raises(BackendError, match=r"^Buy a GPU\.$"):
+        load_engine("jax")
+
+
+def test_a_broken_engine_leaves_the_others_as_they_are(register: Register, core_log: pytest.LogCaptureFixture) -> None:
+    described = "class Engine:\n    name, build, start_solver = 'sound', print, print\n"
+    described += "    def describe(self):\n        from ptycho_core.engine.protocol import EngineInfo\n"
+    described += "        return EngineInfo('sound', 'none', '1', ('cpu',), ('32-true',))\n"
+    described += f"    protocol = {protocol.PROTOCOL}\n"
+    register(jax="1 / 0", sound=described)
+    assert load_engine("sound").name == "sound"
+    assert core_log.messages == []
+    for _ in range(2):
+        facts = registry.engine_facts()
+        assert facts["sound"]["framework"] == "none"
+        assert facts["jax"]["framework"] == "broken" and "division by zero" in facts["jax"]["error"]
+    (message,) = core_log.messages
+    assert "engine 'jax' of other-package 1.2: it cannot be imported: ZeroDivisionError" in message
+
+
+# -- the protocol --------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_of_an_older_protocol_is_told_what_has_changed(
+    register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "PROTOCOL", 4)
+    monkeypatch.setattr(protocol, "CHANGES", {2: ("an old thing",), 3: ("batches are turned",), 4: ("a", "b")})
+    old = "class Engine:\n    name = 'working'\n"
+    register(jax=old + "    protocol = 2\n", older=old, newer=old + "    protocol = 5\n")
+    with pytest.raises(BackendError) as caught:
+        load_engine("jax")
+    assert str(caught.value) == (
+        "engine 'working': expected protocol 4; received protocol 2. "
+        "Update it, or let its author know what has changed: batches are turned; a; b."
+    )
+    with pytest.raises(BackendError, match=r"received protocol 1.* an old thing; batches are turned; a; b"):
+        load_engine("older")
+    with pytest.raises(BackendError, match=r"received protocol 5\. Update ptycho-core"):
+        load_engine("newer")
+
+
+def test_an_engine_that_lacks_a_method_names_it(register: Register) -> None:
+    register(jax=f"class Engine:\n    name, protocol, describe = 'jax', {protocol.PROTOCOL}, print\n")
+    with pytest.raises(
+        BackendError, match=r"engine 'jax': expected .*; received an engine without build, start_solver"
+    ):
         load_engine("jax")
 
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import tomllib
 import weakref
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ptycho_core import load_scan, save_scan
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.formats.convert import convert
 from ptycho_core.io.assembly import Grid, refit
-from ptycho_core.io.readers import OURS, choose_reader, registered_readers
+from ptycho_core.io.readers import READERS, choose_reader
 from ptycho_core.scans.frames import Frames
 from ptycho_core.scans.geometry import object_pixel_m, photon_wavelength_m
 from ptycho_core.scans.orientation import ORIENTATIONS, about_the_centre
@@ -31,11 +30,12 @@ from ptycho_core.scans.steps import Orient
 from ptycho_core.settings.fields import fields_of, flag_of
 from ptycho_core.settings.reading import ReadOptions
 from tests.core import scan_files
+from tests.core.plugins import entry_point
 from tests.core.reading import load, put, refusal
 from tests.core.scan_files import COUNT, ENERGY_EV, MAKERS, PIXEL_M, N, ScanFile, counts, make_scan, positions, probe
 
 ROOT = Path(__file__).parents[3]
-READERS = {"packed": "npz", "ptychodus_product": "ptychodus", "ptyd_linked": "ptyd", "shelves_parameters": "shelves"}
+READ_BY = {"packed": "npz", "ptychodus_product": "ptychodus", "ptyd_linked": "ptyd", "shelves_parameters": "shelves"}
 GOOD = np.ones((N, N), bool)
 GOOD[0, 0] = False  # bad in the PtyPy files
 
@@ -72,7 +72,7 @@ def test_the_reader_is_told_by_the_content_and_not_by_the_name(tmp_path: Path, n
     if name == "packed":
         file.path.write_bytes(bz2.decompress(file.path.read_bytes()))
     other = file.path.rename(tmp_path / "anything.dat")
-    assert choose_reader(other, ReadOptions()).name == READERS.get(name, name.split("_")[0])
+    assert choose_reader(other, ReadOptions()).name == READ_BY.get(name, name.split("_")[0])
 
 
 def test_what_an_unknown_file_holds_is_said(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_what_an_unknown_file_holds_is_said(tmp_path: Path) -> None:
     message = refusal(file.path)
     assert "expected a scan of a known format" in message
     assert "/entry/data (6, 16, 16) uint16; /entry/positions (6, 2) float64" in message
-    assert all(name in message for name in OURS) and "--dataset, --positions, --probe" in message
+    assert all(name in message for name in READERS.ours) and "--dataset, --positions, --probe" in message
 
 
 def test_a_file_with_the_marks_of_two_formats_has_to_be_told(tmp_path: Path) -> None:
@@ -91,7 +91,8 @@ def test_a_file_with_the_marks_of_two_formats_has_to_be_told(tmp_path: Path) -> 
 
 
 def test_an_unknown_reader_is_refused_with_the_nearest(tmp_path: Path) -> None:
-    assert "Did you mean 'ptyd'?" in refusal(scan_files.npz(tmp_path), reader="ptyd5")
+    with pytest.raises(ConfigurationError, match=r"reader must be one of .*; got 'ptyd5'\. Did you mean 'ptyd'\?"):
+        load_scan(scan_files.npz(tmp_path).path, reader="ptyd5")
 
 
 @pytest.mark.field("reading.reader")
@@ -104,7 +105,7 @@ def test_a_stated_reader_refuses_a_file_of_another_format(tmp_path: Path) -> Non
 
 def test_our_readers_are_those_that_the_package_registers() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["ptycho_core.readers"] == OURS
+    assert project["entry-points"]["ptycho_core.readers"] == READERS.ours
 
 
 class Numbers:
@@ -120,11 +121,30 @@ class Numbers:
 
 
 def test_a_reader_of_another_package_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [EntryPoint(name, f"{__name__}:Numbers", "ptycho_core.readers") for name in ("numbers", "npz")]
-    monkeypatch.setattr("ptycho_core.io.readers.entry_points", lambda group: points)
+    points = [entry_point(name, f"{__name__}:Numbers", READERS.group) for name in ("numbers", "npz")]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
     (tmp_path / "x.bin").write_bytes(b"COUNT 5")
     assert load_scan(tmp_path / "x.bin").source == str(tmp_path / "x.bin")
-    assert registered_readers()["npz"].value == OURS["npz"]  # no other can take our names
+    assert type(READERS.load("npz")).__name__ == "NpzReader"  # no other can take our names
+
+
+@pytest.mark.parametrize("broken", ["a_module_that_is_not_there:Reader", f"{__name__}:Stumbling"])
+def test_a_broken_reader_of_another_package_leaves_the_others_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, core_log: pytest.LogCaptureFixture, broken: str
+) -> None:
+    points = [entry_point("broken", broken, READERS.group)]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    monkeypatch.setattr(READERS, "_warned", set())
+    file = scan_files.npz(tmp_path)
+    for _ in range(2):
+        assert len(load(file)) == COUNT
+    (message,) = [message for message in core_log.messages if "broken" in message]
+    assert "reader 'broken' of other-package 1.2: it " in message
+
+
+class Stumbling(Numbers):
+    def matches(self, path: Path) -> bool:
+        raise UnicodeDecodeError("utf-8", b"", 0, 1, "no text")
 
 
 @pytest.mark.parametrize("suffix", [".bz2", ".gz"])

@@ -313,7 +313,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(saved: Path, change: Any, m
             2,
             "gridsze: no such setting. Did you mean 'gridsize'",
         ),
-        ("model", "architecture", "unet", "architecture must be a known name; got 'unet'"),
+        ("model", "architecture", "unet", "architecture must be one of cnn, published_torch"),
         ("training", "batch_size", 3, "config.json: batch_size must be a positive power of two"),
     ],
 )

@@ -24,7 +24,7 @@ SPEC = Path(__file__).parents[3] / "specs" / "model.md"
 def own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten after it."""
     monkeypatch.setattr(ops, "_OPS", dict(ops._OPS))
-    monkeypatch.setattr(registry, "_ARCHITECTURES", dict(registry._ARCHITECTURES))
+    monkeypatch.setattr(registry.ARCHITECTURES, "_registered", dict(registry.ARCHITECTURES._registered))
 
 
 def test_the_specification_lists_every_op_with_its_meaning() -> None:

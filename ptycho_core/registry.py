@@ -1,0 +1,183 @@
+"""Things found by name: ours, those of other packages, and those that a program registers.
+
+Names are matched without regard to case. Listing names imports nothing; a thing is imported when it is asked for:
+
+    PRIORS: Registry[Prior] = Registry("prior", ("SolveConfig", "prior"), ours={"tv": "ptycho_core.priors:tv"})
+
+    @PRIORS.register("smooth")
+    def smooth(solver, weight, light): ...
+
+    PRIORS.load("smooth")
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ptycho_core.errors import ConfigurationError, PtychoError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+class Found:
+    """One thing of a registry: its name as it was written, what or where it is, and who brought it."""
+
+    def __init__(self, name: str, value: object, place: str | None = None, owner: str | None = None) -> None:
+        """place: "module:attribute" where it has yet to be imported. owner: a distribution; None: this package."""
+        self.name, self.place, self.owner = name, place, owner
+        self._value = value
+
+    def value(self) -> Any:
+        if self.place is None:
+            return self._value
+        module, _, attribute = self.place.partition(":")
+        value: Any = importlib.import_module(module)
+        for part in attribute.split(".") if attribute else ():
+            value = getattr(value, part)
+        return value
+
+
+class Registry(Generic[T]):
+    """All things of one kind, by name.
+
+    kind: as in messages. setting: the configuration class and the field that name one. group: of entry points. ours:
+    name → "module:attribute". make: from what is registered to what `load` gives, such as calling a class. error: of
+    an unknown name. No entry point takes the name of ours; a program replaces any of them by `replace=True`.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        setting: tuple[str, str],
+        *,
+        group: str | None = None,
+        ours: Mapping[str, str] = MappingProxyType({}),
+        make: Callable[[Any], T] = lambda value: value,
+        error: type[PtychoError] = ConfigurationError,
+    ) -> None:
+        self.kind, self.group, self.ours = kind, group, dict(ours)
+        self._setting, self._make, self._error = setting, make, error
+        self._registered: dict[str, Found] = {}
+        self._warned: set[str] = set()
+
+    # -- what there is ---------------------------------------------------------------------------------------------
+
+    def register(self, name: str, *, replace: bool = False) -> Callable[[V], V]:
+        """Decorator: makes a function or class available as `name` in this process.
+
+        The same one, defined again as in a notebook, takes the place of itself; any other name that is taken is a
+        ConfigurationError, unless `replace`.
+        """
+
+        def take(value: V) -> V:
+            taken = self._found().get(name.casefold())
+            if taken is not None and not replace and not (taken.place is None and _same(taken.value(), value)):
+                remedy = "Choose another name, or pass replace=True."
+                raise ConfigurationError(f"{self.kind} {name!r}", received="registered already", remedy=remedy)
+            self._registered[name.casefold()] = Found(name, value, owner="this program")
+            return value
+
+        return take
+
+    def names(self) -> tuple[str, ...]:
+        """Every name: ours, then those of other packages and of the program. Nothing is imported."""
+        return tuple(found.name for found in self._found().values())
+
+    def find(self, name: str) -> str | None:
+        """The registered name that `name` is but for its case; None for an unknown one."""
+        found = self._found().get(name.casefold())
+        return None if found is None else found.name
+
+    def is_ours(self, name: str) -> bool:
+        """Whether it came with this package."""
+        found = self._found().get(name.casefold())
+        return found is not None and found.owner is None
+
+    def _found(self) -> dict[str, Found]:
+        found = {name.casefold(): Found(name, None, place) for name, place in self.ours.items()}
+        for point in self._entry_points():
+            owner = None if point.dist is None else f"{point.dist.name} {point.dist.version}"
+            own = point.dist is not None and point.dist.name == "ptycho-core"
+            found.setdefault(
+                point.name.casefold(),
+                Found(point.name, None, point.value, None if own else owner or "an unknown distribution"),
+            )
+        return {**found, **self._registered}
+
+    def _entry_points(self) -> list[EntryPoint]:
+        from importlib.metadata import entry_points  # help and errors of the command line do without
+
+        return [] if self.group is None else sorted(entry_points(group=self.group))
+
+    # -- one of them -----------------------------------------------------------------------------------------------
+
+    def load(self, name: str) -> T:
+        """What is registered under `name`.
+
+        Raises the registry's error for an unknown name, listing those there are and the closest, and for one of
+        another package that cannot be imported, with the reason. A failure of ours passes through: it is a bug.
+        """
+        found = self._found().get(name.casefold())
+        if found is None:
+            near, names = closest(name, self.names()), ", ".join(self.names())
+            remedy = f"Did you mean {near!r}?" if near else f"Registered {self.kind}s: {names or 'none'}."
+            raise self._error(*self._setting, expected=f"one of {names}", received=repr(name), remedy=remedy)
+        try:
+            return self._make(found.value())
+        except PtychoError:
+            raise
+        except (Exception, SystemExit) as error:
+            if found.owner is None:
+                raise
+            raise self._broken(found, error) from error
+
+    def load_all(self) -> Iterator[tuple[str, T]]:
+        """Every one that can be imported, by name; a warning, once, for each of another package that cannot."""
+        for name in self.names():
+            try:
+                thing = self.load(name)
+            except PtychoError as error:
+                self.warn(name, error)
+            else:
+                yield name, thing
+
+    def warn(self, name: str, error: Exception) -> None:
+        """Say once that something is left out, and why."""
+        if name.casefold() not in self._warned:
+            self._warned.add(name.casefold())
+            found = self._found()[name.casefold()]
+            if not isinstance(error, PtychoError):
+                error = self._broken(found, error, "fails")
+            log.warning("%s", error)
+
+    def _broken(self, found: Found, error: BaseException, what: str = "cannot be imported") -> PtychoError:
+        owner = "" if found.owner is None else f" of {found.owner}"
+        received = f"it {what}: {type(error).__name__}: {error}"
+        remedy = "Update it, or uninstall it."
+        return self._error(
+            f"{self.kind} {found.name!r}{owner}", received=received, remedy=remedy, setting=self._setting[1]
+        )
+
+
+def closest(word: str, options: Iterable[Any]) -> str | None:
+    """The option that resembles `word`, whatever the case, if one does."""
+    folded = {option.casefold(): option for option in options if isinstance(option, str)}
+    near = difflib.get_close_matches(word.casefold(), folded, n=1)
+    return folded[near[0]] if near else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two functions or classes are one definition, run twice."""
+    names = [(getattr(each, "__module__", None), getattr(each, "__qualname__", None)) for each in (one, other)]
+    return one is other or (names[0] == names[1] and None not in names[0])
