@@ -122,17 +122,22 @@ class Registry(Generic[T]):
 
     # -- one of them -----------------------------------------------------------------------------------------------
 
+    def check(self, name: str) -> str:
+        """The registered name that `name` is but for its case; the registry's error for an unknown one."""
+        found = self.find(name)
+        if found is None:
+            near, names = closest(name, self.names()), ", ".join(self.names())
+            remedy = f"Did you mean {near!r}?" if near else f"Registered {self.kind}s: {names or 'none'}."
+            raise self._error(*self._setting, expected=f"one of {names}", received=repr(name), remedy=remedy)
+        return found
+
     def load(self, name: str) -> T:
         """What is registered under `name`.
 
         Raises the registry's error for an unknown name, listing those there are and the closest, and for one of
         another package that cannot be imported, with the reason. A failure of ours passes through: it is a bug.
         """
-        found = self._found().get(name.casefold())
-        if found is None:
-            near, names = closest(name, self.names()), ", ".join(self.names())
-            remedy = f"Did you mean {near!r}?" if near else f"Registered {self.kind}s: {names or 'none'}."
-            raise self._error(*self._setting, expected=f"one of {names}", received=repr(name), remedy=remedy)
+        found = self._found()[self.check(name).casefold()]
         try:
             return self._make(found.value())
         except PtychoError:

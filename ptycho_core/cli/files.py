@@ -183,13 +183,16 @@ def convert(
 @click.option("--test-fraction", type=float, default=0.2, show_default=True, help="Fraction of the patterns in TEST.")
 @click.option(
     "--how",
-    type=click.Choice(["spatial", "random"]),
+    type=click.Choice(["spatial", "random"], case_sensitive=False),
     default="spatial",
     show_default=True,
     help="Cut the scanned area in two, or draw patterns at random.",
 )
 @click.option(
-    "--axis", type=click.Choice(["x", "y"]), default=None, help="Axis to cut across.  [default: the longer one]"
+    "--axis",
+    type=click.Choice(["x", "y"], case_sensitive=False),
+    default=None,
+    help="Axis to cut across.  [default: the longer one]",
 )
 @click.option(
     "--margin-px", type=float, default=0.0, show_default=True, help="Width of the strip left out along the cut, pixels."

@@ -48,6 +48,7 @@ def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onn
     not at all. Raises ConfigurationError for another form, BackendError where the engine is not there or does not
     know the form, MissingExtraError without `onnx`, DataError where the path cannot be written.
     """
+    form = form.lower()
     if form not in FORMS:
         known = ", ".join(FORMS)
         raise ConfigurationError(

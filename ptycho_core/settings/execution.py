@@ -42,7 +42,10 @@ class ExecutionConfig:
     checkpoint_mode: Literal["min", "max"] = setting(
         "min", "Whether a lower or a higher checkpoint_monitor_metric is better."
     )
-    logger: Literal["csv", "tensorboard", "mlflow", "none"] = setting(
-        "csv", "Where losses are logged: history.csv, TensorBoard, MLflow, or only the model archive (none)."
+    logger: str = setting(
+        "csv",
+        "Where losses are logged: csv (history.csv), tensorboard, mlflow, none (only the model archive), or another "
+        "registered one.",
+        name=True,
     )
     enable_progress_bar: bool = setting(True, "Show a progress bar on a terminal.")

@@ -14,7 +14,7 @@ from scipy import fft
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.physics.patches import extract_patches
 from ptycho_core.scans.scan import Scan
-from ptycho_core.simulation.files import is_file
+from ptycho_core.simulation.files import is_file, kind_named
 from ptycho_core.simulation.objects import OBJECT_KINDS, check_ranges, load_object, make_object, require_area
 from ptycho_core.simulation.probes import PROBE_KINDS, make_probe
 from ptycho_core.simulation.scans import SCAN_KINDS, make_positions, object_shape
@@ -183,7 +183,7 @@ def _scanned_object(
     whole: bool,
 ) -> NDArray[np.complex64]:
     """The object to scan, at least `shape`; all of a file or array where `whole`, else its centre."""
-    if not whole or (isinstance(source, str) and (source in OBJECT_KINDS or not is_file(source))):
+    if not whole or (isinstance(source, str) and (kind_named(source, OBJECT_KINDS) is not None or not is_file(source))):
         return make_object(source, shape, rng, **ranges)
     field = load_object(source, **ranges)
     require_area(field, shape, source=_name(source))

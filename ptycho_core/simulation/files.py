@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from ptycho_core.errors import ConfigurationError, DataError
+from ptycho_core.registry import closest
 from ptycho_core.storage.files import BROKEN_HEADER, UNREADABLE
 
+Kind = TypeVar("Kind")
 ARRAY_SUFFIXES = (".npy", ".npz")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
@@ -25,11 +26,16 @@ def is_file(kind_or_file: str | Path) -> bool:
     return isinstance(kind_or_file, Path) or path.suffix != "" or len(path.parts) > 1 or path.exists()
 
 
+def kind_named(text: Any, kinds: Mapping[str, Kind]) -> Kind | None:
+    """The kind of that name, in whatever case; None where it is no name of one."""
+    return kinds.get(text.lower()) if isinstance(text, str) else None
+
+
 def unknown_kind(field: str, received: str, kinds: Iterable[str]) -> ConfigurationError:
     """The error for a name that is in no table, with the name that may have been meant."""
     names = list(kinds)
-    close = difflib.get_close_matches(received, names, n=1)
-    remedy = f"Did you mean {close[0]!r}?" if close else f"Choose one of the kinds, or give a file for the {field}."
+    near = closest(received, names)
+    remedy = f"Did you mean {near!r}?" if near else f"Choose one of the kinds, or give a file for the {field}."
     return ConfigurationError(
         "simulation", field, expected=f"one of {', '.join(names)}", received=repr(received), remedy=remedy
     )

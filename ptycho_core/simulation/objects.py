@@ -19,6 +19,7 @@ from ptycho_core.simulation.files import (
     IMAGE_SUFFIXES,
     checked_complex,
     is_file,
+    kind_named,
     read_complex_array,
     read_greyscale,
     unknown_kind,
@@ -127,8 +128,8 @@ def make_object(
     amplitude_range, phase_range (radians): see `transmission`; a complex array stays as it is.
     """
     if isinstance(kind_or_file, str):
-        if kind_or_file in OBJECT_KINDS:
-            return transmission(OBJECT_KINDS[kind_or_file](shape, rng), amplitude_range, phase_range)
+        if (kind := kind_named(kind_or_file, OBJECT_KINDS)) is not None:
+            return transmission(kind(shape, rng), amplitude_range, phase_range)
         if not is_file(kind_or_file):
             raise unknown_kind("object", kind_or_file, OBJECT_KINDS)
     field = load_object(kind_or_file, amplitude_range=amplitude_range, phase_range=phase_range)

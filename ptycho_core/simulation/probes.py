@@ -13,7 +13,14 @@ from scipy import fft
 from scipy.special import erf, eval_hermite
 
 from ptycho_core.errors import ConfigurationError, DataError
-from ptycho_core.simulation.files import ARRAY_SUFFIXES, checked_complex, is_file, read_complex_array, unknown_kind
+from ptycho_core.simulation.files import (
+    ARRAY_SUFFIXES,
+    checked_complex,
+    is_file,
+    kind_named,
+    read_complex_array,
+    unknown_kind,
+)
 from ptycho_core.vocabulary import Field
 
 
@@ -76,8 +83,8 @@ def make_probe(
         raise ConfigurationError(
             "simulation", "modes", expected="at least 1", received=modes, remedy="Use 1 for a coherent probe."
         )
-    if isinstance(kind_or_file, str) and kind_or_file in PROBE_KINDS:
-        field = PROBE_KINDS[kind_or_file](N)
+    if (kind := kind_named(kind_or_file, PROBE_KINDS)) is not None:
+        field = kind(N)
         probe = (field / np.linalg.norm(field))[None]
     elif isinstance(kind_or_file, str) and not is_file(kind_or_file):
         raise unknown_kind("probe", kind_or_file, PROBE_KINDS)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptycho_core.errors import ConfigurationError, DataError
-from ptycho_core.simulation.files import unknown_kind
+from ptycho_core.simulation.files import kind_named, unknown_kind
 
 Positions = NDArray[np.float64]
 MARGIN_PX = 1  # of object around every patch, for the interpolation between pixels
@@ -54,7 +54,8 @@ def make_positions(kind: str, count: int, step_px: float, rng: np.random.Generat
     kind: a name in SCAN_KINDS. step_px: mean distance of neighbours; there is one position per step_px² of area.
     The least x and the least y are N/2 + 1, so every patch of N × N pixels lies in an object of `object_shape`.
     """
-    if kind not in SCAN_KINDS:
+    place = kind_named(kind, SCAN_KINDS)
+    if place is None:
         raise unknown_kind("scan", kind, SCAN_KINDS)
     if count < 1:
         raise ConfigurationError(
@@ -63,7 +64,7 @@ def make_positions(kind: str, count: int, step_px: float, rng: np.random.Generat
     if not 0 < step_px < np.inf:
         remedy = "Give a distance in object pixels; N/8 is usual."
         raise ConfigurationError("simulation", "step_px", expected="a number > 0", received=step_px, remedy=remedy)
-    positions = SCAN_KINDS[kind](count, step_px, rng)
+    positions = place(count, step_px, rng)
     positions += N // 2 + MARGIN_PX - positions.min(axis=0)
     return positions
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from ptycho_core.models.container import history_csv
 from ptycho_core.models.flat import to_legacy_dict
 from ptycho_core.storage.files import write_text
-from ptycho_core.training.prepare import PACKAGES, check_logger
+from ptycho_core.training.prepare import LOGGERS, PACKAGES, check_logger
 from ptycho_core.training.reports import EpochReport
 
 if TYPE_CHECKING:
     from ptycho_core.training.fit import Fit
 
 Log = Callable[[EpochReport], None]
+"""What a logger of `LOGGERS`, called with (folder, run), gives as a context."""
 EXPERIMENT = "ptycho-core"
 
 
@@ -29,26 +30,27 @@ def logger(name: str, folder: Path, run: Fit) -> Iterator[Log]:
 
     csv: `history.csv` in `folder`, whole after every epoch. tensorboard: an events file in `folder/tensorboard`.
     mlflow: a run of the experiment "ptycho-core" at MLFLOW_TRACKING_URI, or in `folder/mlflow.db` where that is unset.
-    Raises MissingExtraError where the logger's package is not installed.
+    Raises MissingExtraError where the logger's package is not installed, ConfigurationError for an unknown one.
     """
-    with LOGGERS[name](folder, run) as log:
+    check_logger(name)
+    with LOGGERS.load(name)(folder, run) as log:
         yield log
 
 
 @contextmanager
-def _none(folder: Path, run: Fit) -> Iterator[Log]:
+def none(folder: Path, run: Fit) -> Iterator[Log]:
     yield lambda report: None
 
 
 @contextmanager
-def _csv(folder: Path, run: Fit) -> Iterator[Log]:
+def csv(folder: Path, run: Fit) -> Iterator[Log]:
     if run.history:  # a run that goes on: the file may be of an epoch that is done again
         write_text(folder / "history.csv", history_csv(run.history))
     yield lambda report: write_text(folder / "history.csv", history_csv(run.history))
 
 
 @contextmanager
-def _tensorboard(folder: Path, run: Fit) -> Iterator[Log]:
+def tensorboard(folder: Path, run: Fit) -> Iterator[Log]:
     writer = _package("tensorboard").SummaryWriter(str(folder / "tensorboard"))
 
     def log(report: EpochReport) -> None:
@@ -64,11 +66,11 @@ def _tensorboard(folder: Path, run: Fit) -> Iterator[Log]:
 
 
 @contextmanager
-def _mlflow(folder: Path, run: Fit) -> Iterator[Log]:
-    mlflow = _package("mlflow")
+def mlflow(folder: Path, run: Fit) -> Iterator[Log]:
+    package = _package("mlflow")
     # A client of its own: the package's module-level functions keep the current run in a global.
     place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.absolute() / 'mlflow.db'}")
-    client = mlflow.MlflowClient(tracking_uri=place)
+    client = package.MlflowClient(tracking_uri=place)
     found = client.get_experiment_by_name(EXPERIMENT)
     experiment = client.create_experiment(EXPERIMENT) if found is None else found.experiment_id
     identity = client.create_run(experiment, run_name=folder.absolute().name).info.run_id
@@ -85,9 +87,6 @@ def _mlflow(folder: Path, run: Fit) -> Iterator[Log]:
         client.set_terminated(identity, "FAILED")
         raise
     client.set_terminated(identity, "FINISHED")
-
-
-LOGGERS: dict[str, Any] = {"none": _none, "csv": _csv, "tensorboard": _tensorboard, "mlflow": _mlflow}
 
 
 def scalars(report: EpochReport) -> dict[str, float]:

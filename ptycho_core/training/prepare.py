@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,6 +17,7 @@ from ptycho_core.engine.objective import check_monitor
 from ptycho_core.engine.registry import find_engine
 from ptycho_core.errors import MissingExtraError
 from ptycho_core.networks.registry import architecture_of, build_table
+from ptycho_core.registry import Registry
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.resuming import check_continues
@@ -22,9 +25,18 @@ from ptycho_core.training.resuming import check_continues
 if TYPE_CHECKING:
     from ptycho_core.engine.protocol import Engine
     from ptycho_core.models.checkpoint import Checkpoint
+    from ptycho_core.training.fit import Fit
+    from ptycho_core.training.loggers import Log
 
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 """Loggers that are extras, and what they need."""
+LOGGERS: Registry[Callable[[Path, Fit], AbstractContextManager[Log]]] = Registry(
+    "logger",
+    ("ExecutionConfig", "logger"),
+    group="ptycho_core.loggers",
+    ours={name: f"ptycho_core.training.loggers:{name}" for name in ("csv", "tensorboard", "mlflow", "none")},
+)
+"""Where the losses of a run go. One is called with the output folder and the run; its context gives a `Log`."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -73,7 +85,8 @@ def prepare(
 
 
 def check_logger(name: str) -> None:
-    """MissingExtraError where the package of a logger cannot be found; nothing is imported."""
+    """ConfigurationError for an unknown logger, MissingExtraError where its package cannot be found."""
+    name = LOGGERS.check(name)
     package = PACKAGES.get(name)
     if package is not None and importlib.util.find_spec(package) is None:
         raise MissingExtraError(

@@ -37,7 +37,7 @@ def unread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             ["--backend", "tensorlfow"],
             "flag --backend: Unknown backend 'tensorlfow'. Registered backends: tensorflow, torch.",
         ),
-        (["--architecture", "cnnn"], "flag --architecture: architecture must be a known name; got 'cnnn'"),
+        (["--architecture", "cnnn"], "flag --architecture: architecture must be one of cnn, published_torch"),
         (["--accelerator", "nonsense"], "flag --accelerator: accelerator must be one of 'auto', 'cpu'"),
         (["--batch-size", "12"], "flag --batch-size: batch_size must be a positive power of two"),
         (["--gridsize", "3"], "neighbor_count must be >= gridsize² - 1 = 8"),

@@ -55,6 +55,14 @@ def test_the_same_seed_gives_the_same_scan(object_kind: str, scan_kind: str) -> 
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=name)
 
 
+def test_kinds_are_found_in_any_case() -> None:
+    asked: dict[str, Any] = {"N": 16, "positions": 4, "seed": 3}
+    usual = simulate(object="siemens-star", probe="disk", scan="raster", **asked)
+    other = simulate(object="Siemens-Star", probe="Disk", scan="RASTER", **asked)
+    for name in ("positions_px", "probe", "object_field"):
+        np.testing.assert_array_equal(getattr(usual, name), getattr(other, name))
+
+
 @pytest.mark.parametrize("scan_kind", SCAN_KINDS)
 @pytest.mark.parametrize("object_kind", OBJECT_KINDS)
 def test_another_seed_gives_another_object_and_other_positions(object_kind: str, scan_kind: str) -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import csv
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ptycho_core.errors import MissingExtraError
+from ptycho_core.errors import ConfigurationError, MissingExtraError
 from ptycho_core.models.model import load_model
 from ptycho_core.runs.train import train_into
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.fit import fit
-from ptycho_core.training.loggers import LOGGERS, logger
+from ptycho_core.training.loggers import logger
+from ptycho_core.training.prepare import LOGGERS, check_logger
+from tests.core.refusals import refusal_of
 
 CONFIG = {"nepochs": 3, "n_groups": 9, "learning_rate": 0.5, "scheduler": "Default"}
 
@@ -28,7 +32,37 @@ def trained(scan: Any, folder: Path, name: Any, **changes: Any) -> Any:
 
 
 def test_every_choice_has_a_logger() -> None:
-    assert set(LOGGERS) == {"csv", "tensorboard", "mlflow", "none"}
+    assert LOGGERS.names() == ("csv", "tensorboard", "mlflow", "none")
+    for name in LOGGERS.names():
+        assert callable(LOGGERS.load(name))
+
+
+def test_a_logger_of_a_program_is_called_after_every_epoch(
+    fake_engine: Any, numbered_scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOGGERS, "_registered", {})
+    seen: list[int] = []
+
+    @LOGGERS.register("Own")
+    @contextmanager
+    def own(folder: Path, run: Any) -> Iterator[Any]:
+        assert folder == tmp_path / "run"
+        yield lambda report: seen.append(report.epoch)
+        seen.append(0)
+
+    trained(numbered_scan(9), tmp_path / "run", "own")
+    assert seen[0] == 1 and seen[-1] == 0 and len(seen) > 2
+
+
+def test_an_unknown_logger_is_refused_with_the_known_ones() -> None:
+    refusal_of(
+        lambda: check_logger("cvs"),
+        ConfigurationError,
+        source="ExecutionConfig",
+        key="logger",
+        expected="one of csv, tensorboard, mlflow, none",
+        remedy="Did you mean 'csv'?",
+    )
 
 
 def test_csv_is_whole_after_every_epoch(fake_engine: Any, numbered_scan: Any, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_misspelt_backend_is_refused_before_the_scan_is_looked_at() -> None:
 @pytest.mark.parametrize(
     ("changes", "execution", "message"),
     [
-        ({"architecture": "cnnn"}, {}, "ModelConfig: architecture must be a known name; got 'cnnn'"),
+        ({"architecture": "cnnn"}, {}, "ModelConfig: architecture must be one of cnn, published_torch"),
         ({"N": 33}, {}, "ModelConfig: N must be a size from 32 to 512"),
         ({}, {"checkpoint_monitor_metric": "realspace_mae"}, "checkpoint_monitor_metric must be one of total, nll"),
     ],
@@ -56,7 +56,7 @@ def test_a_contradiction_that_was_set_later_is_refused_without_a_scan() -> None:
 @pytest.mark.usefixtures("fake_engine")
 def test_a_size_that_is_not_known_yet_is_not_looked_at() -> None:
     prepare(config(N=33), sized=False)
-    with pytest.raises(ConfigurationError, match="architecture must be a known name"):
+    with pytest.raises(ConfigurationError, match="architecture must be one of cnn"):
         prepare(config(N=33, architecture="cnnn"), sized=False)
 
 
