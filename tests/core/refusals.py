@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,3 +21,8 @@ def refusal_of(call: Callable[[], Any], cls: type[PtychoError], *words: str, **f
     for part in words:
         assert part in str(error)
     return error
+
+
+def says(message: str, words: str) -> None:
+    """The message is these words; `…` stands for any others."""
+    assert re.fullmatch(".*".join(map(re.escape, words.split("…"))), message, re.DOTALL), message

@@ -10,6 +10,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from tests.core.published_archives import (
     write_archive,
     zipped,
 )
+from tests.core.refusals import refusal_of, says
 
 TORCH = ModelConfig(N=32, n_filters_scale=1, amplitude_ceiling=1.0, architecture="published_torch")
 TENSORFLOW = ModelConfig(N=32, n_filters_scale=1, amplitude_ceiling=1.0)
@@ -78,6 +80,465 @@ def message_of(tmp_path: Path, members: dict[str, bytes] | bytes) -> str:
     return message
 
 
+# -- what is wrong with an archive ---------------------------------------------------------------------------------
+
+Members = dict[str, bytes] | bytes
+
+
+def besides(**more: bytes) -> dict[str, bytes]:
+    """A sound archive with more members."""
+    return {**torch_archive(), **more}
+
+
+def parameters(**changes: Any) -> bytes:
+    return pickled(flat_parameters(TORCH, **changes))
+
+
+def state(change: Callable[[dict[str, Any]], object] = lambda arrays: None, **changed: Any) -> dict[str, bytes]:
+    """An archive of PyTorch whose arrays were changed."""
+    arrays: dict[str, Any] = {f"model.autoencoder.{name}": array for name, array in torch_state(WEIGHTS).items()}
+    change(arrays)
+    return torch_archive(pytorch=torch_file({**arrays, **changed}))
+
+
+def first_with_nan() -> Any:
+    kernel = FIRST_KERNEL.copy()
+    kernel[0, 0, 1, 1] = np.nan
+    return kernel
+
+
+def endless_frame(length: int) -> dict[str, bytes]:
+    """Python's own reader raises OverflowError."""
+    content = bytearray(pickled({"N": 32}))
+    assert content[2:3] == pickle.FRAME
+    content[3:11] = struct.pack("<Q", length)
+    return torch_archive(dill=bytes(content))
+
+
+def repeated() -> bytes:
+    stream = io.BytesIO(zipped(torch_archive()))
+    with zipfile.ZipFile(stream, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("manifest.dill", b"x")
+    return stream.getvalue()
+
+
+def bomb(name: str, members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for each, content in {**members, name: bytes(20 * 2**20)}.items():
+            archive.writestr(each, content)
+    return stream.getvalue()
+
+
+def keras(**members: bytes) -> dict[str, bytes]:
+    """An archive of Keras, members of the model in it replaced."""
+    pytest.importorskip("h5py")
+    table, weights = build_table(TENSORFLOW), network_of(TENSORFLOW)
+    return {**keras_members(TENSORFLOW, weights), KERAS: keras_file(table, TENSORFLOW.N, weights, **members)}
+
+
+def graph(kind: str, cls: str | None = None, /, **settings: Any) -> dict[str, bytes]:
+    """Every layer of the class `kind` with other settings; with `cls`, of that class and with these settings alone."""
+    pytest.importorskip("h5py")
+    layers = keras_layers(build_table(TENSORFLOW), TENSORFLOW.N)
+    for layer in layers:
+        if layer["class_name"] == kind:
+            layer.update(class_name=cls or kind, config={**({} if cls else layer["config"]), **settings})
+    return keras(**{"config.json": json.dumps({"config": {"layers": layers}}).encode()})
+
+
+def weights_file(change: Callable[[Any], object]) -> bytes:
+    h5py = pytest.importorskip("h5py")
+    from tests.core.published_archives import keras_weights
+
+    table = build_table(TENSORFLOW)
+    stream = io.BytesIO(keras_weights(table, keras_layers(table, TENSORFLOW.N), network_of(TENSORFLOW)))
+    with h5py.File(stream, "r+") as file:
+        change(file)
+    return stream.getvalue()
+
+
+def keras_weights_file(change: Callable[[Any], object] = lambda file: None) -> dict[str, bytes]:
+    return keras(**{"model.weights.h5": weights_file(change)})
+
+
+def kernel_replaced(make: Callable[[Any], object]) -> dict[str, bytes]:
+    """The first kernel is gone, and `make(file)` may put something in its place."""
+
+    def change(file: Any) -> None:
+        del file[PLACE]
+        make(file)
+
+    return keras_weights_file(change)
+
+
+def kernel_is(value: Any) -> dict[str, bytes]:
+    return kernel_replaced(lambda file: file.__setitem__(PLACE, value))
+
+
+def elsewhere(folder: Path, kind: str) -> dict[str, bytes]:
+    """The first kernel lies in another file."""
+    h5py = pytest.importorskip("h5py")
+    secret, raw = folder / "secret.h5", folder / "raw.bin"
+    with h5py.File(secret, "w") as file:
+        file["x"] = KERNEL
+    raw.write_bytes(KERNEL.tobytes())
+
+    def make(file: Any) -> None:
+        if kind == "link":
+            file[PLACE] = h5py.ExternalLink(str(secret), "x")
+        elif kind == "external":
+            file.create_dataset(PLACE, KERNEL.shape, KERNEL.dtype, external=[(str(raw), 0, KERNEL.nbytes)])
+        else:
+            layout = h5py.VirtualLayout(KERNEL.shape, KERNEL.dtype)
+            layout[...] = h5py.VirtualSource(str(secret), "x", KERNEL.shape)
+            file.create_virtual_dataset(PLACE, layout)
+
+    return kernel_replaced(make)
+
+
+def soft_link() -> dict[str, bytes]:
+    h5py = pytest.importorskip("h5py")
+    return kernel_is(h5py.SoftLink("/layers/conv2d_1/vars/0"))
+
+
+def named(name: Any) -> dict[str, bytes]:
+    """What the weights say of the name of their layer."""
+    return keras_weights_file(lambda file: file["layers/conv2d/vars"].attrs.__setitem__("name", name))
+
+
+def broken_heap(size: int) -> dict[str, bytes]:
+    """HDF5 would look for the next object of the heap without end."""
+    data = bytearray(weights_file(lambda file: None))
+    place = data.index(b"GCOL") + 16
+    while int.from_bytes(data[place : place + 2], "little"):
+        place += 16 + -(-int.from_bytes(data[place + 8 : place + 16], "little") // 8) * 8
+    data[place + 8 : place + 16] = size.to_bytes(8, "little")
+    return keras(**{"model.weights.h5": bytes(data)})
+
+
+def probe_is(probe: Any) -> dict[str, bytes]:
+    return keras_members(TENSORFLOW, network_of(TENSORFLOW), probe=numpy_array(probe))
+
+
+FIRST_KERNEL = np.array(WEIGHTS["encoder/block0/conv0/kernel"]).transpose(3, 2, 0, 1)
+BIAS = "model.autoencoder.decoder_amp.amp.conv2.bias"
+EXTRA = "model.autoencoder.encoder.blocks.0.bn1.weight"
+PLACE = "layers/conv2d/vars/0"
+KERNEL = network_of(TENSORFLOW)["encoder/block0/conv0/kernel"]
+MANY = {f"{number:040}": b"" for number in range(20_000)}
+WAYS_OUT = ("../../etc/passwd", "/etc/passwd", "a/../../b", "..\\b", "C:\\b", "\\b")
+VERSIONS: tuple[dict[str, Any], ...] = (
+    {"version": "3.0", "models": ["diffraction_to_obj"]},
+    {"version": "1.0", "models": []},
+    {"version": [1]},
+    {},
+)
+VARIANTS = {
+    "mode": "Supervised",
+    "architecture": "hybrid_resnet",
+    "cnn_output_mode": "real_imag",
+    "amp_activation": "elu",
+    "use_shared_decoder": True,
+    "batch_norm": True,
+    "use_legacy_decoder_channel_override": True,
+    "eca_encoder": True,
+    "cbam_decoder": True,
+    "eca_decoder": True,
+    "spatial_decoder": True,
+}
+GRAPHS = {
+    "a convolution without padding": ("Conv2D", {"padding": "valid"}, "…layer conv2d_"),
+    "another activation": ("Conv2D", {"activation": "elu"}, "…layer conv2d_"),
+    "a larger kernel": ("Conv2D", {"kernel_size": [5, 5]}, "…layer conv2d_"),
+    "strides": ("Conv2D", {"strides": [2, 2]}, "…layer conv2d_"),
+    "another pooling": ("MaxPooling2D", {"pool_size": [3, 3]}, "…for encoder/block"),
+    "another resize": ("UpSampling2D", {"interpolation": "bilinear"}, "…for "),
+    "padding on both sides": ("ZeroPadding2D", {"padding": [[1, 1], [1, 1]]}, "…for amplitude/head/pad"),
+    "another last activation": (
+        "ActivationLayer",
+        {"activation_name": "softplus"},
+        "…for amplitude/head/conv: expected the activation sigmoid",
+    ),
+    "another mask": ("CenterMaskLayer", {"kind": "center"}, "…for amplitude/outer/mask"),
+    "real and imaginary parts": ("CombineComplexLayer", {"use_polar": False}, "…a complex object"),
+}
+NO_GRAPH = (b"{}", b"[]", b"{", b'{"config": {"layers": [3]}}', b'{"config": {"layers": []}}')
+MARSHALLED = {"function": {"class_name": "__lambda__", "config": {"code": "4wA"}}}
+ARCHIVES: dict[str, tuple[Callable[[], Members], str]] = {
+    **{
+        f"a frame of {length} bytes": (
+            partial(endless_frame, length),
+            "…expected a whole pickle of plain values; received OverflowError…",
+        )
+        for length in (2**63, 2**64 - 1)
+    },
+    **{
+        f"no dictionary: {value!r}": (
+            partial(torch_archive, dill=pickled(value)),
+            "…a dictionary of named values…",
+        )
+        for value in ([1], {1: 2}, "text")
+    },
+    **{
+        f"a {name} without end": (partial(torch_archive, dill=parameters(**{name: 2**40_000})), "…'a int'…")
+        for name in ("N", "gridsize", "n_filters_scale")
+    },
+    **{f"a way out: {name}": (partial(besides, **{name: b"x"}), "…leads out of it…") for name in WAYS_OUT},
+    **{
+        f"a way out of the network: {name}": (
+            partial(torch_archive, pytorch=zipped({name: b"x"})),
+            "…leads out of it…",
+        )
+        for name in WAYS_OUT
+    },
+    "a repeated member": (repeated, "…every member once…"),
+    "a bomb": (lambda: bomb(DILL, torch_archive(dill=None)), "…This may be a decompression bomb…"),
+    "a bomb in the network": (
+        lambda: torch_archive(pytorch=bomb("model/data.pkl", {})),
+        "…This may be a decompression bomb…",
+    ),
+    "many members": (lambda: besides(**MANY), "…a directory of more than…"),
+    "many members of the network": (lambda: torch_archive(pytorch=zipped(MANY)), "…a directory of more than…"),
+    "no parameters": (lambda: torch_archive(dill=None), f"…expected a member {DILL}…"),
+    "no network": (lambda: torch_archive(pytorch=None), f"…expected a member {PYTORCH}…"),
+    "no settings": (lambda: torch_archive(scaling=None), f"…expected a member {SCALING}…"),
+    "no manifest": (lambda: torch_archive(manifest=None), "…expected an archive with manifest.dill…"),
+    **{
+        f"another version: {manifest}": (
+            partial(torch_archive, manifest=pickled(manifest)),
+            "…manifest.dill: expected version 1.0 or 2.0-pytorch…",
+        )
+        for manifest in VERSIONS
+    },
+    **{
+        f"a variant: {name}": (
+            partial(torch_members, TORCH, WEIGHTS, **{name: value}),
+            f"…{SCALING}: model_config.{name}: expected…received {value!r}…docs/published.md…",
+        )
+        for name, value in VARIANTS.items()
+    },
+    "an older network": (
+        lambda: torch_archive(scaling=torch_file({"model_config": {"mode": "Unsupervised", "architecture": "cnn"}})),
+        "…an archive of an older version…",
+    ),
+    "no settings of the network": (lambda: torch_archive(scaling=torch_file({})), "…the settings of the network…"),
+    **{
+        f"parameters of another network: {changes}": (
+            partial(torch_archive, dill=parameters(**changes)),
+            f"…{what}…",
+        )
+        for what, changes in (
+            ("model_type: expected 'pinn'", {"model_type": "supervised"}),
+            ("ModelConfig: N must be", {"N": 33}),
+            ("ModelConfig: gridsize must be", {"gridsize": 0}),
+            ("ModelConfig: N must be", {"N": "64"}),
+            ("shape", {"gridsize": 2}),
+            ("shape", {"n_filters_scale": 2}),
+        )
+    },
+    "a weight that is not finite": (
+        lambda: state(**{FIRST: first_with_nan()}),
+        "…encoder/block0/conv0/kernel: expected finite numbers…",
+    ),
+    "a weight of another shape": (
+        lambda: state(**{FIRST: FIRST_KERNEL[:3]}),
+        f"…{FIRST}: expected encoder/block0/conv0/kernel of shape…",
+    ),
+    "a missing weight": (
+        lambda: state(lambda arrays: arrays.pop(BIAS)),
+        f"…{BIAS}: expected the weights of amplitude/outer/conv/bias; received nothing…",
+    ),
+    "a surplus weight": (
+        lambda: state(**{EXTRA: np.ones(3, np.float32)}),
+        "…received 1 others: encoder.blocks.0.bn1.weight…",
+    ),
+    "no weights": (lambda: state(dict.clear), "…the weights of one network…"),
+    "a weight that is no array": (lambda: state(**{FIRST: 3}), "…an array of floating-point numbers…"),
+    **{
+        f"Keras: {name}": (
+            partial(graph, kind, **settings),
+            f"{what}…docs/published.md…",
+        )
+        for name, (kind, settings, what) in GRAPHS.items()
+    },
+    "Keras: marshalled code": (lambda: graph("Silu", "Lambda", **MARSHALLED), "…of class Lambda…"),
+    **{f"Keras: no graph: {content!r}": (partial(keras, **{"config.json": content}), "…") for content in NO_GRAPH},
+    "Keras 2": (
+        lambda: keras(**{"metadata.json": b'{"keras_version": "2.15.0"}'}),
+        "…expected Keras 3; received 2.15.0…",
+    ),
+    "Keras: a link": (soft_link, "…received a SoftLink…"),
+    "Keras: a missing weight": (lambda: kernel_replaced(lambda file: None), "…received nothing…"),
+    "Keras: a weight of another shape": (lambda: kernel_is(KERNEL[:1]), "…floating-point numbers of shape…"),
+    "Keras: integers": (lambda: kernel_is(KERNEL.astype(int)), "…floating-point numbers of shape…"),
+    "Keras: not finite": (lambda: kernel_is(np.full_like(KERNEL, np.nan)), "…expected finite numbers…"),
+    "Keras: packed": (
+        lambda: kernel_replaced(lambda file: file.create_dataset(PLACE, data=KERNEL, compression="gzip")),
+        "…expected numbers in one piece, not packed…",
+    ),
+    "Keras: huge": (
+        lambda: kernel_replaced(lambda file: file.create_dataset(PLACE, (2**20, 2**20), "f4", chunks=True)),
+        "…floating-point numbers of shape…",
+    ),
+    "Keras: layers swapped": (lambda: named("conv2d_9"), "…expected the weights of layer…"),
+    "Keras: no HDF5": (lambda: keras(**{"model.weights.h5": b"\x89HDF\r\n\x1a\n"}), "…a whole HDF5 file…"),
+    **{
+        f"Keras: a broken heap: {size}": (
+            partial(broken_heap, size),
+            "…model.weights.h5: expected whole global heaps of HDF5…",
+        )
+        for size in (0, 8)
+    },
+    **{
+        f"Keras: no name: {kind}": (partial(named, name), "…expected a whole HDF5 file of weights…")
+        for kind, name in {
+            "numbers": np.ones(3),
+            "long": np.bytes_(b"x" * 2000),
+            "two": ["conv2d_0", "conv2d_0"],
+            "a number": 7,
+        }.items()
+    },
+    **{
+        f"Keras: no probe: {kind}": (partial(probe_is, probe), "…params.dill: probe: expected…")
+        for kind, probe in {
+            "no light": np.zeros((32, 32, 1), np.complex64),
+            "another size": np.ones((8, 8), np.complex64),
+            "not finite": np.ones(3) * np.nan,
+        }.items()
+    },
+}
+"""Members of an archive, or its bytes, and what is said of them; `…` stands for any words."""
+
+
+@pytest.mark.parametrize(("make", "words"), ARCHIVES.values(), ids=ARCHIVES)
+def test_what_is_no_published_archive_of_ours_is_refused(
+    tmp_path: Path, make: Callable[[], Members], words: str
+) -> None:
+    says(message_of(tmp_path, make()), words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("link", "…received a ExternalLink…"),
+        ("external", "…an array of this file…"),
+        ("virtual", "…an array of this file…"),
+    ],
+)
+def test_weights_that_lie_in_another_file_are_refused(tmp_path: Path, kind: str, words: str) -> None:
+    says(message_of(tmp_path, elsewhere(tmp_path, kind)), words)
+
+
+# -- what is wrong with its contents -------------------------------------------------------------------------------
+
+
+def plain(content: bytes) -> Callable[[], object]:
+    return lambda: read_plain(content, "a", "b")
+
+
+def array_of(shape: tuple[Any, ...]) -> bytes:
+    """An array of three numbers that claims that shape."""
+    array = numpy_array(np.ones(3, np.float32))
+    version, _, dtype, order, content = array.state
+    return pickled(Call(array.name, array.arguments, (version, shape, dtype, order, content)))
+
+
+def tensors(value: object, member: str = "m/data/0", content: bytes = bytes(16)) -> Callable[[], object]:
+    return lambda: read_tensors(zipped({"m/data.pkl": pickled(value, 2), member: content}), "model.pth")
+
+
+CALLS = (
+    ("builtins", "eval"),
+    ("builtins", "getattr"),
+    ("builtins", "type"),
+    ("subprocess", "Popen"),
+    ("functools", "partial"),
+    ("operator", "attrgetter"),
+    ("copyreg", "_reconstructor"),
+    ("numpy", "load"),
+    ("numpy", "dtype.type"),
+    ("numpy.core.multiarray", "fromfile"),
+    ("dill._dill", "_load_type"),
+    ("dill._dill", "_create_function"),
+    ("dill._dill", "_import_module"),
+    ("pathlib", "os.system"),
+    ("torch.serialization", "load"),
+    ("ptycho.model", "negloglik"),
+)
+INSTRUCTIONS = {
+    "STRING": (b"(S'x'\nios\nsystem\n.", "the instruction STRING"),
+    "INST": (b"(ios\nsystem\n.", "the instruction INST"),
+    "OBJ": (b"(cos\nsystem\no.", "the instruction OBJ"),
+    "NEWOBJ": (b"\x80\x02cnumpy\nndarray\n)\x81.", "the instruction NEWOBJ"),
+    "EXT1": (b"\x80\x02\x82\x01.", "the instruction EXT1"),
+    "a long BYTEARRAY8": (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".", "expected 1099511627776 bytes"),
+    "BYTEARRAY8": (b"\x80\x05\x96" + struct.pack("<Q", 1) + b"x.", "the instruction BYTEARRAY8"),
+    "a far value": (b"\x80\x02Nr\xff\xff\xff\x7f.", "value number 2147483647"),
+    "tuple in tuple": (b"\x80\x02" + b")" + b"\x85" * 10**5 + b".", "tuples"),
+    "no end": (b"\x80\x02}", "whole pickle"),
+    "nothing": (b"", "whole pickle"),
+    "less than stated": (b"\x80\x02X" + struct.pack("<I", 2**31) + b"abc.", "whole pickle"),
+    "a persistent value": (pickled(Stored(("storage",)), 2), "persistent"),
+}
+CONSTRUCTORS = {
+    "objects": Call(Name("numpy", "dtype"), ("O8", False, True)),
+    "void": Call(Name("numpy", "dtype"), ("V8",)),
+    "an array without numbers": Call(Name("numpy", "ndarray"), ((3,),)),
+    "a name as dtype": Call(
+        numpy_array(np.ones(1)).name, (Name("numpy", "ndarray"), (0,), b"b"), (1, (9,), Name("os", "x"), False, b"")
+    ),
+    "an array of a set": Call(
+        Name("dill._dill", "_create_array"), (Name("builtins", "set"), (), (1, (), None, False, b""), None)
+    ),
+    "fields": Call(Name("numpy", "dtype"), ("f4",), (3, "<", ("a",), None, None, -1, -1, 0)),
+    "another codec": Call(Name("_codecs", "encode"), ("x", "zlib")),
+    "a path of numbers": Call(Name("pathlib", "PosixPath"), (1,)),
+}
+SHAPES = ((4,), (2**40, 2**40), (-3,), (1.5, 2), (True,) * 3)
+LAYOUTS = (
+    ((3,), (1,), 2, 4),
+    ((2, 3), (3, 1), 0, 4),
+    ((2**40,), (0,), 0, 4),
+    ((2,), (-1,), 1, 4),
+    ((2,), (2**62,), 0, 4),
+    ((2, 2), (1,), 0, 4),
+    ((1,), (1,), 0, 5),
+)
+"""Of tensors: shape, strides, offset, and how many numbers the file is said to hold; there are four."""
+CONTENTS: dict[str, tuple[Callable[[], object], str]] = {
+    **{
+        f"a call of {module}.{name}, {protocol}": (
+            plain(pickled({"key": Call(Name(module, name), ("x",))}, protocol)),
+            f"a: b: expected …received a call of {module}.{name}…Nothing was run…",
+        )
+        for module, name in CALLS
+        for protocol in (0, 2, 4)
+    },
+    **{name: (plain(content), f"…{what}…") for name, (content, what) in INSTRUCTIONS.items()},
+    **{f"made of {name}": (plain(pickled(value)), "…") for name, value in CONSTRUCTORS.items()},
+    **{f"an array of {shape}": (plain(array_of(shape)), "…") for shape in SHAPES},
+    **{
+        f"a tensor of {shape}, {strides}, {offset}, {count}": (
+            tensors(tensor("0", count, shape, strides, offset)),
+            "…model.pth: m/data.pkl: expected what torch.save…",
+        )
+        for shape, strides, offset, count in LAYOUTS
+    },
+    **{
+        name: (tensors(Stored(("storage", Name("torch", name), "0", "cpu", 4))), f"…a call of torch.{name}…")
+        for name in ("UntypedStorage", "BFloat16Storage")
+    },
+    "a program": (tensors(1, "m/code/x.py", b""), "…received a TorchScript program…"),
+}
+"""What reads contents, and what is said of them."""
+
+
+@pytest.mark.parametrize(("read", "words"), CONTENTS.values(), ids=CONTENTS)
+def test_what_plain_values_and_tensors_do_not_need_is_refused(read: Callable[[], object], words: str) -> None:
+    says(str(refusal_of(read, ArchiveError)), words)
+
+
 # -- pickles -------------------------------------------------------------------------------------------------------
 
 
@@ -94,76 +555,6 @@ def test_a_pickle_that_would_run_a_command_is_refused_and_runs_nothing(tmp_path:
     assert canary.exists()
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        ("builtins", "eval"),
-        ("builtins", "getattr"),
-        ("builtins", "type"),
-        ("subprocess", "Popen"),
-        ("functools", "partial"),
-        ("operator", "attrgetter"),
-        ("copyreg", "_reconstructor"),
-        ("numpy", "load"),
-        ("numpy", "dtype.type"),
-        ("numpy.core.multiarray", "fromfile"),
-        ("dill._dill", "_load_type"),
-        ("dill._dill", "_create_function"),
-        ("dill._dill", "_import_module"),
-        ("pathlib", "os.system"),
-        ("torch.serialization", "load"),
-        ("ptycho.model", "negloglik"),
-    ],
-)
-def test_a_name_that_is_not_in_the_table_is_refused_by_name(module: str, name: str) -> None:
-    for protocol in (0, 2, 4):
-        with pytest.raises(ArchiveError, match=f"a: b: expected .*received a call of {module}.{name}.*Nothing was run"):
-            read_plain(pickled({"key": Call(Name(module, name), ("x",))}, protocol), "a", "b")
-
-
-@pytest.mark.parametrize(
-    ("content", "what"),
-    [
-        (b"(S'x'\nios\nsystem\n.", "the instruction STRING"),
-        (b"(ios\nsystem\n.", "the instruction INST"),
-        (b"(cos\nsystem\no.", "the instruction OBJ"),
-        (b"\x80\x02cnumpy\nndarray\n)\x81.", "the instruction NEWOBJ"),
-        (b"\x80\x02\x82\x01.", "the instruction EXT1"),
-        (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".", "not enough data|expected .* bytes"),
-        (b"\x80\x05\x96" + struct.pack("<Q", 1) + b"x.", "the instruction BYTEARRAY8"),
-        (b"\x80\x02Nr\xff\xff\xff\x7f.", "value number 2147483647"),
-        (b"\x80\x02" + b")" + b"\x85" * 10**5 + b".", "tuples"),
-        (b"\x80\x02}", "whole pickle"),
-        (b"", "whole pickle"),
-        (b"\x80\x02X" + struct.pack("<I", 2**31) + b"abc.", "whole pickle"),
-        (pickled(Stored(("storage",)), 2), "persistent"),
-    ],
-)
-def test_instructions_that_plain_values_do_not_need_are_refused(content: bytes, what: str) -> None:
-    with pytest.raises(ArchiveError, match=what):
-        read_plain(content, "a", "b")
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        Call(Name("numpy", "dtype"), ("O8", False, True)),
-        Call(Name("numpy", "dtype"), ("V8",)),
-        Call(Name("numpy", "ndarray"), ((3,),)),
-        Call(
-            numpy_array(np.ones(1)).name, (Name("numpy", "ndarray"), (0,), b"b"), (1, (9,), Name("os", "x"), False, b"")
-        ),
-        Call(Name("dill._dill", "_create_array"), (Name("builtins", "set"), (), (1, (), None, False, b""), None)),
-        Call(Name("numpy", "dtype"), ("f4",), (3, "<", ("a",), None, None, -1, -1, 0)),
-        Call(Name("_codecs", "encode"), ("x", "zlib")),
-        Call(Name("pathlib", "PosixPath"), (1,)),
-    ],
-)
-def test_constructors_take_only_what_they_are_for(value: Call) -> None:
-    with pytest.raises(ArchiveError):
-        read_plain(pickled(value), "a", "b")
-
-
 def test_a_pickle_of_too_many_instructions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickles, "INSTRUCTION_LIMIT", 100)
     with pytest.raises(ArchiveError, match="at most 100 instructions"):
@@ -173,17 +564,6 @@ def test_a_pickle_of_too_many_instructions_is_refused(monkeypatch: pytest.Monkey
         read_plain(pickled("x" * 100), "a", "b")
 
 
-@pytest.mark.parametrize("length", [2**63, 2**64 - 1])
-def test_a_frame_longer_than_any_is_refused(tmp_path: Path, length: int) -> None:
-    """Python's own reader raises OverflowError."""
-    content = bytearray(pickled({"N": 32}))
-    assert content[2:3] == pickle.FRAME
-    content[3:11] = struct.pack("<Q", length)
-    assert "expected a whole pickle of plain values; received OverflowError" in message_of(
-        tmp_path, torch_archive(dill=bytes(content))
-    )
-
-
 def test_a_constructor_cannot_be_changed_by_a_pickle() -> None:
     before = {key: (made.name, made.make) for key, made in PLAIN.items()}
     change = b"\x80\x02cnumpy\ndtype\n}X\x04\x00\x00\x00makeNsb."
@@ -191,14 +571,6 @@ def test_a_constructor_cannot_be_changed_by_a_pickle() -> None:
         with pytest.raises(ArchiveError, match="is not to be changed"):
             read_plain(content, "a", "b")
     assert {key: (made.name, made.make) for key, made in PLAIN.items()} == before
-
-
-def test_an_array_has_as_many_bytes_as_its_shape_takes() -> None:
-    array = numpy_array(np.ones(3, np.float32))
-    version, _, dtype, order, content = array.state
-    for shape in ((4,), (2**40, 2**40), (-3,), (1.5, 2), (True,) * 3):
-        with pytest.raises(ArchiveError):
-            read_plain(pickled(Call(array.name, array.arguments, (version, shape, dtype, order, content))), "a", "b")
 
 
 def test_plain_values_are_read_as_they_are() -> None:
@@ -221,11 +593,6 @@ def test_plain_values_are_read_as_they_are() -> None:
         assert read == {key: value for key, value in expected.items() if key != "array"}
 
 
-def test_a_pickle_of_something_else_than_a_dictionary_is_refused(tmp_path: Path) -> None:
-    for value in ([1], {1: 2}, "text"):
-        assert "a dictionary of named values" in message_of(tmp_path, torch_archive(dill=pickled(value)))
-
-
 def test_a_container_without_end_is_never_written_out(tmp_path: Path) -> None:
     endless: list[Any] = []
     for _ in range(60):
@@ -243,38 +610,14 @@ def test_a_container_without_end_is_never_written_out(tmp_path: Path) -> None:
     assert "received 'a list'" in message_of(tmp_path, torch_archive(scaling=scaling))
 
 
-def test_a_number_without_end_is_refused(tmp_path: Path) -> None:
-    for name in ("N", "gridsize", "n_filters_scale"):
-        message = message_of(tmp_path, torch_archive(dill=pickled(flat_parameters(TORCH, **{name: 2**40_000}))))
-        assert "'a int'" in message
+def test_numbers_are_read_in_the_byte_order_of_the_file() -> None:
+    numbers = np.arange(4, dtype=">f4").tobytes()
+    pickle_of_it = pickled({"x": tensor("0", 4, (2, 2), (1, 2))}, 2)
+    content = zipped({"m/data.pkl": pickle_of_it, "m/data/0": numbers, "m/byteorder": b"big"})
+    np.testing.assert_array_equal(read_tensors(content, "model.pth")["x"], [[0, 2], [1, 3]])
 
 
 # -- zip files -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/../../b", "..\\b", "C:\\b", "\\b"])
-def test_a_name_that_leads_out_of_the_archive_is_refused(tmp_path: Path, name: str) -> None:
-    assert "leads out of it" in message_of(tmp_path, {**torch_archive(), name: b"x"})
-    assert "leads out of it" in message_of(tmp_path, torch_archive(pytorch=zipped({name: b"x"})))
-
-
-def test_a_member_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    stream = io.BytesIO(zipped(torch_archive()))
-    with zipfile.ZipFile(stream, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
-        archive.writestr("manifest.dill", b"x")
-    assert "every member once" in message_of(tmp_path, stream.getvalue())
-
-
-@pytest.mark.parametrize("where", ["outer", "inner"])
-def test_a_member_that_unpacks_to_far_more_is_refused(tmp_path: Path, where: str) -> None:
-    stream = io.BytesIO()
-    inner = where == "inner"
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in ({} if inner else torch_archive(dill=None)).items():
-            archive.writestr(name, content)
-        archive.writestr("model/data.pkl" if inner else DILL, bytes(20 * 2**20))
-    members = torch_archive(pytorch=stream.getvalue()) if inner else stream.getvalue()
-    assert "This may be a decompression bomb" in message_of(tmp_path, members)
 
 
 def test_a_member_that_is_too_large_is_refused_before_it_is_read(
@@ -306,13 +649,6 @@ def test_members_that_together_fill_the_memory_are_refused(tmp_path: Path, monke
     assert "bytes of all members that are needed; received more" in message_of(tmp_path, members)
 
 
-@pytest.mark.parametrize("inner", [False, True])
-def test_a_directory_that_fills_the_memory_is_refused(tmp_path: Path, inner: bool) -> None:
-    many = {f"{number:040}": b"" for number in range(20_000)}
-    members = torch_archive(pytorch=zipped(many)) if inner else {**torch_archive(), **many}
-    assert "a directory of more than" in message_of(tmp_path, members)
-
-
 def test_more_members_than_an_archive_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members_module, "COUNT_LIMIT", 3)
     assert "expected at most 3 members; received 4" in message_of(tmp_path, torch_archive())
@@ -340,294 +676,6 @@ def test_damage_anywhere_is_never_another_error(tmp_path: Path) -> None:
             import_published(path)
 
 
-@pytest.mark.parametrize(("key", "name"), [("dill", DILL), ("pytorch", PYTORCH), ("scaling", SCALING)])
-def test_a_missing_member_is_named(tmp_path: Path, key: str, name: str) -> None:
-    assert f"expected a member {name}" in message_of(tmp_path, torch_archive(**{key: None}))
-
-
-def test_a_file_that_is_no_published_archive_is_named(tmp_path: Path) -> None:
-    assert "expected an archive with manifest.dill" in message_of(tmp_path, torch_archive(manifest=None))
-    with pytest.raises(ArchiveError, match=r"no such file\. Check the path"):
-        import_published(tmp_path / "nowhere.zip")
-
-
-@pytest.mark.parametrize(
-    "manifest",
-    [{"version": "3.0", "models": ["diffraction_to_obj"]}, {"version": "1.0", "models": []}, {"version": [1]}, {}],
-)
-def test_another_version_is_refused(tmp_path: Path, manifest: dict[str, Any]) -> None:
-    message = message_of(tmp_path, torch_archive(manifest=pickled(manifest)))
-    assert "manifest.dill: expected version 1.0 or 2.0-pytorch" in message
-
-
-# -- networks ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("mode", "Supervised"),
-        ("architecture", "hybrid_resnet"),
-        ("cnn_output_mode", "real_imag"),
-        ("amp_activation", "elu"),
-        ("use_shared_decoder", True),
-        ("batch_norm", True),
-        ("use_legacy_decoder_channel_override", True),
-        ("eca_encoder", True),
-        ("cbam_decoder", True),
-        ("eca_decoder", True),
-        ("spatial_decoder", True),
-    ],
-)
-def test_a_variant_that_cannot_be_ours_is_refused_by_name(tmp_path: Path, name: str, value: object) -> None:
-    message = message_of(tmp_path, torch_members(TORCH, WEIGHTS, **{name: value}))
-    assert f"{SCALING}: model_config.{name}: expected" in message and f"received {value!r}" in message
-    assert "docs/published.md" in message
-
-
-def test_an_older_network_of_pytorch_is_refused(tmp_path: Path) -> None:
-    scaling = torch_file({"model_config": {"mode": "Unsupervised", "architecture": "cnn"}})
-    assert "an archive of an older version" in message_of(tmp_path, torch_archive(scaling=scaling))
-    assert "the settings of the network" in message_of(tmp_path, torch_archive(scaling=torch_file({})))
-
-
-@pytest.mark.parametrize(
-    ("changes", "what"),
-    [
-        ({"model_type": "supervised"}, "model_type: expected 'pinn'"),
-        ({"N": 33}, "ModelConfig: N must be"),
-        ({"gridsize": 0}, "ModelConfig: gridsize must be"),
-        ({"N": "64"}, "ModelConfig: N must be"),
-        ({"gridsize": 2}, "shape"),
-        ({"n_filters_scale": 2}, "shape"),
-    ],
-)
-def test_parameters_that_are_not_those_of_the_network_are_refused(
-    tmp_path: Path, changes: dict[str, Any], what: str
-) -> None:
-    assert what in message_of(tmp_path, torch_archive(dill=pickled(flat_parameters(TORCH, **changes))))
-
-
-def changed_state(change: Callable[[dict[str, Any]], None]) -> bytes:
-    state: dict[str, Any] = {f"model.autoencoder.{name}": array for name, array in torch_state(WEIGHTS).items()}
-    change(state)
-    return torch_file(state)
-
-
-def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
-    def message(change: Callable[[dict[str, Any]], None]) -> str:
-        return message_of(tmp_path, torch_archive(pytorch=changed_state(change)))
-
-    first = np.array(WEIGHTS["encoder/block0/conv0/kernel"]).transpose(3, 2, 0, 1)
-    bias = "model.autoencoder.decoder_amp.amp.conv2.bias"
-    with_nan = first.copy()
-    with_nan[0, 0, 1, 1] = np.nan
-    assert "encoder/block0/conv0/kernel: expected finite numbers" in message(lambda s: s.update({FIRST: with_nan}))
-    assert f"{FIRST}: expected encoder/block0/conv0/kernel of shape" in message(lambda s: s.update({FIRST: first[:3]}))
-    assert f"{bias}: expected the weights of amplitude/outer/conv/bias; received nothing" in message(
-        lambda s: s.pop(bias)
-    )
-    extra = {"model.autoencoder.encoder.blocks.0.bn1.weight": np.ones(3, np.float32)}
-    assert "received 1 others: encoder.blocks.0.bn1.weight" in message(lambda s: s.update(extra))
-    assert "the weights of one network" in message(lambda s: s.clear())
-    assert "an array of floating-point numbers" in message(lambda s: s.update({FIRST: 3}))
-
-
-@pytest.mark.parametrize(
-    ("shape", "strides", "offset", "count"),
-    [
-        ((3,), (1,), 2, 4),
-        ((2, 3), (3, 1), 0, 4),
-        ((2**40,), (0,), 0, 4),
-        ((2,), (-1,), 1, 4),
-        ((2,), (2**62,), 0, 4),
-        ((2, 2), (1,), 0, 4),
-        ((1,), (1,), 0, 5),
-    ],
-)
-def test_a_tensor_lies_inside_its_numbers(
-    shape: tuple[int, ...], strides: tuple[int, ...], offset: int, count: int
-) -> None:
-    value = tensor("0", count, shape, strides, offset)
-    content = zipped({"m/data.pkl": pickled(value, 2), "m/data/0": bytes(16)})
-    with pytest.raises(ArchiveError, match=r"model.pth: m/data.pkl: expected what torch.save"):
-        read_tensors(content, "model.pth")
-
-
-def test_numbers_are_read_in_the_byte_order_of_the_file() -> None:
-    numbers = np.arange(4, dtype=">f4").tobytes()
-    pickle_of_it = pickled({"x": tensor("0", 4, (2, 2), (1, 2))}, 2)
-    content = zipped({"m/data.pkl": pickle_of_it, "m/data/0": numbers, "m/byteorder": b"big"})
-    np.testing.assert_array_equal(read_tensors(content, "model.pth")["x"], [[0, 2], [1, 3]])
-
-
-@pytest.mark.parametrize(
-    ("name", "what"),
-    [("UntypedStorage", "a call of torch.UntypedStorage"), ("BFloat16Storage", "a call of torch.BFloat16Storage")],
-)
-def test_a_kind_of_tensor_that_is_not_known_is_refused_by_name(name: str, what: str) -> None:
-    value = Stored(("storage", Name("torch", name), "0", "cpu", 4))
-    with pytest.raises(ArchiveError, match=what):
-        read_tensors(zipped({"m/data.pkl": pickled(value, 2), "m/data/0": bytes(16)}), "model.pth")
-
-
-def test_a_program_of_pytorch_is_refused() -> None:
-    with pytest.raises(ArchiveError, match="received a TorchScript program"):
-        read_tensors(zipped({"m/data.pkl": pickled(1), "m/code/x.py": b""}), "model.pth")
-
-
-# -- Keras ---------------------------------------------------------------------------------------------------------
-
-
-def keras_message(tmp_path: Path, **members: bytes) -> str:
-    table = build_table(TENSORFLOW)
-    weights = network_of(TENSORFLOW)
-    archive = {**keras_members(TENSORFLOW, weights), KERAS: keras_file(table, TENSORFLOW.N, weights, **members)}
-    return message_of(tmp_path, archive)
-
-
-def changed_graph(change: Callable[[dict[str, Any]], None]) -> bytes:
-    """The graph after `change` was given every layer."""
-    layers = keras_layers(build_table(TENSORFLOW), TENSORFLOW.N)
-    for layer in layers:
-        change(layer)
-    return json.dumps({"config": {"layers": layers}}).encode()
-
-
-@pytest.mark.parametrize(
-    ("kind", "settings", "what"),
-    [
-        ("Conv2D", {"padding": "valid"}, "layer conv2d_"),
-        ("Conv2D", {"activation": "elu"}, "layer conv2d_"),
-        ("Conv2D", {"kernel_size": [5, 5]}, "layer conv2d_"),
-        ("Conv2D", {"strides": [2, 2]}, "layer conv2d_"),
-        ("MaxPooling2D", {"pool_size": [3, 3]}, "for encoder/block"),
-        ("UpSampling2D", {"interpolation": "bilinear"}, "for "),
-        ("ZeroPadding2D", {"padding": [[1, 1], [1, 1]]}, "for amplitude/head/pad"),
-        (
-            "ActivationLayer",
-            {"activation_name": "softplus"},
-            "for amplitude/head/conv: expected the activation sigmoid",
-        ),
-        ("CenterMaskLayer", {"kind": "center"}, "for amplitude/outer/mask"),
-        ("CombineComplexLayer", {"use_polar": False}, "a complex object"),
-    ],
-)
-def test_a_graph_of_other_layers_is_refused_by_name(
-    tmp_path: Path, kind: str, settings: dict[str, Any], what: str
-) -> None:
-    pytest.importorskip("h5py")
-
-    def change(layer: dict[str, Any]) -> None:
-        if layer["class_name"] == kind:
-            layer["config"].update(settings)
-
-    message = keras_message(tmp_path, **{"config.json": changed_graph(change)})
-    assert what in message and "docs/published.md" in message
-
-
-def test_a_layer_of_marshalled_code_is_refused_by_name(tmp_path: Path) -> None:
-    pytest.importorskip("h5py")
-
-    def change(layer: dict[str, Any]) -> None:
-        if layer["class_name"] == "Silu":
-            layer.update(
-                class_name="Lambda", config={"function": {"class_name": "__lambda__", "config": {"code": "4wA"}}}
-            )
-
-    assert "of class Lambda" in keras_message(tmp_path, **{"config.json": changed_graph(change)})
-
-
-@pytest.mark.parametrize("graph", [b"{}", b"[]", b"{", b'{"config": {"layers": [3]}}', b'{"config": {"layers": []}}'])
-def test_a_graph_that_is_none_is_refused(tmp_path: Path, graph: bytes) -> None:
-    pytest.importorskip("h5py")
-    assert "wts.h5.zip" in keras_message(tmp_path, **{"config.json": graph})
-
-
-def test_another_keras_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("h5py")
-    assert "expected Keras 3; received 2.15.0" in keras_message(
-        tmp_path, **{"metadata.json": b'{"keras_version": "2.15.0"}'}
-    )
-
-
-def weights_file(change: Callable[[Any], None]) -> bytes:
-    import h5py
-
-    from tests.core.published_archives import keras_weights
-
-    table = build_table(TENSORFLOW)
-    stream = io.BytesIO(keras_weights(table, keras_layers(table, TENSORFLOW.N), network_of(TENSORFLOW)))
-    with h5py.File(stream, "r+") as file:
-        change(file)
-    return stream.getvalue()
-
-
-def test_weights_that_lie_elsewhere_or_are_others_are_refused(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
-    place = "layers/conv2d/vars/0"
-    kernel = network_of(TENSORFLOW)["encoder/block0/conv0/kernel"]
-    secret = tmp_path / "secret.h5"
-    with h5py.File(secret, "w") as file:
-        file["x"] = kernel
-    raw = tmp_path / "raw.bin"
-    raw.write_bytes(kernel.tobytes())
-
-    def replaced(make: Callable[[Any], None]) -> str:
-        def change(file: Any) -> None:
-            del file[place]
-            make(file)
-
-        return keras_message(tmp_path, **{"model.weights.h5": weights_file(change)})
-
-    def linked(link: Any) -> Callable[[Any], None]:
-        return lambda file: file.__setitem__(place, link)
-
-    def external(file: Any) -> None:
-        file.create_dataset(place, kernel.shape, kernel.dtype, external=[(str(raw), 0, kernel.nbytes)])
-
-    def virtual(file: Any) -> None:
-        layout = h5py.VirtualLayout(kernel.shape, kernel.dtype)
-        layout[...] = h5py.VirtualSource(str(secret), "x", kernel.shape)
-        file.create_virtual_dataset(place, layout)
-
-    assert "received a ExternalLink" in replaced(linked(h5py.ExternalLink(str(secret), "x")))
-    assert "received a SoftLink" in replaced(linked(h5py.SoftLink("/layers/conv2d_1/vars/0")))
-    assert "an array of this file" in replaced(external)
-    assert "an array of this file" in replaced(virtual)
-    assert "received nothing" in replaced(lambda file: None)
-    assert "floating-point numbers of shape" in replaced(linked(kernel[:1]))
-    assert "floating-point numbers of shape" in replaced(linked(kernel.astype(int)))
-    assert "expected finite numbers" in replaced(linked(np.full_like(kernel, np.nan)))
-    packed = lambda file: file.create_dataset(place, data=kernel, compression="gzip")  # noqa: E731
-    assert "expected numbers in one piece, not packed" in replaced(packed)
-    huge = lambda file: file.create_dataset(place, (2**20, 2**20), "f4", chunks=True)  # noqa: E731
-    assert "floating-point numbers of shape" in replaced(huge)
-    swapped = weights_file(lambda file: file["layers/conv2d/vars"].attrs.__setitem__("name", "conv2d_9"))
-    assert "expected the weights of layer" in keras_message(tmp_path, **{"model.weights.h5": swapped})
-    assert "a whole HDF5 file" in keras_message(tmp_path, **{"model.weights.h5": b"\x89HDF\r\n\x1a\n"})
-
-
-def test_names_in_a_broken_heap_are_refused(tmp_path: Path) -> None:
-    """HDF5 would look for the next object of the heap without end."""
-    pytest.importorskip("h5py")
-    data = bytearray(weights_file(lambda file: None))
-    place = data.index(b"GCOL") + 16
-    while int.from_bytes(data[place : place + 2], "little"):
-        place += 16 + -(-int.from_bytes(data[place + 8 : place + 16], "little") // 8) * 8
-    for size in (0, 8):
-        data[place + 8 : place + 16] = size.to_bytes(8, "little")
-        message = keras_message(tmp_path, **{"model.weights.h5": bytes(data)})
-        assert "model.weights.h5: expected whole global heaps of HDF5" in message
-
-
-@pytest.mark.parametrize("name", [np.ones(3), np.bytes_(b"x" * 2000), ["conv2d_0", "conv2d_0"], 7])
-def test_a_layer_whose_name_is_none_is_refused(tmp_path: Path, name: Any) -> None:
-    pytest.importorskip("h5py")
-    content = weights_file(lambda file: file["layers/conv2d/vars"].attrs.__setitem__("name", name))
-    assert "expected a whole HDF5 file of weights" in keras_message(tmp_path, **{"model.weights.h5": content})
-
-
 @pytest.mark.parametrize("kind", DAMAGED_HDF5)
 def test_whatever_h5py_raises_is_a_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
@@ -639,7 +687,7 @@ def test_whatever_h5py_raises_is_a_refusal(
         raise kind("a number that is none")
 
     monkeypatch.setattr(h5py.Dataset, "__getitem__", fail)
-    message = keras_message(tmp_path, **{"model.weights.h5": weights_file(lambda file: None)})
+    message = message_of(tmp_path, keras(**{"model.weights.h5": weights_file(lambda file: None)}))
     assert f"expected a whole HDF5 file of weights; received {kind.__name__}" in message
 
 
@@ -654,20 +702,16 @@ def test_a_pipe_or_a_device_is_refused_at_once(tmp_path: Path) -> None:
         assert not is_published(path)
 
 
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match=r"no such file\. Check the path"):
+        import_published(tmp_path / "nowhere.zip")
+
+
 def test_a_path_that_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 300)
     for read in (import_published, published_facts, load_model, load_checkpoint):
         with pytest.raises(ArchiveError, match="File name too long"):
             read(path)
-
-
-@pytest.mark.parametrize(
-    "probe", [np.zeros((32, 32, 1), np.complex64), np.ones((8, 8), np.complex64), np.ones(3) * np.nan]
-)
-def test_a_probe_that_is_none_is_refused(tmp_path: Path, probe: Any) -> None:
-    pytest.importorskip("h5py")
-    members = keras_members(TENSORFLOW, network_of(TENSORFLOW), probe=numpy_array(probe))
-    assert "params.dill: probe: expected" in message_of(tmp_path, members)
 
 
 def test_nothing_is_written_when_an_archive_is_refused(tmp_path: Path) -> None:

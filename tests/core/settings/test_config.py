@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,130 +21,49 @@ from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.sections import SECTIONS, existing_file
 from ptycho_core.settings.training import TrainingConfig
 from tests.core.configurations import ALL_FIELDS
-from tests.core.refusals import refusal_of
+from tests.core.refusals import refusal_of, says
 
-# -- fields --------------------------------------------------------------------------------------------------------
+# -- refusals ------------------------------------------------------------------------------------------------------
 
-
-@pytest.mark.parametrize(("section", "name"), ALL_FIELDS)
-def test_a_value_of_the_wrong_type_is_refused_by_name(section: str, name: str) -> None:
-    cls = SECTIONS[section]
-    allowed = describe_type(hints_of(cls)[name])
-    error = refusal_of(
-        lambda: cls(**{name: ["a list"]}),
-        ConfigurationError,
-        source=cls.__name__,
-        key=name,
-        expected=allowed,
-        received="['a list']",
-        remedy=f"Set {name} to {'one of these' if allowed.startswith('one of') else allowed}.",
-    )
-    assert str(error).startswith(f"{cls.__name__}: {name} must be {allowed}; got ['a list']. Set {name} to ")
-
-
-@pytest.mark.parametrize(("section", "name"), ALL_FIELDS)
-def test_every_field_is_explained(section: str, name: str) -> None:
-    text = fields_of(SECTIONS[section])[name].metadata["help"]
-    assert len(text) > 10
-    assert text.endswith(".")
-
-
-@pytest.mark.parametrize(
-    ("cls", "name", "value", "expected"),
-    [
-        (ModelConfig, "N", 8, "a whole number >= 16"),
-        (ModelConfig, "N", 64.0, "a whole number"),
-        (ModelConfig, "N", True, "a whole number"),
-        (ModelConfig, "gridsize", 0, "a whole number >= 1"),
-        (ModelConfig, "n_filters_scale", -1, "a whole number >= 1"),
-        (ModelConfig, "object_big", 1, "true or false"),
-        (ModelConfig, "architecture", None, "text"),
-        (ModelConfig, "gaussian_smoothing_sigma", -0.5, "a finite number >= 0"),
-        (ModelConfig, "amplitude_ceiling", 0, "a finite number > 0"),
-        (TrainingConfig, "batch_size", 12, "a positive power of two, such as 8, 16 or 32"),
-        (TrainingConfig, "nepochs", 0, "a whole number >= 1"),
-        (TrainingConfig, "nll_weight", 1.5, "a number between 0 and 1"),
-        (TrainingConfig, "mae_weight", float("nan"), "a number between 0 and 1"),
-        (TrainingConfig, "nphotons", 0, "a finite number > 0"),
-        (TrainingConfig, "nphotons", float("inf"), "a finite number > 0"),
-        (TrainingConfig, "learning_rate", "1e-3", "a number"),
-        (TrainingConfig, "learning_rate", True, "a number"),
-        (TrainingConfig, "n_subsample", 0, "a whole number >= 1"),
-        (TrainingConfig, "n_groups", None, "a whole number"),
-        (InferenceConfig, "n_groups", 0, "a whole number >= 1"),
-        (ExecutionConfig, "inference_batch_size", 0, "a whole number >= 1"),
-        (ExecutionConfig, "devices", 2, "1 (a run uses one device)"),
-        (ExecutionConfig, "num_nodes", 2, "1 (a run uses one machine)"),
-        (ExecutionConfig, "strategy", "ddp", "auto (a run uses one device)"),
-    ],
-)
-def test_a_value_out_of_range_is_refused(cls: type[Any], name: str, value: Any, expected: str) -> None:
-    error = refusal_of(
-        lambda: cls(**{name: value}),
-        ConfigurationError,
-        f"{name} must be {expected}; got {value!r}. ",
-        source=cls.__name__,
-        key=name,
-        expected=expected,
-        received=repr(value),
-    )
-    assert error.remedy == f"Set {name} to {expected}."
-
-
-@pytest.mark.parametrize(
-    ("cls", "name", "value", "close"),
-    [
-        (ModelConfig, "model_type", "pin", "pinn"),
-        (ModelConfig, "amp_activation", "softpus", "softplus"),
-        (TrainingConfig, "scheduler", "Exponental", "Exponential"),
-        (TrainingConfig, "scheduler", "EXPONENTAL", "Exponential"),
-        (ExecutionConfig, "precision", "32true", "32-true"),
-        (ExecutionConfig, "precision", "16-mixed", "bf16-mixed"),
-    ],
-)
-def test_a_misspelt_choice_names_the_closest(cls: type[Any], name: str, value: str, close: str) -> None:
-    refusal_of(
-        lambda: cls(**{name: value}),
-        ConfigurationError,
-        f"{cls.__name__}: {name} must be one of ",
-        received=repr(value),
-        remedy=f"Did you mean {close!r}?",
-    )
-
-
-def test_a_choice_that_resembles_none_lists_them_all() -> None:
-    refusal_of(
-        lambda: ModelConfig(model_type="x"),  # type: ignore[arg-type]
-        ConfigurationError,
-        expected="one of 'pinn', 'supervised'",
-        received="'x'",
-    )
-
-
-def test_assignment_is_checked_like_construction() -> None:
-    config = ModelConfig()
-    refusal_of(lambda: setattr(config, "gridsize", 0), ConfigurationError, key="gridsize", received="0")
-    assert config.gridsize == 1
-
-
-def test_a_whole_number_is_a_number() -> None:
-    assert TrainingConfig(nphotons=1_000_000).nphotons == 1e6
-
-
-def test_an_integer_too_large_for_a_float_is_judged_too() -> None:
-    assert TrainingConfig(seed=10**400).seed == 10**400
-
-
-def test_the_model_of_a_training_configuration_is_one() -> None:
-    with pytest.raises((TypeError, ConfigurationError), match="ModelConfig"):
-        TrainingConfig(model={"N": 64})  # type: ignore[arg-type]
-
-
-# -- fields against each other -------------------------------------------------------------------------------------
-
-
+Facts = dict[str, str | None]
+OUT_OF_RANGE: list[tuple[type[Any], str, Any, str]] = [
+    (ModelConfig, "N", 8, "a whole number >= 16"),
+    (ModelConfig, "N", 64.0, "a whole number"),
+    (ModelConfig, "N", True, "a whole number"),
+    (ModelConfig, "gridsize", 0, "a whole number >= 1"),
+    (ModelConfig, "n_filters_scale", -1, "a whole number >= 1"),
+    (ModelConfig, "object_big", 1, "true or false"),
+    (ModelConfig, "architecture", None, "text"),
+    (ModelConfig, "gaussian_smoothing_sigma", -0.5, "a finite number >= 0"),
+    (ModelConfig, "amplitude_ceiling", 0, "a finite number > 0"),
+    (TrainingConfig, "batch_size", 12, "a positive power of two, such as 8, 16 or 32"),
+    (TrainingConfig, "nepochs", 0, "a whole number >= 1"),
+    (TrainingConfig, "nll_weight", 1.5, "a number between 0 and 1"),
+    (TrainingConfig, "mae_weight", float("nan"), "a number between 0 and 1"),
+    (TrainingConfig, "nphotons", 0, "a finite number > 0"),
+    (TrainingConfig, "nphotons", float("inf"), "a finite number > 0"),
+    (TrainingConfig, "learning_rate", "1e-3", "a number"),
+    (TrainingConfig, "learning_rate", True, "a number"),
+    (TrainingConfig, "n_subsample", 0, "a whole number >= 1"),
+    (TrainingConfig, "n_groups", None, "a whole number"),
+    (InferenceConfig, "n_groups", 0, "a whole number >= 1"),
+    (ExecutionConfig, "inference_batch_size", 0, "a whole number >= 1"),
+    (ExecutionConfig, "devices", 2, "1 (a run uses one device)"),
+    (ExecutionConfig, "num_nodes", 2, "1 (a run uses one machine)"),
+    (ExecutionConfig, "strategy", "ddp", "auto (a run uses one device)"),
+]
+"""Configuration, field, value, and what is expected."""
+MISSPELT: list[tuple[type[Any], str, str, str]] = [
+    (ModelConfig, "model_type", "pin", "pinn"),
+    (ModelConfig, "amp_activation", "softpus", "softplus"),
+    (TrainingConfig, "scheduler", "Exponental", "Exponential"),
+    (TrainingConfig, "scheduler", "EXPONENTAL", "Exponential"),
+    (ExecutionConfig, "precision", "32true", "32-true"),
+    (ExecutionConfig, "precision", "16-mixed", "bf16-mixed"),
+]
+"""Configuration, field, value, and the closest choice."""
 SUPERVISED = {"model_type": "supervised"}
-CONTRADICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], type[PtychoError], dict[str, str | None]]] = {
+CONTRADICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], type[PtychoError], Facts]] = {
     "no-loss": (
         {},
         {"nll_weight": 0, "mae_weight": 0},
@@ -243,14 +164,99 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], type[PtychoError
         {"source": "ModelConfig", "key": "probe_scale", "expected": "probe_gauge = mean"},
     ),
 }
-"""Of a model and of a training configuration: what is set, the error, and its fields."""
+"""Of a model and of a training configuration: what is set, the error, and its facts."""
 
 
-@pytest.mark.parametrize(("model", "training", "cls", "fields"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
-def test_fields_that_contradict_each_other_are_named(
-    model: dict[str, Any], training: dict[str, Any], cls: type[PtychoError], fields: dict[str, str | None]
+def facts(cls: type[Any], name: str, value: object, expected: str) -> Facts:
+    asked = "one of these" if expected.startswith("one of") else expected
+    received, remedy = repr(value), f"Set {name} to {asked}."
+    return {"source": cls.__name__, "key": name, "expected": expected, "received": received, "remedy": remedy}
+
+
+def training(model: dict[str, Any], settings: dict[str, Any]) -> TrainingConfig:
+    return TrainingConfig(model=ModelConfig(**model), **settings)
+
+
+REFUSALS: dict[str, tuple[Callable[[], Any], type[PtychoError], Facts, str]] = {
+    **{
+        f"a list as {section}.{name}": (
+            partial(cls, **{name: ["a list"]}),
+            ConfigurationError,
+            facts(cls, name, ["a list"], allowed),
+            f"{cls.__name__}: {name} must be {allowed}; got ['a list']. Set {name} to …",
+        )
+        for section, name in ALL_FIELDS
+        for cls, allowed in [(SECTIONS[section], describe_type(hints_of(SECTIONS[section])[name]))]
+    },
+    **{
+        f"{cls.__name__}.{name} = {value!r}": (
+            partial(cls, **{name: value}),
+            ConfigurationError,
+            facts(cls, name, value, expected),
+            f"…{name} must be {expected}; got {value!r}. …",
+        )
+        for cls, name, value, expected in OUT_OF_RANGE
+    },
+    **{
+        f"{cls.__name__}.{name} = {value!r}, misspelt": (
+            partial(cls, **{name: value}),
+            ConfigurationError,
+            {"received": repr(value), "remedy": f"Did you mean {close!r}?"},
+            f"{cls.__name__}: {name} must be one of …",
+        )
+        for cls, name, value, close in MISSPELT
+    },
+    "a choice that resembles none": (
+        partial(ModelConfig, model_type="x"),
+        ConfigurationError,
+        {"expected": "one of 'pinn', 'supervised'", "received": "'x'"},
+        "…",
+    ),
+    **{
+        name: (partial(training, model, settings), error, fields, "…")
+        for name, (model, settings, error, fields) in CONTRADICTIONS.items()
+    },
+}
+"""What is configured, the error, its facts, and its words; `…` stands for any."""
+
+
+@pytest.mark.parametrize(("configure", "error", "fields", "words"), REFUSALS.values(), ids=REFUSALS)
+def test_what_is_no_configuration_is_refused(
+    configure: Callable[[], Any], error: type[PtychoError], fields: Facts, words: str
 ) -> None:
-    refusal_of(lambda: TrainingConfig(model=ModelConfig(**model), **training), cls, **fields)
+    says(str(refusal_of(configure, error, **fields)), words)
+
+
+# -- fields --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("section", "name"), ALL_FIELDS)
+def test_every_field_is_explained(section: str, name: str) -> None:
+    text = fields_of(SECTIONS[section])[name].metadata["help"]
+    assert len(text) > 10
+    assert text.endswith(".")
+
+
+def test_assignment_is_checked_like_construction() -> None:
+    config = ModelConfig()
+    refusal_of(lambda: setattr(config, "gridsize", 0), ConfigurationError, key="gridsize", received="0")
+    assert config.gridsize == 1
+
+
+def test_a_whole_number_is_a_number() -> None:
+    assert TrainingConfig(nphotons=1_000_000).nphotons == 1e6
+
+
+def test_an_integer_too_large_for_a_float_is_judged_too() -> None:
+    assert TrainingConfig(seed=10**400).seed == 10**400
+
+
+def test_the_model_of_a_training_configuration_is_one() -> None:
+    with pytest.raises((TypeError, ConfigurationError), match="ModelConfig"):
+        TrainingConfig(model={"N": 64})  # type: ignore[arg-type]
+
+
+# -- fields against each other -------------------------------------------------------------------------------------
 
 
 def test_validate_sees_what_was_assigned_after_construction() -> None:
