@@ -2,12 +2,12 @@
 
 Names are matched without regard to case. Listing names imports nothing; a thing is imported when it is asked for:
 
-    PRIORS: Registry[Prior] = Registry("prior", ("SolveConfig", "prior"), ours={"tv": "ptycho_core.priors:tv"})
+    SHAPES: Registry[Shape] = Registry("shape", ("DrawConfig", "shape"), ours={"star": "my_package.shapes:star"})
 
-    @PRIORS.register("smooth")
-    def smooth(solver, weight, light): ...
+    @SHAPES.register("disk")
+    def disk(size): ...
 
-    PRIORS.load("smooth")
+    SHAPES.load("disk")
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ class Registry(Generic[T]):
     """All things of one kind, by name.
 
     kind: as in messages. setting: the configuration class and the field that name one. group: of entry points. ours:
-    name → "module:attribute". make: from what is registered to what `load` gives, such as calling a class. error: of
-    an unknown name. No entry point takes the name of ours; a program replaces any of them by `replace=True`.
+    name → "module:attribute". reserved: words of the setting that name no thing, such as "auto". make: from what is
+    registered to what `load` gives, such as calling a class. error: of an unknown name. No entry point takes the name
+    of ours; a program replaces any of them by `replace=True`.
     """
 
     def __init__(
@@ -63,10 +64,11 @@ class Registry(Generic[T]):
         *,
         group: str | None = None,
         ours: Mapping[str, str] = MappingProxyType({}),
+        reserved: tuple[str, ...] = (),
         make: Callable[[Any], T] = lambda value: value,
         error: type[PtychoError] = ConfigurationError,
     ) -> None:
-        self.kind, self.group, self.ours = kind, group, dict(ours)
+        self.kind, self.group, self.ours, self.reserved = kind, group, dict(ours), reserved
         self._setting, self._make, self._error = setting, make, error
         self._registered: dict[str, Found] = {}
         self._warned: set[str] = set()
@@ -81,6 +83,9 @@ class Registry(Generic[T]):
         """
 
         def take(value: V) -> V:
+            if name.casefold() in self.reserved:
+                text, remedy = "has a meaning of its own", "Choose another name."
+                raise ConfigurationError(f"{self.kind} {name!r}", received=text, remedy=remedy)
             taken = self._found().get(name.casefold())
             if taken is not None and not replace and not (taken.place is None and _same(taken.value(), value)):
                 remedy = "Choose another name, or pass replace=True."
@@ -113,7 +118,7 @@ class Registry(Generic[T]):
                 point.name.casefold(),
                 Found(point.name, None, point.value, None if own else owner or "an unknown distribution"),
             )
-        return {**found, **self._registered}
+        return {name: one for name, one in {**found, **self._registered}.items() if name not in self.reserved}
 
     def _entry_points(self) -> list[EntryPoint]:
         from importlib.metadata import entry_points  # help and errors of the command line do without
@@ -126,7 +131,8 @@ class Registry(Generic[T]):
         """The registered name that `name` is but for its case; the registry's error for an unknown one."""
         found = self.find(name)
         if found is None:
-            near, names = closest(name, self.names()), ", ".join(self.names())
+            known = (*self.reserved, *self.names())
+            near, names = closest(name, known), ", ".join(known)
             remedy = f"Did you mean {near!r}?" if near else f"Registered {self.kind}s: {names or 'none'}."
             raise self._error(*self._setting, expected=f"one of {names}", received=repr(name), remedy=remedy)
         return found

@@ -14,7 +14,7 @@ import attrs
 from ptycho_core.settings.solving import MOST_MODES, SolveConfig
 from ptycho_core.solving.choices import SIGNIFICANT, Candidate, Trial, margin
 from ptycho_core.solving.modes import with_modes
-from ptycho_core.solving.priors import prior_named
+from ptycho_core.solving.priors import PRIORS
 from ptycho_core.solving.run import Freedoms, State
 from ptycho_core.solving.trials import Bench
 
@@ -98,7 +98,7 @@ def tried_priors(
     errors of the best: the stronger a prior, the more it dims what is faint.
     """
     name = "tv" if config.prior == "auto" else config.prior
-    prior = prior_named(name)
+    prior = PRIORS.load(name)
     if config.prior_weight is not None:
         return attrs.evolve(freedoms, prior=prior, prior_name=name, prior_weight=config.prior_weight)
     none: Candidate | None = None

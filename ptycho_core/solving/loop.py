@@ -36,7 +36,7 @@ from ptycho_core.solving.freedoms import stated, tried_freedoms, tried_priors
 from ptycho_core.solving.modes import with_modes
 from ptycho_core.solving.orientation import AS_READ, chosen_orientation, turned_task
 from ptycho_core.solving.outcome import image
-from ptycho_core.solving.priors import prior_named
+from ptycho_core.solving.priors import PRIORS
 from ptycho_core.solving.problem import Task, begun, part, scaled
 from ptycho_core.solving.run import Freedoms, Plan, Run, State
 from ptycho_core.solving.start import Start, begun_with, flat, opened
@@ -120,7 +120,7 @@ class Solving:
         if resume is not None:
             check_continues(resume, config, execution)
         if config.prior not in ("auto", "none"):
-            prior_named(config.prior)
+            PRIORS.check(config.prior)
         self.config, self.execution = config, attrs.evolve(execution)
         automatic = resume is not None and config.backend == "auto"  # another engine goes on to rounding alone
         self._engine = _with_solver(load_engine(resume.engine.name if resume and automatic else config.backend))
@@ -331,7 +331,7 @@ class Solving:
         self.trials = [Trial.from_mapping(row) for row in checkpoint.trials]
         self.history = [dict(row) for row in checkpoint.history]
         task = self._task = turned_task(self._task, self._orientation)
-        prior = None if chosen["prior"] == "none" else prior_named(chosen["prior"])
+        prior = None if chosen["prior"] == "none" else PRIORS.load(chosen["prior"])
         free = Freedoms(
             **{name: name in chosen["refined"] for name in ("probe", "positions", "intensity")},
             prior=prior,

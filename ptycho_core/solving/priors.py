@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.engine.protocol import Solver
-from ptycho_core.errors import ConfigurationError
+from ptycho_core.registry import Registry
 
 Apply = Callable[[Solver, float, NDArray[np.float64]], None]
 """Brings a solver's object nearer to what is known, by a weight, given the light (H, W) that fell on each pixel."""
+A = TypeVar("A", bound=Apply)
 
 
 @attrs.frozen
@@ -24,28 +25,24 @@ class Prior:
     apply: Apply
 
 
-_PRIORS: dict[str, Prior] = {}
-OURS = "ptycho_core.solving.variation"
-"""The module that registers our own."""
+PRIORS: Registry[Prior] = Registry(
+    "prior",
+    ("SolveConfig", "prior"),
+    group="ptycho_core.priors",
+    ours={"tv": "ptycho_core.solving.variation:TV"},
+    reserved=("auto", "none"),
+)
+"""An entry point is a `Prior`."""
 
 
-def register_prior(name: str, *, weights: tuple[float, ...]) -> Callable[[Apply], Apply]:
-    """Decorator: makes a prior available as `SolveConfig(prior=name)`."""
+def register_prior(name: str, *, weights: tuple[float, ...], replace: bool = False) -> Callable[[A], A]:
+    """Decorator: makes a prior available as `SolveConfig(prior=name)`.
 
-    def register(function: Apply) -> Apply:
-        if name in _PRIORS or name in ("auto", "none"):
-            raise ValueError(f"prior {name!r} is registered already")
-        _PRIORS[name] = Prior(weights, function)
+    ConfigurationError for a name that is taken, unless `replace`.
+    """
+
+    def register(function: A) -> A:
+        PRIORS.register(name, replace=replace)(Prior(weights, function))
         return function
 
     return register
-
-
-def prior_named(name: str) -> Prior:
-    """The prior registered under `name`; ConfigurationError for an unknown one."""
-    importlib.import_module(OURS)
-    if name not in _PRIORS:
-        known = ", ".join(["auto", "none", *sorted(_PRIORS)])
-        remedy = "Set prior to one of these."
-        raise ConfigurationError("SolveConfig", "prior", expected=f"one of {known}", received=repr(name), remedy=remedy)
-    return _PRIORS[name]

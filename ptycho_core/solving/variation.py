@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.engine.protocol import Solver
-from ptycho_core.solving.priors import register_prior
+from ptycho_core.solving.priors import Prior
 
 
-@register_prior("tv", weights=(0.02, 0.05, 0.1, 0.2))
 def less_variation(solver: Solver, weight: float, light: NDArray[np.float64]) -> None:
     """The engine's proximal step of total variation, real and imaginary part together, on its own device."""
     solver.denoise(weight)
+
+
+TV = Prior((0.02, 0.05, 0.1, 0.2), less_variation)

@@ -113,6 +113,14 @@ def test_a_name_that_is_taken_is_refused_unless_replaced(things: Registry[Any], 
     assert len(things.names()) == 3
 
 
+def test_a_word_with_a_meaning_of_its_own_names_nothing(plugins: Plugins) -> None:
+    plugins(auto="thing = print")
+    things: Registry[Any] = Registry("thing", ("SomeConfig", "thing"), group="some.things", reserved=("auto",))
+    assert things.names() == ()
+    refusal_of(lambda: things.register("Auto")(print), ConfigurationError, received="has a meaning of its own")
+    refusal_of(lambda: things.load("autp"), ConfigurationError, expected="one of auto", remedy="Did you mean 'auto'?")
+
+
 def test_a_plugin_is_listed_without_being_imported(things: Registry[Any], plugins: Plugins) -> None:
     plugins(plugged="raise AssertionError('imported')")
     assert things.names() == ("Shallow", "plugged")

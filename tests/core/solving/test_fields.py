@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ptycho_core.runs.solve import solve_into
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.solving.loop import Solving, solve
+from ptycho_core.solving.priors import PRIORS, register_prior
 from ptycho_core.solving.problem import begun
 from tests.core.solving.conftest import small
 
@@ -200,19 +200,15 @@ def test_split_half_brings_a_resolution_and_a_calibrated_error(solved_scan: Scan
     np.testing.assert_array_equal(whole.object_field, halves.object_field)
 
 
-def test_a_prior_is_registered_by_one_function(solved_scan: Scan, likeness: Callable[[Any, Scan], float]) -> None:
-    from ptycho_core.solving import priors
-
+def test_a_prior_is_registered_by_one_function(solved_scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PRIORS, "_registered", {})
     lights = []
 
-    @priors.register_prior("nothing-known", weights=(0.5,))
+    @register_prior("nothing-known", weights=(0.5,))
     def keep(solver: Any, weight: float, light: Any) -> None:
         lights.append((weight, light.shape))
 
-    try:
-        solve(solved_scan, small(prior="nothing-known", prior_weight=0.5))
-    finally:
-        del priors._PRIORS["nothing-known"]
+    solve(solved_scan, small(prior="nothing-known", prior_weight=0.5))
     shape = begun(solved_scan, small()).shape
     np.testing.assert_allclose([weight for weight, _ in lights], [0.375, 0.125, 0.05])
     assert {each for _, each in lights} == {shape}
