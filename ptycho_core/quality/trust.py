@@ -24,7 +24,7 @@ ERROR_FACTOR = 4.0  # specs/physics.md, Trust map: κ where no split halves tell
 LIT, DARK = 0.02, 0.01  # specs/physics.md, Trust map: what counts as lit
 DOUBTFUL, DOUBTFUL_TIMES = 0.2, 3.0  # specs/physics.md, Trust map: errors that leave a lit pixel unknown
 FACTOR_PX, LEAST_SHARE = 8.0, 1e-3  # specs/physics.md, Trust map: σ over which κ is averaged, where halves tell it
-SMOOTHED_PX = 2.0  # specs/physics.md, Trust map: σ of the difference of two halves
+SMOOTHED_PX = 2.0  # specs/physics.md, Trust map: σ over which an error is RMS
 LARGEST_SHIFT_PX = 3.0  # of a half against the whole, where both have solved for their own probe
 
 
@@ -68,6 +68,8 @@ def trust_map(
 ) -> TrustMap:
     """κ √(X / 2S), with S = Σ|P|² of all frames placed, in counts, and X the mean of their deviance weighted by it.
 
+    As its RMS over a Gaussian of σ 2 px of what is known.
+
     frame_deviance: (P,), Poisson deviance a pixel of each frame, best of held-out pixels; NaN takes no part.
     intensities: (P,), factor on |P|² of each frame. counts_per_intensity: counts in one unit of |P|².
     halves: they give κ, pixel by pixel and smooth, so that the map agrees with their difference; without them κ is
@@ -89,13 +91,13 @@ def trust_map(
     factor: NDArray[np.float64] = np.full(shape, ERROR_FACTOR)
     source = "the default"
     if halves is not None and (both := lit & halves.compared & (halves.error > 0) & (error > 0)).any():
-        factor, source = _factor(halves.error, error, both), "split halves"
+        factor, source = _factor(halves.error, _smoothed(error, lit), both), "split halves"
     known = lit.copy()
     if lit.any():  # by its light alone: where patterns do not fit, the object is doubtful, not unknown
         by_light = float(np.median(factor[lit])) * usual
         known &= by_light <= max(DOUBTFUL, DOUBTFUL_TIMES * float(np.median(by_light[lit])))
     return TrustMap(
-        predicted_error=np.where(known, factor * error, np.nan).astype(np.float32),
+        predicted_error=_smoothed(factor * error, known).astype(np.float32),
         known=known,
         factor=float(np.median(factor[lit])) if lit.any() else ERROR_FACTOR,
         factor_from=source,
@@ -166,8 +168,8 @@ def compare_halves(whole: Imaged, first: Imaged, second: Imaged) -> SplitHalf:
     return SplitHalf(frc=frc(one, other, inside), error=_smoothed(np.abs(one - other) / 2, inside), compared=inside)
 
 
-def _smoothed(difference: Image, inside: Mask) -> NDArray[np.float64]:
+def _smoothed(error: NDArray[np.float64], inside: Mask) -> NDArray[np.float64]:
     """RMS over a Gaussian of the pixels inside; NaN outside."""
-    power = scipy.ndimage.gaussian_filter(np.where(inside, np.square(difference), 0), SMOOTHED_PX)
+    power = scipy.ndimage.gaussian_filter(np.where(inside, np.square(error), 0), SMOOTHED_PX)
     share = scipy.ndimage.gaussian_filter(inside.astype(np.float64), SMOOTHED_PX)
     return np.where(inside, np.sqrt(power / np.maximum(share, np.finfo(np.float64).tiny)), np.nan)
