@@ -22,6 +22,8 @@ class Fields(griffe.Extension):
 
 
 def _listed(paragraph: str, names: set[str]) -> str:
+    if paragraph.lstrip().startswith(">>>"):
+        return f"```pycon\n{paragraph.strip()}\n```"
     if not names or paragraph.lstrip().startswith(("|", "-", "1.")):
         return paragraph
     several = rf"(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})"

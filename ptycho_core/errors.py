@@ -21,6 +21,12 @@ class PtychoError(Exception):
 
     Every attribute is text, tuples of text, or None: an error can be pickled and compared. `line` is the only place
     that makes a message of them.
+
+    >>> error = DataError("scan.npz", "probe", expected="64 x 64 pixels", received="32 x 32", remedy="Give its probe.")
+    >>> print(error)
+    scan.npz: probe: expected 64 x 64 pixels; received 32 x 32. Give its probe.
+    >>> error.key, error.received
+    ('probe', '32 x 32')
     """
 
     verb: ClassVar[str | None] = None

@@ -64,6 +64,9 @@ class Event:
 
     work: what is done, as its command is called ("train"). unit: in the singular ("epoch", "group"). terms: numbers by
     name, as a logger plots them. message: in words. payload: anything, for listeners in the same process.
+
+    >>> Event(kind="epoch", work="train", done=3, total=50, unit="epoch", message="loss 0.1").line
+    'epoch 3/50: loss 0.1'
     """
 
     kind: EventKind

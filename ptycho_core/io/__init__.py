@@ -18,6 +18,11 @@ def load_scan(path: str | os.PathLike[str], options: ReadOptions | None = None, 
     options, settings: what the file does not say, such as `measurement="intensity"`, `crop=64` or `probe="probe.npy"`:
     the fields of `ReadOptions`. A setting overrides the same field of `options`. Raises DataError that names file,
     key, expected, received and a remedy.
+
+    >>> from ptycho_core import save_scan, simulate
+    >>> save_scan("scan.npz", simulate(N=32, positions=10))
+    >>> load_scan("scan.npz", crop=16).diffraction_amplitude.shape
+    (10, 16, 16)
     """
     if settings:
         stated = {} if options is None else to_mapping(options)

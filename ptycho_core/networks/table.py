@@ -40,7 +40,16 @@ class Table:
 
 
 class TableBuilder:
-    """Writes a table layer by layer and keeps count of channels; every method returns the name of its output."""
+    """Writes a table layer by layer and keeps count of channels; every method returns the name of its output.
+
+    >>> build = TableBuilder(in_channels=1)
+    >>> stem = build.conv("stem", INPUT, 8)
+    >>> build.add("sum", stem, build.conv("body", stem, 8))
+    'sum'
+    >>> build.conv("head", "body", 1, kernel_size=4)
+    Traceback (most recent call last):
+    ValueError: layer 'head': expected an odd kernel_size; received 4
+    """
 
     def __init__(self, in_channels: int) -> None:
         self._layers: list[Layer] = []

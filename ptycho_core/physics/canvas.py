@@ -24,6 +24,16 @@ class ObjectCanvas:
 
     Every patch is added to the sum. Its weights are not: all patches have the same, so a canvas of points is enough,
     each shared between the pixels around it; convolved with the weights of one patch it is the summed weight.
+
+    >>> positions = np.array([[8.0, 8.0], [12.5, 8.0]])
+    >>> left, right = (ObjectCanvas(positions, np.ones((16, 16))) for _ in positions)
+    >>> left.add(np.full((1, 16, 16), 1 + 1j, np.complex64), positions[:1])
+    >>> right.add(np.full((1, 16, 16), 3 + 1j, np.complex64), positions[1:])
+    >>> left.merge(right)
+    >>> left.object_field()[8, [2, 10, 18]]
+    array([1.+1.j, 2.+1.j, 3.+1.j], dtype=complex64)
+    >>> int(left.overlap_count.max())
+    2
     """
 
     def __init__(self, positions_px: NDArray[np.float64], weight: NDArray[np.floating]) -> None:

@@ -30,6 +30,11 @@ def extract_patches(
     patch lie at the same fraction between object pixels, so four weights per patch interpolate it.
 
     The result takes 8·B·N² bytes; what is needed on the way does not grow with B.
+
+    >>> ramp = np.arange(20.0) + np.zeros((20, 1)) + 0j  # the value of a pixel is its x
+    >>> extract_patches(ramp, [[10.0, 10.0], [10.25, 10.0]], N=4)[:, 0].real
+    array([[ 8.  ,  9.  , 10.  , 11.  ],
+           [ 8.25,  9.25, 10.25, 11.25]], dtype=float32)
     """
     field = np.asarray(object_field, dtype=np.complex64)
     if field.ndim != 2 or field.size == 0:

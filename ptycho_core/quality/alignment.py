@@ -70,6 +70,14 @@ def align(
     its far border ring. `Alignment.mask` leaves out what came round the border. A flat or empty field keeps its shift,
     scale or phase: see `Alignment.reason`.
     DataError: shapes differ, not finite, empty mask, unknown `shift`, negative max_shift_px.
+
+    >>> rows, columns = np.indices((64, 64))
+    >>> truth = np.exp(1j * np.sin(rows / 5) * np.cos(columns / 7))
+    >>> found = align(2 * np.exp(0.5j + 0.01j * columns) * truth, truth)
+    >>> round(found.amplitude_scale, 4), round(found.phase_ramp_rad_per_px[0], 4)
+    (2.0, 0.01)
+    >>> bool(np.allclose(found.aligned, truth))
+    True
     """
     if shift not in ("subpixel", "integer", "none"):
         expected, received = "'subpixel', 'integer' or 'none'", repr(shift)

@@ -88,6 +88,13 @@ def frc(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = None, *, taper: flo
     nor the shape of the mask correlates (Nieuwenhuizen et al., Nat. Methods 10, 557 (2013)).
     taper: width of that fade as a part of the box's shorter side; 0 for none.
     A flat image, or a box under 8 x 8 pixels, gives NaN and a reason. DataError: shapes differ, values are not finite.
+
+    >>> image, noise = np.random.default_rng(0).standard_normal((2, 64, 64))
+    >>> bool(np.allclose(frc(image, image).correlation, 1))
+    True
+    >>> same, other = (frc(image, second).correlation.mean() for second in (image + 0.5 * noise, noise))
+    >>> bool(same > 0.8 > 0.2 > other)
+    True
     """
     first, second, inside = check_pair("frc", a, b, mask)
     box = bounding_box(inside)

@@ -30,6 +30,10 @@ def complex_correlation(a: ArrayLike, b: ArrayLike, mask: ArrayLike | None = Non
 
     a, b: (H, W) real or complex. Blind to a global phase, a scale and an added constant, not to a ramp or a shift.
     NaN when either has no variance. DataError: shapes differ, values are not finite, the mask is empty.
+
+    >>> image = np.exp(1j * np.random.default_rng(0).standard_normal((16, 16)))
+    >>> round(complex_correlation(image, 0.5j * image + 1), 6)
+    1.0
     """
     first, second, inside = check_pair("complex_correlation", a, b, mask)
     x, y = first[inside], second[inside]

@@ -131,6 +131,9 @@ def halves_of(positions_px: NDArray[np.float64], seed: int = 0) -> tuple[NDArray
 
     positions_px: (M, 2), M ≥ 2. Neighbours are taken in pairs, in the order of the leaves of a k-d tree; which of
     a pair goes into which half is drawn.
+
+    >>> halves_of(np.array([[0.0, 0.0], [1.0, 0.0], [50.0, 0.0], [51.0, 0.0]]))  # neighbours go into different halves
+    (array([0, 2]), array([1, 3]))
     """
     order = scipy.spatial.cKDTree(positions_px, leafsize=1).indices.astype(np.int64)
     pairs = order[: len(order) // 2 * 2].reshape(-1, 2)

@@ -64,6 +64,11 @@ def split(
     margin_px: spatial only. Frames within half of it from the cut are left out of both, so that positions on the two
         sides are at least so far apart; from N + 1 on no patch of the test shares a pixel with one of the training.
     ConfigurationError: a value out of range, or a part that is left without a frame.
+
+    >>> from ptycho_core import simulate
+    >>> parts = split(simulate(N=16, positions=20), 0.25)
+    >>> len(parts.train), len(parts.test)
+    (15, 5)
     """
     count = len(scan)
     if not _is_number(test_fraction) or not 0 < test_fraction < 1:

@@ -112,7 +112,13 @@ def read_configs(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_config(path: Path, **sections: Any) -> None:
-    """One table for each configuration given, as `training=…, model=…`; YAML by the ending of `path`, else TOML."""
+    """One table for each configuration given, as `training=…, model=…`; YAML by the ending of `path`, else TOML.
+
+    >>> from ptycho_core import ModelConfig
+    >>> write_config(Path("model.toml"), model=ModelConfig(gridsize=2))
+    >>> read_configs("model.toml")["model"].gridsize
+    2
+    """
     from ptycho_core.storage.files import write_text  # with numpy, which reading a file does without
 
     write_text(path, to_yaml(**sections) if path.suffix.lower() in YAML_ENDINGS else to_toml(**sections))

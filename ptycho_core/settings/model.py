@@ -11,7 +11,14 @@ from ptycho_core.settings.fields import at_least, check_effects, only, setting
 
 @attrs.define(kw_only=True)
 class ModelConfig:
-    """What the network is: fixed once it is trained, stored in its archive."""
+    """What the network is: fixed once it is trained, stored in its archive.
+
+    >>> ModelConfig(N=64, gridsize=2).gridsize
+    2
+    >>> ModelConfig(amp_activation="tanh").validate()  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ptycho_core.errors.ConfigurationError: ModelConfig: amp_activation must be ...
+    """
 
     N: int = setting(64, "Side of a diffraction pattern and of an object patch, pixels.", at_least(16))
     gridsize: int = setting(1, "A group holds gridsize² overlapping patterns.", at_least(1), common=True)

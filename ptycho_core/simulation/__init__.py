@@ -75,6 +75,12 @@ def simulate(
 
     The result's probe carries the counts: Σ|P|² is what a clear object, |O| = 1, would give a frame. Its object_field
     is the truth, its amplitude the square root of counts (dose_known), and its metadata hold the arguments.
+
+    >>> scan = simulate(N=32, positions=50, object="siemens-star", photons=1e5)
+    >>> scan.diffraction_amplitude.shape, scan.probe.shape, scan.positions_px.shape
+    ((50, 32, 32), (1, 32, 32), (50, 2))
+    >>> round(float((scan.diffraction_amplitude**2).sum() / 50), -4)  # photons per pattern
+    100000.0
     """
     _require_integer("N", N, 16, "Use the side of the detector in pixels.")
     if N % 2:
