@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import attrs
 import tomli_w
-import yaml
 
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.registry import closest
@@ -19,43 +17,6 @@ from ptycho_core.settings.fields import from_mapping, to_mapping
 from ptycho_core.settings.sections import SECTIONS
 
 YAML_ENDINGS = (".yaml", ".yml")
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values only; numbers as YAML 1.2 has them, where 1e-3 is one, and no key twice."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes what `_Loader` reads: text that it would take for a number is quoted."""
-
-
-_NUMBER = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.inf$|^\.nan$")
-for _kind in (_Loader, _Dumper):
-    _kind.yaml_implicit_resolvers = {
-        start: [rule for rule in rules if rule[0] not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")]
-        for start, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789."))
-
-
-def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    # Left to itself PyYAML folds a NEL or LS character inside quotes, and reads a space back.
-    style = None if text.isprintable() else '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    repeated = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
-    if repeated is not None:
-        raise yaml.constructor.ConstructorError(None, None, f"the key {repeated!r} occurs twice", node.start_mark)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
 
 
 def read_config(path: Path) -> dict[str, dict[str, Any]]:
@@ -66,13 +27,13 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
     form = "YAML" if path.suffix.lower() in YAML_ENDINGS else "TOML"
     try:
         text = path.read_text(encoding="utf-8")
-        document = yaml.load(text, _Loader) if form == "YAML" else tomllib.loads(text)
+        document = _from_yaml(text) if form == "YAML" else tomllib.loads(text)
     except FileNotFoundError as error:
         raise ConfigurationError(path, received="no such file", remedy="Check the path.") from error
     except OSError as error:
         received, remedy = "a folder" if path.is_dir() else error.strerror, "Give a file that can be read."
         raise ConfigurationError(path, expected=f"a {form} file", received=received, remedy=remedy) from error
-    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         received, remedy = " ".join(str(error).split()), "Correct it there."
         raise ConfigurationError(path, expected=f"readable {form}", received=received, remedy=remedy) from error
     document = {} if document is None else document
@@ -131,9 +92,15 @@ def to_toml(**sections: Any) -> str:
 
 def to_yaml(**sections: Any) -> str:
     """The text of a YAML file: one table for each configuration given."""
-    tables = {name: to_mapping(config) for name, config in sections.items()}
-    text: str = yaml.dump(tables, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    return text
+    from ptycho_core.settings.yaml_text import dump
+
+    return dump({name: to_mapping(config) for name, config in sections.items()})
+
+
+def _from_yaml(text: str) -> Any:
+    from ptycho_core.settings.yaml_text import load  # only where it is needed: it takes a twelfth of a start
+
+    return load(text)
 
 
 def annotated_toml(sources: Mapping[str, Mapping[str, str]], **sections: Any) -> str:
