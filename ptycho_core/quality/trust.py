@@ -17,7 +17,7 @@ from ptycho_core.physics.canvas import summed_weight
 from ptycho_core.quality.alignment import align
 from ptycho_core.quality.area import inside_hull
 from ptycho_core.quality.frc import FRC, frc
-from ptycho_core.quality.metrics import Image, Mask
+from ptycho_core.quality.metrics import Mask
 from ptycho_core.quality.truth import Imaged, as_truth, on_grid
 
 ERROR_FACTOR = 4.0  # specs/physics.md, Trust map: κ where no split halves tell it
