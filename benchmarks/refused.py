@@ -3,8 +3,8 @@
     python benchmarks/refused.py --gib 20
 
 The scan is an HDF5 file of that size whose patterns are a hole (nothing is written to the disk); it is removed at the
-end. Each command runs --times times. Wall time is the time that passed, processor time what the process itself took,
-which is what a free machine would take; where others use the machine, too, the two are far apart.
+end. Each command runs --times times; times are medians. Wall time is the time that passed, processor time what the
+process itself took, as on a free machine; where others use the machine, too, the two are far apart.
 """
 
 from __future__ import annotations
@@ -76,13 +76,9 @@ def main() -> None:
                 if done.returncode != 2 or "Error: " not in done.stderr:
                     raise SystemExit(f"{given}: exit code {done.returncode}: {done.stderr}")
             message = done.stderr.partition("Error: ")[2].strip().replace(str(scan), "scan.h5")
-            times = (
-                f"{statistics.median(wall):.2f}",
-                f"{min(wall):.2f}–{max(wall):.2f}",
-                f"{statistics.median(processor):.2f}",
-            )
-            rows.append([" ".join(arguments), *times, message[:60]])
-        print_table(["ptycho train scan.h5 …", "median wall, s", "range, s", "processor, s", "refused with"], rows)
+            medians = [f"{statistics.median(times):.2f}" for times in (wall, processor)]
+            rows.append([" ".join(arguments), *medians, f"{min(wall):.2f}–{max(wall):.2f}", message[:60]])
+        print_table(["ptycho train scan.h5 …", "wall, s", "processor, s", "range of wall, s", "refused with"], rows)
 
 
 if __name__ == "__main__":
