@@ -10,6 +10,7 @@ from ptycho_core.errors import DataError
 from ptycho_core.events import Count
 from ptycho_core.formats.npz import save_npz_scan
 from ptycho_core.formats.writers import pair_of, write_cxi, write_ptychodus
+from ptycho_core.io.assembly import UNKNOWN_PROBE
 from ptycho_core.io.places import place_of
 from ptycho_core.io.readers import read_scan
 from ptycho_core.scans.frames import Frames
@@ -57,7 +58,8 @@ def convert(
 
 def _files_read(path: Path, options: ReadOptions) -> set[Path]:
     """The scan's file and those that the options name."""
-    named = (options.positions, options.probe, options.object, options.bad_pixels)
+    probe = None if options.probe == UNKNOWN_PROBE else options.probe
+    named = (options.positions, probe, options.object, options.bad_pixels)
     pair = {options.companion} if options.companion else set()
     return {path, *pair, *(place_of(text, path).path for text in named if text)}
 
@@ -66,6 +68,7 @@ def write_scan(
     target: Path, scan: Scan, *, format: str | None = None, progress: Count | None = None
 ) -> tuple[Path, ...]:
     """Write a scan in the stated format, or in that of the ending; returns the files written. Raises DataError."""
+    scan.check_probe()
     kind = format_of(target, format)
     if kind == PTYCHODUS:
         return write_ptychodus(target, scan, progress)

@@ -24,6 +24,8 @@ from ptycho_core.vocabulary import Measurement
 log = logging.getLogger(__name__)
 
 Pair = tuple[float, float]
+UNKNOWN_PROBE = "auto"
+"""`ReadOptions.probe` where the probe is not known, whatever the file says of it."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -93,13 +95,15 @@ def assemble(stored: Stored, options: ReadOptions) -> Scan:
         stored.frames, measurement=measurement, steps=steps, name=stored.path, key=stored.key, index=stored.index
     )
     lengths = _lengths(stored, options, grid)
+    unknown = options.probe == UNKNOWN_PROBE
     scan = Scan(
         diffraction_amplitude=in_memory(frames),
         positions_px=_positions(stored, options, grid, lengths, np.asarray(stored.positions)),
         nominal_positions_px=None
         if stored.nominal_positions is None
         else _positions(stored, options, grid, lengths, stored.nominal_positions),
-        probe=_probe(stored, options, grid),
+        probe=np.ones((1, grid.N, grid.N), np.complex64) if unknown else _probe(stored, options, grid),
+        probe_known=not unknown,
         bad_pixels=frames.bad_pixels,
         object_field=_object(stored, options, grid),
         scan_index=stored.scan_index,

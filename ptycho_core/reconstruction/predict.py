@@ -90,6 +90,7 @@ def reconstruction_steps(
     model = _named(config, "model_path", "a trained model", load_model) if model is None else model
     make_engine = prepare(model, config, backend)
     scan = _named(config, "test_data_file", "a scan to reconstruct", load_scan) if scan is None else scan
+    scan.check_probe()
     check_size(scan, model.config.model.N)
     scan = subsample(scan, config)
     _check_groups(scan, config)

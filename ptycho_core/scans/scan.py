@@ -35,6 +35,7 @@ class Scan:
     nominal_positions_px: float64 (M, 2): the positions that were asked for; the same as positions_px when unknown.
     scan_index: int64 (M,).
     dose_known: True when diffraction_amplitude² is in photon counts, not in an arbitrary unit.
+    probe_known: False where nobody knows the probe: `probe` then stands for none, and only a solve can use the scan.
     source: what to call this scan in messages, usually its file.
     statistics: of the amplitudes, from the pass over them that checks them.
     """
@@ -47,6 +48,7 @@ class Scan:
     nominal_positions_px: NDArray[np.float64] | None = None
     scan_index: NDArray[np.int64] | None = None
     dose_known: bool = False
+    probe_known: bool = True
     source: str = "scan"
     metadata: Mapping[str, Any] = attrs.field(factory=dict)
     statistics: Statistics = attrs.field(init=False)
@@ -135,6 +137,12 @@ class Scan:
     def N(self) -> int:
         """Side of a pattern and of an object patch, pixels."""
         return int(self.diffraction_amplitude.shape[-1])
+
+    def check_probe(self) -> None:
+        """DataError where nobody knows the probe."""
+        if not self.probe_known:
+            remedy = "Solve the scan (ptycho solve SCAN --probe auto) and name the probe of the result."
+            raise DataError(self.source, "probe", expected="a probe", received="an unknown one (auto)", remedy=remedy)
 
     def mean_pattern(self) -> NDArray[np.float64]:
         """(N, N), mean of A² over the patterns, bad pixels too. A part of a scan that is read from a file is read."""

@@ -31,6 +31,7 @@ class TrainingData:
     """
 
     def __init__(self, scan: Scan, config: TrainingConfig, *, whole: bool = False) -> None:
+        scan.check_probe()
         check_size(scan, config.model.N)
         self._with_truth = Objective.of(config).compares("truth")
         if self._with_truth and scan.object_field is None:
