@@ -11,7 +11,7 @@ import sys
 import click
 
 from ptycho_core import __version__
-from ptycho_core.cli import files, running
+from ptycho_core.cli import files, running, solving
 from ptycho_core.errors import PtychoError
 from ptycho_core.settings.fields import flag_of
 
@@ -28,7 +28,7 @@ def cli() -> None:
     """
 
 
-for command in (*running.COMMANDS, *files.COMMANDS):
+for command in (*running.COMMANDS, *solving.COMMANDS, *files.COMMANDS):
     cli.add_command(command)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,11 +21,13 @@ from ptycho_core.settings.fields import (
     wrong_value,
 )
 from ptycho_core.settings.sections import SECTIONS
+from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.sources import Layers, set_by, variable_of
 from ptycho_core.settings.training import TrainingConfig
 
 if TYPE_CHECKING:
     from ptycho_core.models.checkpoint import Checkpoint
+    from ptycho_core.solving.checkpoint import SolveCheckpoint
 
 Command = Callable[..., Any]
 FILE = click.Path(path_type=Path)
@@ -100,27 +102,52 @@ def environment_values(*sections: str) -> dict[str, Any]:
 
 
 def resumed_layers(path: Path | None, flags: Mapping[str, Any], *sections: str) -> tuple[Layers, Checkpoint]:
-    """The settings of the run in the output folder, beneath what flags, environment and file set; and its checkpoint.
+    """The settings of the training in the output folder, beneath what flags, environment and file set; its checkpoint.
 
     Raises ArchiveError where there is no complete checkpoint, ConfigurationError naming the source of a contradiction.
     """
     from ptycho_core.models.checkpoint import CHECKPOINT_NAME, load_checkpoint  # with numpy: other commands do without
     from ptycho_core.training.resuming import check_section_continues
 
-    asked = Layers(path, flags, *sections).values["training"].get("output_dir")
-    folder = TrainingConfig().output_dir if asked is None else Path(asked)
-    file = folder / CHECKPOINT_NAME
-    if not file.exists():
-        remedy = "Give the folder of a run as --out, or start one without --resume."
-        received = "no such file" if folder.is_dir() else "no such folder"
-        raise ArchiveError(file, expected="the checkpoint of a run", received=received, remedy=remedy)
+    file = _checkpoint_file(Layers(path, flags, *sections).values["training"], TrainingConfig(), CHECKPOINT_NAME)
     checkpoint = load_checkpoint(file)
     begun = (checkpoint.config.model, checkpoint.config, checkpoint.execution, checkpoint.reading)
-    stored = {name: (value, f"file {file}") for table in begun for name, value in to_mapping(table).items()}
-    layers = Layers(path, flags, *sections, defaults={**stored, "output_dir": (folder, f"file {file}")})
+    layers = _beneath(file, begun, path, flags, *sections)
     for section, config in layers.build().items():
         try:
             check_section_continues(checkpoint, section, config)
         except ConfigurationError as error:
             raise layers.placed(error, section) from error
     return layers, checkpoint
+
+
+def solve_resumed(path: Path | None, flags: Mapping[str, Any], *sections: str) -> tuple[Layers, SolveCheckpoint]:
+    """`resumed_layers` for a solve."""
+    from ptycho_core.solving.checkpoint import SOLVING_NAME, check_continues, load_solve_checkpoint
+
+    file = _checkpoint_file(Layers(path, flags, *sections).values["solving"], SolveConfig(), SOLVING_NAME)
+    checkpoint = load_solve_checkpoint(file)
+    layers = _beneath(file, (checkpoint.config, checkpoint.execution, checkpoint.reading), path, flags, *sections)
+    configs = layers.build()
+    try:
+        check_continues(checkpoint, configs["solving"], configs["execution"])
+    except ConfigurationError as error:
+        raise layers.placed(error) from error
+    return layers, checkpoint
+
+
+def _checkpoint_file(stated: Mapping[str, Any], usual: Any, name: str) -> Path:
+    """The checkpoint in the output folder that is stated, or in the usual one; ArchiveError where there is none."""
+    folder = Path(stated.get("output_dir") or usual.output_dir)
+    file = folder / name
+    if not file.exists():
+        remedy = "Give the folder of a run as --out, or start one without --resume."
+        received = "no such file" if folder.is_dir() else "no such folder"
+        raise ArchiveError(file, expected="the checkpoint of a run", received=received, remedy=remedy)
+    return file
+
+
+def _beneath(file: Path, begun: Iterable[Any], path: Path | None, flags: Mapping[str, Any], *sections: str) -> Layers:
+    """The settings of the checkpoint in `file`, beneath what flags, environment and configuration file set."""
+    stored = {name: (value, f"file {file}") for table in begun for name, value in to_mapping(table).items()}
+    return Layers(path, flags, *sections, defaults={**stored, "output_dir": (file.parent, f"file {file}")})

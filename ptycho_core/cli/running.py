@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from ptycho_core.cli.options import FILE, config_options, resumed_layers
@@ -14,9 +15,11 @@ from ptycho_core.cli.shared import (
     SectionedCommand,
     config_option,
     console,
+    image_formats,
     load,
     output_options,
     with_scan,
+    write_option,
 )
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.files import annotated_toml
@@ -26,6 +29,11 @@ from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.sources import Layers, build_config
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.reports import in_words
+
+if TYPE_CHECKING:
+    from ptycho_core.reconstruction.result import Reconstruction
+    from ptycho_core.runs.console import Output
+    from ptycho_core.scans.scan import Scan
 
 
 @click.command(cls=SectionedCommand)
@@ -123,40 +131,86 @@ def _after_training(
 
 @click.command(cls=SectionedCommand)
 @click.argument("scan", type=FILE, required=False)
-@config_option("inference", "execution", "reading")
+@config_option("inference", "solving", "execution", "reading")
+@click.option(
+    "--refine",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Solve for N sweeps, beginning with the model's object; the table [solving] says how.",
+)
+@write_option
 @output_options
 @config_options("inference", "execution", "reading")
 def reconstruct(
     scan: Path | None,
     config: Path | None,
+    refine: int | None,
+    write: str | None,
     quiet: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Reconstruct the object of SCAN with a trained model."""
+    formats = image_formats(write)
     with_scan(flags, "test_data_file", scan)
-    configs = build_config(config, flags, "inference", "execution", "reading")
+    sections = ("inference", "execution", "reading", *(("solving",) if refine is not None else ()))
+    configs = build_config(config, flags, *sections)
     output = console(quiet, as_json, configs["execution"].enable_progress_bar)
     inference: InferenceConfig = configs["inference"]
     if inference.model_path is None:
         raise click.UsageError("Missing option '--model'.")
     from ptycho_core.models.model import load_model
-    from ptycho_core.runs.prepare import prepare_reconstruction
+    from ptycho_core.runs.prepare import check_image_formats, prepare_reconstruction
 
     model = load_model(inference.model_path)
     prepare_reconstruction(model, inference)
+    check_image_formats(formats)
     data = load(inference, "test_data_file", configs["reading"], "a scan to reconstruct")
     from ptycho_core.runs.reconstruct import reconstruct_into
 
-    _, summary = reconstruct_into(
-        inference.output_dir, data, model, config=inference, execution=configs["execution"], output=output
+    folder, execution = inference.output_dir, configs["execution"]
+    written = formats if refine is None else ()
+    result, summary = reconstruct_into(
+        folder, data, model, config=inference, execution=execution, output=output, formats=written
     )
+    if refine is not None:
+        _refined(folder, data, result, refine, configs, output, formats)
+        return
     text = f"{summary['patterns']} patterns, {summary['patterns_per_second']:.0f} patterns/s"
     beside = "" if summary["figure"] is None else f" ({Path(summary['figure']).name} beside it)"
     output.result(summary, f"{summary['reconstruction']}: {text}{beside}")
     if data.object_field is not None and configs["reading"] == ReadOptions():
-        folder, truth = str(inference.output_dir), str(inference.test_data_file)
-        output.say(f"Next: {shlex.join(('ptycho', 'evaluate', folder, '--truth', truth))}")
+        truth = str(inference.test_data_file)
+        output.say(f"Next: {shlex.join(('ptycho', 'evaluate', str(folder), '--truth', truth))}")
+
+
+def _refined(
+    folder: Path,
+    scan: Scan,
+    result: Reconstruction,
+    sweeps: int,
+    configs: dict[str, Any],
+    output: Output,
+    formats: tuple[str, ...],
+) -> None:
+    """A solve that begins with the reconstruction of a model, in its folder."""
+    from ptycho_core.runs.solve import solve_into
+
+    inference: InferenceConfig = configs["inference"]
+    backend = result.engine.name if inference.backend == "auto" else inference.backend
+    settings = attrs.evolve(configs["solving"], sweeps=sweeps, output_dir=folder, backend=backend)
+    execution, reading = configs["execution"], configs["reading"]
+    done = solve_into(
+        folder, scan, settings, start=result, execution=execution, reading=reading, output=output, formats=formats
+    )
+    if done.summary is not None:
+        text = (
+            f"{done.summary['reconstruction']}: R {result.R:.4g} before, {done.summary['R']:.4g} after {sweeps} sweeps"
+        )
+        output.result(done.summary, text)
+    if done.stop is not None:
+        raise done.stop
 
 
 @click.command(cls=PlacingCommand)

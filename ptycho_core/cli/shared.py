@@ -18,6 +18,8 @@ from ptycho_core.settings.sources import Layers, warn_of_unknown_variables
 if TYPE_CHECKING:
     from ptycho_core.scans.scan import Scan
 
+IMAGE_FORMATS = ("tiff", "cxi", "ptychodus", "hdf5")
+"""Names of `ptycho_core.reconstruction.writing`, which needs numpy."""
 HEADINGS = {
     "model": "Model",
     "training": "Training",
@@ -93,6 +95,22 @@ def output_options(command: Command) -> Command:
     """`--quiet` and `--json`, for every command that computes."""
     command = click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")(command)
     return click.option("--quiet", is_flag=True, help="Print only errors, and JSON where --json is given.")(command)
+
+
+def write_option(command: Command) -> Command:
+    """`--write`, for every command that reconstructs."""
+    help = f"Also write the object for other programs: {', '.join(IMAGE_FORMATS)}, separated by commas."
+    return click.option("--write", metavar="FORMATS", default=None, help=help)(command)
+
+
+def image_formats(write: str | None) -> tuple[str, ...]:
+    """The formats that `--write` names; ConfigurationError for an unknown one, before any work."""
+    names = tuple(name.strip().lower() for name in write.split(",")) if write is not None else ()
+    for name in names:
+        if name not in IMAGE_FORMATS:
+            remedy = f"Choose from {', '.join(IMAGE_FORMATS)}, separated by commas."
+            raise ConfigurationError("--write", expected="known formats", received=repr(name), remedy=remedy)
+    return names
 
 
 def config_option(*sections: str) -> Callable[[Command], Command]:

@@ -9,6 +9,7 @@ from typing import Any
 from ptycho_core.quality.evaluation import evaluate
 from ptycho_core.quality.truth import load_truth
 from ptycho_core.reconstruction.result import load_reconstruction
+from ptycho_core.report.plots import plot_comparison
 from ptycho_core.runs.console import Output
 from ptycho_core.runs.folder import draw
 from ptycho_core.storage.files import write_text
@@ -21,7 +22,7 @@ def evaluate_into(reconstructed: Path, truth: Path, output: Output) -> tuple[dic
     evaluation = evaluate(result, load_truth(truth), pixel_m=result.pixel_m)
     titles = {"origin_px": result.origin_px, "title": f"{reconstructed} against {truth}"}
     with output.listening() as tell:
-        figure = draw(tell, "plot_comparison", evaluation, folder / "evaluation.png", **titles)
+        figure = draw(tell, plot_comparison, evaluation, folder / "evaluation.png", **titles)
     summary = {**evaluation.as_dict(), "truth": str(truth), "figure": figure}
     write_text(folder / "evaluation.json", json.dumps(summary, indent=2) + "\n")
     return summary, evaluation.table()

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ptycho_core.errors import MissingExtraError
 from ptycho_core.events import Event, Listener, told_file
+from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.reconstruction.writing import write_reconstruction
 
 BEST_MODELS = "checkpoints"
 """Folder of the best models, where a run keeps more than one."""
 
 
-def draw(tell: Listener, function: str, *arguments: Any, **keywords: Any) -> str | None:
-    """A figure of `ptycho_core.report.plots`; without the plotting extra it is left out, with a warning."""
-    from ptycho_core.report import plots
-
+def draw(tell: Listener, plot: Callable[..., None], *arguments: Any, **keywords: Any) -> str | None:
+    """A figure by a function of `ptycho_core.report.plots`; left out, with a warning, without the plotting extra."""
     path: Path = next(argument for argument in arguments if isinstance(argument, Path))
-    plot: Callable[..., None] = getattr(plots, function)
     try:
         plot(*arguments, **keywords)
     except MissingExtraError as error:
@@ -26,3 +25,13 @@ def draw(tell: Listener, function: str, *arguments: Any, **keywords: Any) -> str
         return None
     told_file(tell, "draw", path)
     return str(path)
+
+
+def written_images(
+    tell: Listener, work: str, folder: Path, result: Reconstruction, formats: Sequence[str]
+) -> list[str]:
+    """The object in `folder` for other programs; returns the files. Raises what `write_reconstruction` raises."""
+    files = write_reconstruction(folder, result, formats) if formats else ()
+    for file in files:
+        told_file(tell, work, file)
+    return [str(file) for file in files]

@@ -5,13 +5,17 @@ It imports no reader and no framework: a misspelt setting is refused at once, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ptycho_core.engine.registry import find_engine
+from ptycho_core.errors import MissingExtraError
 from ptycho_core.reconstruction import prepare as reconstruction
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.sections import existing_file
+from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.storage.files import check_folder
 from ptycho_core.training import prepare as training
@@ -38,6 +42,23 @@ def prepare_training(
     existing_file(config, "test_data_file")
     check_folder(config.output_dir)
     return prepared
+
+
+def prepare_solving(config: SolveConfig, execution: ExecutionConfig, formats: Sequence[str] = ()) -> None:
+    """For a solve into `config.output_dir`. Raises ConfigurationError, BackendError, MissingExtraError or DataError."""
+    config.validate()
+    find_engine(config.backend)
+    training.check_logger(execution.logger)
+    check_image_formats(formats)
+    check_folder(config.output_dir)
+
+
+def check_image_formats(formats: Sequence[str]) -> None:
+    """MissingExtraError where a format needs a package that cannot be found; nothing is imported."""
+    if "tiff" in formats and importlib.util.find_spec("tifffile") is None:
+        raise MissingExtraError(
+            "TIFF needs tifffile, which is not installed. Install it with: pip install 'ptycho-core[tiff]'"
+        )
 
 
 def prepare_reconstruction(model: Model, config: InferenceConfig) -> Callable[[], Engine]:

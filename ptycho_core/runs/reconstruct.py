@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from ptycho_core.events import counting, told_file
 from ptycho_core.models.model import Model
 from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.report.plots import plot_reconstruction
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import draw
+from ptycho_core.runs.folder import draw, written_images
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.inference import InferenceConfig
@@ -27,8 +29,12 @@ def reconstruct_into(
     config: InferenceConfig | None = None,
     execution: ExecutionConfig | None = None,
     output: Output | None = None,
+    formats: Sequence[str] = (),
 ) -> tuple[Reconstruction, dict[str, Any]]:
-    """Reconstruct, and write `reconstruction.npz`, `.json` and `.png` into `folder`; the summary comes second."""
+    """Reconstruct, and write `reconstruction.npz`, `.json` and `.png` into `folder`; the summary comes second.
+
+    formats: further files of the object, by the names of `IMAGE_FORMATS`.
+    """
     config, output = config or InferenceConfig(), output or Output(quiet=True)
     with output.listening() as tell:
         result = reconstruct(
@@ -42,7 +48,9 @@ def reconstruct_into(
         path = make_folder(folder) / "reconstruction.npz"
         result.save(path)
         told_file(tell, "reconstruct", path)
-        figure = draw(tell, "plot_reconstruction", result, folder / "reconstruction.png")
+        figure = draw(tell, plot_reconstruction, result, folder / "reconstruction.png")
+        written = written_images(tell, "reconstruct", folder, result, formats)
     summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
+    summary["written"] = written
     write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
     return result, summary

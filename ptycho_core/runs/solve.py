@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import attrs
 from ptycho_core.errors import TrainingError
 from ptycho_core.events import Event, EventKind, told_file
 from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.report.plots import plot_reconstruction
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import draw
+from ptycho_core.runs.folder import draw, written_images
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.files import to_toml
@@ -45,12 +47,14 @@ def solve_into(
     reading: ReadOptions | None = None,
     output: Output | None = None,
     resume: SolveCheckpoint | None = None,
+    formats: Sequence[str] = (),
 ) -> Solved:
     """Solve, and write `reconstruction.npz`, `.json` and `.png` and `config.toml` into `folder`.
 
     `solving.h5.zip`, from which the run can go on, is there after every sweep, unless `enable_checkpointing` is off. An
     interrupt keeps the last whole sweep. reading: how the scan's file was read. resume: the checkpoint from which the
-    run goes on; without it, that of an earlier run in the folder is removed. Raises what `Solving` raises.
+    run goes on; without it, that of an earlier run in the folder is removed. formats: further files of the object, by
+    the names of `IMAGE_FORMATS`. Raises what `Solving` raises.
     """
     output, reading = output or Output(quiet=True), reading or ReadOptions()
     stop: KeyboardInterrupt | TrainingError | None = None
@@ -75,9 +79,10 @@ def solve_into(
             path = folder / "reconstruction.npz"
             result.save(path)
             told_file(tell, "solve", path)
-            figure = draw(tell, "plot_reconstruction", result, folder / "reconstruction.png")
+            figure = draw(tell, plot_reconstruction, result, folder / "reconstruction.png")
             summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
             summary["stopped_early"] = stop is not None
+            summary["written"] = written_images(tell, "solve", folder, result, formats)
             write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
             configs = {"solving": run.config, "execution": run.execution, "reading": reading}
             write_text(folder / "config.toml", to_toml(**configs))

@@ -11,6 +11,7 @@ from ptycho_core.errors import TrainingError
 from ptycho_core.events import Event, EventKind, Listener, told_file
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint
 from ptycho_core.models.model import ARCHIVE_NAME, Model
+from ptycho_core.report.plots import plot_losses
 from ptycho_core.runs.console import Output
 from ptycho_core.runs.folder import BEST_MODELS, draw
 from ptycho_core.scans.scan import Scan
@@ -137,6 +138,6 @@ def _write(
         "best_epoch": run.model.best_epoch,
         "losses": run.history[run.model.best_epoch - 1],
         "seconds": sum(row["seconds"] for row in run.history),
-        "figure": draw(tell, "plot_losses", run.history, folder / "loss.png", best_epoch=run.model.best_epoch),
+        "figure": draw(tell, plot_losses, run.history, folder / "loss.png", best_epoch=run.model.best_epoch),
         "stopped_early": stop is not None,
     }

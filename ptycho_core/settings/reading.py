@@ -47,8 +47,8 @@ class ReadOptions:
     flip_y: bool = setting(False, "Mirror the y coordinates.")
     probe: str | None = setting(
         None,
-        "Probe (N, N) or (modes, N, N), complex: FILE, FILE:DATASET or a data set of the scan's own file; auto: unknown, "
-        "to be found by a solve.",
+        "Probe (N, N) or (modes, N, N), complex: FILE, FILE:DATASET or a data set of the scan's own file; "
+        "auto: unknown, to be found by a solve.",
         common=True,
     )
     transpose_probe: bool = setting(False, "Swap rows and columns of the probe, before any reversal.")

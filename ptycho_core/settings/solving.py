@@ -87,6 +87,7 @@ class SolveConfig:
         0.03,
         "Part of the pixels of every pattern that is never fitted; results are judged by them.",
         Interval(0, 0.5, above=True, words="a number > 0 and <= 0.5"),
+        common=True,
     )
     prior: str = setting(
         "auto",
@@ -111,6 +112,7 @@ class SolveConfig:
         "given",
         "Defocus of the scan's own probe: as it is, or auto: looked for around it.",
         beside={"first_probe": only("given")},
+        common=True,
     )
     orientation: Literal["read", "auto"] = setting(
         "read",
@@ -118,7 +120,7 @@ class SolveConfig:
         common=True,
     )
     nphotons: float = setting(
-        1e9, "Mean photons per frame where the scan's dose is unknown.", at_least(0, exclusive=True)
+        1e9, "Mean photons per frame where the scan's dose is unknown.", at_least(0, exclusive=True), common=True
     )
     split_half: bool = setting(
         False,

@@ -121,6 +121,9 @@ class Solving:
             check_continues(resume, config, execution)
         if config.prior not in ("auto", "none"):
             PRIORS.check(config.prior)
+        scan = _given_or_loaded(scan, config)
+        if not scan.probe_known and config.first_probe != "auto":
+            config = attrs.evolve(config, first_probe="auto", probe_defocus="given")
         self.config, self.execution = config, attrs.evolve(execution)
         automatic = resume is not None and config.backend == "auto"  # another engine goes on to rounding alone
         self._engine = _with_solver(load_engine(resume.engine.name if resume and automatic else config.backend))
@@ -129,7 +132,7 @@ class Solving:
         self.trials: list[Trial] = []
         self.warnings: list[str] = []
         self._should_stop, self._resume = should_stop, resume
-        self._task = begun(_given_or_loaded(scan, config), config)
+        self._task = begun(scan, config)
         self._fingerprint: Fingerprint | None = None
         if resume is not None:
             check_same_scan(self._task.scan, self._scan_fingerprint(), resume.scan)

@@ -1,0 +1,108 @@
+"""`ptycho solve`: the object of a scan without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ptycho_core.cli.options import FILE, config_options, solve_resumed
+from ptycho_core.cli.shared import (
+    SectionedCommand,
+    config_option,
+    console,
+    image_formats,
+    load,
+    output_options,
+    with_scan,
+    write_option,
+)
+from ptycho_core.errors import DataError
+from ptycho_core.settings.files import annotated_toml
+from ptycho_core.settings.sources import Layers
+
+if TYPE_CHECKING:
+    from ptycho_core.runs.console import Output
+    from ptycho_core.scans.scan import Scan
+    from ptycho_core.settings.reading import ReadOptions
+    from ptycho_core.settings.solving import SolveConfig
+
+SECTIONS = ("solving", "execution", "reading")
+
+
+@click.command(cls=SectionedCommand)
+@click.argument("scan", type=FILE, required=False)
+@config_option(*SECTIONS)
+@click.option("--resume", is_flag=True, help="Continue the run in the output folder after its last complete sweep.")
+@click.option("--show-config", is_flag=True, help="Print the configuration and the origin of each value, then exit.")
+@write_option
+@output_options
+@config_options(*SECTIONS, leave_out=("inference_batch_size",))
+def solve(
+    scan: Path | None,
+    config: Path | None,
+    resume: bool,
+    show_config: bool,
+    write: str | None,
+    quiet: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Solve SCAN: fit the object, and the probe, positions and intensities where that helps, to its patterns.
+
+    No network and no training. A probe that the file does not hold is found, too. With --resume all settings, including
+    SCAN, are those that the run began with. Ctrl-C keeps the last complete sweep.
+    """
+    formats = image_formats(write)
+    with_scan(flags, "data_file", scan)
+    layers, checkpoint = Layers(config, flags, *SECTIONS), None
+    if resume:
+        layers, checkpoint = solve_resumed(config, flags, *SECTIONS)
+    configs = layers.build()  # its errors come before a large scan is read
+    if show_config:
+        click.echo(annotated_toml(layers.sources, **configs), nl=False)
+        return
+    output = console(quiet, as_json, configs["execution"].enable_progress_bar)
+    settings: SolveConfig = configs["solving"]
+    from ptycho_core.runs.prepare import prepare_solving
+
+    prepare_solving(settings, configs["execution"], formats)
+    data, reading = _load(settings, configs["reading"], output)
+    from ptycho_core.runs.solve import solve_into
+
+    done = solve_into(
+        settings.output_dir,
+        data,
+        settings,
+        execution=configs["execution"],
+        reading=reading,
+        output=output,
+        resume=checkpoint,
+        formats=formats,
+    )
+    if done.summary is None:
+        output.say("Stopped before the first sweep finished; nothing was written.")
+    else:
+        summary = done.summary
+        text = f"{summary['reconstruction']}: R {summary['R']:.4g}, H {summary['H']:.4g} on held-out pixels"
+        output.result(summary, text if summary["figure"] is None else f"{text}\n{summary['figure']}: the picture")
+    if done.stop is not None:
+        raise done.stop
+
+
+def _load(settings: SolveConfig, reading: ReadOptions, output: Output) -> tuple[Scan, ReadOptions]:
+    """The scan; one without a probe as one whose probe is unknown, which is said."""
+    import attrs
+
+    try:
+        return load(settings, "data_file", reading, "a scan to solve"), reading
+    except DataError as error:
+        if error.state != ("probe",) or reading.probe is not None:
+            raise
+        output.say(f"WARNING: {error.source}: no probe in the file; it is looked for. State it if known (--probe).")
+        reading = attrs.evolve(reading, probe="auto")
+        return load(settings, "data_file", reading, "a scan to solve"), reading
+
+
+COMMANDS = (solve,)
