@@ -18,6 +18,7 @@ import contextlib
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -26,6 +27,8 @@ from ptycho_core.embedding.data import ObjectGrid, ScanArrays, ScanFile
 from ptycho_core.embedding.jobs import (
     ReconstructionJob,
     ReconstructionProgress,
+    SolvingJob,
+    SolvingProgress,
     Source,
     TrainingJob,
     TrainingProgress,
@@ -37,6 +40,7 @@ from ptycho_core.models.model import ARCHIVE_NAME, Model, load_model
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.storage.files import PARTIAL, make_folder
 
@@ -55,6 +59,8 @@ __all__ = [
     "ScanArrays",
     "ScanFile",
     "Setting",
+    "SolveConfig",
+    "SolvingProgress",
     "TrainingConfig",
     "TrainingProgress",
     "backends",
@@ -63,6 +69,7 @@ __all__ = [
     "load_model",
     "make_config",
     "reconstruct",
+    "solve",
     "train",
 ]
 
@@ -70,6 +77,8 @@ MODEL_FILE_EXTENSION = ".zip"
 MODEL_FILE_FILTER = "PtychoPINN models (*.zip)"
 TRAINING_DATA_FILE_EXTENSION = ".npz"
 TRAINING_DATA_FILE_FILTER = "PtychoPINN training data (*.npz)"
+SOLVER = "solve"
+"""What to call the solver in a list of algorithms."""
 NETWORKS = {"pinn": "PINN", "supervised": "Supervised"}
 """`model_type` → what to call it in a list of algorithms."""
 IDLE_SECONDS = 0.5
@@ -167,13 +176,32 @@ def reconstruct(
     return _reconstructed(job, child)
 
 
-def _reconstructed(job: ReconstructionJob, child: bool) -> Generator[ReconstructionProgress]:
+def _reconstructed(job: Any, child: bool) -> Generator[Any]:
+    """The items of a ReconstructionJob or SolvingJob, the last one again where the work is long at the next."""
     last = job.blank()
     yield last
     with contextlib.closing(in_child(job, idle_seconds=IDLE_SECONDS) if child else in_process(job)) as steps:
         for progress in steps:
             last = last if progress is None else progress
             yield last
+
+
+def solve(
+    data: ScanArrays,
+    config: SolveConfig | None = None,
+    *,
+    execution: ExecutionConfig | None = None,
+    child: bool = True,
+) -> Generator[SolvingProgress]:
+    """Solve a scan without a network: an item after every sweep, each with the object so far on the grid of the data.
+
+    As `reconstruct` otherwise; the last item has the probe and the positions as they were refined, and a summary.
+    config: its data_file, output_dir and start belong to the command line. Raises ConfigurationError, DataError,
+    BackendError or TrainingError with the message of the work, and WorkerError where the child dies.
+    """
+    config = attrs.evolve(config) if config is not None else SolveConfig()
+    config.validate()
+    return _reconstructed(SolvingJob(data=data, config=config, execution=execution or ExecutionConfig()), child)
 
 
 def export_training_data(path: str | os.PathLike[str], data: Source) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ptycho_core.errors import DataError
 from ptycho_core.io import load_scan
 from ptycho_core.scans.frames import Frames, in_memory
-from ptycho_core.scans.geometry import beyond_middle_px, positions_m_to_px
+from ptycho_core.scans.geometry import beyond_middle_px, positions_m_to_px, positions_px_to_m
 from ptycho_core.scans.scan import Scan
 from ptycho_core.scans.steps import Blank
 from ptycho_core.settings.reading import ReadOptions
@@ -53,10 +53,16 @@ class ObjectGrid:
         x_px = (x_m − centre_x_m)/pixel_x_m + (W − 1)/2 is the middle of a patch, at ((N − 1)/2, (N − 1)/2) of its
         pixels. A scan's position names the pixel [N/2, N/2], for even N half a pixel further.
         """
-        height, width = self.shape
-        beyond = beyond_middle_px(N)
-        middle = (width - 1) / 2 + beyond, (height - 1) / 2 + beyond
-        return positions_m_to_px(positions_m, self.pixel_m, origin_m=self.centre_m, origin_px=middle)
+        return positions_m_to_px(positions_m, self.pixel_m, origin_m=self.centre_m, origin_px=self._middle(N))
+
+    def positions_m(self, positions_px: NDArray[np.float64], N: int) -> NDArray[np.float64]:
+        """The inverse of `positions_px`: (M, 2), [x, y], metres, of the middles of the patches."""
+        return positions_px_to_m(positions_px, self.pixel_m, origin_m=self.centre_m, origin_px=self._middle(N))
+
+    def _middle(self, N: int) -> tuple[float, float]:
+        """The coordinate of a scan's position whose patch has its middle at `centre_m`."""
+        (height, width), beyond = self.shape, beyond_middle_px(N)
+        return (width - 1) / 2 + beyond, (height - 1) / 2 + beyond
 
     def place(
         self,

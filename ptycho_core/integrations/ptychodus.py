@@ -1,7 +1,7 @@
-"""Reconstructors for Ptychodus 1.7: PINN and Supervised, in the library "ptycho-core" (docs/ptychodus.md).
+"""Reconstructors for Ptychodus 1.7: PINN, Supervised and solve, in the library "ptycho-core" (docs/ptychodus.md).
 
     with ModelCore() as core:
-        register(core)  # then the algorithms ptycho-core_pinn and ptycho-core_supervised
+        register(core)  # then the algorithms ptycho-core_pinn, ptycho-core_supervised and ptycho-core_solve
 
 Every training and reconstruction runs in a child process of its own; here no framework is imported.
 """
@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from ptychodus.api.object import Object
+from ptychodus.api.probe import ProbeSequence
+from ptychodus.api.probe_positions import ProbePositionSequence
 from ptychodus.api.product import LossValue, Product
 from ptychodus.api.reconstruct import (
     ReconstructInput,
@@ -30,7 +32,7 @@ from ptychodus.api.reconstruct import (
 from ptychodus.api.settings import SettingsRegistry
 
 from ptycho_core import embedding
-from ptycho_core.embedding import ObjectGrid, ReconstructionProgress, ScanArrays, ScanFile
+from ptycho_core.embedding import ObjectGrid, ReconstructionProgress, ScanArrays, ScanFile, SolvingProgress
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.integrations.ptychodus_settings import AUTO, PtychoCoreSettings
 from ptycho_core.scans.geometry import object_pixel_m
@@ -144,13 +146,42 @@ class PtychoCoreReconstructor(TrainableReconstructor):
         return ConfigurationError(self.name, expected="a model", received="none", remedy=remedy)
 
 
+class PtychoCoreSolver(Reconstructor):
+    """The solver as an algorithm: no network, no training; probe and positions come back as they were refined."""
+
+    def __init__(self, settings: PtychoCoreSettings) -> None:
+        self._settings = settings
+
+    @property
+    def name(self) -> str:
+        return embedding.SOLVER
+
+    def get_progress_goal(self) -> int:
+        """Sweeps."""
+        return int(self._settings.values("solving")["sweeps"])
+
+    def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
+        """An output at once, after every sweep, and twice a second in any case; the last one is whole."""
+        data, losses, seen = arrays_of(parameters), list[LossValue](), 0
+        steps = embedding.solve(data, self._settings.solving(), execution=self._settings.execution())
+        with contextlib.closing(steps):
+            for progress in steps:
+                if progress.done > seen and "R" in progress.terms:
+                    seen = progress.done
+                    losses.append(LossValue(seen, progress.terms["R"]))
+                product = solved_product(parameters.product, progress)
+                product = dataclasses.replace(product, losses=list(losses))
+                yield ReconstructOutput(product=product, progress=progress.done)
+
+
 class PtychoCoreReconstructorLibrary(ReconstructorLibrary):
     """The algorithms of this package."""
 
     def __init__(self, settings_registry: SettingsRegistry, is_developer_mode_enabled: bool = False) -> None:
         super().__init__("ptycho_core")
         self.settings = PtychoCoreSettings.create(settings_registry)
-        self._reconstructors = [PtychoCoreReconstructor(kind, self.settings) for kind in embedding.NETWORKS]
+        networks = [PtychoCoreReconstructor(kind, self.settings) for kind in embedding.NETWORKS]
+        self._reconstructors: list[Reconstructor] = [*networks, PtychoCoreSolver(self.settings)]
         missing = [each.name for each in embedding.backends() if not each.available]
         if missing:
             log.info("engines that are not installed: %s", ", ".join(missing))
@@ -227,6 +258,21 @@ def product_of(product: Product, progress: ReconstructionProgress) -> Product:
         layer_spacing_m=object_.layer_spacing_m,
     )
     return dataclasses.replace(product, object_=placed, losses=[])
+
+
+def solved_product(product: Product, progress: SolvingProgress) -> Product:
+    """`product_of`, with the probe and the positions of a solve that has ended."""
+    placed = product_of(product, progress)
+    if progress.probe is None or progress.positions_m is None:
+        return placed
+    positions = [
+        dataclasses.replace(point, x_m=float(x), y_m=float(y))
+        for point, (x, y) in zip(product.probe_positions, progress.positions_m, strict=True)
+    ]
+    probes = ProbeSequence(
+        array=progress.probe[None], opr_weights=None, pixel_geometry=product.probes.get_pixel_geometry()
+    )
+    return dataclasses.replace(placed, probe_positions=ProbePositionSequence(positions), probes=probes)
 
 
 def training_files(input_path: Path) -> tuple[Path, Path | None]:

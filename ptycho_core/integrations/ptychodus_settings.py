@@ -13,6 +13,7 @@ from ptycho_core.embedding import (
     ExecutionConfig,
     InferenceConfig,
     Setting,
+    SolveConfig,
     TrainingConfig,
     describe_settings,
     make_config,
@@ -37,6 +38,7 @@ LEFT_OUT = {
     "model": ("N", "model_type"),
     "training": ("train_data_file", "test_data_file", "output_dir"),
     "inference": ("model_path", "test_data_file", "output_dir", "debug"),
+    "solving": ("data_file", "output_dir", "start"),
     "execution": (
         "devices",
         "num_nodes",
@@ -54,7 +56,7 @@ AUTO = "auto"
 
 @attrs.frozen(eq=False)
 class PtychoCoreSettings:
-    """The groups PtychoCoreModel, PtychoCoreTraining, PtychoCoreInference and PtychoCoreExecution of the registry.
+    """The groups PtychoCoreModel, …Training, …Inference, …Solving and …Execution of the registry.
 
     A setting without a value is an empty text. parameters: section → field → parameter.
     """
@@ -92,6 +94,10 @@ class PtychoCoreSettings:
 
     def inference(self) -> InferenceConfig:
         config: InferenceConfig = make_config("inference", self.values("inference"))
+        return config
+
+    def solving(self) -> SolveConfig:
+        config: SolveConfig = make_config("solving", self.values("solving"))
         return config
 
     def execution(self) -> ExecutionConfig:
