@@ -49,10 +49,11 @@ def solve(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Solve SCAN: fit the object, and the probe, positions and intensities where that helps, to its patterns.
+    """Solve SCAN: the object that fits, without a network.
 
-    No network and no training. A probe that the file does not hold is found, too. With --resume all settings, including
-    SCAN, are those that the run began with. Ctrl-C keeps the last complete sweep.
+    Probe, positions and intensities are refined where that helps; a probe that the file does not hold is
+    found. With --resume all settings, including SCAN, are those that the run began with. Ctrl-C keeps the last complete
+    sweep.
     """
     formats = image_formats(write)
     with_scan(flags, "data_file", scan)
@@ -100,7 +101,9 @@ def _load(settings: SolveConfig, reading: ReadOptions, output: Output) -> tuple[
     except DataError as error:
         if error.state != ("probe",) or reading.probe is not None:
             raise
-        output.say(f"WARNING: {error.source}: no probe in the file; it is looked for. State it if known (--probe).")
+        output.say(
+            f"WARNING: {error.source}: no probe in the file; it is looked for. State a known one: --probe."
+        )
         reading = attrs.evolve(reading, probe="auto")
         return load(settings, "data_file", reading, "a scan to solve"), reading
 

@@ -171,7 +171,7 @@ class ReconstructionJob(ObjectJob):
 
 @attrs.frozen(eq=False, kw_only=True)
 class SolvingProgress(ReconstructionProgress):
-    """`done` of `goal` sweeps are in the object; `terms` holds R and H (specs/physics.md, Misfit) of the last one.
+    """`done` of `goal` sweeps are in the object; `terms` holds R and H of the last one (specs/solving.md).
 
     probe, positions_m: of the last item alone, as they were refined: complex64 (modes, N, N), Σ|P|² the mean counts of
     a pattern; float64 (M, 2), [x, y], metres, of the middles of the patches.

@@ -41,11 +41,12 @@ KEYS = (
 )
 
 
-def load_npz_scan(path: Path, *, measurement: Measurement | None = None) -> Scan:
+def load_npz_scan(path: Path, *, measurement: Measurement | None = None, needs_probe: bool = True) -> Scan:
     """A scan from the NPZ contract; many patterns stay in the file until they are asked for.
 
     measurement: what `diff3d` holds. Unstated, integers are intensity (counts) and real numbers amplitude, unless
-    `_metadata` says which. Raises DataError naming the file and the key.
+    `_metadata` says which. needs_probe: False makes a scan of a file without one, its probe unknown. Raises DataError
+    naming the file and the key.
     """
     members = npz_members(path)
     key = next((name for name in PATTERNS if name in members), PATTERNS[0])
@@ -62,10 +63,12 @@ def load_npz_scan(path: Path, *, measurement: Measurement | None = None) -> Scan
     nominal = None
     if "xcoords_start" in arrays and "ycoords_start" in arrays:
         nominal = positions_of(path, arrays["xcoords_start"], arrays["ycoords_start"], suffix="_start")
+    known = needs_probe or "probeGuess" in arrays
     return Scan(
         diffraction_amplitude=in_memory(frames),
         positions_px=positions_of(path, x, y),
-        probe=take("probeGuess", "(N, N) or (modes, N, N) complex probe"),
+        probe=take("probeGuess", "(N, N) or (modes, N, N) complex probe") if known else np.ones(frames.shape[1:], np.complex64),
+        probe_known=known,
         bad_pixels=arrays.get("bad_pixels"),
         object_field=arrays.get("objectGuess"),
         nominal_positions_px=nominal,
@@ -79,8 +82,8 @@ def load_npz_scan(path: Path, *, measurement: Measurement | None = None) -> Scan
 def _require(path: Path, members: Collection[str], key: str, what: str) -> None:
     if key not in members:
         remedy = f"The file holds: {', '.join(sorted(members)) or 'nothing'}. "
-        remedy += "Name the parts of another file."
-        state = ("dataset", "positions", "probe")
+        remedy += "State it." if key == "probeGuess" else "Name the parts of another file."
+        state = ("probe",) if key == "probeGuess" else ("dataset", "positions", "probe")
         raise DataError(path, key, expected=what, received="no such key", remedy=remedy, state=state)
 
 
@@ -210,7 +213,7 @@ class NpzReader:
         return signature_of(path).startswith((b"PK", MAGIC))
 
     def read(self, path: Path, options: ReadOptions) -> Scan:
-        scan = load_npz_scan(path, measurement=options.measurement)
+        scan = load_npz_scan(path, measurement=options.measurement, needs_probe=options.probe is None)
         if "reader" in scan.metadata:  # that of the file which this one was converted from
             object.__setattr__(scan, "metadata", {**scan.metadata, "reader": self.name})
         if options == ReadOptions(**{name: getattr(options, name) for name in STATED}):
@@ -230,7 +233,7 @@ class NpzReader:
             pixel_m=_pair(known["object_pixel_m"]),
             nominal_positions=scan.nominal_positions_px,
             scan_index=scan.scan_index,
-            probe=scan.probe,
+            probe=scan.probe if scan.probe_known else None,
             object=scan.object_field,
             bad_pixels=scan.bad_pixels,
             energy_eV=_one(known["photon_energy_eV"]),

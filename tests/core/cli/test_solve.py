@@ -1,0 +1,126 @@
+"""`ptycho solve` and `reconstruct --refine` without frameworks: what they write, how they stop, go on and refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from ptycho_core_reference import ReferenceEngine
+
+from ptycho_core import load_scan, save_scan
+from ptycho_core.reconstruction.result import load_reconstruction
+from ptycho_core.simulation import simulate
+from ptycho_core.solving import loop
+
+Ptycho = Callable[..., Any]
+FAST = ("--refine", "none", "--modes", "1", "--prior", "none", "--batches", "4", "--sweeps", "3")
+
+
+@pytest.fixture(autouse=True)
+def reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference engine in the place of all, and no pictures: they take seconds."""
+    monkeypatch.setattr(loop, "load_engine", lambda backend: ReferenceEngine())
+    monkeypatch.setattr("ptycho_core.runs.prepare.find_engine", lambda backend: ReferenceEngine)
+    monkeypatch.setattr("ptycho_core.runs.solve.draw", lambda *arguments, **keywords: None)
+
+
+@pytest.fixture
+def scan_file(tmp_path: Path) -> Path:
+    path = tmp_path / "scan.npz"
+    save_scan(path, simulate(N=16, positions=40, step_px=3, object="lines", photons=1e5, seed=3))
+    return path
+
+
+def solved(ptycho: Ptycho, scan: Path, out: Path, *more: str) -> dict[str, Any]:
+    outcome = ptycho("solve", str(scan), "--out", str(out), "--json", "--quiet", *more)
+    assert outcome.code == 0, outcome.err
+    summary: dict[str, Any] = json.loads(outcome.out)
+    return summary
+
+
+def test_a_solve_leaves_its_files_and_says_how_well_it_fits(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
+    summary = solved(ptycho, scan_file, tmp_path / "out", *FAST)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "reconstruction.npz",
+        "reconstruction.json",
+        "solving.h5.zip",
+        "config.toml",
+    }
+    result = load_reconstruction(tmp_path / "out")
+    assert summary["R"] == pytest.approx(result.R) and 0 < summary["R"] < summary["history"][0]["R"]
+    assert summary["H"] == pytest.approx(result.H) and summary["stopped_early"] is False
+    assert len(summary["history"]) == 3
+    assert 'refine = "none"' in (tmp_path / "out" / "config.toml").read_text()
+
+
+def test_a_solve_goes_on_where_it_stopped(
+    ptycho: Ptycho, scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solved(ptycho, scan_file, tmp_path / "whole", *FAST)
+    sweep = loop.Run.sweep
+
+    def interrupted(run: loop.Run) -> Any:
+        if run.done == 2:
+            raise KeyboardInterrupt
+        return sweep(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "sweep", interrupted)
+        outcome = ptycho("solve", str(scan_file), "--out", str(tmp_path / "part"), *FAST)
+    assert outcome.code == 130
+    kept = json.loads((tmp_path / "part" / "reconstruction.json").read_text())
+    assert kept["stopped_early"] is True and len(kept["history"]) == 2
+    outcome = ptycho("solve", "--out", str(tmp_path / "part"), "--resume")
+    assert outcome.code == 0, outcome.err
+    whole, part = (load_reconstruction(tmp_path / name).object_field for name in ("whole", "part"))
+    np.testing.assert_array_equal(part, whole)
+
+
+def test_a_setting_that_makes_another_run_is_refused_with_its_flag(
+    ptycho: Ptycho, scan_file: Path, tmp_path: Path
+) -> None:
+    solved(ptycho, scan_file, tmp_path / "out", *FAST)
+    outcome = ptycho("solve", "--out", str(tmp_path / "out"), "--resume", "--object-rate", "0.2")
+    assert outcome.code == 2
+    assert "--object-rate" in outcome.err and "as the run began" in outcome.err
+    outcome = ptycho("solve", "--out", str(tmp_path / "elsewhere"), "--resume")
+    assert outcome.code == 2 and "expected the checkpoint of a run" in outcome.err
+
+
+def test_a_file_without_a_probe_is_solved_with_one_that_is_found(
+    ptycho: Ptycho, scan_file: Path, tmp_path: Path
+) -> None:
+    with np.load(scan_file) as source:
+        np.savez(tmp_path / "bare.npz", **{name: source[name] for name in source if name != "probeGuess"})
+    bare = tmp_path / "bare.npz"
+    outcome = ptycho("solve", str(bare), "--out", str(tmp_path / "out"), *FAST[:1], "probe", *FAST[2:])
+    assert outcome.code in (0, 2)
+    assert "no probe in the file; it is looked for" in outcome.err
+    if outcome.code == 2:  # 40 patterns of 16 pixels may leave it undecided: then that is said, with the table
+        assert "standard errors" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["train", "convert"])
+def test_what_needs_a_probe_refuses_an_unknown_one(
+    command: str, ptycho: Ptycho, scan_file: Path, tmp_path: Path
+) -> None:
+    target = {"train": ("--out", str(tmp_path / "out"), "--N", "32"), "convert": (str(tmp_path / "other.npz"),)}
+    assert not load_scan(scan_file, probe="auto").probe_known
+    outcome = ptycho(command, str(scan_file), *target[command], "--probe", "auto")
+    assert outcome.code == 2
+    assert "expected a probe; received an unknown one (auto). Solve the scan" in outcome.err
+
+
+def test_the_object_is_written_for_other_programs(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
+    summary = solved(ptycho, scan_file, tmp_path / "out", *FAST, "--write", "HDF5")
+    [name] = summary["written"]
+    with h5py.File(name) as file:
+        assert file.attrs["default"]
+    outcome = ptycho("solve", str(scan_file), "--out", str(tmp_path / "out"), "--write", "tif")
+    assert outcome.code == 2
+    assert "--write: expected known formats; received 'tif'. Choose from tiff, cxi, ptychodus, hdf5" in outcome.err
