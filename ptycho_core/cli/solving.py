@@ -101,9 +101,7 @@ def _load(settings: SolveConfig, reading: ReadOptions, output: Output) -> tuple[
     except DataError as error:
         if error.state != ("probe",) or reading.probe is not None:
             raise
-        output.say(
-            f"WARNING: {error.source}: no probe in the file; it is looked for. State a known one: --probe."
-        )
+        output.say(f"WARNING: {error.source}: no probe in the file; it is looked for. State a known one: --probe.")
         reading = attrs.evolve(reading, probe="auto")
         return load(settings, "data_file", reading, "a scan to solve"), reading
 

@@ -67,7 +67,9 @@ def load_npz_scan(path: Path, *, measurement: Measurement | None = None, needs_p
     return Scan(
         diffraction_amplitude=in_memory(frames),
         positions_px=positions_of(path, x, y),
-        probe=take("probeGuess", "(N, N) or (modes, N, N) complex probe") if known else np.ones(frames.shape[1:], np.complex64),
+        probe=take("probeGuess", "(N, N) or (modes, N, N) complex probe")
+        if known
+        else np.ones(frames.shape[1:], np.complex64),
         probe_known=known,
         bad_pixels=arrays.get("bad_pixels"),
         object_field=arrays.get("objectGuess"),
