@@ -125,6 +125,12 @@ class BackendError(PtychoError, RuntimeError):
 class MissingExtraError(PtychoError, RuntimeError):
     """An optional dependency is needed and not installed; the message names the extra that brings it."""
 
+    @classmethod
+    def of(cls, user: str, package: str, extra: str, *, setting: str | None = None, instead: str = "") -> Self:
+        """user: what needs the package, as the subject of a sentence. setting: what asks for it."""
+        remedy = f"Install it with: pip install 'ptycho-core[{extra}]'{instead}."
+        return cls(f"{user} needs the package {package}, which is not installed", remedy=remedy, setting=setting)
+
 
 class TrainingError(PtychoError, RuntimeError):
     """Training cannot go on: the loss is no longer finite, for example."""

@@ -247,7 +247,10 @@ def export(model: Path, out: Path, form: str | None, backend: str, quiet: bool, 
 @click.command(cls=PlacingCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def engines(as_json: bool) -> None:
-    """List the engines, their frameworks and devices."""
+    """List the engines, their frameworks and devices.
+
+    One that is not installed, and one of another package that fails, is listed as such; a warning gives the reason.
+    """
     from ptycho_core.engine.registry import engine_facts
 
     console(quiet=False, as_json=as_json)

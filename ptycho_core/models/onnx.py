@@ -193,7 +193,5 @@ def _onnx() -> Any:
     try:
         import onnx
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "ONNX needs the 'onnx' package, which is not installed. Install it with: pip install 'ptycho-core[onnx]'"
-        ) from error
+        raise MissingExtraError.of("ONNX", "onnx", "onnx", setting="form") from error
     return onnx

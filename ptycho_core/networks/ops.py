@@ -144,6 +144,7 @@ def op_function(layer: Layer, engine: str, own: Mapping[str, Function]) -> Funct
             expected=f"a function for {engine!r}",
             received=f"functions for {', '.join(functions) or 'none'}",
             remedy=f"Register it with one, register_op({layer.op!r}, …, {engine}=…), or choose another engine.",
+            setting="backend",
         )
     function = functions[engine]
     if isinstance(function, str):

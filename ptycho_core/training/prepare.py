@@ -89,8 +89,5 @@ def check_logger(name: str) -> None:
     name = LOGGERS.check(name)
     package = PACKAGES.get(name)
     if package is not None and importlib.util.find_spec(package) is None:
-        raise MissingExtraError(
-            f"logger {name!r} needs the '{package}' package. Install it with: pip install 'ptycho-core[{name}]', "
-            "or choose logger = csv.",
-            setting="logger",
-        )
+        instead = ", or choose logger = csv"
+        raise MissingExtraError.of(f"logger {name!r}", package, name, setting="logger", instead=instead)

@@ -21,9 +21,7 @@ def write_tiff(folder: Path, image: ObjectImage) -> tuple[Path, ...]:
     except ModuleNotFoundError as error:
         if error.name != "tifffile":
             raise
-        raise MissingExtraError(
-            "TIFF needs tifffile, which is not installed. Install it with: pip install 'ptycho-core[tiff]'"
-        ) from error
+        raise MissingExtraError.of("TIFF", "tifffile", "tiff") from error
     pictures = {"amplitude": image.amplitude(), "phase": image.phase(), "predicted_error": image.predicted_error}
     if 4 * image.object_field.size > LARGEST_BYTES:
         height, width = image.object_field.shape

@@ -35,9 +35,7 @@ def new_figure(width: float, height: float, *, arranged: bool = True) -> Figure:
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise  # a broken installation, not an absent one
-        raise MissingExtraError(
-            "Plots need matplotlib, which is not installed. Install it with: pip install 'ptycho-core[plot]'"
-        ) from error
+        raise MissingExtraError.of("a figure", "matplotlib", "plot", setting="figure") from error
     figure: Any = Figure(figsize=(width, height), dpi=DPI, layout="constrained" if arranged else None)
     if arranged:
         figure.get_layout_engine().set(wspace=0.06, hspace=0.06)

@@ -20,10 +20,12 @@ from einops import rearrange
 from ptycho_core import __version__, load_scan, save_scan
 from ptycho_core.cli import cli
 from ptycho_core.engine.protocol import EngineInfo
-from ptycho_core.errors import DataError
+from ptycho_core.engine.registry import ENGINES
+from ptycho_core.errors import BackendError, DataError
 from ptycho_core.models.model import load_model
 from ptycho_core.reconstruction.result import Reconstruction, load_reconstruction
 from ptycho_core.settings.reading import ReadOptions
+from tests.core.plugins import entry_point
 from tests.core.refusals import refusal_of
 
 Ptycho = Callable[..., Any]
@@ -260,6 +262,36 @@ def test_an_error_of_the_run_names_where_its_setting_is_from(
     assert_refused(outcome, f"Error: {place}: PyTorch backend selected, but")
 
 
+@pytest.mark.parametrize("how", ["flag", "environment", "file"])
+def test_an_error_of_an_engine_names_where_its_setting_is_from(
+    ptycho: Ptycho, fake_engine: Any, scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    def build(*arguments: Any) -> None:
+        raise BackendError("ExecutionConfig", "accelerator", expected="auto, or cpu", received="'cuda'")
+
+    monkeypatch.setattr(type(fake_engine), "build", build)
+    flags, file = [], tmp_path / "run.toml"
+    if how == "flag":
+        flags = ["--accelerator", "cuda"]
+    elif how == "environment":
+        monkeypatch.setenv("PTYCHO_ACCELERATOR", "cuda")
+    else:
+        file.write_text('[execution]\naccelerator = "cuda"\n')
+        flags = ["--config", file]
+    place = {"flag": "flag --accelerator", "environment": "environment PTYCHO_ACCELERATOR", "file": str(file)}[how]
+    outcome = ptycho("train", scan_file, "--out", tmp_path / "out", "--n-groups", 9, "--quiet", *flags)
+    assert_refused_after_log(outcome, f"Error: {place}: accelerator must be auto, or cpu; got 'cuda'")
+
+
+@pytest.mark.usefixtures("no_matplotlib")
+def test_a_figure_that_cannot_be_drawn_names_its_flag_and_the_extra(
+    ptycho: Ptycho, scan_file: Path, tmp_path: Path
+) -> None:
+    refused = ptycho("inspect", scan_file, "--figure", tmp_path / "scan.png")
+    words = "Error: flag --figure: a figure needs the package matplotlib, which is not installed. "
+    assert_refused(refused, words + "Install it with: pip install 'ptycho-core[plot]'.")
+
+
 def test_a_remedy_asks_for_flags_on_the_command_line_and_for_settings_elsewhere(ptycho: Ptycho, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("to be measured again")
     words = "or name the parts of a file of another kind: "
@@ -378,7 +410,7 @@ def test_evaluation_prints_a_table_and_writes_every_figure(
     written = json.loads((true_reconstruction / "evaluation.json").read_text())
     assert written["truth"] == str(scan_file)
     assert written["figure"] is None
-    assert "evaluation.png is left out: Plots need matplotlib, which is not installed." in outcome.err
+    assert "evaluation.png is left out: a figure needs the package matplotlib, which is not installed." in outcome.err
 
 
 @pytest.mark.usefixtures("no_matplotlib")
@@ -648,6 +680,22 @@ def test_engines_that_are_not_installed_are_listed_as_such(ptycho: Ptycho) -> No
     assert ptycho("engines").out.split() == ["tensorflow", "not", "installed", "torch", "not", "installed"]
     absent = {"framework": "not installed"}
     assert json.loads(ptycho("engines", "--json").out) == {"tensorflow": absent, "torch": absent}
+
+
+def test_an_engine_of_another_package_that_fails_is_listed_with_the_reason(
+    ptycho: Ptycho, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [entry_point("jax", "a_module_that_is_not_there:Engine", ENGINES.group)]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    monkeypatch.setattr(ENGINES, "_warned", set())
+    reason = "engine 'jax' of other-package 1.2: it cannot be imported: ModuleNotFoundError: No module named"
+    outcome = ptycho("engines")
+    assert outcome.code == 0
+    assert outcome.out.split() == ["jax", "broken"]
+    assert reason in outcome.err
+    listed = json.loads(ptycho("engines", "--json").out)
+    assert listed["jax"]["framework"] == "broken"
+    assert listed["jax"]["error"].startswith(reason)
 
 
 @pytest.mark.usefixtures("no_framework")

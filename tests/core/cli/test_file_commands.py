@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,16 @@ def test_a_model_is_exported_by_the_ending(ptycho: Ptycho, tmp_path: Path) -> No
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out) == {"written": str(tmp_path / "network.onnx"), "form": "onnx"}
     assert (tmp_path / "network.onnx").stat().st_size > 1000
+
+
+def test_a_form_whose_package_is_absent_names_its_flag_and_the_extra(
+    ptycho: Ptycho, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    ptycho("convert", tensorflow_archive(tmp_path / "published"), tmp_path / "ours.h5.zip")
+    refused = ptycho("export", tmp_path / "ours.h5.zip", tmp_path / "network", "--form", "onnx")
+    words = "Error: flag --form: ONNX needs the package onnx, which is not installed. "
+    assert_refused(refused, words + "Install it with: pip install 'ptycho-core[onnx]'.")
 
 
 def test_an_ending_of_no_form_is_refused(ptycho: Ptycho, tmp_path: Path) -> None:

@@ -45,7 +45,11 @@ def unread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         (["--checkpoint-monitor-metric", "realspace_mae"], "checkpoint_monitor_metric must be one of total"),
         (["--out", "file/out"], "file/out: expected a folder; received one inside the file file"),
         (["--test", "nowhere.npz"], "flag --test-data-file: test_data_file must be an existing file"),
-        (["--logger", "tensorboard"], "pip install 'ptycho-core[tensorboard]'"),
+        (
+            ["--logger", "tensorboard"],
+            "flag --logger: logger 'tensorboard' needs the package tensorboardX, which is not installed. "
+            "Install it with: pip install 'ptycho-core[tensorboard]', or choose logger = csv.",
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
@@ -66,7 +70,7 @@ def test_training_is_refused_before_the_scan_is_opened(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backend", "tensorlfow"], "Unknown backend 'tensorlfow'."),
+        (["--backend", "tensorlfow"], "flag --backend: Unknown backend 'tensorlfow'."),
         (["--accelerator", "nonsense"], "flag --accelerator: accelerator must be one of 'auto', 'cpu'"),
         (["--weighting", "sideways"], "flag --weighting: weighting must be one of 'probe', 'uniform'"),
         (
@@ -93,7 +97,7 @@ def test_reconstruction_is_refused_before_the_scan_is_opened(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backend", "tensorlfow"], "Unknown backend 'tensorlfow'."),
+        (["--backend", "tensorlfow"], "flag --backend: Unknown backend 'tensorlfow'."),
         (["--out", "file/out"], "file/out: expected a folder; received one inside the file file"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
