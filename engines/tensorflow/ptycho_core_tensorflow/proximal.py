@@ -14,22 +14,31 @@ def total_variation(canvas: tf.Tensor, *, weight: float, iterations: int) -> tf.
     """
     if weight == 0:
         return canvas
-    return _dual_iteration(canvas, tf.constant(weight, canvas.dtype), tf.constant(iterations))
+    real = canvas.dtype.real_dtype
+    return dual_iteration(canvas, tf.constant(weight, real), tf.constant(iterations))
 
 
-@tf.function(reduce_retracing=True)
-def _dual_iteration(canvas: tf.Tensor, weight: tf.Tensor, iterations: tf.Tensor) -> tf.Tensor:
-    dual_y, dual_x, smooth = tf.zeros_like(canvas), tf.zeros_like(canvas), canvas
-    for _ in tf.range(iterations):
-        slope_y = tf.pad(smooth[1:] - smooth[:-1], [[0, 1], [0, 0], [0, 0]])
-        slope_x = tf.pad(smooth[:, 1:] - smooth[:, :-1], [[0, 0], [0, 1], [0, 0]])
-        length = tf.sqrt(tf.reduce_sum(tf.square(slope_y) + tf.square(slope_x), axis=2, keepdims=True))
+@tf.function(reduce_retracing=True, autograph=False)
+def dual_iteration(canvas: tf.Tensor, weight: tf.Tensor, iterations: tf.Tensor) -> tf.Tensor:
+    """On real and imaginary part, (2, H, W), one after the other."""
+    image = tf.stack([tf.math.real(canvas), tf.math.imag(canvas)])
+
+    def once(dual_y: tf.Tensor, dual_x: tf.Tensor, smooth: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        slope_y = tf.pad(smooth[:, 1:] - smooth[:, :-1], [[0, 0], [0, 1], [0, 0]])
+        slope_x = tf.pad(smooth[:, :, 1:] - smooth[:, :, :-1], [[0, 0], [0, 0], [0, 1]])
+        length = tf.sqrt(tf.reduce_sum(tf.square(slope_y) + tf.square(slope_x), axis=0))
         shorter = 1 + length / (4 * weight)
         dual_y, dual_x = (dual_y - slope_y / 4) / shorter, (dual_x - slope_x / 4) / shorter
-        before = tf.pad(dual_y[:-1], [[1, 0], [0, 0], [0, 0]]) + tf.pad(dual_x[:, :-1], [[0, 0], [1, 0], [0, 0]])
-        smooth = canvas - (dual_y + dual_x - before)
-    return smooth
+        above, left = (
+            tf.pad(dual_y[:, :-1], [[0, 0], [1, 0], [0, 0]]),
+            tf.pad(dual_x[:, :, :-1], [[0, 0], [0, 0], [1, 0]]),
+        )
+        return dual_y, dual_x, image - (dual_y + dual_x - above - left)
+
+    zeros = tf.zeros_like(image)
+    _, _, smooth = tf.while_loop(lambda *_: True, once, (zeros, zeros, image), maximum_iterations=iterations)
+    return tf.complex(smooth[0], smooth[1])
 
 
 PROXIMAL_STEPS: dict[str, Callable[..., tf.Tensor]] = {"tv": total_variation}
-"""canvas (H, W, 2) and settings → canvas, on the device; one more is one more entry."""
+"""canvas (H, W) complex and settings → canvas, on the device; one more is one more entry."""
