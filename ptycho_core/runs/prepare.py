@@ -48,6 +48,10 @@ def prepare_solving(config: SolveConfig, execution: ExecutionConfig, formats: Se
     """For a solve into `config.output_dir`. Raises ConfigurationError, BackendError, MissingExtraError or DataError."""
     config.validate()
     find_engine(config.backend)
+    if config.prior not in ("auto", "none"):
+        from ptycho_core.solving.priors import PRIORS  # with numpy
+
+        PRIORS.check(config.prior)
     training.check_logger(execution.logger)
     check_image_formats(formats)
     check_folder(config.output_dir)
@@ -56,9 +60,7 @@ def prepare_solving(config: SolveConfig, execution: ExecutionConfig, formats: Se
 def check_image_formats(formats: Sequence[str]) -> None:
     """MissingExtraError where a format needs a package that cannot be found; nothing is imported."""
     if "tiff" in formats and importlib.util.find_spec("tifffile") is None:
-        raise MissingExtraError(
-            "TIFF needs tifffile, which is not installed. Install it with: pip install 'ptycho-core[tiff]'"
-        )
+        raise MissingExtraError.of("TIFF", "tifffile", "tiff", setting="write")
 
 
 def prepare_reconstruction(model: Model, config: InferenceConfig) -> Callable[[], Engine]:

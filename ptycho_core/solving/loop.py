@@ -119,7 +119,7 @@ class Solving:
             execution = ExecutionConfig() if resume is None else resume.execution
         if resume is not None:
             check_continues(resume, config, execution)
-        if config.prior not in ("auto", "none"):
+        if config.prior not in PRIORS.reserved:
             PRIORS.check(config.prior)
         scan = _given_or_loaded(scan, config)
         if not scan.probe_known and config.first_probe != "auto":

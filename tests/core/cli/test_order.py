@@ -114,6 +114,31 @@ def test_the_demo_is_refused_before_it_simulates(
     assert sorted(unread.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--backend", "tensorlfow"], "flag --backend: Unknown backend 'tensorlfow'."),
+        (["--prior", "tvv"], "flag --prior: prior must be one of auto, none, tv; got 'tvv'. Did you mean 'tv'?"),
+        (["--logger", "tensorboard"], "flag --logger: logger 'tensorboard' needs the package tensorboardX"),
+        (["--write", "tiff"], "flag --write: TIFF needs the package tifffile, which is not installed."),
+        (["--out", "file/out"], "file/out: expected a folder; received one inside the file file"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_solving_is_refused_before_the_scan_is_opened(
+    ptycho: Ptycho, unread: Path, request: pytest.FixtureRequest, arguments: list[str], message: str
+) -> None:
+    if "--backend" not in arguments:
+        request.getfixturevalue("fake_engine")
+    for package in ("tensorboardX", "tifffile"):
+        request.getfixturevalue("monkeypatch").setitem(sys.modules, package, None)
+    before = sorted(unread.iterdir())
+    outcome = ptycho("solve", "scan.npz", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+    assert sorted(unread.iterdir()) == before
+
+
 def test_a_folder_that_can_be_made_is_not_made(tmp_path: Path) -> None:
     check_folder(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
