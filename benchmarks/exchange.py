@@ -26,10 +26,13 @@ from ptycho_core import ModelConfig, Scan, TrainingConfig, simulate
 from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.groups import draw_groups
 from ptycho_core.batches.neighbours import largest_reach_px
+from ptycho_core.engine.checks import network_weights
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.engine.registry import load_engine
 from ptycho_core.models.checkpoint import load_checkpoint
 from ptycho_core.models.model import Model, load_model
+from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.training.fit import Fit, fit, train
 
@@ -64,11 +67,15 @@ def scan_of(N: int) -> Scan:
 def batch_of(scan: Scan, gridsize: int) -> Batch:
     groups = draw_groups(scan.positions_px, np.random.default_rng(0), gridsize=gridsize, n_groups=4, neighbor_count=4)
     reach = largest_reach_px(scan.positions_px, gridsize=gridsize, neighbor_count=4)
-    return next(groups.batches(scan, 4, canvas_padding_px=reach, with_truth=False))
+    return next(
+        groups.batches(
+            scan, 4, illumination=Illumination.of(scan, nphotons=1e9), canvas_padding_px=reach, with_truth=False
+        )
+    )
 
 
 def predict(engine: Engine, model: Model, batch: Batch) -> np.ndarray[Any, Any]:
-    return engine.build(model.config.model, None, model.weights, CPU).predict(batch)
+    return engine.build(model.config.model, None, model.network_weights, CPU).predict(batch)
 
 
 def exchanged(engines: dict[str, Engine], N: int, gridsize: int, changes: dict[str, Any]) -> dict[str, float]:
@@ -114,7 +121,9 @@ def stopped_and_resumed(backends: list[str], gridsize: int, precision: str) -> I
                 ours = run.checkpoint().weights
                 # Both on one engine: what differs is what they were trained to.
                 patches, expected = (
-                    load_engine(begun).build(run.config.model, None, weights, CPU).predict(batch)
+                    load_engine(begun)
+                    .build(run.config.model, None, network_weights(build_table(run.config.model), None, weights), CPU)
+                    .predict(batch)
                     for weights in (ours, theirs)
                 )
                 worst = max(error_of(ours[name], theirs[name]) for name in theirs if theirs[name].any())

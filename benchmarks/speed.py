@@ -30,8 +30,8 @@ from ptycho_core.models.model import Model
 from ptycho_core.networks.initial import initial_weights
 from ptycho_core.networks.registry import build_table
 from ptycho_core.networks.table import Table
-from ptycho_core.physics.scale import calibrated_probe, measure_scale
-from ptycho_core.vocabulary import LOG_SCALE, PROBE
+from ptycho_core.physics.illumination import Illumination
+from ptycho_core.vocabulary import LOG_SCALE
 
 MATRIX = 2048
 Row = list[object]
@@ -76,9 +76,7 @@ def network_flop(table: Table, N: int) -> float:
 
 def build(backend: str, scan: Scan, config: TrainingConfig) -> tuple[Network, Model, Groups, int]:
     table = build_table(config.model)
-    scale = measure_scale(scan, config.nphotons).as_weights()
-    weights = initial_weights(table, np.random.default_rng(0))
-    weights |= {PROBE: calibrated_probe(scan, "mean"), LOG_SCALE: np.zeros((), np.float32), **scale}
+    weights = {**initial_weights(table, np.random.default_rng(0)), LOG_SCALE: np.zeros((), np.float32)}
     engine = load_engine(backend)
     network = engine.build(config.model, config, weights, ExecutionConfig())
     grid, neighbours = config.model.gridsize, config.neighbor_count
@@ -86,6 +84,7 @@ def build(backend: str, scan: Scan, config: TrainingConfig) -> tuple[Network, Mo
         scan.positions_px, np.random.default_rng(0), gridsize=grid, n_groups=len(scan), neighbor_count=neighbours
     )
     reach = largest_reach_px(scan.positions_px, gridsize=grid, neighbor_count=neighbours)
+    weights |= Illumination.of(scan, nphotons=config.nphotons).arrays()
     model = Model(config=config, weights=weights, history=[], engine=engine.describe(), best_epoch=1, backend=backend)
     return network, model, groups, reach
 
@@ -93,7 +92,8 @@ def build(backend: str, scan: Scan, config: TrainingConfig) -> tuple[Network, Mo
 def engine_rows(backend: str, scan: Scan, config: TrainingConfig, repeats: int) -> list[Row]:
     network, model, groups, reach = build(backend, scan, config)
     size = config.batch_size
-    batches = list(groups.batches(scan, size, canvas_padding_px=reach))[: len(scan) // size]
+    batches = list(groups.batches(scan, size, illumination=model.illumination, canvas_padding_px=reach))
+    batches = batches[: len(scan) // size]
     flop = network_flop(build_table(config.model), config.model.N) * size
     step = median_seconds(lambda: network.train_epoch(batches[:1], 1e-4), repeats)
     before = matrix_rate(backend, repeats)
@@ -152,9 +152,10 @@ def core_rows(scan: Scan, repeats: int) -> list[Row]:
     frames = np.tile(scan.diffraction_amplitude, (max(1, 2**28 // scan.diffraction_amplitude.nbytes), 1, 1))
     large = Scan(diffraction_amplitude=frames, positions_px=rng.uniform(0, 1000, (len(frames), 2)), probe=scan.probe)
     groups = draw_groups(large.positions_px, rng, gridsize=2, n_groups=len(large) // 4, neighbor_count=4)
+    lit = Illumination.of(large, nphotons=1e9)
 
     def gather() -> None:
-        for _ in groups.batches(large, 16, canvas_padding_px=0):
+        for _ in groups.batches(large, 16, illumination=lit, canvas_padding_px=0):
             pass
 
     moved = groups.indices.size * frames[0].nbytes

@@ -29,6 +29,7 @@ from ptycho_core import Scan, load_scan
 from ptycho_core.batches.groups import Groups, draw_groups
 from ptycho_core.batches.prefetch import gathered
 from ptycho_core.physics.canvas import ObjectCanvas
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.patches import extract_patches
 from ptycho_core.storage import stored as sources
 
@@ -88,7 +89,8 @@ def gathering_rows(scan: Scan, repeats: int) -> list[Row]:
 
 
 def gather(groups: Groups, scan: Scan, size: int, order: NDArray[np.int64], workers: int) -> None:
-    for _ in gathered(groups, scan, size, canvas_padding_px=16, order=order, workers=workers):
+    lit = Illumination.of(scan, nphotons=1e9)
+    for _ in gathered(groups, scan, size, illumination=lit, canvas_padding_px=16, order=order, workers=workers):
         pass
 
 

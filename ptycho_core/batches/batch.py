@@ -8,15 +8,18 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_core.physics.illumination import Illumination
+
 
 @attrs.frozen(eq=False, kw_only=True)
 class Batch:
-    """What an engine is given: numpy arrays only, channels last; B groups of C overlapping frames.
+    """What an engine is given: numpy arrays and plain values, channels last; B groups of C overlapping frames.
 
     diffraction_amplitude: float32 (B, N, N, C), square root of the intensity, bad pixels zero.
     relative_offsets_px: float32 (B, 1, 2, C), [x, y] on axis 2, -(position - group centre).
     canvas_padding_px: border of the merge canvas on each side; at least max |relative offset|, one for a whole run.
     bad_pixels: bool (N, N).
+    illumination: probe and data scale, of the whole batch; another batch may have another.
     object_patches: complex64 (B, N, N, C) ground truth at the same positions, or None.
     """
 
@@ -24,7 +27,13 @@ class Batch:
     relative_offsets_px: NDArray[np.float32]
     canvas_padding_px: int
     bad_pixels: NDArray[np.bool_]
+    illumination: Illumination
     object_patches: NDArray[np.complex64] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.illumination.probe.shape[-1] != self.diffraction_amplitude.shape[1]:
+            expected, received = self.diffraction_amplitude.shape[1:3], self.illumination.probe.shape
+            raise ValueError(f"batch: expected a probe (modes, {expected[0]}, {expected[1]}); received {received}")
 
     def __len__(self) -> int:
         return len(self.diffraction_amplitude)
@@ -38,5 +47,6 @@ class Batch:
                 relative_offsets_px=self.relative_offsets_px[groups],
                 canvas_padding_px=self.canvas_padding_px,
                 bad_pixels=self.bad_pixels,
+                illumination=self.illumination,
                 object_patches=None if self.object_patches is None else self.object_patches[groups],
             )

@@ -14,6 +14,7 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.neighbours import CHUNK, Search, in_chunks
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.layouts import BCXY_TO_OFFSETS, FRAMES_TO_BHWC
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.patches import extract_patches
 from ptycho_core.scans.scan import Scan
 
@@ -53,6 +54,7 @@ class Groups:
         scan: Scan,
         batch_size: int,
         *,
+        illumination: Illumination,
         canvas_padding_px: int,
         order: NDArray[np.int64] | None = None,
         with_truth: bool = False,
@@ -60,7 +62,7 @@ class Groups:
         """Batches in `order` (indices of groups; as they are by default), the last one possibly smaller."""
         order = np.arange(len(self)) if order is None else order
         for chosen in self.pieces(scan, order, batch_size):
-            yield from self.gather(scan, chosen, canvas_padding_px, with_truth).parts(batch_size)
+            yield from self.gather(scan, chosen, illumination, canvas_padding_px, with_truth).parts(batch_size)
 
     def pieces(self, scan: Scan, order: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
         """`order` cut into what is gathered at once: whole batches, several where they are small."""
@@ -69,7 +71,14 @@ class Groups:
         for start in range(0, len(order), step):
             yield order[start : start + step]
 
-    def gather(self, scan: Scan, chosen: NDArray[np.int64], canvas_padding_px: int, with_truth: bool = False) -> Batch:
+    def gather(
+        self,
+        scan: Scan,
+        chosen: NDArray[np.int64],
+        illumination: Illumination,
+        canvas_padding_px: int,
+        with_truth: bool = False,
+    ) -> Batch:
         """One batch: the chosen groups' patterns, offsets and, if asked for, ground-truth patches."""
         assert scan.bad_pixels is not None
         frames = self.indices[chosen]
@@ -92,6 +101,7 @@ class Groups:
             relative_offsets_px=self.relative_offsets_px[chosen],
             canvas_padding_px=canvas_padding_px,
             bad_pixels=scan.bad_pixels,
+            illumination=illumination,
             object_patches=truth,
         )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.groups import Groups
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.scans.scan import Scan
 
 T = TypeVar("T")
@@ -26,6 +27,7 @@ def gathered(
     scan: Scan,
     batch_size: int,
     *,
+    illumination: Illumination,
     canvas_padding_px: int,
     order: NDArray[np.int64] | None = None,
     with_truth: bool = False,
@@ -34,7 +36,7 @@ def gathered(
     """The batches of `groups`, as `Groups.batches` gives them, gathered ahead by `workers` threads."""
     order = np.arange(len(groups)) if order is None else order
     calls = (
-        functools.partial(groups.gather, scan, chosen, canvas_padding_px, with_truth)
+        functools.partial(groups.gather, scan, chosen, illumination, canvas_padding_px, with_truth)
         for chosen in groups.pieces(scan, order, batch_size)
     )
     with contextlib.closing(prefetch(calls, workers)) as pieces:

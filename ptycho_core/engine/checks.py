@@ -30,11 +30,31 @@ def optimizer_moments(training: TrainingConfig | None) -> tuple[str, ...]:
     return ("momentum",) if training.optimizer == "sgd" else ("first_moment", "second_moment")
 
 
-def check_weights(table: Table, weights: Weights, N: int, modes: int | None = None) -> None:
+def weight_names(table: Table, training: TrainingConfig | None) -> tuple[str, ...]:
+    """Canonical names of a network's weights: layers, log scale, and a probe where training refines it."""
+    probe = (PROBE,) if training is not None and training.probe_trainable else ()
+    return (*table.parameters, *probe, LOG_SCALE)
+
+
+def network_weights(table: Table, training: TrainingConfig | None, weights: Weights) -> Weights:
+    """Of the weights of a model, those that an engine builds a network with."""
+    return {name: weights[name] for name in weight_names(table, training)}
+
+
+def check_weights(
+    table: Table, training: TrainingConfig | None, weights: Weights, N: int, modes: int | None = None
+) -> None:
     """Refuse weights whose names or shapes are not those of the network: ArchiveError listing the differences.
 
-    modes: of the probe; None is any number of them.
+    modes: of the probe, where there is one; None is any number of them.
     """
+    expected: dict[str, tuple[int | None, ...]] = {**table.parameters, PROBE: (modes, N, N, 2), LOG_SCALE: ()}
+    expected = {name: expected[name] for name in weight_names(table, training)}
+    _check_arrays("weights", weights, expected, "they are for another configuration")
+
+
+def check_model_weights(table: Table, weights: Weights, N: int, modes: int | None = None) -> None:
+    """The same for those of an archived model, which always have the probe, and the data scale beside them."""
     expected: dict[str, tuple[int | None, ...]] = {**table.parameters, PROBE: (modes, N, N, 2)}
     expected |= dict.fromkeys((LOG_SCALE, INPUT_SCALE, MEAN_INTENSITY, COUNTS_PER_INTENSITY), ())
     _check_arrays("weights", weights, expected, "they are for another configuration")

@@ -19,9 +19,23 @@ from ptycho_core.vocabulary import (
     Weights,
 )
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The version of this door; an engine says which one it was written for, as `protocol`."""
-CHANGES: Mapping[int, tuple[str, ...]] = {}
+CHANGES: Mapping[int, tuple[str, ...]] = {
+    2: (
+        "an engine has `protocol = 2`",
+        "`Batch.illumination` holds probe and data scale, which are no weights any more: weights are the layers, "
+        "`intensity/log_scale` and, only with `probe_trainable`, `probe/field` "
+        "(`check_weights(table, training, weights, N, modes)`)",
+        "batches of one call may have several illuminations; merge weights, k and the counts follow each batch's own",
+        "`predict(batch)` takes k from `batch.illumination`; `export(form, model, weights, batch, target, facts)` is "
+        "given an example batch",
+        "a layer has `settings` and `uses` in place of one attribute for each setting; `op_function` finds what "
+        "computes it, `check_ops` refuses what nothing computes",
+        "`Objective.of(training)` names the loss terms and adds them up",
+        "`start_solver(problem, execution)` gives a `Solver`",
+    )
+}
 """Version → what an engine written for the version before it must change."""
 
 
@@ -56,13 +70,13 @@ class Network(Protocol):
         """The loss terms of `batches` with the weights as they are."""
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
-        """Object patches (B, N, N, C), before any merge; of a batch, only the diffraction amplitude is used."""
+        """Object patches (B, N, N, C), before any merge; of a batch, what the table sees is used."""
 
     def gradients(self, batch: Batch) -> Weights:
         """Gradient of one batch's total loss, clipped as configured, for every trainable array by canonical name."""
 
     def weights(self) -> Weights:
-        """A copy of all weights."""
+        """A copy of all weights: layers, log scale, and a probe where it is refined."""
 
     def load_weights(self, weights: Weights) -> None:
         """Replace all weights; names and shapes must be those of `weights()`, or it is an ArchiveError."""
@@ -114,9 +128,13 @@ class Solver(Protocol):
 
 @runtime_checkable
 class Engine(Protocol):
-    """A maker of networks and solvers in one framework. Registered as a class or factory without arguments."""
+    """A maker of networks and solvers in one framework. Registered as a class or factory without arguments.
+
+    protocol: the `PROTOCOL` that it was written for.
+    """
 
     name: str
+    protocol: int
 
     def describe(self) -> EngineInfo:
         """Framework version, devices and precisions as they are on this machine."""
@@ -124,7 +142,7 @@ class Engine(Protocol):
     def build(
         self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
     ) -> Network:
-        """A network with these weights; `training` None is for prediction only."""
+        """A network with these weights, those of `weight_names(table, training)`; None is for prediction only."""
 
     def start_solver(self, problem: Problem, execution: ExecutionConfig) -> Solver:
         """A solver at the problem's canvas and probe, its moments at 0."""

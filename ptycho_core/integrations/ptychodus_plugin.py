@@ -33,7 +33,6 @@ from ptycho_core.formats.writers import counts_type, intensity_blocks, unique_in
 from ptycho_core.io import load_scan
 from ptycho_core.io.metres import metres_of
 from ptycho_core.models.model import load_model
-from ptycho_core.physics.scale import complex_probe
 from ptycho_core.reconstruction.result import load_reconstruction
 from ptycho_core.scans.scan import Scan
 from ptycho_core.storage.files import write_text
@@ -116,7 +115,7 @@ class ModelProbeReader(ProbeFileReader):
     """The probe that a model was trained with, or learned."""
 
     def read(self, file_path: Path) -> ProbeSequence:
-        return _probes(complex_probe(load_model(file_path).weights))
+        return _probes(load_model(file_path).illumination.probe.astype(np.complex64))
 
 
 def register_plugins(registry: PluginRegistry) -> None:

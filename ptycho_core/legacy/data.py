@@ -21,7 +21,7 @@ from ptycho_core.formats.convert import save_scan
 from ptycho_core.formats.npz import amplitude_of, positions_of
 from ptycho_core.io import load_scan
 from ptycho_core.layouts import BCXY_TO_OFFSETS
-from ptycho_core.physics.scale import measure_scale
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.scans.scan import Scan
 from ptycho_core.vocabulary import Measurement
 
@@ -212,13 +212,13 @@ def generate_grouped_data(
     }
     if scan.object_field is not None:
         grouped |= {"Y": np.empty(shape, np.complex64), "objectGuess": scan.object_field}
-    batches = groups.batches(scan, CHUNK, canvas_padding_px=0, with_truth="Y" in grouped)
+    illumination = Illumination.of(scan, nphotons=1.0)  # no number of photons changes its input scale
+    batches = groups.batches(scan, CHUNK, illumination=illumination, canvas_padding_px=0, with_truth="Y" in grouped)
     for start, batch in zip(range(0, len(groups), CHUNK), batches, strict=True):
         diffraction[start : start + CHUNK] = batch.diffraction_amplitude
         if batch.object_patches is not None:
             grouped["Y"][start : start + CHUNK] = batch.object_patches
-    scale = measure_scale(scan, nphotons=1.0).input_scale  # which no number of photons changes
-    return {**grouped, "X_full": diffraction * np.float32(scale)}
+    return {**grouped, "X_full": diffraction * np.float32(illumination.input_scale)}
 
 
 def _nominal(scan: Scan) -> NDArray[np.float64]:

@@ -12,7 +12,13 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.engine.checks import check_optimizer_state, check_weights, optimizer_moments, trainable_names
+from ptycho_core.engine.checks import (
+    check_model_weights,
+    check_optimizer_state,
+    network_weights,
+    optimizer_moments,
+    trainable_names,
+)
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import ArchiveError
 from ptycho_core.models.container import (
@@ -31,6 +37,7 @@ from ptycho_core.models.container import (
 from ptycho_core.models.model import Model, read_config_member
 from ptycho_core.networks.registry import build_table
 from ptycho_core.networks.table import Table
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.scans.fingerprint import Fingerprint
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import from_mapping, to_mapping
@@ -46,10 +53,10 @@ INITIAL_PROBE = "initial_probe"
 class Checkpoint:
     """All that a run needs to go on, but its scans.
 
-    weights, optimizer: those after the last whole epoch. initial_probe: float (modes, N, N, 2), the one that the run
-    began with. history: one row for each epoch. scores: the monitored value of each, lower is better. best: the best
-    models so far, the best first. engine: what trained last. scan, test: fingerprints; no test scan is None. reading:
-    how the files of the scans were read.
+    weights, optimizer: those after the last whole epoch, the weights as those of a `Model`. initial_probe: float
+    (modes, N, N, 2), the one that the run began with. history: one row for each epoch. scores: the monitored value of
+    each, lower is better. best: the best models so far, the best first. engine: what trained last. scan, test:
+    fingerprints; no test scan is None. reading: how the files of the scans were read.
     """
 
     config: TrainingConfig
@@ -69,6 +76,16 @@ class Checkpoint:
     def epoch(self) -> int:
         """The last whole epoch, from 1."""
         return len(self.history)
+
+    @property
+    def illumination(self) -> Illumination:
+        """What the run began with, and its batches have throughout."""
+        return Illumination.from_arrays({**self.weights, PROBE: self.initial_probe})
+
+    @property
+    def network_weights(self) -> Weights:
+        """What an engine builds the network with that goes on."""
+        return network_weights(build_table(self.config.model), self.config, self.weights)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the file, whole or not at all; returns its path.
@@ -111,20 +128,20 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         config, tables = read_config_member(members["config.json"])
         table, N = build_table(config.model), config.model.N
         weights = to_arrays(members["weights.safetensors"], "weights")
-        check_weights(table, weights, N)
+        check_model_weights(table, weights, N)
         optimizer = to_arrays(members["optimizer.safetensors"], "optimizer state")
         check_optimizer_state(optimizer, _state_like(table, config, weights))
         history = from_history_csv(members["history.csv"])
         scores = _scores(manifest, history)
         run = to_arrays(members["run.safetensors"], "run")
         initial_probe = run.pop(INITIAL_PROBE)
-        check_weights(table, {**weights, PROBE: initial_probe}, N, modes=len(weights[PROBE]))
+        check_model_weights(table, {**weights, PROBE: initial_probe}, N, modes=len(weights[PROBE]))
         best = []
         for facts in manifest["best"]:
             epoch, engine = whole_number(facts["epoch"]), EngineInfo.from_mapping(facts["engine"])
             prefix = f"{epoch}/"
             kept = {name.removeprefix(prefix): run.pop(name) for name in list(run) if name.startswith(prefix)}
-            check_weights(table, kept, N, modes=len(weights[PROBE]))
+            check_model_weights(table, kept, N, modes=len(weights[PROBE]))
             best.append(
                 Model(
                     config=config,

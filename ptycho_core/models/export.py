@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 import ptycho_core
+from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.registry import load_engine
 from ptycho_core.errors import BackendError, ConfigurationError
 from ptycho_core.models.model import Model
@@ -16,7 +19,7 @@ from ptycho_core.models.onnx import onnx_bytes
 from ptycho_core.networks.registry import build_table
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.storage.files import making, replacing
-from ptycho_core.vocabulary import INPUT_SCALE, MEAN_INTENSITY, Weights
+from ptycho_core.vocabulary import Weights
 
 FORMS: Mapping[str, tuple[str | None, str]] = {
     "onnx": (None, ".onnx"),
@@ -36,8 +39,13 @@ class Exporter(Protocol):
 
     exports: tuple[str, ...]
 
-    def export(self, form: str, model: ModelConfig, weights: Weights, target: Path, facts: Mapping[str, str]) -> None:
-        """Write the program of a network at `target`, where there is nothing yet, with the facts in it."""
+    def export(
+        self, form: str, model: ModelConfig, weights: Weights, batch: Batch, target: Path, facts: Mapping[str, str]
+    ) -> None:
+        """Write the program of a network at `target`, where there is nothing yet, with the facts in it.
+
+        batch: an example of what it will be given; its data scale is in the program.
+        """
 
 
 def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onnx", backend: str = "auto") -> Path:
@@ -59,7 +67,7 @@ def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onn
     if ending and target.suffix != ending:
         target = target.with_name(target.name + ending)
     facts = program_facts(model)
-    network, weights = model.config.model, model.weights
+    network, weights = model.config.model, model.network_weights
     if default is None:
         content = onnx_bytes(
             build_table(network),
@@ -67,6 +75,7 @@ def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onn
             N=network.N,
             channels=network.channels,
             alone=not network.object_big,
+            input_scale=model.illumination.input_scale,
             names=NAMES,
             facts=facts,
         )
@@ -79,8 +88,20 @@ def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onn
         text = f"Backend {engine.name!r} does not write {form!r}. It writes: {known}. Leave it at auto."
         raise BackendError(text, setting="backend")
     with making(target) as made:
-        engine.export(form, network, weights, made, facts)
+        engine.export(form, network, weights, example_batch(model), made, facts)
     return target
+
+
+def example_batch(model: Model) -> Batch:
+    """Two groups of frames without a count: what a program is traced with."""
+    network = model.config.model
+    return Batch(
+        diffraction_amplitude=np.zeros((2, network.N, network.N, network.channels), np.float32),
+        relative_offsets_px=np.zeros((2, 1, 2, network.channels), np.float32),
+        canvas_padding_px=0,
+        bad_pixels=np.zeros((network.N, network.N), bool),
+        illumination=model.illumination,
+    )
 
 
 def form_of(path: Path) -> str:
@@ -108,8 +129,8 @@ def program_facts(model: Model) -> dict[str, str]:
         "gridsize": str(network.gridsize),
         "channels": str(group),
         "architecture": network.architecture,
-        "input_scale": f"{float(model.weights[INPUT_SCALE]):.9g}",
-        "mean_intensity": f"{float(model.weights[MEAN_INTENSITY]):.9g}",
+        "input_scale": f"{model.illumination.input_scale:.9g}",
+        "mean_intensity": f"{model.illumination.mean_intensity:.9g}",
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from ptycho_core.engine.checks import check_weights
+from ptycho_core.engine.checks import check_model_weights, network_weights
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.models.container import (
     MODEL,
@@ -27,6 +28,7 @@ from ptycho_core.models.container import (
 )
 from ptycho_core.models.flat import to_legacy_dict
 from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.settings.fields import from_mapping, to_mapping
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
@@ -40,7 +42,8 @@ MODELS = ("autoencoder", "diffraction_to_obj")
 class Model:
     """A trained network: what it takes to build it on any engine, and how it came about.
 
-    weights: canonical names → arrays, data scale and probe among them. history: one row for each epoch.
+    weights: canonical names → arrays: those of the network, and beside them the illumination that it was trained with,
+    a refined probe in place of the one that training began with. history: one row for each epoch.
     engine: what trained it. best_epoch: the epoch that the weights are from, 0 where it is not known. backend: the
     engine to use it with.
     """
@@ -51,6 +54,16 @@ class Model:
     engine: EngineInfo
     best_epoch: int
     backend: str = "auto"
+
+    @functools.cached_property
+    def illumination(self) -> Illumination:
+        """What the network was trained with: a scan that it reconstructs is scaled by it."""
+        return Illumination.from_arrays(self.weights)
+
+    @property
+    def network_weights(self) -> Weights:
+        """What an engine builds a network with that predicts."""
+        return network_weights(build_table(self.config.model), None, self.weights)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the archive, whole or not at all; returns its path.
@@ -85,7 +98,7 @@ def load_model(path: str | os.PathLike[str], *, backend: str = "auto") -> Model:
     with decoding(target, MODEL):
         config, _ = read_config_member(members["config.json"])
         weights = to_arrays(members["weights.safetensors"], "weights")
-        check_weights(build_table(config.model), weights, config.model.N)
+        check_model_weights(build_table(config.model), weights, config.model.N)
         return Model(
             config=config,
             weights=weights,

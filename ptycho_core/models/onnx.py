@@ -28,17 +28,18 @@ def onnx_bytes(
     N: int,
     channels: int,
     alone: bool,
+    input_scale: float,
     names: tuple[str, str, str],
     facts: Mapping[str, str],
 ) -> bytes:
     """The graph: measured amplitudes (B, N, N, C) float32 → real and imaginary part of the patches, likewise.
 
-    channels: C. alone: the frames of a group go through the network one by one. names: of input and outputs. facts: for
-    the file's metadata.
+    channels: C. alone: the frames of a group go through the network one by one. input_scale: k. names: of input and
+    outputs. facts: for the file's metadata.
     """
     graph = Graph(_onnx(), weights)
     amplitude, real, imaginary = names
-    x = graph.node("Mul", [amplitude, graph.constant("data/input_scale", np.float32(weights[INPUT_SCALE]))])
+    x = graph.node("Mul", [amplitude, graph.constant(INPUT_SCALE, np.float32(input_scale))])
     x = graph.node("Transpose", [x], perm=[0, 3, 1, 2])
     if alone:
         x = graph.node("Reshape", [x, graph.constant("shape/alone", np.array([-1, 1, N, N], np.int64))])

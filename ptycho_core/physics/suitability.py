@@ -8,11 +8,10 @@ import attrs
 import numpy as np
 
 from ptycho_core.errors import DataError
-from ptycho_core.physics.scale import mean_frame_intensity
+from ptycho_core.physics.illumination import Illumination, mean_frame_intensity
 from ptycho_core.physics.weights import outside_centre_mask, probe_mask
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.training import TrainingConfig
-from ptycho_core.vocabulary import MEAN_INTENSITY, Weights
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +33,9 @@ def check_size(scan: Scan, N: int) -> None:
         raise DataError(scan.source, "diff3d", expected=expected, received=f"{scan.N} x {scan.N}", remedy=remedy)
 
 
-def warn_of_other_intensity(scan: Scan, weights: Weights) -> None:
+def warn_of_other_intensity(scan: Scan, trained_on: Illumination) -> None:
     """The network's input is scaled as in training: patterns of another intensity are outside what it has seen."""
-    trained = float(weights[MEAN_INTENSITY]) * int((~np.asarray(scan.bad_pixels)).sum())
+    trained = trained_on.mean_intensity * int((~np.asarray(scan.bad_pixels)).sum())
     ratio = mean_frame_intensity(scan) / trained
     if not 0.1 < ratio < 10:
         log.warning(
@@ -47,7 +46,8 @@ def warn_of_other_intensity(scan: Scan, weights: Weights) -> None:
         )
 
 
-def report_dose(scan: Scan, config: TrainingConfig, counts: float) -> None:
+def report_dose(scan: Scan, config: TrainingConfig) -> None:
+    counts = mean_frame_intensity(scan) if scan.dose_known else config.nphotons
     if not scan.dose_known:
         log.info("%s: dose unknown; nphotons = %g is taken as the mean photons per frame", scan.source, counts)
         return

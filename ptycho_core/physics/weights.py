@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.settings.model import ModelConfig
-from ptycho_core.vocabulary import PROBE, Weights
 
 PROBE_WEIGHT_FLOOR = 1e-3  # specs/physics.md, Groups: of the peak of the summed probe intensity
 MERGE_EPSILON = {
@@ -39,17 +38,17 @@ def smoothing_matrix(N: int, sigma: float) -> NDArray[np.float64]:
 
 
 def reassembly_weight(
-    weights: Weights, model: ModelConfig, weighting: str, middle_trim: int | None = None
+    intensity: NDArray[np.float64], model: ModelConfig, weighting: str, middle_trim: int | None = None
 ) -> NDArray[np.float64]:
     """(N, N) weight of a patch on the object canvas: summed |P|² over its peak, or 1; 0 where it predicts nothing.
 
-    Nothing is predicted outside the central N/2 square with pad_object and without probe_big, and outside a probe mask.
+    intensity: (N, N), Σ |P|² over the modes. Nothing is predicted outside the central N/2 square with pad_object and
+    without probe_big, and outside a probe mask.
     middle_trim: 0 outside the central square of so many pixels, too; a larger one than N changes nothing.
     """
     weight = np.ones((model.N, model.N))
     if weighting == "probe":
-        weight = np.square(weights[PROBE], dtype=np.float64).sum(axis=(0, 3))
-        weight /= weight.max()
+        weight = intensity / intensity.max()
     if model.probe_mask:
         weight = weight * probe_mask(model.N)
     if model.pad_object and not model.probe_big:
@@ -62,8 +61,8 @@ def reassembly_weight(
     return weight
 
 
-def merge_weight(probe: NDArray[np.floating], model: ModelConfig) -> NDArray[np.float64]:
-    """(N, N) weight of a patch in a merge, constant in training. probe: (modes, N, N, 2).
+def merge_weight(intensity: NDArray[np.float64], model: ModelConfig) -> NDArray[np.float64]:
+    """(N, N) weight of a patch in a merge, constant in training. intensity: (N, N), Σ |P|² over the modes.
 
     "probe": summed |P|² (masked where probe_mask) in units of its peak, plus PROBE_WEIGHT_FLOOR; "uniform": 1;
     "central": 1 in the central N/2 square, else 0.
@@ -72,7 +71,6 @@ def merge_weight(probe: NDArray[np.floating], model: ModelConfig) -> NDArray[np.
         return np.ones((model.N, model.N))
     if model.merge_weights == "central":
         return 1 - outside_centre_mask(model.N)
-    intensity = np.square(probe, dtype=np.float64).sum(axis=(0, 3))
     if model.probe_mask:
-        intensity *= probe_mask(model.N)
+        intensity = intensity * probe_mask(model.N)
     return np.asarray(intensity / intensity.max() + PROBE_WEIGHT_FLOOR)

@@ -17,14 +17,14 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.engine.checks import check_weights
+from ptycho_core.engine.checks import check_model_weights
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import ArchiveError, ConfigurationError, PtychoError
 from ptycho_core.models.container import MODEL, located, shown
 from ptycho_core.models.flat import PUBLISHED, flat_key
 from ptycho_core.models.model import Model
 from ptycho_core.networks.registry import build_table
-from ptycho_core.physics.scale import CLEAR_PROBE_SCALE, DataScale, calibrated_probe, measure_scale
+from ptycho_core.physics.illumination import CLEAR_PROBE_SCALE, Illumination
 from ptycho_core.physics.suitability import check_size
 from ptycho_core.physics.weights import probe_mask
 from ptycho_core.published.keras_network import read_keras
@@ -36,7 +36,7 @@ from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.storage.files import UNREADABLE
-from ptycho_core.vocabulary import LOG_SCALE, PROBE, Weights
+from ptycho_core.vocabulary import LOG_SCALE, Weights
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +76,10 @@ def import_published(path: str | os.PathLike[str], *, scan: Scan | None = None) 
     if scan is not None:
         check_size(scan, network.model.N)
     config = _training_config(network.published, network.model)
-    weights = {**network.layers, **_data_weights(network.published, config, scan, str(target))}
+    illumination = _illumination(network.published, config, scan, str(target))
+    weights = {**network.layers, LOG_SCALE: np.zeros((), np.float32), **illumination.arrays()}
     try:
-        check_weights(build_table(network.model), weights, network.model.N)
+        check_model_weights(build_table(network.model), weights, network.model.N)
     except ArchiveError as error:
         raise ArchiveError(target, received=error, remedy=NOT_IMPORTED) from error
     return Model(config=config, weights=weights, history=[], engine=network.engine, best_epoch=0)
@@ -230,41 +231,43 @@ def _training_config(published: Published, model: ModelConfig) -> TrainingConfig
 # -- what it says of the data --------------------------------------------------------------------------------------
 
 
-def _data_weights(published: Published, config: TrainingConfig, scan: Scan | None, source: str) -> Weights:
-    """Probe, log scale and data scalars (specs/physics.md, Scale)."""
-    scale = _stated_scale(published, config) if scan is None else measure_scale(scan, config.nphotons)
+def _illumination(published: Published, config: TrainingConfig, scan: Scan | None, source: str) -> Illumination:
+    """Probe and data scale (specs/physics.md, Scale)."""
+    model = config.model
     if scan is None:
+        measured = _stated_illumination(published, config)
         log.warning(
             "%s: holds no scale of its data: amplitudes are taken to be in sqrt(photons), %.4g photons per frame. "
             "Give a scan for another unit.",
             source,
-            scale.mean_counts_per_frame,
+            measured.mean_intensity * model.N**2,
         )
-    probe = _archived_probe(published, config.model.N, source)
+    else:
+        nphotons = config.nphotons
+        measured = Illumination.of(scan, nphotons=nphotons, masked=model.probe_mask, probe_scale=model.probe_scale)
+    probe = _archived_probe(published, model.N, source)
     if probe is not None:
         # The published probe belongs to k times the amplitude. Ours belongs to the amplitude.
-        field = (probe / scale.input_scale).astype(np.complex64)
-        parameter = np.stack([field.real, field.imag], axis=-1)
-    elif scan is not None:
-        model = config.model
-        parameter = calibrated_probe(scan, "mean", masked=model.probe_mask, scale=model.probe_scale)
-    else:
+        return attrs.evolve(measured, probe=(probe / measured.input_scale).astype(np.complex64))
+    if scan is None:
         log.warning("%s: holds no probe: a disk of radius N/4 stands for it. Give a scan to take its probe.", source)
-        parameter = _disk(config.model, scale)
-    return {PROBE: parameter, LOG_SCALE: np.zeros((), np.float32), **scale.as_weights()}
+    return measured
 
 
-def _stated_scale(published: Published, config: TrainingConfig) -> DataScale:
-    """That of data in photons: intensity_scale = sqrt(photons per frame) / (N/2)."""
+def _stated_illumination(published: Published, config: TrainingConfig) -> Illumination:
+    """A disk, and the scale of data in photons: intensity_scale = sqrt(photons per frame) / (N/2)."""
+    model = config.model
     stated = published.parameters.get("intensity_scale")
     counts = config.nphotons
     if isinstance(stated, (int, float)) and math.isfinite(stated) and stated > 0:
-        counts = (stated * config.model.N / 2) ** 2
-    return DataScale(
-        input_scale=config.model.N / 2 / math.sqrt(counts),
-        mean_intensity=counts / config.model.N**2,
+        counts = (stated * model.N / 2) ** 2
+    disk = probe_mask(model.N)
+    amplitude = disk * math.sqrt(counts / disk.sum()) / (model.probe_scale / CLEAR_PROBE_SCALE)
+    return Illumination(
+        probe=amplitude[None].astype(np.complex64),
+        input_scale=model.N / 2 / math.sqrt(counts),
+        mean_intensity=counts / model.N**2,
         counts_per_intensity=1.0,
-        mean_counts_per_frame=counts,
     )
 
 
@@ -285,11 +288,3 @@ def _archived_probe(published: Published, N: int, source: str) -> NDArray[np.com
             source, key, expected="finite numbers that are not all 0", received="others", remedy=NOT_IMPORTED
         )
     return field
-
-
-def _disk(model: ModelConfig, scale: DataScale) -> NDArray[np.float32]:
-    """A flat probe of the configured gauge."""
-    disk = probe_mask(model.N)
-    intensity = scale.mean_intensity * model.N**2
-    amplitude = disk * math.sqrt(intensity / disk.sum()) / (model.probe_scale / CLEAR_PROBE_SCALE)
-    return np.stack([amplitude, np.zeros_like(disk)], axis=-1)[None].astype(np.float32)

@@ -24,7 +24,6 @@ from ptycho_core.io import load_scan
 from ptycho_core.layouts import BHWC_TO_PATCHES
 from ptycho_core.models.model import Model, load_model
 from ptycho_core.physics.canvas import ObjectCanvas
-from ptycho_core.physics.scale import complex_probe
 from ptycho_core.physics.suitability import check_size, warn_of_other_intensity
 from ptycho_core.physics.weights import probe_mask, reassembly_weight
 from ptycho_core.reconstruction.evidence import measured
@@ -94,10 +93,10 @@ def reconstruction_steps(
     check_size(scan, model.config.model.N)
     scan = subsample(scan, config)
     _check_groups(scan, config)
-    warn_of_other_intensity(scan, model.weights)
+    warn_of_other_intensity(scan, model.illumination)
     engine = make_engine()
     begun = time.perf_counter()
-    network = engine.build(model.config.model, None, model.weights, execution)
+    network = engine.build(model.config.model, None, model.network_weights, execution)
     started = time.perf_counter()
     groups = draw_groups(
         scan.positions_px,
@@ -108,15 +107,22 @@ def reconstruction_steps(
         enable_oversampling=config.enable_oversampling,
         neighbor_pool_size=config.neighbor_pool_size,
     ).in_scan_order()
-    probe = complex_probe(model.weights)
+    probe = model.illumination.probe.astype(np.complex64)
     used = scan.positions_px[groups.indices.ravel()]
-    weight = reassembly_weight(model.weights, model.config.model, config.weighting, config.middle_trim)
+    weight = reassembly_weight(model.illumination.intensity, model.config.model, config.weighting, config.middle_trim)
     canvas = ObjectCanvas(used, weight)
 
     seconds = {"build": started - begun, "grouping": time.perf_counter() - started, "predict": 0.0, "reassemble": 0.0}
     size, done = execution.inference_batch_size, 0
     with contextlib.closing(
-        gathered(groups, scan, size, canvas_padding_px=0, workers=execution.num_workers)
+        gathered(
+            groups,
+            scan,
+            size,
+            illumination=model.illumination,
+            canvas_padding_px=0,
+            workers=execution.num_workers,
+        )
     ) as batches:
         for batch in batches:
             if should_stop():

@@ -15,7 +15,7 @@ from ptycho_core.io import load_scan
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME
 from ptycho_core.models.container import MANIFEST, member_names
 from ptycho_core.models.model import ARCHIVE_NAME
-from ptycho_core.physics.scale import mean_frame_intensity
+from ptycho_core.physics.illumination import mean_frame_intensity
 from ptycho_core.physics.weights import outside_centre_mask
 from ptycho_core.published import published_facts
 from ptycho_core.quality.area import mean_step_px, probe_width_px

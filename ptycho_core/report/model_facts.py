@@ -117,7 +117,7 @@ def _network(config: TrainingConfig, weights: Weights) -> dict[str, Any]:
         "model_type": network.model_type,
         "probe_modes": len(weights[PROBE]),
         "parameters": sum(weights[name].size for name in build_table(network).parameters),
-        "weights": str(weights[PROBE].dtype),
+        "weights": str(weights[LOG_SCALE].dtype),
     }
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import attrs
 import numpy as np
 
-from ptycho_core.engine.protocol import EngineInfo, Network
+from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import TrainingError
 from ptycho_core.models.checkpoint import Checkpoint
 from ptycho_core.models.model import Model
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.schedules import physics_weight
-from ptycho_core.vocabulary import LossTerms
+from ptycho_core.vocabulary import LossTerms, Weights
 
 
 class Best:
@@ -42,10 +43,12 @@ class Best:
             for model in (() if resume is None else resume.best)
         )
 
-    def rank(self, epoch: int, train: LossTerms, monitored: LossTerms, network: Network) -> tuple[bool, bool]:
-        """Keep the network's weights if they are among the best: (whether they are the best, whether they are kept).
+    def rank(
+        self, epoch: int, train: LossTerms, monitored: LossTerms, weights: Callable[[], Weights]
+    ) -> tuple[bool, bool]:
+        """Keep the weights if they are among the best: (whether they are the best, whether they are kept).
 
-        Raises TrainingError where a loss, or a weight that would be kept, is not finite.
+        weights: gives a copy of those of a model, and is asked only where they are kept. Raises TrainingError where a loss, or a weight that would be kept, is not finite.
         """
         metric = self._execution.checkpoint_monitor_metric
         value = monitored[metric]
@@ -55,7 +58,7 @@ class Best:
         models = {model.best_epoch: model for model in self.models}
         best = sorted([*models, epoch], key=self._rank)[: self._execution.checkpoint_save_top_k]
         if epoch in best:
-            models[epoch] = self._snapshot(epoch, network)
+            models[epoch] = self._snapshot(epoch, weights())
         self.models = tuple(models[each] for each in best)
         return best[0] == epoch, epoch in best
 
@@ -65,8 +68,7 @@ class Best:
         weight = 1.0 if self._tested else physics_weight(self._config, epoch)
         return -weight, self.scores[epoch - 1], epoch
 
-    def _snapshot(self, epoch: int, network: Network) -> Model:
-        weights = network.weights()
+    def _snapshot(self, epoch: int, weights: Weights) -> Model:
         if any(not np.isfinite(array).all() for array in weights.values()):
             raise diverged(f"weights after epoch {epoch}", "NaN or infinity")  # its last step is in no loss yet
         return Model(

@@ -16,6 +16,7 @@ from ptycho_core.batches.prefetch import gathered
 from ptycho_core.batches.sampling import subsample
 from ptycho_core.engine.objective import Objective
 from ptycho_core.errors import DataError
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.suitability import check_size
 from ptycho_core.scans.fingerprint import Fingerprint, check_same_scan, fingerprint
 from ptycho_core.scans.scan import Scan
@@ -57,13 +58,24 @@ class TrainingData:
         )
 
     def batches(
-        self, groups: Groups, *, canvas_padding_px: int, workers: int, order: NDArray[np.int64] | None = None
+        self,
+        groups: Groups,
+        *,
+        illumination: Illumination,
+        canvas_padding_px: int,
+        workers: int,
+        order: NDArray[np.int64] | None = None,
     ) -> Generator[Batch]:
         """Batches of the groups, gathered ahead, with the truth where a loss compares with it."""
-        size, truth = self._config.batch_size, self._with_truth
-        padding = canvas_padding_px
         return gathered(
-            groups, self.scan, size, canvas_padding_px=padding, order=order, with_truth=truth, workers=workers
+            groups,
+            self.scan,
+            self._config.batch_size,
+            illumination=illumination,
+            canvas_padding_px=canvas_padding_px,
+            order=order,
+            with_truth=self._with_truth,
+            workers=workers,
         )
 
     @functools.cached_property

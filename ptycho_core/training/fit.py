@@ -88,7 +88,7 @@ class Fit:
             remedy = "Take a checkpoint when an epoch has ended, in the loop over the run."
             expected = "the state after a whole epoch"
             raise TrainingError("checkpoint", expected=expected, received=received, remedy=remedy)
-        weights, optimizer = self._network.weights(), self._network.optimizer_state()
+        weights, optimizer = self._started.weights(), self._network.optimizer_state()
         if any(not np.isfinite(array).all() for array in (*weights.values(), *optimizer.values())):
             raise diverged(f"weights and optimizer after epoch {len(self.history)}", "NaN or infinity")
         started = self._started
@@ -97,7 +97,7 @@ class Fit:
             execution=self.execution,
             weights=weights,
             optimizer=optimizer,
-            initial_probe=started.initial_probe,
+            initial_probe=started.illumination.pairs,
             history=[dict(row) for row in self.history],
             scores=tuple(self._best.scores),
             best=self.best,
@@ -127,7 +127,7 @@ class Fit:
                 with contextlib.closing(started.batches(started.test, started.test_groups)) as batches:
                     validation = self._network.evaluate(batches)
             monitored = train if validation is None else validation
-            is_best, is_kept = self._best.rank(epoch, train, monitored, self._network)
+            is_best, is_kept = self._best.rank(epoch, train, monitored, started.weights)
             report = EpochReport(
                 done=epoch,
                 total=config.nepochs,

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.groups import Groups
+from ptycho_core.engine.checks import network_weights
 from ptycho_core.engine.protocol import EngineInfo, Network
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.io import load_scan
 from ptycho_core.models.checkpoint import Checkpoint
 from ptycho_core.networks.initial import initial_weights
 from ptycho_core.networks.registry import build_table
-from ptycho_core.physics.scale import calibrated_probe, measure_scale
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.suitability import report_dose, warn_if_ambiguous, warn_if_wide, warn_of_other_intensity
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
@@ -31,9 +32,8 @@ from ptycho_core.vocabulary import LOG_SCALE, PROBE, Weights
 class Started:
     """All that the loop needs.
 
-    test_groups: drawn once; None without a test scan. canvas_padding_px: one number for both scans. initial_probe:
-    float (modes, N, N, 2), the one that the run began with. patterns_per_epoch: a pattern counts once for each group
-    that it is in. resume: the run that goes on; the network holds its weights and its optimiser's state.
+    test_groups: drawn once; None without a test scan. illumination, canvas_padding_px: those of all batches, of both
+    scans. patterns_per_epoch: a pattern counts once for each group that it is in. resume: the run that goes on; the network holds its weights and its optimiser's state.
     """
 
     config: TrainingConfig
@@ -41,17 +41,26 @@ class Started:
     data: TrainingData
     test: TrainingData | None
     test_groups: Groups | None
+    illumination: Illumination
     canvas_padding_px: int
     patterns_per_epoch: int
     engine: EngineInfo
     network: Network
-    initial_probe: NDArray[np.floating]
     resume: Checkpoint | None
 
     def batches(self, data: TrainingData, groups: Groups, order: NDArray[np.int64] | None = None) -> Generator[Batch]:
         """Batches of one of the two scans, on the one canvas, gathered ahead."""
-        padding, workers = self.canvas_padding_px, self.execution.num_workers
-        return data.batches(groups, canvas_padding_px=padding, order=order, workers=workers)
+        return data.batches(
+            groups,
+            illumination=self.illumination,
+            canvas_padding_px=self.canvas_padding_px,
+            order=order,
+            workers=self.execution.num_workers,
+        )
+
+    def weights(self) -> Weights:
+        """A copy of those of a model: the network's, and the illumination beside them."""
+        return {**self.illumination.arrays(), **self.network.weights()}
 
 
 def start(prepared: Prepared, scan: Scan | None = None, test: Scan | None = None) -> Started:
@@ -71,16 +80,16 @@ def start(prepared: Prepared, scan: Scan | None = None, test: Scan | None = None
     groups = data.draw(np.random.default_rng(config.seed))  # or it says why not
     padding = max(each.canvas_padding_px() for each in (data, tested) if each is not None)
     if resume is None:
-        weights = _begun(data.scan, config)
+        illumination = _measured(data.scan, config)
+        weights = _begun(illumination, config)
     else:
         _check_same_scans(resume, data, tested)
-        weights = {**resume.weights, PROBE: resume.initial_probe}  # merge weights: specs/physics.md, Groups
+        illumination, weights = resume.illumination, resume.network_weights
     if tested is not None:
-        warn_of_other_intensity(tested.scan, weights)
+        warn_of_other_intensity(tested.scan, illumination)
     engine = prepared.load_engine()
     network = engine.build(config.model, config, weights, prepared.execution)
     if resume is not None:
-        network.load_weights(resume.weights)
         network.load_optimizer_state(resume.optimizer)
     return Started(
         config=config,
@@ -88,11 +97,11 @@ def start(prepared: Prepared, scan: Scan | None = None, test: Scan | None = None
         data=data,
         test=tested,
         test_groups=test_groups,
+        illumination=illumination,
         canvas_padding_px=padding,
         patterns_per_epoch=groups.indices.size,
         engine=engine.describe(),
         network=network,
-        initial_probe=np.array(weights[PROBE]),
         resume=resume,
     )
 
@@ -110,15 +119,26 @@ def _given_or_loaded(config: TrainingConfig, scan: Scan | None, test: Scan | Non
     return scan, test if test_file is None else load_scan(test_file)
 
 
-def _begun(scan: Scan, config: TrainingConfig) -> Weights:
-    """The weights that a run begins with: probe and data scale measured on the scan, the others drawn."""
-    scale = measure_scale(scan, config.nphotons)
-    report_dose(scan, config, scale.mean_counts_per_frame)
-    probe = calibrated_probe(scan, config.probe_gauge, masked=config.model.probe_mask, scale=config.model.probe_scale)
+def _measured(scan: Scan, config: TrainingConfig) -> Illumination:
+    """The illumination that all batches of the run have, the test scan's too."""
+    report_dose(scan, config)
     warn_if_ambiguous(scan, config)
     warn_if_wide(scan, config)
-    drawn = initial_weights(build_table(config.model), np.random.default_rng(config.seed))
-    return {**drawn, PROBE: probe, LOG_SCALE: np.zeros((), np.float32), **scale.as_weights()}
+    return Illumination.of(
+        scan,
+        nphotons=config.nphotons,
+        gauge=config.probe_gauge,
+        masked=config.model.probe_mask,
+        probe_scale=config.model.probe_scale,
+    )
+
+
+def _begun(illumination: Illumination, config: TrainingConfig) -> Weights:
+    """The weights that a run begins with: layers drawn, a probe to be refined as it is measured."""
+    table = build_table(config.model)
+    drawn = initial_weights(table, np.random.default_rng(config.seed))
+    known = {**drawn, PROBE: illumination.pairs, LOG_SCALE: np.zeros((), np.float32)}
+    return network_weights(table, config, known)
 
 
 def _check_same_scans(checkpoint: Checkpoint, data: TrainingData, test: TrainingData | None) -> None:

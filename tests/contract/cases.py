@@ -22,8 +22,8 @@ from ptycho_core.networks.cnn import network_channels
 from ptycho_core.networks.initial import initial_weights
 from ptycho_core.networks.registry import build_table, register_architecture
 from ptycho_core.networks.table import INPUT, Table, TableBuilder
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.patches import extract_patches
-from ptycho_core.physics.scale import calibrated_probe, measure_scale
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
@@ -56,6 +56,7 @@ CASES: dict[str, dict[str, Any]] = {
     "probe_mask": {"probe_mask": True},
     "smoothing": {"gaussian_smoothing_sigma": 0.8},
     "two_modes": {"modes": 2},
+    "given_probe": {"modes": 2, "training": {"probe_trainable": False}},
     "bad_pixels": {"bad_pixels": True},
     "amplitude_loss": {"modes": 2, "training": {"nll_weight": 0.0, "mae_weight": 1.0}},
     "all_terms": {"training": ALL_TERMS},
@@ -87,7 +88,10 @@ CASES: dict[str, dict[str, Any]] = {
 
 @attrs.frozen(eq=False)
 class Case:
-    """A configuration, weights for it and batches of one scan, the last one smaller."""
+    """A configuration, weights for it and batches of one scan, the last one smaller.
+
+    A probe among the weights, where it is refined, is another than that of the batches.
+    """
 
     model: ModelConfig
     training: TrainingConfig
@@ -97,6 +101,16 @@ class Case:
     @property
     def batch(self) -> Batch:
         return self.batches[0]
+
+    @property
+    def illumination(self) -> Illumination:
+        return self.batch.illumination
+
+    def lit_by(self, **changes: Any) -> Case:
+        """The case with another illumination of all its batches."""
+        illumination = attrs.evolve(self.illumination, **changes)
+        batches = tuple(attrs.evolve(batch, illumination=illumination) for batch in self.batches)
+        return attrs.evolve(self, batches=batches)
 
 
 @attrs.frozen(eq=False)
@@ -147,9 +161,13 @@ def make_case(
         neighbor_count=neighbor_count,
     )
     padding = largest_reach_px(scan.positions_px, gridsize=gridsize, neighbor_count=neighbor_count) + canvas_margin_px
-    batches = tuple(drawn.batches(scan, groups, canvas_padding_px=padding, with_truth=True))
-    weights = {**network_weights(config, seed=3), **data_weights(scan, photons)}
-    return Case(config, TrainingConfig(model=config, **settings), weights, batches)
+    illumination = Illumination.of(scan, nphotons=photons)
+    batches = drawn.batches(scan, groups, illumination=illumination, canvas_padding_px=padding, with_truth=True)
+    train = TrainingConfig(model=config, **settings)
+    weights = {**network_weights(config, seed=3), LOG_SCALE: np.asarray(0.03, np.float32)}
+    if train.probe_trainable:
+        weights[PROBE] = refined(illumination)
+    return Case(config, train, weights, tuple(batches))
 
 
 def well_conditioned(case: Case, attempts: int = 40) -> Case:
@@ -170,7 +188,7 @@ def condition(case: Case) -> float:
     The gradient of I - n ln I, I = |w|², is 2 (1 - n / I) w: where little is predicted, n / I is large, and rounding
     of w with it.
     """
-    network = ReferenceNetwork(case.model, case.training, case.weights)
+    network = reference_network(case)
     amplitude = np.sqrt(network.predicted_intensity(case.batch))
     good = ~case.batch.bad_pixels
     ratio = np.moveaxis(case.batch.diffraction_amplitude, -1, 1).astype(np.float64) ** 2 / amplitude**2 * good
@@ -183,7 +201,7 @@ def kink_margin(case: Case) -> float:
     Within rounding of a kink, float32 may fall on the other side than float64, and the gradient jumps. Ties do
     not count: they are pixels with equal surroundings, whose gradients are equal too, or zeros behind a relu.
     """
-    network = ReferenceNetwork(case.model, case.training, case.weights)
+    network = reference_network(case)
     outputs, _ = network.run(case.batch)
     margin = np.inf
     for layer in network.table.layers:
@@ -285,19 +303,24 @@ def network_weights(model: ModelConfig, seed: int) -> dict[str, NDArray[np.float
     return weights
 
 
-def data_weights(scan: Scan, photons: float) -> dict[str, NDArray[np.floating]]:
-    """Probe and scales, off the values that they start at."""
-    probe = calibrated_probe(scan, "mean")
-    noise = np.random.default_rng(5).normal(scale=0.05 * np.abs(probe).max(), size=probe.shape)
-    nudged = {PROBE: (probe + noise).astype(np.float32), LOG_SCALE: np.asarray(0.03, np.float32)}
-    return {**nudged, **measure_scale(scan, photons).as_weights()}
+def refined(illumination: Illumination) -> NDArray[np.floating]:
+    """A probe, (modes, N, N, 2), off the one that training began with."""
+    pairs = illumination.pairs
+    noise = np.random.default_rng(5).normal(scale=0.05 * np.abs(pairs).max(), size=pairs.shape)
+    return np.asarray(pairs + noise, np.float32)
 
 
 def build(engine: Engine, case: Case, precision: str = "64-true", **changes: Any) -> Network:
-    """A network of the engine on the CPU."""
+    """A network of the engine on the CPU; the case's probe is left out where it is not refined."""
     execution = ExecutionConfig(accelerator="cpu", precision=precision)  # type: ignore[arg-type]
     settings = {"model": case.model, "training": case.training, "weights": case.weights, **changes}
+    if settings["training"] is None or not settings["training"].probe_trainable:
+        settings["weights"] = {name: array for name, array in settings["weights"].items() if name != PROBE}
     return engine.build(**settings, execution=execution)
+
+
+def reference_network(case: Case) -> ReferenceNetwork:
+    return ReferenceNetwork(case.model, case.training, case.weights)
 
 
 def build_reference(case: Case, **changes: Any) -> Network:

@@ -24,13 +24,13 @@ from ptycho_core.networks.cnn import network_channels
 from ptycho_core.networks.initial import initial_weights
 from ptycho_core.networks.registry import build_table, register_architecture
 from ptycho_core.networks.table import Table, TableBuilder
-from ptycho_core.physics.scale import calibrated_probe, measure_scale
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.fit import fit
-from ptycho_core.vocabulary import LOG_SCALE, PROBE
+from ptycho_core.vocabulary import LOG_SCALE
 
 DATA = Path(__file__).parents[1] / "data"
 MODELS = {
@@ -57,19 +57,21 @@ def measurements(name: str) -> NDArray[np.float32]:
     return np.random.default_rng(11).integers(0, 50, (1, N, N, 4)).astype(np.float32)
 
 
-def batch_of(amplitude: NDArray[np.float32]) -> Batch:
+def batch_of(amplitude: NDArray[np.float32], illumination: Illumination) -> Batch:
     groups, N = amplitude.shape[:2]
     return Batch(
         diffraction_amplitude=amplitude,
         relative_offsets_px=np.zeros((groups, 1, 2, 4), np.float32),
         canvas_padding_px=4,
         bad_pixels=np.zeros((N, N), bool),
+        illumination=illumination,
     )
 
 
 def predicted(engine: Engine, model: Model, amplitude: NDArray[np.float32], precision: str) -> NDArray[np.complex64]:
     execution = ExecutionConfig(accelerator="cpu", precision=precision)  # type: ignore[arg-type]
-    return engine.build(model.config.model, None, model.weights, execution).predict(batch_of(amplitude))
+    network = engine.build(model.config.model, None, model.network_weights, execution)
+    return network.predict(batch_of(amplitude, model.illumination))
 
 
 def run_config() -> TrainingConfig:
@@ -139,8 +141,7 @@ def _model(config: ModelConfig, sparse: bool) -> Model:
             array = np.sign(array) * kept * (array.std() / KEPT**0.5)
         weights[name] = array.astype(np.float32)
     scan = _scan(config.N)
-    weights |= {PROBE: calibrated_probe(scan, "mean"), LOG_SCALE: np.asarray(0.25, np.float32)}
-    weights |= measure_scale(scan, 1e9).as_weights()
+    weights |= {LOG_SCALE: np.asarray(0.25, np.float32), **Illumination.of(scan, nphotons=1e9).arrays()}
     history: list[dict[str, Any]] = [
         {"epoch": 1.0, "total": 0.5, "nll": float("nan")},
         {"epoch": 2.0, "total": 0.25, "nll": 0.125, "validation_total": 0.75},

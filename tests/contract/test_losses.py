@@ -12,7 +12,7 @@ from ptycho_core_reference import ReferenceNetwork
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.protocol import Engine
-from ptycho_core.vocabulary import INPUT_SCALE, LOG_SCALE, PROBE
+from ptycho_core.vocabulary import LOG_SCALE, PROBE
 from tests.contract.cases import (
     ALL_TERMS,
     CASES,
@@ -30,11 +30,18 @@ from tests.contract.cases import (
 
 def blind(case: Case) -> Case:
     """The case with a network that does not see its input: what it predicts no longer depends on the data."""
-    return attrs.evolve(case, weights={**case.weights, INPUT_SCALE: np.zeros((), np.float32)})
+    return case.lit_by(input_scale=0.0)
 
 
 def measuring(batch: Batch, diffraction_amplitude: NDArray[Any]) -> Batch:
     return attrs.evolve(batch, diffraction_amplitude=diffraction_amplitude.astype(np.float32))
+
+
+def given(case: Case, probe: NDArray[Any]) -> Case:
+    """The case with this probe, which is not refined."""
+    weights = {name: array for name, array in case.weights.items() if name != PROBE}
+    training = attrs.evolve(case.training, probe_trainable=False)
+    return attrs.evolve(case.lit_by(probe=probe), training=training, weights=weights)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -104,6 +111,11 @@ def test_modes_add_incoherently(engine: Engine) -> None:
     split = attrs.evolve(case, weights={**case.weights, PROBE: np.stack([0.6 * probe, 0.8 * turned])})
     assert_terms_close(
         build(engine, split).evaluate([case.batch]), build(engine, case).evaluate([case.batch]), rtol=1e-12
+    )
+    (mode,) = case.illumination.probe.astype(np.complex128)
+    whole, split = (given(case, probe) for probe in (mode[None], np.stack([0.6 * mode, 0.8j * mode])))
+    assert_terms_close(
+        build(engine, split).evaluate([split.batch]), build(engine, whole).evaluate([whole.batch]), rtol=1e-12
     )
 
 

@@ -21,7 +21,8 @@ RTOL = 1e-4
 
 def model_of(engine: Engine, case: Case) -> Model:
     info = engine.describe()
-    return Model(config=case.training, weights=case.weights, history=[], engine=info, best_epoch=0)
+    weights = {**case.illumination.arrays(), **case.weights}
+    return Model(config=case.training, weights=weights, history=[], engine=info, best_epoch=0)
 
 
 def assert_program_predicts(engine: Engine, case: Case, run: Any) -> None:

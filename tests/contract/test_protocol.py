@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.engine.protocol import Engine, EngineInfo, Network
+from ptycho_core.engine.protocol import CHANGES, PROTOCOL, Engine, EngineInfo, Network
 from ptycho_core.errors import BackendError
 from ptycho_core.settings.execution import ExecutionConfig
 from tests.contract.cases import FORWARD_RTOL, PRECISIONS, assert_field_close, build, expected, named_case
@@ -17,6 +17,11 @@ from tests.contract.cases import FORWARD_RTOL, PRECISIONS, assert_field_close, b
 def test_engine_and_network_have_the_protocols_methods(engine: Engine) -> None:
     assert isinstance(engine, Engine)
     assert isinstance(build(engine, named_case("merged")), Network)
+
+
+def test_an_engine_is_written_for_this_door(engine: Engine) -> None:
+    assert engine.protocol == PROTOCOL
+    assert PROTOCOL in CHANGES
 
 
 def test_describe_gives_plain_values(engine: Engine) -> None:
@@ -63,12 +68,14 @@ def test_predict_needs_no_training_configuration(engine: Engine) -> None:
     assert network.optimizer_state()["step"] == 0
 
 
-def test_predict_uses_the_diffraction_amplitude_alone(engine: Engine) -> None:
+def test_predict_uses_amplitude_and_input_scale_alone_where_the_table_sees_no_more(engine: Engine) -> None:
     case = named_case("merged")
+    other = attrs.evolve(case.illumination, probe=2 * case.illumination.probe, mean_intensity=3.0)
     bare = attrs.evolve(
         case.batch,
         relative_offsets_px=np.zeros_like(case.batch.relative_offsets_px),
         canvas_padding_px=0,
+        illumination=other,
         object_patches=None,
     )
     network = build(engine, case)

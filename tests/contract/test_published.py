@@ -12,7 +12,6 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.published import import_published
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.vocabulary import INPUT_SCALE
 from tests.contract.cases import assert_field_close
 
 SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -34,10 +33,11 @@ def test_a_published_model_predicts_as_it_did(engine: Engine, name: str) -> None
     patches = patches if name == "tf_gs2" else np.moveaxis(patches, 1, -1)
     groups, N, _, channels = network_input.shape
     batch = Batch(
-        diffraction_amplitude=(network_input / model.weights[INPUT_SCALE]).astype(np.float32),
+        diffraction_amplitude=(network_input / model.illumination.input_scale).astype(np.float32),
         relative_offsets_px=np.zeros((groups, 1, 2, channels), np.float32),
         bad_pixels=np.zeros((N, N), bool),
         canvas_padding_px=0,
+        illumination=model.illumination,
     )
-    network = engine.build(model.config.model, None, model.weights, ExecutionConfig(accelerator="cpu"))
+    network = engine.build(model.config.model, None, model.network_weights, ExecutionConfig(accelerator="cpu"))
     assert_field_close(network.predict(batch), patches, RTOL, "patches")

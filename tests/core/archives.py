@@ -19,11 +19,11 @@ from ptycho_core.networks.cnn import network_channels
 from ptycho_core.networks.initial import initial_weights
 from ptycho_core.networks.registry import build_table, register_architecture
 from ptycho_core.networks.table import Table, TableBuilder
-from ptycho_core.physics.scale import calibrated_probe, measure_scale
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
-from ptycho_core.vocabulary import LOG_SCALE, PROBE
+from ptycho_core.vocabulary import LOG_SCALE
 
 MEMBERS = ("config.json", "params.json", "weights.safetensors", "history.csv")
 ENGINE = EngineInfo("fake", "no framework", "1.0", ("cuda", "cpu"), ("32-true",))
@@ -49,12 +49,10 @@ def tiny_model(seed: int = 0, *, scale: int = 1, modes: int = 1, gridsize: int =
         probe=rng.normal(size=(modes, 16, 16)) + 1j,
     )
     train = TrainingConfig(model=config, **training)
-    measured = measure_scale(scan, train.nphotons).as_weights()
     weights = {
         **initial_weights(build_table(config), rng),
-        PROBE: calibrated_probe(scan, "mean"),
         LOG_SCALE: np.array(rng.normal(), np.float32),
-        **measured,
+        **Illumination.of(scan, nphotons=train.nphotons).arrays(),
     }
     history = [{"epoch": float(epoch), "total": rng.normal(), "seconds": 1 / epoch} for epoch in (1, 2, 3)]
     return Model(config=train, weights=weights, history=history, engine=ENGINE, best_epoch=2)

@@ -113,6 +113,7 @@ class FakeEngine:
     """An engine with no framework: the losses of each epoch and the predictions are set by the test."""
 
     name: str = "fake"
+    protocol: int = 2
     train_loss: Callable[[int], float] = lambda epoch: 1 / epoch
     validation_loss: Callable[[int], float] = lambda epoch: 1 / epoch
     predict: Callable[[Batch], NDArray[np.complex64]] = lambda batch: np.ones(

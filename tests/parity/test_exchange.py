@@ -16,12 +16,14 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.models.checkpoint import load_checkpoint
 from ptycho_core.models.model import Model, load_model
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.fit import Fit, fit
+from ptycho_core.vocabulary import LOG_SCALE
 from tests.contract.backends import engine_or_skip
-from tests.contract.cases import assert_arrays_close, assert_field_close, data_weights, make_scan, network_weights
+from tests.contract.cases import assert_arrays_close, assert_field_close, make_scan, network_weights
 
 Pair = tuple[Engine, Engine]
 CPU = ExecutionConfig(accelerator="cpu")
@@ -59,14 +61,18 @@ def test_an_archive_predicts_the_same_whoever_reads_it(engines: Pair, name: str,
         relative_offsets_px=np.zeros((1, 1, 2, config.channels), np.float32),
         canvas_padding_px=0,
         bad_pixels=np.zeros((config.N, config.N), bool),
+        illumination=Illumination.of(scan, nphotons=2e4),
     )
     training = TrainingConfig(model=config)
-    weights = {**network_weights(config, seed=3), **data_weights(scan, 2e4)}
+    weights = {**network_weights(config, seed=3), LOG_SCALE: np.asarray(0.03, np.float32)}
     networks = [engine.build(config, None, weights, CPU) for engine in engines]
     for writer, reader, engine in zip(networks, networks[::-1], engines, strict=True):
-        model = Model(config=training, weights=writer.weights(), history=[], engine=engine.describe(), best_epoch=0)
-        reader.load_weights(load_model(model.save(tmp_path / engine.name)).weights)
-        assert_field_close(reader.predict(batch), writer.predict(batch), 1e-5, f"written by {engine.name}")
+        stored = {**writer.weights(), **batch.illumination.arrays()}
+        model = Model(config=training, weights=stored, history=[], engine=engine.describe(), best_epoch=0)
+        loaded = load_model(model.save(tmp_path / engine.name))
+        reader.load_weights(loaded.network_weights)
+        lit = attrs.evolve(batch, illumination=loaded.illumination)
+        assert_field_close(reader.predict(lit), writer.predict(batch), 1e-5, f"written by {engine.name}")
 
 
 def run_on(engine: Engine, patch: pytest.MonkeyPatch, precision: str, **more: Any) -> Fit:

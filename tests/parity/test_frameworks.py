@@ -26,6 +26,6 @@ def test_pytorch_is_as_deterministic_as_the_last_network_asks_for(then: bool) ->
     case = named_case("short")
     for deterministic in (not then, then):
         execution = ExecutionConfig(accelerator="cpu", deterministic=deterministic)
-        engine.build(case.model, None, case.weights, execution)
+        engine.build(case.model, case.training, case.weights, execution)
     assert torch.are_deterministic_algorithms_enabled() == then
     build(engine, case)  # off again

@@ -51,7 +51,7 @@ def test_a_run_stopped_on_one_engine_goes_on_on_the_other(pair: Pair, name: str)
     weights, state = whole.weights(), whole.optimizer_state()
     last = whole.train_epoch(case.batches[2:], RATE)
 
-    resumed = build(pair[1], case)  # with the probe that the run began with: merge weights follow it
+    resumed = build(pair[1], case)
     resumed.load_weights(weights)
     resumed.load_optimizer_state(state)
     assert_terms_close(resumed.train_epoch(case.batches[2:], RATE), last, 1e-9)

@@ -18,7 +18,6 @@ import pytest
 from ptycho_core import load_model, load_scan, save_scan
 from ptycho_core.embedding import ObjectGrid
 from ptycho_core.engine.registry import is_installed
-from ptycho_core.physics.scale import complex_probe
 from ptycho_core.quality.evaluation import evaluate
 from ptycho_core.reconstruction.result import load_reconstruction
 from ptycho_core.simulation import simulate
@@ -150,7 +149,7 @@ def test_groups_modes_and_bad_pixels_go_through_the_supervised_reconstructor(tmp
     model = load_model(tmp_path / "trained")
     assert (model.config.model.model_type, model.config.model.gridsize) == ("supervised", 2)
     assert model.config.n_groups == 60
-    assert complex_probe(model.weights).shape == (2, 32, 32)
+    assert model.illumination.probe.shape == (2, 32, 32)
     with h5py.File(tmp_path / "product.h5") as given:
         shape = given["object"].shape[1:]
     field = result_of(tmp_path, "trained.h5")

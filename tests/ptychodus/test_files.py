@@ -17,7 +17,6 @@ from ptycho_core import Reconstruction, load_model, load_scan, save_scan, simula
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import DataError
 from ptycho_core.physics.patches import extract_patches
-from ptycho_core.physics.scale import complex_probe
 from ptycho_core.scans.scan import Scan
 from ptycho_core.simulation import expected_intensity
 from tests.ptychodus.conftest import LENGTHS, Case, Ptychodus
@@ -126,7 +125,7 @@ def test_ptychodus_opens_scans_as_npz_reconstructions_and_models_by_our_plugin(
     check_product(readers.product_file_readers.get_strategy_by_name("PtychoCoreScan").read(tmp_path / "scan.npz"), scan)
     archive = Path(__file__).parents[1] / "data" / "model-1-cnn.h5.zip"
     probes = readers.probe_file_readers.get_strategy_by_name("PtychoCoreModel").read(archive)
-    np.testing.assert_array_equal(probes.get_array()[0], complex_probe(load_model(archive).weights))
+    np.testing.assert_array_equal(probes.get_array()[0], load_model(archive).illumination.probe)
     engine = EngineInfo("none", "none", "0", (), ())
     result = Reconstruction(
         object_field=scan.object_field,

@@ -19,6 +19,7 @@ class ReferenceEngine:
     """Engine protocol of specs/engine.md, always on the CPU and in float64, whatever precision is asked for."""
 
     name = "reference"
+    protocol = 2
     network: type[ReferenceNetwork] = ReferenceNetwork
     solver: type[ReferenceSolver] = ReferenceSolver
 

@@ -19,16 +19,7 @@ from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.weights import merge_weight
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
-from ptycho_core.vocabulary import (
-    COUNTS_PER_INTENSITY,
-    INPUT_SCALE,
-    LOG_SCALE,
-    MEAN_INTENSITY,
-    PROBE,
-    Field,
-    LossTerms,
-    Weights,
-)
+from ptycho_core.vocabulary import LOG_SCALE, PROBE, Field, LossTerms, Weights
 from ptycho_core_reference import losses
 from ptycho_core_reference.ops import ENGINE, OPS, Back, pull_back, run_table
 from ptycho_core_reference.optimizer import Optimizer
@@ -48,8 +39,7 @@ class ReferenceNetwork:
         self.trainable = trainable_names(self.table, training)
         self.means = LossMeans()
         self.physics = self.forward_model(model)
-        check_weights(self.table, weights, model.N)
-        self.merge_weight = merge_weight(np.asarray(weights[PROBE]), model)
+        check_weights(self.table, training, weights, model.N)
         self._start(weights)
 
     # -- state -----------------------------------------------------------------------------------------------------
@@ -58,7 +48,8 @@ class ReferenceNetwork:
         return {name: array.copy() for name, array in self.arrays.items()}
 
     def load_weights(self, weights: Weights) -> None:
-        check_weights(self.table, weights, self.model.N, modes=len(self.arrays[PROBE]))
+        modes = len(self.arrays[PROBE]) if PROBE in self.arrays else None
+        check_weights(self.table, self.training, weights, self.model.N, modes)
         self._start(weights)
 
     def _start(self, weights: Weights) -> None:
@@ -105,12 +96,12 @@ class ReferenceNetwork:
 
     def run(self, batch: Batch) -> tuple[dict[str, Array], dict[str, Back]]:
         """Every layer's output for a batch, and every layer's way back; frame by frame unless the object is merged."""
-        x = self.arrays[INPUT_SCALE] * batch.diffraction_amplitude.astype(np.float64)
+        x = batch.illumination.input_scale * batch.diffraction_amplitude.astype(np.float64)
         return run_table(self.table, self.arrays, x if self.model.object_big else rearrange(x, BHWC_TO_FRAMES))
 
     def predicted_intensity(self, batch: Batch) -> Array:
         """What the detector should have seen, (B, C, N, N), in the unit of the squared diffraction amplitude."""
-        far_field = self._far_field(self._merged(self._patches(batch), self._placement(batch)))
+        far_field = self._far_field(batch, self._merged(batch, self._patches(batch), self._placement(batch)))
         predicted: Array = self.physics.intensity(far_field) * np.exp(2 * self.arrays[LOG_SCALE])
         return predicted
 
@@ -132,18 +123,22 @@ class ReferenceNetwork:
             return None
         return self.physics.placement(batch.relative_offsets_px, batch.canvas_padding_px)
 
-    def _merged(self, patches: Field, placement: Placement | None) -> Field:
+    def _merged(self, batch: Batch, patches: Field, placement: Placement | None) -> Field:
         """What the patches (B, C, N, N) of each group say together, seen from each position."""
         if placement is None:
             return patches
-        return self.physics.extract(self.physics.merge_group(patches, self.merge_weight, placement), placement)
+        weight = merge_weight(batch.illumination.intensity, self.model)
+        return self.physics.extract(self.physics.merge_group(patches, weight, placement), placement)
 
-    def _probe(self) -> Field:
+    def _probe(self, batch: Batch) -> Field:
+        """Refined, or as it came with the batch."""
+        if PROBE not in self.arrays:
+            return batch.illumination.probe.astype(np.complex128)
         probe: Field = self.arrays[PROBE][..., 0] + 1j * self.arrays[PROBE][..., 1]
         return probe
 
-    def _far_field(self, patches: Field) -> Field:
-        return self.physics.far_field(self.physics.exit_wave(patches, self._probe()))
+    def _far_field(self, batch: Batch, patches: Field) -> Field:
+        return self.physics.far_field(self.physics.exit_wave(patches, self._probe(batch)))
 
     def _terms_and_gradients(self, batch: Batch, physics_weight: float) -> tuple[dict[str, float], dict[str, Array]]:
         """Loss terms of a batch, and the gradient of the total by every trainable array."""
@@ -164,22 +159,22 @@ class ReferenceNetwork:
         """Loss terms of patches (B, C, N, N); the total's gradients by the patches, and by name for probe and scale."""
         assert self.objective is not None
         placement = self._placement(batch)
-        patches = self._merged(patches, placement)
+        patches = self._merged(batch, patches, placement)
         compared = losses.Compared(patches=patches)
         if self.objective.compares("truth"):
             compared = attrs.evolve(compared, truth=self._truth(batch))
         far_field = None
         if self.objective.compares("counts"):
             amplitude = rearrange(batch.diffraction_amplitude.astype(np.float64), BHWC_TO_BCHW)
-            counts = float(self.arrays[COUNTS_PER_INTENSITY])
+            counts = batch.illumination.counts_per_intensity
             factor = counts * np.exp(2 * self.arrays[LOG_SCALE])
-            far_field = self._far_field(patches)
+            far_field = self._far_field(batch, patches)
             compared = attrs.evolve(
                 compared,
                 predicted=factor * self.physics.intensity(far_field),
                 measured=counts * self.physics.measured_intensity(amplitude),
                 good=~batch.bad_pixels,
-                mean_counts=counts * float(self.arrays[MEAN_INTENSITY]),
+                mean_counts=counts * batch.illumination.mean_intensity,
             )
         found = {name: losses.TERMS[name](compared) for name in self.objective.terms}
         terms = {name: value for name, (value, _) in found.items()}
@@ -192,17 +187,18 @@ class ReferenceNetwork:
                 by_counts = by_counts + gradient
             else:
                 by_patches = by_patches + gradient
-        gradients = {name: np.zeros_like(self.arrays[name]) for name in (PROBE, LOG_SCALE)}
+        gradients = {name: np.zeros_like(self.arrays[name]) for name in (PROBE, LOG_SCALE) if name in self.arrays}
         if far_field is not None:
             gradients[LOG_SCALE] = np.asarray(2 * np.sum(by_counts * compared.predicted))
             by_far_field = self.physics.intensity_gradient(by_counts * factor, far_field)
             by_exit_wave = self.physics.far_field_adjoint(by_far_field)
-            more, by_probe = self.physics.exit_wave_gradient(by_exit_wave, patches, self._probe())
+            more, by_probe = self.physics.exit_wave_gradient(by_exit_wave, patches, self._probe(batch))
             by_patches = by_patches + more
             gradients[PROBE] = np.stack([by_probe.real, by_probe.imag], axis=-1)
         if placement is not None:
             by_canvas = self.physics.place(by_patches, placement)
-            by_patches = self.physics.merge_adjoint(by_canvas, self.merge_weight, placement)
+            weight = merge_weight(batch.illumination.intensity, self.model)
+            by_patches = self.physics.merge_adjoint(by_canvas, weight, placement)
         return terms, by_patches, gradients
 
     def _truth(self, batch: Batch) -> Field:

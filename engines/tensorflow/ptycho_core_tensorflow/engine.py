@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.problem import Problem
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError
@@ -23,6 +24,7 @@ class TensorFlowEngine:
     """Engine protocol of specs/engine.md."""
 
     name = "tensorflow"
+    protocol = 2
     exports = ("savedmodel",)
 
     def describe(self) -> EngineInfo:
@@ -37,8 +39,10 @@ class TensorFlowEngine:
     def start_solver(self, problem: Problem, execution: ExecutionConfig) -> TensorFlowSolver:
         return TensorFlowSolver(problem, device=_prepare(execution), precision=execution.precision)
 
-    def export(self, form: str, model: ModelConfig, weights: Weights, target: Path, facts: Mapping[str, str]) -> None:
-        save_program(model, weights, target, facts)
+    def export(
+        self, form: str, model: ModelConfig, weights: Weights, batch: Batch, target: Path, facts: Mapping[str, str]
+    ) -> None:
+        save_program(model, weights, batch, target, facts)
 
 
 def _prepare(execution: ExecutionConfig) -> str:

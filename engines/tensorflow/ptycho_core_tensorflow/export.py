@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 from einops import rearrange
 
+from ptycho_core.batches.batch import Batch
 from ptycho_core.layouts import ALONE_LAST_TO_BHWC, BHWC_TO_FRAMES
 from ptycho_core.models.export import FACTS, NAMES, facts_json
 from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.vocabulary import INPUT_SCALE, Weights
 from ptycho_core_tensorflow.ops import run_table
@@ -20,12 +23,13 @@ from ptycho_core_tensorflow.weights import to_tensor
 class Program(tf.Module):
     """Measured amplitudes (B, N, N, C) → real and imaginary part of the patches, (B, N, N, C) each; float32."""
 
-    def __init__(self, model: ModelConfig, weights: Weights) -> None:
+    def __init__(self, model: ModelConfig, weights: Weights, illumination: Illumination) -> None:
         super().__init__()
         self.model = model
         self.table = build_table(model)
+        arrays = {INPUT_SCALE: np.asarray(illumination.input_scale), **weights}
         self.names = (INPUT_SCALE, *self.table.parameters)
-        self.arrays = [to_tensor(name, weights[name], tf.float32) for name in self.names]
+        self.arrays = [to_tensor(name, arrays[name], tf.float32) for name in self.names]
 
     def __call__(self, diffraction_amplitude: tf.Tensor) -> dict[str, tf.Tensor]:
         tensors = dict(zip(self.names, self.arrays, strict=True))
@@ -39,11 +43,11 @@ class Program(tf.Module):
         return {NAMES[1]: amplitude * tf.cos(phase), NAMES[2]: amplitude * tf.sin(phase)}
 
 
-def save_program(model: ModelConfig, weights: Weights, target: Path, facts: Mapping[str, str]) -> None:
+def save_program(model: ModelConfig, weights: Weights, batch: Batch, target: Path, facts: Mapping[str, str]) -> None:
     """A SavedModel, a folder, with the signature `serving_default`; the size of a batch is free."""
     with tf.device("/CPU:0"):
-        program = Program(model, weights)
-    shape = [None, model.N, model.N, model.channels]
+        program = Program(model, weights, batch.illumination)
+    shape = [None, *batch.diffraction_amplitude.shape[1:]]
     traced = tf.function(program, input_signature=[tf.TensorSpec(shape, tf.float32, name=NAMES[0])], autograph=False)
     tf.saved_model.save(program, str(target), signatures={"serving_default": traced})
     (target / "assets.extra").mkdir()

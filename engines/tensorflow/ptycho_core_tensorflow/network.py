@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,18 +19,11 @@ from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import ALONE_LAST_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES
 from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.weights import MERGE_EPSILON, merge_weight, probe_mask, smoothing_matrix
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
-from ptycho_core.vocabulary import (
-    COUNTS_PER_INTENSITY,
-    INPUT_SCALE,
-    LOG_SCALE,
-    MEAN_INTENSITY,
-    PROBE,
-    LossTerms,
-    Weights,
-)
+from ptycho_core.vocabulary import LOG_SCALE, PROBE, LossTerms, Weights
 from ptycho_core_tensorflow import losses, physics
 from ptycho_core_tensorflow.ops import ENGINE, OPS, run_table
 from ptycho_core_tensorflow.optimizer import Optimizer
@@ -61,10 +55,10 @@ class TensorFlowNetwork:
         if model.gaussian_smoothing_sigma > 0:
             self.smoothing = self._constant(smoothing_matrix(model.N, model.gaussian_smoothing_sigma))
         self.probe_mask = self._constant(probe_mask(model.N))[..., None] if model.probe_mask else None
-        check_weights(self.table, weights, model.N)
+        self._lit: weakref.WeakKeyDictionary[Illumination, physics.Light] = weakref.WeakKeyDictionary()
+        check_weights(self.table, training, weights, model.N)
         with tf.device(self.device):
             self.tensors = to_tensors(weights, self.dtype)
-            self.merge_weight = self._constant(merge_weight(np.asarray(weights[PROBE]), model))
             self.optimizer = Optimizer(training, {name: self.tensors[name] for name in self.trainable})
         self._graph_terms_and_gradients = tf.function(self._terms_and_gradients, autograph=False)
         self._graph_loss_terms = tf.function(self._loss_terms, autograph=False)
@@ -76,7 +70,8 @@ class TensorFlowNetwork:
         return to_arrays(self.tensors)
 
     def load_weights(self, weights: Weights) -> None:
-        check_weights(self.table, weights, self.model.N, modes=self.tensors[PROBE].shape[0])
+        modes = self.tensors[PROBE].shape[0] if PROBE in self.tensors else None
+        check_weights(self.table, self.training, weights, self.model.N, modes)
         # A graph holds on to the variables that it was made with, so they are refilled, not replaced.
         for name, tensor in self.tensors.items():
             tensor.assign(self._constant(weights[name]))
@@ -122,7 +117,8 @@ class TensorFlowNetwork:
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
         with tf.device(self.device):
-            patches = self._graph_patches(self._constant(batch.diffraction_amplitude))
+            amplitude = self._constant(batch.diffraction_amplitude)
+            patches = self._graph_patches(amplitude, self._light(batch.illumination))
             return patches.numpy().astype(np.complex64, copy=False)
 
     def gradients(self, batch: Batch) -> Weights:
@@ -136,20 +132,33 @@ class TensorFlowNetwork:
         with tf.device(self.device):
             return tf.cast(array, self.dtype)
 
-    def _arguments(self, batch: Batch) -> tuple[tf.Tensor | int | None, ...]:
+    def _light(self, illumination: Illumination) -> physics.Light:
+        """The illumination on this device, which it is brought to once."""
+        if illumination not in self._lit:
+            self._lit[illumination] = physics.Light(
+                probe=self._constant(illumination.pairs),
+                merge_weight=self._constant(merge_weight(illumination.intensity, self.model)),
+                input_scale=self._constant(np.asarray(illumination.input_scale)),
+                mean_intensity=self._constant(np.asarray(illumination.mean_intensity)),
+                counts_per_intensity=self._constant(np.asarray(illumination.counts_per_intensity)),
+            )
+        return self._lit[illumination]
+
+    def _arguments(self, batch: Batch) -> tuple[Any, ...]:
         """A batch as tensors; the canvas border stays a whole number, because shapes follow from it."""
         truth = batch.object_patches
         return (
             self._constant(batch.diffraction_amplitude),
+            self._light(batch.illumination),
             self._constant(batch.relative_offsets_px),
             self._constant(~batch.bad_pixels),
             None if truth is None else self._constant(np.stack([truth.real, truth.imag])),
             batch.canvas_padding_px,
         )
 
-    def _maps(self, diffraction_amplitude: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _maps(self, diffraction_amplitude: tf.Tensor, light: physics.Light) -> tuple[tf.Tensor, tf.Tensor]:
         """Amplitude and phase patches (B, N, N, C) for measured amplitudes (B, N, N, C)."""
-        x = self.tensors[INPUT_SCALE] * diffraction_amplitude
+        x = light.input_scale * diffraction_amplitude
         channels = x.shape[-1]
         if not self.model.object_big:
             x = rearrange(x, BHWC_TO_FRAMES)
@@ -159,13 +168,14 @@ class TensorFlowNetwork:
             amplitude, phase = (rearrange(m, ALONE_LAST_TO_BHWC, c=channels) for m in (amplitude, phase))
         return amplitude, phase
 
-    def _patches(self, diffraction_amplitude: tf.Tensor) -> tf.Tensor:
-        amplitude, phase = self._maps(diffraction_amplitude)
+    def _patches(self, diffraction_amplitude: tf.Tensor, light: physics.Light) -> tf.Tensor:
+        amplitude, phase = self._maps(diffraction_amplitude, light)
         return tf.complex(amplitude * tf.cos(phase), amplitude * tf.sin(phase))
 
     def _loss_terms(
         self,
         measured_amplitude: tf.Tensor,
+        light: physics.Light,
         offsets: tf.Tensor,
         good: tf.Tensor,
         truth: tf.Tensor | None,
@@ -173,13 +183,13 @@ class TensorFlowNetwork:
         physics_weight: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
         assert self.objective is not None
-        maps = (rearrange(m, BHWC_TO_BCHW) for m in self._maps(measured_amplitude))
+        maps = (rearrange(m, BHWC_TO_BCHW) for m in self._maps(measured_amplitude, light))
         measured_amplitude = rearrange(measured_amplitude, BHWC_TO_BCHW)
         patches = physics.polar_to_field(*maps)
         if self.model.merges:
             placement = physics.placement_matrices(offsets, self.model.N, padding)
             epsilon = MERGE_EPSILON[self.model.merge_weights]
-            canvas = physics.merge_group(patches, self.merge_weight, placement, epsilon)
+            canvas = physics.merge_group(patches, light.merge_weight, placement, epsilon)
             patches = physics.extract_patches(canvas, placement)
         compared = losses.Compared(patches=patches)
         if self.objective.compares("truth"):
@@ -187,15 +197,16 @@ class TensorFlowNetwork:
                 compared, truth=tf.stack([rearrange(part, BHWC_TO_BCHW) for part in tf.unstack(truth)])
             )
         if self.objective.compares("counts"):
-            probe = self.tensors[PROBE] if self.probe_mask is None else self.tensors[PROBE] * self.probe_mask
+            probe = self.tensors.get(PROBE, light.probe)  # refined, or as it came with the batch
+            probe = probe if self.probe_mask is None else probe * self.probe_mask
             intensity = physics.far_field_intensity(patches, tf.convert_to_tensor(probe), self.smoothing)
-            counts = self.tensors[COUNTS_PER_INTENSITY]
+            counts = light.counts_per_intensity
             compared = attrs.evolve(
                 compared,
                 predicted=counts * tf.exp(2 * self.tensors[LOG_SCALE]) * intensity,
                 measured=counts * tf.square(measured_amplitude),
                 good=good,
-                mean_counts=counts * self.tensors[MEAN_INTENSITY],
+                mean_counts=counts * light.mean_intensity,
             )
         terms = {name: losses.TERMS[name](compared) for name in self.objective.terms}
         return {"total": self.objective.total(terms, physics_weight), **terms}

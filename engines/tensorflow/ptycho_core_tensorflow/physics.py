@@ -5,10 +5,25 @@ Fields are pairs of real arrays, real and imaginary part on a leading axis of 2,
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import tensorflow as tf
 from einops import rearrange
 
 from ptycho_core.layouts import OFFSETS_TO_XY
+
+
+class Light(NamedTuple):
+    """An illumination on the device.
+
+    probe: (modes, N, N, 2), real and imaginary part. merge_weight: (N, N), that follows from it. The others: ().
+    """
+
+    probe: tf.Tensor
+    merge_weight: tf.Tensor
+    input_scale: tf.Tensor
+    mean_intensity: tf.Tensor
+    counts_per_intensity: tf.Tensor
 
 
 def polar_to_field(amplitude: tf.Tensor, phase: tf.Tensor) -> tf.Tensor:

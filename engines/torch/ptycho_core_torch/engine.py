@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.problem import Problem
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError
@@ -24,6 +25,7 @@ class TorchEngine:
     """Engine protocol of specs/engine.md."""
 
     name = "torch"
+    protocol = 2
     exports = ("torch-export",)
 
     def describe(self) -> EngineInfo:
@@ -38,8 +40,10 @@ class TorchEngine:
     def start_solver(self, problem: Problem, execution: ExecutionConfig) -> TorchSolver:
         return TorchSolver(problem, device=_prepare(execution), precision=execution.precision)
 
-    def export(self, form: str, model: ModelConfig, weights: Weights, target: Path, facts: Mapping[str, str]) -> None:
-        save_program(model, weights, target, facts)
+    def export(
+        self, form: str, model: ModelConfig, weights: Weights, batch: Batch, target: Path, facts: Mapping[str, str]
+    ) -> None:
+        save_program(model, weights, batch, target, facts)
 
 
 def _prepare(execution: ExecutionConfig) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterable
 
 import attrs
@@ -19,18 +20,11 @@ from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
 from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.weights import MERGE_EPSILON, merge_weight, probe_mask, smoothing_matrix
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
-from ptycho_core.vocabulary import (
-    COUNTS_PER_INTENSITY,
-    INPUT_SCALE,
-    LOG_SCALE,
-    MEAN_INTENSITY,
-    PROBE,
-    LossTerms,
-    Weights,
-)
+from ptycho_core.vocabulary import LOG_SCALE, PROBE, LossTerms, Weights
 from ptycho_core_torch import losses, physics
 from ptycho_core_torch.ops import ENGINE, OPS, run_table
 from ptycho_core_torch.optimizer import Optimizer
@@ -62,8 +56,8 @@ class TorchNetwork:
         if model.gaussian_smoothing_sigma > 0:
             self.smoothing = self._constant(smoothing_matrix(model.N, model.gaussian_smoothing_sigma))
         self.probe_mask = self._constant(probe_mask(model.N))[..., None] if model.probe_mask else None
-        check_weights(self.table, weights, model.N)
-        self.merge_weight = self._constant(merge_weight(np.asarray(weights[PROBE]), model))
+        self._lit: weakref.WeakKeyDictionary[Illumination, physics.Light] = weakref.WeakKeyDictionary()
+        check_weights(self.table, training, weights, model.N)
         self._start(weights)
 
     # -- state ---------------------------------------------------------------------------------------------------
@@ -72,7 +66,8 @@ class TorchNetwork:
         return to_arrays(self.tensors)
 
     def load_weights(self, weights: Weights) -> None:
-        check_weights(self.table, weights, self.model.N, modes=self.tensors[PROBE].shape[0])
+        modes = self.tensors[PROBE].shape[0] if PROBE in self.tensors else None
+        check_weights(self.table, self.training, weights, self.model.N, modes)
         self._start(weights)
 
     def _start(self, weights: Weights) -> None:
@@ -116,7 +111,7 @@ class TorchNetwork:
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
         with torch.inference_mode():
-            amplitude, phase = self._maps(self._amplitude(batch))
+            amplitude, phase = self._maps(self._amplitude(batch), self._light(batch.illumination))
             patches = torch.polar(amplitude, phase)
             return rearrange(patches, BCHW_TO_BHWC).cpu().numpy().astype(np.complex64, copy=False)
 
@@ -132,9 +127,21 @@ class TorchNetwork:
         amplitude = torch.from_numpy(batch.diffraction_amplitude).to(self.device, self.dtype, non_blocking=True)
         return rearrange(amplitude, BHWC_TO_BCHW)
 
-    def _maps(self, diffraction_amplitude: Tensor) -> tuple[Tensor, Tensor]:
+    def _light(self, illumination: Illumination) -> physics.Light:
+        """The illumination on this device, which it is brought to once."""
+        if illumination not in self._lit:
+            self._lit[illumination] = physics.Light(
+                probe=self._constant(illumination.pairs),
+                merge_weight=self._constant(merge_weight(illumination.intensity, self.model)),
+                input_scale=self._constant(np.asarray(illumination.input_scale)),
+                mean_intensity=self._constant(np.asarray(illumination.mean_intensity)),
+                counts_per_intensity=self._constant(np.asarray(illumination.counts_per_intensity)),
+            )
+        return self._lit[illumination]
+
+    def _maps(self, diffraction_amplitude: Tensor, light: physics.Light) -> tuple[Tensor, Tensor]:
         """Amplitude and phase patches (B, C, N, N) for measured amplitudes (B, C, N, N)."""
-        x = self.tensors[INPUT_SCALE] * diffraction_amplitude
+        x = light.input_scale * diffraction_amplitude
         channels = x.shape[1]
         if not self.model.object_big:
             x = rearrange(x, BCHW_TO_ALONE_FIRST)
@@ -147,13 +154,13 @@ class TorchNetwork:
 
     def _loss_terms(self, batch: Batch, physics_weight: float) -> dict[str, Tensor]:
         assert self.objective is not None
-        measured_amplitude = self._amplitude(batch)
-        patches = physics.polar_to_field(*self._maps(measured_amplitude))
+        measured_amplitude, light = self._amplitude(batch), self._light(batch.illumination)
+        patches = physics.polar_to_field(*self._maps(measured_amplitude, light))
         if self.model.merges:
             offsets = self._constant(batch.relative_offsets_px)
             placement = physics.placement_matrices(offsets, self.model.N, batch.canvas_padding_px)
             epsilon = MERGE_EPSILON[self.model.merge_weights]
-            canvas = physics.merge_group(patches, self.merge_weight, placement, epsilon)
+            canvas = physics.merge_group(patches, light.merge_weight, placement, epsilon)
             patches = physics.extract_patches(canvas, placement)
         compared = losses.Compared(patches=patches)
         if self.objective.compares("truth"):
@@ -162,15 +169,16 @@ class TorchNetwork:
                 compared, truth=torch.stack([self._constant(truth.real), self._constant(truth.imag)])
             )
         if self.objective.compares("counts"):
-            probe = self.tensors[PROBE] if self.probe_mask is None else self.tensors[PROBE] * self.probe_mask
+            probe = self.tensors.get(PROBE, light.probe)  # refined, or as it came with the batch
+            probe = probe if self.probe_mask is None else probe * self.probe_mask
             intensity = physics.far_field_intensity(patches, probe, self.smoothing)
-            counts = self.tensors[COUNTS_PER_INTENSITY]
+            counts = light.counts_per_intensity
             compared = attrs.evolve(
                 compared,
                 predicted=counts * torch.exp(2 * self.tensors[LOG_SCALE]) * intensity,
                 measured=counts * measured_amplitude.square(),
                 good=self._constant(~batch.bad_pixels),
-                mean_counts=counts * self.tensors[MEAN_INTENSITY],
+                mean_counts=counts * light.mean_intensity,
             )
         terms = {name: losses.TERMS[name](compared) for name in self.objective.terms}
         return {"total": self.objective.total(terms, physics_weight), **terms}

@@ -5,11 +5,26 @@ Fields are pairs of real arrays, real and imaginary part on a leading axis of 2,
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from ptycho_core.layouts import OFFSETS_TO_XY
+
+
+class Light(NamedTuple):
+    """An illumination on the device.
+
+    probe: (modes, N, N, 2), real and imaginary part. merge_weight: (N, N), that follows from it. The others: ().
+    """
+
+    probe: Tensor
+    merge_weight: Tensor
+    input_scale: Tensor
+    mean_intensity: Tensor
+    counts_per_intensity: Tensor
 
 
 def polar_to_field(amplitude: Tensor, phase: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from ptycho_core.batches import neighbours
 from ptycho_core.batches.groups import Groups, draw_groups
 from ptycho_core.batches.neighbours import largest_reach_px
 from ptycho_core.errors import ConfigurationError, DataError
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.patches import extract_patches
 
 Drawing = tuple[NDArray[np.float64], dict[str, Any]]
@@ -374,7 +375,9 @@ def test_batches_hold_the_patterns_offsets_and_mask_of_their_groups(numbered_sca
     scan = numbered_scan(count=11, diffraction_amplitude=rng.uniform(0, 9, (11, 32, 32)))
     groups = draw_groups(scan.positions_px, rng, gridsize=2, n_groups=None, neighbor_count=5)
     order = rng.permutation(11)
-    batches = list(groups.batches(scan, 4, canvas_padding_px=17, order=order))
+    batches = list(
+        groups.batches(scan, 4, illumination=Illumination.of(scan, nphotons=1e9), canvas_padding_px=17, order=order)
+    )
     assert [len(batch) for batch in batches] == [4, 4, 3]
     for batch, chosen in zip(batches, np.split(order, [4, 8]), strict=True):
         for row, group in enumerate(chosen):
@@ -389,14 +392,21 @@ def test_batches_hold_the_patterns_offsets_and_mask_of_their_groups(numbered_sca
 def test_batches_come_in_the_order_of_the_groups_by_default(numbered_scan: Any, frames_of: Any) -> None:
     scan = numbered_scan(count=7)
     groups = draw_groups(scan.positions_px, np.random.default_rng(0), gridsize=1, n_groups=None, neighbor_count=4)
-    frames = np.concatenate([frames_of(batch) for batch in groups.batches(scan, 2, canvas_padding_px=0)])
+    frames = np.concatenate(
+        [
+            frames_of(batch)
+            for batch in groups.batches(scan, 2, illumination=Illumination.of(scan, nphotons=1e9), canvas_padding_px=0)
+        ]
+    )
     np.testing.assert_array_equal(frames, groups.indices)
 
 
 def test_truth_patches_are_those_at_the_frames_own_positions(numbered_scan: Any) -> None:
     scan = numbered_scan(count=6)
     groups = draw_groups(scan.positions_px, np.random.default_rng(0), gridsize=2, n_groups=3, neighbor_count=4)
-    (batch,) = groups.batches(scan, 8, canvas_padding_px=0, with_truth=True)
+    (batch,) = groups.batches(
+        scan, 8, illumination=Illumination.of(scan, nphotons=1e9), canvas_padding_px=0, with_truth=True
+    )
     assert batch.object_patches is not None
     for group, members in enumerate(groups.indices):
         for channel, frame in enumerate(members):
@@ -408,7 +418,11 @@ def test_truth_that_is_not_there_is_asked_for_by_name(numbered_scan: Any) -> Non
     scan = numbered_scan(object_field=None)
     groups = draw_groups(scan.positions_px, np.random.default_rng(0), gridsize=1, n_groups=3, neighbor_count=4)
     with pytest.raises(DataError, match=r"numbered\.npz: objectGuess: expected a complex object; received no object"):
-        next(groups.batches(scan, 8, canvas_padding_px=0, with_truth=True))
+        next(
+            groups.batches(
+                scan, 8, illumination=Illumination.of(scan, nphotons=1e9), canvas_padding_px=0, with_truth=True
+            )
+        )
 
 
 @pytest.mark.parametrize("gridsize", [1, 2])
@@ -420,7 +434,7 @@ def test_bad_pixels_are_zero_in_a_batch_and_untouched_in_the_scan(numbered_scan:
     groups = draw_groups(
         scan.positions_px, np.random.default_rng(0), gridsize=gridsize, n_groups=None, neighbor_count=4
     )
-    for batch in groups.batches(scan, 4, canvas_padding_px=0):
+    for batch in groups.batches(scan, 4, illumination=Illumination.of(scan, nphotons=1e9), canvas_padding_px=0):
         assert not batch.diffraction_amplitude[:, bad].any()
         assert batch.diffraction_amplitude[:, ~bad].all()
         np.testing.assert_array_equal(batch.bad_pixels, bad)
@@ -434,7 +448,7 @@ def test_batches_do_not_depend_on_how_many_are_gathered_at_once(
     monkeypatch.setattr("ptycho_core.batches.groups.GATHERED_BYTES", most_bytes)
     scan = numbered_scan(count=17)
     groups = draw_groups(scan.positions_px, np.random.default_rng(0), gridsize=2, n_groups=17, neighbor_count=4)
-    batches = list(groups.batches(scan, 2, canvas_padding_px=3))
+    batches = list(groups.batches(scan, 2, illumination=Illumination.of(scan, nphotons=1e9), canvas_padding_px=3))
     assert [len(batch) for batch in batches] == [2] * 8 + [1]
     np.testing.assert_array_equal(np.concatenate([frames_of(batch) for batch in batches]), groups.indices)
 

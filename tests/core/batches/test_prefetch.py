@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from ptycho_core.batches.groups import draw_groups
 from ptycho_core.batches.prefetch import AHEAD, gathered, prefetch
+from ptycho_core.physics.illumination import Illumination
 
 
 def threads() -> list[threading.Thread]:
@@ -135,7 +136,8 @@ def test_batches_gathered_ahead_are_the_batches_of_the_groups(numbered_scan: Any
     scan = numbered_scan(7)
     groups = draw_groups(scan.positions_px, np.random.default_rng(0), gridsize=2, n_groups=7, neighbor_count=4)
     order = np.array([3, 0, 6, 5, 1])
-    settings = {"canvas_padding_px": 4, "order": order, "with_truth": True}
+    lit = Illumination.of(scan, nphotons=1e9)
+    settings = {"illumination": lit, "canvas_padding_px": 4, "order": order, "with_truth": True}
     expected = list(groups.batches(scan, 2, **settings))
     received = list(gathered(groups, scan, 2, workers=workers, **settings))
     assert [len(batch) for batch in received] == [2, 2, 1]
@@ -143,4 +145,5 @@ def test_batches_gathered_ahead_are_the_batches_of_the_groups(numbered_scan: Any
         np.testing.assert_array_equal(one.diffraction_amplitude, other.diffraction_amplitude)
         np.testing.assert_array_equal(one.relative_offsets_px, other.relative_offsets_px)
         np.testing.assert_array_equal(one.object_patches, other.object_patches)
+        assert one.illumination is other.illumination is lit
         assert one.canvas_padding_px == 4

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ptycho_core.engine import protocol, registry
-from ptycho_core.engine.checks import check_weights, trainable_names
+from ptycho_core.engine.checks import check_model_weights, check_weights, network_weights, trainable_names
 from ptycho_core.engine.protocol import Engine, EngineInfo, Network
 from ptycho_core.engine.registry import find_engine, is_installed, load_engine, registered_engines, resolve_backend
 from ptycho_core.errors import ArchiveError, BackendError
@@ -350,9 +350,23 @@ def weights_of(table: Any) -> dict[str, Any]:
     return {**initial_weights(table, np.random.default_rng(0)), PROBE: np.ones((2, 32, 32, 2)), **scalars}
 
 
+@pytest.mark.parametrize("refined", [False, True])
+def test_a_networks_weights_are_its_layers_the_log_scale_and_a_probe_that_is_refined(refined: bool) -> None:
+    table = build_table(ModelConfig(N=32, n_filters_scale=1))
+    training, whole = TrainingConfig(probe_trainable=refined), weights_of(table)
+    chosen = network_weights(table, training, whole)
+    assert set(chosen) == {*table.parameters, LOG_SCALE, *([PROBE] if refined else [])}
+    check_weights(table, training, chosen, 32)
+    with pytest.raises(ArchiveError, match="missing" if refined else "unexpected"):
+        check_weights(table, TrainingConfig(probe_trainable=not refined), chosen, 32)
+    if refined:
+        with pytest.raises(ArchiveError, match=r"probe/field: expected shape \(3, 32, 32, 2\); received \(2, 32, 32"):
+            check_weights(table, training, chosen, 32, modes=3)
+
+
 def test_weights_that_fit_are_let_through() -> None:
     table = build_table(ModelConfig(N=32, n_filters_scale=1))
-    check_weights(table, weights_of(table), 32)
+    check_model_weights(table, weights_of(table), 32)
 
 
 def test_weights_of_another_configuration_list_the_differences() -> None:
@@ -360,7 +374,7 @@ def test_weights_of_another_configuration_list_the_differences() -> None:
     other = build_table(ModelConfig(N=32, n_filters_scale=1))
     surplus = sorted(set(other.parameters) - set(table.parameters))
     with pytest.raises(ArchiveError) as caught:
-        check_weights(table, weights_of(other), 32)
+        check_model_weights(table, weights_of(other), 32)
     assert str(caught.value) == f"weights: missing []; unexpected {surplus}; they are for another configuration"
 
 
@@ -368,4 +382,4 @@ def test_weights_of_another_shape_are_named() -> None:
     table = build_table(ModelConfig(N=32, n_filters_scale=1))
     weights = weights_of(table) | {"phase/head/conv/bias": np.ones(4)}
     with pytest.raises(ArchiveError, match=r"phase/head/conv/bias: expected shape \(1,\); received \(4,\)"):
-        check_weights(table, weights, 32)
+        check_model_weights(table, weights, 32)

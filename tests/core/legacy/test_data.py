@@ -20,8 +20,8 @@ from ptycho_core.io import load_scan
 from ptycho_core.legacy import data
 from ptycho_core.legacy.container import PtychoDataContainer
 from ptycho_core.legacy.data import RawData, generate_grouped_data
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.patches import extract_patches
-from ptycho_core.physics.scale import measure_scale
 from ptycho_core.scans.scan import Scan
 from tests.core.conftest import make_numbered_scan
 
@@ -169,13 +169,15 @@ def test_grouped_arrays_are_those_of_the_lazy_groups(
         neighbor_count=K,
         sequential=sequential,
     )
-    (batch,) = groups.batches(scan, nsamples, canvas_padding_px=0, with_truth=True)
+    (batch,) = groups.batches(
+        scan, nsamples, illumination=Illumination.of(scan, nphotons=1e9), canvas_padding_px=0, with_truth=True
+    )
     assert scan.nominal_positions_px is not None
     nominal = in_group(scan.nominal_positions_px, groups.indices)
     expected = {
         "nn_indices": groups.indices,
         "diffraction": batch.diffraction_amplitude,
-        "X_full": batch.diffraction_amplitude * np.float32(measure_scale(scan, 1e9).input_scale),
+        "X_full": batch.diffraction_amplitude * np.float32(batch.illumination.input_scale),
         "Y": batch.object_patches,
         "objectGuess": scan.object_field,
         "coords_offsets": groups.centres_px,

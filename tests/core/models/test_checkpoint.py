@@ -130,9 +130,23 @@ def test_a_resumed_run_is_the_one_that_was_not_stopped(
 def test_scale_and_probe_are_the_checkpoints(fake_engine: Any, numbered_scan: Any, stopped: Checkpoint) -> None:
     weights = {**stopped.weights, PROBE: 2 * stopped.weights[PROBE], INPUT_SCALE: 3 * stopped.weights[INPUT_SCALE]}
     go_on(numbered_scan(), attrs.evolve(stopped, weights=weights))
-    _, _, built, _ = fake_engine.built[-1]
-    np.testing.assert_array_equal(built[PROBE], stopped.initial_probe)  # merge weights follow it
-    assert built[INPUT_SCALE] == weights[INPUT_SCALE]
+    lit = fake_engine.epochs[-1][0].illumination
+    np.testing.assert_array_equal(lit.pairs, stopped.initial_probe)  # merge weights follow it
+    assert lit.input_scale == weights[INPUT_SCALE]
+    assert PROBE not in fake_engine.built[-1][2]
+
+
+def test_a_probe_that_was_refined_goes_on_and_the_batches_have_the_one_that_the_run_began_with(
+    fake_engine: Any, numbered_scan: Any
+) -> None:
+    run = fit(numbered_scan(), config(probe_trainable=True))
+    next(iter(run))
+    run._network._weights[PROBE] = 3 * run._network._weights[PROBE]
+    stopped = run.checkpoint()
+    np.testing.assert_array_equal(stopped.weights[PROBE], 3 * stopped.initial_probe)
+    go_on(numbered_scan(), stopped)
+    np.testing.assert_array_equal(fake_engine.built[-1][2][PROBE], stopped.weights[PROBE])
+    np.testing.assert_array_equal(fake_engine.epochs[-1][0].illumination.pairs, stopped.initial_probe)
 
 
 def test_the_schedule_goes_on(fake_engine: Any, numbered_scan: Any) -> None:

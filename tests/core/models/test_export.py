@@ -11,6 +11,7 @@ import attrs
 import numpy as np
 import pytest
 
+from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError, ConfigurationError, DataError, MissingExtraError
 from ptycho_core.models import onnx as onnx_graph
@@ -20,7 +21,7 @@ from ptycho_core.networks import ops
 from ptycho_core.networks.table import INPUT, TableBuilder
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.storage.files import making
-from ptycho_core.vocabulary import Weights
+from ptycho_core.vocabulary import PROBE, Weights
 from tests.contract.cases import CASES, Case, assert_field_close, build_reference, make_case
 from tests.core.conftest import FakeEngine
 from tests.examples import load_example
@@ -44,7 +45,8 @@ CNN: dict[str, dict[str, Any]] = {
 
 def model_of(case: Case) -> Model:
     engine = EngineInfo("none", "no framework", "1", (), ())
-    return Model(config=case.training, weights=case.weights, history=[], engine=engine, best_epoch=0)
+    weights = {**case.illumination.arrays(), **case.weights}
+    return Model(config=case.training, weights=weights, history=[], engine=engine, best_epoch=0)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +100,7 @@ def test_an_op_that_onnx_lacks_is_named(small: Model, monkeypatch: pytest.Monkey
     table.op("x", "teleport", INPUT)
     finished = table.finish(amplitude="x", phase="x")
     with pytest.raises(BackendError, match="layer 'x': op 'teleport': expected a function for 'onnx'"):
-        onnx_graph.onnx_bytes(finished, small.weights, N=32, channels=1, alone=False, names=NAMES, facts={})
+        onnx_graph.onnx_bytes(finished, {}, N=32, channels=1, alone=False, input_scale=1.0, names=NAMES, facts={})
 
 
 def test_an_op_of_ones_own_is_exported(tmp_path: Path) -> None:
@@ -129,7 +131,10 @@ class Writer(FakeEngine):
     fails: bool = False
     written: list[tuple[str, ModelConfig]] = attrs.field(factory=list)
 
-    def export(self, form: str, model: ModelConfig, weights: Weights, target: Path, facts: Mapping[str, str]) -> None:
+    def export(
+        self, form: str, model: ModelConfig, weights: Weights, batch: Batch, target: Path, facts: Mapping[str, str]
+    ) -> None:
+        assert PROBE not in weights and len(batch) > 1
         self.written.append((form, model))
         if form == "savedmodel":
             target.mkdir()

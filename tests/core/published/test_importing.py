@@ -15,7 +15,7 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.errors import ArchiveError, DataError
 from ptycho_core.models.model import Model, load_model
 from ptycho_core.networks.registry import build_table
-from ptycho_core.physics.scale import complex_probe, mean_frame_intensity
+from ptycho_core.physics.illumination import mean_frame_intensity
 from ptycho_core.published import convert_published, import_published, is_published, published_facts
 from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.report.facts import inspect_file
@@ -138,17 +138,18 @@ def test_without_a_scan_amplitudes_are_in_sqrt_photons(torch_archive: Path) -> N
 
 def test_a_scan_gives_its_scale_and_its_probe(torch_archive: Path) -> None:
     scan = make_numbered_scan()
-    weights = import_published(torch_archive, scan=scan).weights
+    model = import_published(torch_archive, scan=scan)
+    weights = model.weights
     intensity = mean_frame_intensity(scan)
     assert weights[INPUT_SCALE] == pytest.approx(16 / np.sqrt(intensity))
     assert weights[COUNTS_PER_INTENSITY] == pytest.approx(1e6 / intensity)
-    probe = complex_probe(weights)
+    probe = model.illumination.probe
     assert np.sum(np.abs(probe) ** 2) == pytest.approx(intensity, rel=1e-5)
     assert np.allclose(probe / probe[0, 16, 16], scan.probe / scan.probe[0, 16, 16], atol=1e-5)
 
 
 def test_without_scan_and_probe_a_disk_stands_for_it(torch_archive: Path, core_log: pytest.LogCaptureFixture) -> None:
-    probe = complex_probe(import_published(torch_archive).weights)
+    probe = import_published(torch_archive).illumination.probe
     assert np.sum(np.abs(probe) ** 2) == pytest.approx(1e6, rel=1e-5)
     assert probe[0, 16, 16] > 0 and probe[0, 0, 0] == 0
     assert "no probe: a disk" in core_log.text and "no scale of its data" in core_log.text
@@ -156,8 +157,8 @@ def test_without_scan_and_probe_a_disk_stands_for_it(torch_archive: Path, core_l
 
 def test_the_probe_of_an_archive_is_that_of_the_scaled_amplitude(keras_archive: Path) -> None:
     scan = make_numbered_scan()
-    for weights in (import_published(keras_archive).weights, import_published(keras_archive, scan=scan).weights):
-        probe = complex_probe(weights) * weights[INPUT_SCALE]
+    for model in (import_published(keras_archive), import_published(keras_archive, scan=scan)):
+        probe = model.illumination.probe * model.illumination.input_scale
         assert probe[0, 16, 16] == pytest.approx(1) and probe.shape == (1, 32, 32)
 
 
@@ -247,8 +248,10 @@ def patches_of(model: Model, network_input: Any) -> Any:
         relative_offsets_px=np.zeros((B, 1, 2, C), np.float32),
         bad_pixels=np.zeros((N, N), bool),
         canvas_padding_px=0,
+        illumination=model.illumination,
     )
-    return ReferenceEngine().build(model.config.model, None, model.weights, ExecutionConfig()).predict(batch)
+    network = ReferenceEngine().build(model.config.model, None, model.network_weights, ExecutionConfig())
+    return network.predict(batch)
 
 
 def assert_close(actual: Any, expected: Any) -> None:
@@ -261,7 +264,7 @@ def test_the_predictions_of_the_tensorflow_archive_are_reproduced() -> None:
     assert_close(patches_of(model, arrays["X_normalised"][:2]), arrays["object_patches"][:2])
     raw = arrays["probe_raw"]
     published = raw / (4 * np.mean(np.abs(raw * (np.hypot(*(np.mgrid[:64, :64] - 32)) <= 16))))
-    assert_close(complex_probe(model.weights)[0] * model.weights[INPUT_SCALE], published)
+    assert_close(model.illumination.probe[0] * model.illumination.input_scale, published)
 
 
 def test_the_predictions_of_the_pytorch_archive_are_reproduced() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError
 from ptycho_core.formats.convert import save_scan
 from ptycho_core.models.model import Model, load_model
-from ptycho_core.physics.scale import complex_probe
+from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.weights import probe_mask
 from ptycho_core.quality.evaluation import evaluate
 from ptycho_core.quality.truth import Truth, load_truth
@@ -28,7 +28,7 @@ from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.fit import train
-from ptycho_core.vocabulary import PROBE
+from ptycho_core.vocabulary import LOG_SCALE
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_the_probe_is_the_models(fake_engine: Any, scan: Scan, numbered_scan: An
     model = trained(scan)
     other = attrs.evolve(scan, probe=scan.probe * 2j)
     result = reconstruct(other, model)
-    np.testing.assert_array_equal(result.probe, complex_probe({PROBE: model.weights[PROBE]}))
+    np.testing.assert_array_equal(result.probe, model.illumination.probe)
 
 
 # -- engines, progress, stopping -----------------------------------------------------------------------------------
@@ -182,7 +182,8 @@ def test_the_network_is_built_for_prediction_with_the_models_weights(fake_engine
     reconstruct(scan, model, execution=execution)
     config, training, weights, given = fake_engine.built[-1]
     assert (config, training, given) == (model.config.model, None, execution)
-    assert weights is model.weights
+    assert set(weights) == {*build_table(config).parameters, LOG_SCALE}
+    assert all(weights[name] is model.weights[name] for name in weights)
 
 
 def test_both_engines_are_named_in_the_summary(fake_engine: Any, scan: Scan) -> None:

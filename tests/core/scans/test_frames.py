@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ptycho_core import load_scan, save_scan
 from ptycho_core.batches.groups import draw_groups
 from ptycho_core.errors import DataError
-from ptycho_core.physics.scale import mean_frame_intensity
+from ptycho_core.physics.illumination import Illumination, mean_frame_intensity
 from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.scans.frames import Frames, Statistics, Tally, in_memory, measure
 from ptycho_core.scans.scan import Scan
@@ -408,7 +408,7 @@ def test_a_pass_needs_no_more_memory_than_a_few_blocks(tmp_path: Path, monkeypat
         tracemalloc.start()
         scan = load_scan(path)
         groups = draw_groups(scan.positions_px, np.random.default_rng(0), gridsize=2, n_groups=64, neighbor_count=4)
-        for _ in groups.batches(scan, 16, canvas_padding_px=0):
+        for _ in groups.batches(scan, 16, illumination=Illumination.of(scan, nphotons=1e9), canvas_padding_px=0):
             pass
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError, TrainingError
-from ptycho_core.physics.scale import measure_scale
+from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.fit import fit, train
 from ptycho_core.training.reports import EpochReport, Progress
-from ptycho_core.vocabulary import INPUT_SCALE, LOG_SCALE, PROBE
+from ptycho_core.vocabulary import LOG_SCALE, PROBE
 
 MODEL_FIELDS = ("gridsize", "model_type", "N", "object_big", "pad_object")
 
@@ -105,10 +106,31 @@ def test_the_engine_is_the_one_asked_for_and_is_given_everything(fake_engine: An
     assert fake_engine.backends == ["tensorflow"]
     assert (model.N, training.seed, given_execution) == (32, 3, execution)
     assert weights[LOG_SCALE] == 0
-    assert weights[INPUT_SCALE] == np.float32(measure_scale(scan, 1e9).input_scale)
-    assert np.square(weights[PROBE], dtype=float).sum() == pytest.approx(
-        np.mean(np.arange(1, 10) ** 2) * 32**2, rel=1e-5
-    )
+    assert set(weights) == {*build_table(model).parameters, LOG_SCALE}
+
+
+def test_a_probe_that_is_refined_is_among_the_weights_and_begins_as_that_of_the_batches(
+    fake_engine: Any, numbered_scan: Any
+) -> None:
+    list(fit(numbered_scan(), config(nepochs=1, probe_trainable=True)))
+    ((_, _, weights, _),) = fake_engine.built
+    np.testing.assert_array_equal(weights[PROBE], fake_engine.epochs[0][0].illumination.pairs)
+
+
+def test_every_batch_is_lit_as_the_training_scan_is(fake_engine: Any, numbered_scan: Any) -> None:
+    """The test scan's, too: what a network sees is scaled as in training."""
+    scan = numbered_scan()
+    run = fit(scan, config(nepochs=2, batch_size=4), test=numbered_scan(seed=1))
+    list(run)
+    batches = [batch for epoch in (*fake_engine.epochs, *fake_engine.evaluated) for batch in epoch]
+    (lit,) = {batch.illumination for batch in batches}
+    assert len(batches) > 4
+    expected = Illumination.of(scan, nphotons=1e9)
+    np.testing.assert_array_equal(lit.probe, expected.probe)
+    assert (lit.input_scale, lit.mean_intensity) == (expected.input_scale, expected.mean_intensity)
+    assert np.sum(lit.intensity) == pytest.approx(np.mean(np.arange(1, 10) ** 2) * 32**2, rel=1e-5)
+    assert run.model is not None
+    np.testing.assert_array_equal(run.model.illumination.probe, lit.probe)
 
 
 # -- best weights --------------------------------------------------------------------------------------------------
@@ -346,9 +368,9 @@ def test_a_subsample_is_drawn_once_by_its_own_seed(fake_engine: Any, numbered_sc
 
 def test_the_scale_is_measured_on_the_subsample(fake_engine: Any, numbered_scan: Any, frames_of: Any) -> None:
     list(fit(numbered_scan(count=40), config(nepochs=1, n_subsample=3)))
-    ((_, _, weights, _),) = fake_engine.built
     amplitudes = 1 + np.concatenate([frames_of(batch).ravel() for batch in fake_engine.epochs[0]])
-    assert weights[INPUT_SCALE] == pytest.approx(16 / (32 * np.sqrt(np.mean(amplitudes**2))), rel=1e-5)
+    lit = fake_engine.epochs[0][0].illumination
+    assert lit.input_scale == pytest.approx(16 / (32 * np.sqrt(np.mean(amplitudes**2))), rel=1e-5)
 
 
 @pytest.mark.usefixtures("fake_engine")
