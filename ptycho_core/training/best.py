@@ -48,7 +48,8 @@ class Best:
     ) -> tuple[bool, bool]:
         """Keep the weights if they are among the best: (whether they are the best, whether they are kept).
 
-        weights: gives a copy of those of a model, and is asked only where they are kept. Raises TrainingError where a loss, or a weight that would be kept, is not finite.
+        weights: gives a copy of those of a model; asked only where they are kept. Raises TrainingError where a loss, or
+        a weight that would be kept, is not finite.
         """
         metric = self._execution.checkpoint_monitor_metric
         value = monitored[metric]

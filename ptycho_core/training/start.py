@@ -32,8 +32,9 @@ from ptycho_core.vocabulary import LOG_SCALE, PROBE, Weights
 class Started:
     """All that the loop needs.
 
-    test_groups: drawn once; None without a test scan. illumination, canvas_padding_px: those of all batches, of both
-    scans. patterns_per_epoch: a pattern counts once for each group that it is in. resume: the run that goes on; the network holds its weights and its optimiser's state.
+    test_groups: drawn once; None without a test scan. illumination, canvas_padding_px: those of every batch, of both
+    scans. patterns_per_epoch: a pattern counts once for each group that it is in. resume: the run that goes on; the
+    network holds its weights and its optimiser's state.
     """
 
     config: TrainingConfig
