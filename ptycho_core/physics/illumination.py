@@ -53,12 +53,11 @@ class Illumination:
         nphotons: mean counts of a frame where the dose is unknown. gauge, masked, probe_scale: `calibrated_probe`.
         """
         mean = mean_frame_intensity(scan)
-        counts = mean if scan.dose_known else nphotons
         return cls(
             probe=calibrated_probe(scan, gauge, masked=masked, probe_scale=probe_scale),
             input_scale=_single(scan.N / 2 / np.sqrt(mean)),
             mean_intensity=_single(mean / int((~np.asarray(scan.bad_pixels)).sum())),
-            counts_per_intensity=_single(counts / mean),
+            counts_per_intensity=_single(counts_per_frame(scan, nphotons) / mean),
         )
 
     @classmethod
@@ -97,6 +96,11 @@ class Illumination:
 def mean_frame_intensity(scan: Scan) -> float:
     """Mean over the frames of the summed intensity of the good pixels, in the unit of amplitude², float64."""
     return float(scan.statistics.frame_intensity.mean())
+
+
+def counts_per_frame(scan: Scan, nphotons: float) -> float:
+    """Mean counts of a frame: measured where the dose is known, else `nphotons`."""
+    return mean_frame_intensity(scan) if scan.dose_known else nphotons
 
 
 def calibrated_probe(

@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 
 from ptycho_core.errors import DataError
-from ptycho_core.physics.illumination import Illumination, mean_frame_intensity
+from ptycho_core.physics.illumination import Illumination, counts_per_frame, mean_frame_intensity
 from ptycho_core.physics.weights import outside_centre_mask, probe_mask
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.training import TrainingConfig
@@ -47,7 +47,7 @@ def warn_of_other_intensity(scan: Scan, trained_on: Illumination) -> None:
 
 
 def report_dose(scan: Scan, config: TrainingConfig) -> None:
-    counts = mean_frame_intensity(scan) if scan.dose_known else config.nphotons
+    counts = counts_per_frame(scan, config.nphotons)
     if not scan.dose_known:
         log.info("%s: dose unknown; nphotons = %g is taken as the mean photons per frame", scan.source, counts)
         return

@@ -18,7 +18,7 @@ from ptycho_core.engine.registry import load_engine
 from ptycho_core.errors import BackendError, ConfigurationError, TrainingError
 from ptycho_core.events import Event, Listener
 from ptycho_core.io import load_scan
-from ptycho_core.physics.scale import mean_frame_intensity
+from ptycho_core.physics.illumination import mean_frame_intensity
 from ptycho_core.quality.trust import SplitHalf, lit_pixels, split_half
 from ptycho_core.reconstruction.evidence import with_evidence
 from ptycho_core.reconstruction.result import Reconstruction

@@ -17,7 +17,7 @@ from ptycho_core.batches.prefetch import prefetch
 from ptycho_core.engine.problem import Frames, Problem
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.physics.canvas import SMALL_CANVAS, SPARSEST, summed_weight
-from ptycho_core.physics.scale import mean_frame_intensity, measure_scale
+from ptycho_core.physics.illumination import counts_per_frame, mean_frame_intensity
 from ptycho_core.physics.suitability import check_size
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.solving import SolveConfig
@@ -121,7 +121,7 @@ def begun(scan: Scan, config: SolveConfig) -> Task:
         room_px=room,
         origin_px=origin,
         shape=shape,
-        counts_per_intensity=measure_scale(scan, config.nphotons).counts_per_intensity,
+        counts_per_intensity=counts_per_frame(scan, config.nphotons) / mean_frame_intensity(scan),
         held_out=held_out_patterns(scan.N, config.held_out, rng),
         pattern=rng.permutation(np.arange(len(scan)) % PATTERNS),
     )
