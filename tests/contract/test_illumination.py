@@ -125,6 +125,16 @@ class Counting(Illumination):
         return super().pairs
 
 
+def test_an_illumination_that_was_predicted_with_is_trained_with(engine: Engine) -> None:
+    """What a framework makes outside its record of gradients may be of no use inside it."""
+    case = named_case("given_probe")
+    network, fresh = build(engine, case), build(engine, case)
+    network.predict(case.batch)
+    network.evaluate([case.batch])
+    assert_terms_close(network.train_epoch(case.batches, RATE), fresh.train_epoch(case.batches, RATE), 1e-12)
+    assert_arrays_close(network.weights(), fresh.weights(), STEP_RTOL)
+
+
 def test_an_illumination_is_brought_to_the_device_once(engine: Engine) -> None:
     case = named_case("given_probe")
     facts: dict[str, Any] = attrs.asdict(case.illumination, recurse=False)

@@ -130,13 +130,14 @@ class TorchNetwork:
     def _light(self, illumination: Illumination) -> physics.Light:
         """The illumination on this device, which it is brought to once."""
         if illumination not in self._lit:
-            self._lit[illumination] = physics.Light(
-                probe=self._constant(illumination.pairs),
-                merge_weight=self._constant(merge_weight(illumination.intensity, self.model)),
-                input_scale=self._constant(np.asarray(illumination.input_scale)),
-                mean_intensity=self._constant(np.asarray(illumination.mean_intensity)),
-                counts_per_intensity=self._constant(np.asarray(illumination.counts_per_intensity)),
-            )
+            with torch.inference_mode(False):  # what is made in that mode is refused where gradients are recorded
+                self._lit[illumination] = physics.Light(
+                    probe=self._constant(illumination.pairs),
+                    merge_weight=self._constant(merge_weight(illumination.intensity, self.model)),
+                    input_scale=self._constant(np.asarray(illumination.input_scale)),
+                    mean_intensity=self._constant(np.asarray(illumination.mean_intensity)),
+                    counts_per_intensity=self._constant(np.asarray(illumination.counts_per_intensity)),
+                )
         return self._lit[illumination]
 
     def _maps(self, diffraction_amplitude: Tensor, light: physics.Light) -> tuple[Tensor, Tensor]:
