@@ -405,9 +405,16 @@ class Solving:
     def _halves(self, whole: Reconstruction, run: Run, state: State) -> SplitHalf:
         """Each half of the frames solved from a flat object, with the probe, places and intensities of the whole.
 
-        Without a prior: it would make the halves alike beyond what their patterns say.
+        The error is that of an object with the prior, so the halves have it too. It also makes them alike beyond what
+        their patterns say: their correlation is that of halves without.
         """
+        alone = self._compared(whole, run, state, Freedoms())
+        if run.freedoms.prior is None:
+            return alone
+        free = attrs.evolve(run.freedoms, probe=False, positions=False, intensity=False)
+        return attrs.evolve(self._compared(whole, run, state, free), frc=alone.frc)
 
+    def _compared(self, whole: Reconstruction, run: Run, state: State, freedoms: Freedoms) -> SplitHalf:
         def solved(index: NDArray[np.int64]) -> Reconstruction:
             task = part(run.task, index, same_canvas=True)
             begin = State(
@@ -417,7 +424,7 @@ class Solving:
                 intensity=state.intensity[index],
             )
             plan = attrs.evolve(self._plan(), batches=min(self.config.batches, len(index)))
-            half = Run(task, self._engine, self.execution, begin, Freedoms(), plan, self._should_stop)
+            half = Run(task, self._engine, self.execution, begin, freedoms, plan, self._should_stop)
             for _ in range(plan.sweeps):
                 half.sweep()
             return image(task, half.state, self.engine, {"total": 0.0})

@@ -1,4 +1,4 @@
-"""Modes of a probe: how many, and what further ones begin as."""
+"""Modes of a probe: how many, what further ones begin as, and which of all that give the same intensities."""
 
 from __future__ import annotations
 
@@ -27,3 +27,19 @@ def with_modes(probe: NDArray[np.complex64], count: int) -> NDArray[np.complex64
         modes.append(mode * np.sqrt(NEW_ENERGY * np.sum(np.abs(first) ** 2) / np.sum(np.abs(mode) ** 2)))
     field = np.stack(modes)
     return np.asarray(field * np.sqrt(energy.sum() / np.sum(np.abs(field) ** 2)), np.complex64)
+
+
+def orthogonal(probe: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """The modes (K, N, N) that are orthogonal and give the same intensities, strongest first.
+
+    Modes that are mixed by a unitary matrix give the same intensities, so only these are a property of the light.
+    Each keeps the phase of its largest part among the modes as they were.
+    """
+    if len(probe) == 1:
+        return probe
+    modes = probe.reshape(len(probe), -1).astype(np.complex128)
+    _, mixing = np.linalg.eigh(modes @ modes.conj().T)
+    mixing = mixing[:, ::-1]
+    largest = mixing[np.argmax(np.abs(mixing), axis=0), np.arange(len(probe))]
+    mixing = mixing * (np.abs(largest) / largest)
+    return np.asarray((mixing.conj().T @ modes).reshape(probe.shape), np.complex64)

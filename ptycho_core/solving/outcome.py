@@ -8,6 +8,7 @@ from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.physics.canvas import summed_weight
 from ptycho_core.quality.trust import lit_pixels
 from ptycho_core.reconstruction.result import SOLVER, Reconstruction
+from ptycho_core.solving.modes import orthogonal
 from ptycho_core.solving.problem import Task
 from ptycho_core.solving.run import State
 
@@ -21,7 +22,7 @@ def image(task: Task, state: State, engine: EngineInfo, seconds: dict[str, float
         object_field=np.where(known, state.canvas, np.complex64(0)),
         origin_px=task.origin_px,
         overlap_count=np.rint(overlap).astype(np.int32),
-        probe=state.probe,
+        probe=orthogonal(state.probe),
         positions_px=state.positions_px,
         patterns=len(task),
         seconds=seconds,

@@ -82,19 +82,24 @@ def color_bar(figure: Figure, axes: Axes, shown: Any, label: str, **options: Any
 
 
 def draw_patterns(
-    figure: Figure, axes: Axes, intensity: Image, bad: Image, unit: str, like: Image | None = None
+    figure: Figure, axes: Axes, intensity: Image, bad: Image, unit: str, limits: tuple[float, float] | None = None
 ) -> None:
     """Intensities (H, W) on a logarithmic scale; grey where there are none, bad pixels coloured.
 
-    like: intensities that set the scale, where not all shall.
+    limits: of the scale, above 0; unset: nearly all that is shown.
     """
     from matplotlib.colors import ListedColormap, LogNorm
 
     shown = np.ma.masked_where((intensity <= 0) | bad, intensity)
-    scale = shown.compressed() if like is None else like[like > 0]
-    top = float(scale.max()) if scale.size else 1.0
-    bottom = max(float(np.percentile(scale, 1)) if scale.size else top, 1e-6 * top)
+    bottom, top = pattern_limits(shown.compressed()) if limits is None else limits
     image = axes.imshow(shown, cmap=color_map_of(PATTERN_MAP), norm=LogNorm(min(bottom, 0.99 * top), top))
     if bad.any():
         axes.imshow(np.ma.masked_where(~bad, np.ones(bad.shape)), cmap=ListedColormap([BAD]))
-    color_bar(figure, axes, image, f"intensity ({unit})", extend="neither" if like is None else "both")
+    color_bar(figure, axes, image, f"intensity ({unit})", extend="neither" if limits is None else "both")
+
+
+def pattern_limits(intensity: Image) -> tuple[float, float]:
+    """The first percentile and the largest of what is above 0, at most six decades apart."""
+    above = intensity[intensity > 0]
+    top = float(above.max()) if above.size else 1.0
+    return max(float(np.percentile(above, 1)) if above.size else top, 1e-6 * top), top

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ptycho_core.report.plots.drawing import (
     draw_patterns,
     limits_of,
     new_figure,
+    pattern_limits,
     save,
 )
 from ptycho_core.report.plots.objects import Canvas, phase_limits
@@ -34,6 +36,8 @@ MOST_POSITIONS = 20_000
 LEAST_MOVE_PX = 1e-3
 WIDTH, ROOM = 22.0, (0.8, 1.3)
 """Of the page, and beside each panel: left for the axis, right for the colour bar; inches."""
+FAINTEST = 0.01
+"""Of the largest modelled intensity; it is to be seen."""
 WIDE = 5.0
 """Colours are logarithmic where the limits are further apart than by this factor."""
 ARROW_SHARE = 0.05
@@ -42,11 +46,11 @@ ARROW_SHARE = 0.05
 Panel = Callable[["Figure", "Axes", "Reconstruction", Canvas], None]
 
 
-def plot_reconstruction(result: Reconstruction, path: StrPath, *, title: str = "") -> None:
+def plot_reconstruction(result: Reconstruction, path: StrPath, *, title: str = "", object_alone: bool = False) -> None:
     """Amplitude, phase and trust map; probe modes, measured beside modelled pattern, R by sweep, positions.
 
     Colours are scaled inside the hull of the positions; what was not lit is grey. What a reconstruction does not hold
-    is left out. DataError where no pixel of it is known.
+    is left out. object_alone: the first row. DataError where no pixel of it is known.
     """
     known = result.overlap_count > 0 if result.known is None else result.known
     canvas = Canvas.of(known, origin_px=result.origin_px, positions_px=result.positions_px, pixel_m=result.pixel_m)
@@ -57,11 +61,14 @@ def plot_reconstruction(result: Reconstruction, path: StrPath, *, title: str = "
         (any(_is_number(row.get("R")) for row in result.history), _draw_history),
         (True, _draw_positions),
     ]
-    below = [draw for has, draw in wanted if has]
     third = _draw_overlap if result.predicted_error is None else _draw_error
-    figure = new_figure(WIDTH, 11.8, arranged=False)
-    figure.suptitle(f"{title or _heading(result)}\n{_figures(result, canvas)}", y=0.985, va="top")
-    for bottom, height, panels in ((5.15, 5.5, [_draw_amplitude, _draw_phase, third]), (0.75, 3.0, below)):
+    below = [] if object_alone else [draw for has, draw in wanted if has]
+    begin = 0.7 if object_alone else 5.15
+    rows: list[tuple[float, float, list[Panel]]] = [(begin, 5.5, [_draw_amplitude, _draw_phase, third])]
+    rows += [(0.75, 3.0, below)] if below else []
+    figure = new_figure(WIDTH, begin + 6.65, arranged=False)
+    figure.suptitle(f"{title or _heading(result)}\n{_figures(result, canvas)}", y=1 - 0.18 / (begin + 6.65), va="top")
+    for bottom, height, panels in rows:
         cell = WIDTH / len(panels)
         for number, draw in enumerate(panels):
             sides = (number * cell + ROOM[0], bottom, cell - sum(ROOM), height)
@@ -121,8 +128,10 @@ def _draw_pattern(figure: Figure, axes: Axes, result: Reconstruction, canvas: Ca
     pair = [np.square(pattern, dtype=np.float64) for pattern in (result.measured_amplitude, result.modelled_amplitude)]
     seam = np.zeros((max(1, len(pair[0]) // 32), len(pair[0])))
     both = np.concatenate([pair[0], seam, pair[1]])
+    bottom, top = pattern_limits(pair[0])
+    bottom = min(bottom, FAINTEST * max(float(pair[1].max()), TINY))  # where photons are few it is far below one
     unit = "photons" if result.dose_known else "arbitrary unit"
-    draw_patterns(figure, axes, both, np.zeros(both.shape, bool), unit, like=pair[0])
+    draw_patterns(figure, axes, both, np.zeros(both.shape, bool), unit, (bottom, top))
     frame = "" if result.pattern_frame is None else f", frame {result.pattern_frame}"
     axes.set(title=f"measured above modelled{frame}", xticks=[], yticks=[])
 
@@ -200,7 +209,7 @@ def _draw_moves(axes: Axes, result: Reconstruction, canvas: Canvas, drawn: Any) 
 
 def _heading(result: Reconstruction) -> str:
     made = f"{result.method}, {result.engine.name} {result.engine.version}"
-    return f"{result.source}: {made}" if result.source else made
+    return f"{PurePath(result.source).name}: {made}" if result.source else made
 
 
 def _figures(result: Reconstruction, canvas: Canvas) -> str:
@@ -209,9 +218,8 @@ def _figures(result: Reconstruction, canvas: Canvas) -> str:
     parts = [f"{result.patterns} patches of {result.probe.shape[-1]} px, {int(np.median(inside))} over a pixel"]
     step, width = mean_step_px(result.positions_px), probe_width_px(result.probe)
     if step is not None:
-        parts.append(
-            f"steps of {step:.3g} px under a probe {width:.3g} px wide (overlap {max(0.0, 1 - step / width):.0%})"
-        )
+        overlap = max(0.0, 1 - step / width)
+        parts.append(f"steps of {step:.3g} px, probe {width:.3g} px wide at half maximum (overlap {overlap:.0%})")
     parts += [f"{name} {value:.4f}" for name, value in (("R", result.R), ("H", result.H)) if value is not None]
     if result.frc is not None:
         parts.append(f"resolution {result.frc.resolution(result.pixel_m)}")

@@ -14,6 +14,7 @@ from ptycho_core.formats.convert import save_scan
 from ptycho_core.runs.solve import solve_into
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.solving import SolveConfig
+from ptycho_core.simulation import simulate
 from ptycho_core.solving.loop import Solving, solve
 from ptycho_core.solving.priors import PRIORS, register_prior
 from ptycho_core.solving.problem import begun
@@ -198,6 +199,18 @@ def test_split_half_brings_a_resolution_and_a_calibrated_error(solved_scan: Scan
     assert halves.frc is not None
     assert (whole.error_factor_from, halves.error_factor_from) == ("the default", "split halves")
     np.testing.assert_array_equal(whole.object_field, halves.object_field)
+
+
+def test_halves_have_the_prior_for_the_error_and_none_for_the_resolution() -> None:
+    scan = simulate(N=16, positions=60, step_px=3, object="lines", photons=2e3, seed=3)
+    plain, denoised = (
+        solve(scan, small(sweeps=8, prior=prior, split_half=True, **weight))
+        for prior, weight in (("none", {}), ("tv", {"prior_weight": 0.5}))
+    )
+    assert plain.frc is not None and denoised.frc is not None
+    np.testing.assert_allclose(denoised.frc.correlation[:8], plain.frc.correlation[:8], atol=0.1)
+    assert plain.error_factor is not None and denoised.error_factor is not None
+    assert denoised.error_factor < 0.5 * plain.error_factor
 
 
 def test_a_prior_is_registered_by_one_function(solved_scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:

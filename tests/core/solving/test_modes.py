@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ptycho_core.solving.modes import NEW_ENERGY, with_modes
+from ptycho_core.simulation import expected_intensity
+from ptycho_core.solving.modes import NEW_ENERGY, orthogonal, with_modes
 
 
 def probe(modes: int) -> NDArray[np.complex64]:
@@ -45,3 +46,21 @@ def test_the_strongest_modes_are_kept() -> None:
 
 def test_as_many_modes_as_there_are_stay_as_they_are() -> None:
     np.testing.assert_allclose(with_modes(probe(3), 3), probe(3), rtol=1e-6)
+
+
+def test_orthogonal_modes_give_the_same_intensities_strongest_first() -> None:
+    given = probe(3)[[1, 0, 2]]
+    found = orthogonal(given)
+    assert found.dtype == np.complex64
+    overlaps = np.einsum("jyx,kyx->jk", found, found.conj())
+    np.testing.assert_allclose(overlaps - np.diag(np.diag(overlaps)), 0, atol=1e-5 * energy(found)[0])
+    assert (np.diff(energy(found)) < 0).all()
+    patches = np.exp(1j * np.random.default_rng(0).standard_normal((2, 16, 16)))
+    expected = expected_intensity(given, patches)
+    np.testing.assert_allclose(expected_intensity(found, patches), expected, atol=1e-5 * expected.max())
+
+
+def test_modes_that_are_orthogonal_stay_as_they_are() -> None:
+    found = orthogonal(probe(3))
+    np.testing.assert_allclose(orthogonal(found), found, atol=1e-5)
+    np.testing.assert_array_equal(orthogonal(probe(1)), probe(1))
