@@ -195,7 +195,8 @@ def grouping_row(what: str, points: int) -> Row:
     """Median of 5 in a fresh process, so that its peak memory less what it held before is the step's own."""
     code = (
         "import statistics, timeit; import numpy as np;"
-        "from ptycho_core.batches.groups import draw_groups, largest_reach_px;"
+        "from ptycho_core.batches.groups import draw_groups;"
+        "from ptycho_core.batches.neighbours import largest_reach_px;"
         f"step = lambda p: {GROUPING[what]};"
         # Not getrusage: its peak is handed down by the parent, which may have held far more.
         "status = lambda: open('/proc/self/status').read();"
