@@ -247,10 +247,13 @@ def describe_type(annotation: Any) -> str:
 
 
 def show_default(field: attrs.Attribute[Any]) -> str:
-    """The default of a field as a configuration file writes it, "unset" for None."""
-    if field.default is None:
+    """The default of a field as a person would write it in a configuration file, "unset" for None."""
+    value = field.default
+    if value is None:
         return "unset"
-    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+    if isinstance(value, float) and float(brief := f"{value:g}".replace("e+0", "e")) == value >= 1e6:
+        return brief  # 1e9, not 1000000000.0
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def needs_of(field: attrs.Attribute[Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pytest
 
 from ptycho_core.errors import ConfigurationError, NoEffectError, PtychoError
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.settings.fields import describe_type, fields_of, from_mapping, hints_of, to_mapping
+from ptycho_core.settings.fields import describe_type, fields_of, from_mapping, hints_of, show_default, to_mapping
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.reading import ReadOptions
@@ -389,3 +389,16 @@ def test_a_file_that_is_not_there_is_named_with_its_field(tmp_path: Path) -> Non
     )
     assert existing_file(config, "test_data_file") == tmp_path
     assert existing_file(TrainingConfig(), "train_data_file") is None
+
+
+def test_a_default_is_shown_as_a_person_would_write_it() -> None:
+    shown = {
+        (section, name): show_default(field)
+        for section in SECTIONS
+        for name, field in fields_of(SECTIONS[section]).items()
+    }
+    assert (shown["training", "nphotons"], shown["training", "learning_rate"]) == ("1e9", "0.001")
+    for (section, name), text in shown.items():
+        default = fields_of(SECTIONS[section])[name].default
+        if isinstance(default, float):
+            assert float(text) == default, name
