@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ptycho_core.models.container import history_csv
 from ptycho_core.models.flat import to_legacy_dict
 from ptycho_core.storage.files import write_text
 from ptycho_core.training.prepare import LOGGERS, PACKAGES, check_logger
-from ptycho_core.training.reports import EpochReport
+from ptycho_core.training.reports import EpochReport, Log, LoggedRun
 
-if TYPE_CHECKING:
-    from ptycho_core.training.fit import Fit
-
-Log = Callable[[EpochReport], None]
-"""What a logger of `LOGGERS`, called with (folder, run), gives as a context."""
 EXPERIMENT = "ptycho-core"
 
 
 @contextmanager
-def logger(name: str, folder: Path, run: Fit) -> Iterator[Log]:
+def logger(name: str, folder: Path, run: LoggedRun) -> Iterator[Log]:
     """A function to call after every epoch of `run`; closed with the block, whatever ends it.
 
     csv: `history.csv` in `folder`, whole after every epoch. tensorboard: an events file in `folder/tensorboard`.
@@ -38,19 +33,19 @@ def logger(name: str, folder: Path, run: Fit) -> Iterator[Log]:
 
 
 @contextmanager
-def none(folder: Path, run: Fit) -> Iterator[Log]:
+def none(folder: Path, run: LoggedRun) -> Iterator[Log]:
     yield lambda report: None
 
 
 @contextmanager
-def csv(folder: Path, run: Fit) -> Iterator[Log]:
+def csv(folder: Path, run: LoggedRun) -> Iterator[Log]:
     if run.history:  # a run that goes on: the file may be of an epoch that is done again
         write_text(folder / "history.csv", history_csv(run.history))
     yield lambda report: write_text(folder / "history.csv", history_csv(run.history))
 
 
 @contextmanager
-def tensorboard(folder: Path, run: Fit) -> Iterator[Log]:
+def tensorboard(folder: Path, run: LoggedRun) -> Iterator[Log]:
     writer = _package("tensorboard").SummaryWriter(str(folder / "tensorboard"))
 
     def log(report: EpochReport) -> None:
@@ -66,7 +61,7 @@ def tensorboard(folder: Path, run: Fit) -> Iterator[Log]:
 
 
 @contextmanager
-def mlflow(folder: Path, run: Fit) -> Iterator[Log]:
+def mlflow(folder: Path, run: LoggedRun) -> Iterator[Log]:
     package = _package("mlflow")
     # A client of its own: the package's module-level functions keep the current run in a global.
     place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.absolute() / 'mlflow.db'}")
@@ -101,7 +96,7 @@ def scalars(report: EpochReport) -> dict[str, float]:
     }
 
 
-def _parameters(run: Fit) -> dict[str, Any]:
+def _parameters(run: LoggedRun) -> dict[str, Any]:
     return {**to_legacy_dict(run.config), "engine": f"{run.engine.name} ({run.engine.version})"}
 
 

@@ -25,12 +25,11 @@ from ptycho_core.training.resuming import check_continues
 if TYPE_CHECKING:
     from ptycho_core.engine.protocol import Engine
     from ptycho_core.models.checkpoint import Checkpoint
-    from ptycho_core.training.fit import Fit
-    from ptycho_core.training.loggers import Log
+    from ptycho_core.training.reports import Log, LoggedRun
 
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 """Loggers that are extras, and what they need."""
-LOGGERS: Registry[Callable[[Path, Fit], AbstractContextManager[Log]]] = Registry(
+LOGGERS: Registry[Callable[[Path, LoggedRun], AbstractContextManager[Log]]] = Registry(
     "logger",
     ("ExecutionConfig", "logger"),
     group="ptycho_core.loggers",

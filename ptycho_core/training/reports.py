@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
 import attrs
 
 from ptycho_core.events import Event, EventKind
 from ptycho_core.vocabulary import LossTerms
+
+if TYPE_CHECKING:
+    from ptycho_core.engine.protocol import EngineInfo
+    from ptycho_core.settings.training import TrainingConfig
+
+
+class LoggedRun(Protocol):
+    """What a logger looks at of a run: a `Fit` is one."""
+
+    config: TrainingConfig
+    history: list[dict[str, float]]
+    engine: EngineInfo
 
 
 @attrs.frozen(kw_only=True)
@@ -89,3 +104,7 @@ def in_words(terms: LossTerms) -> str:
     """What is shown of the losses."""
     shown = {"loss": "total", "validation": "validation_total"}
     return ", ".join(f"{word} {terms[name]:.4g}" for word, name in shown.items() if name in terms)
+
+
+Log = Callable[[EpochReport], None]
+"""What a logger, called with (folder, run), gives as a context."""
