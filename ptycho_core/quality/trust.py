@@ -93,9 +93,8 @@ def trust_map(
     if halves is not None and (both := lit & halves.compared & (halves.error > 0) & (error > 0)).any():
         factor, source = _factor(halves.error, _smoothed(error, lit), both), "split halves"
     known = lit.copy()
-    if lit.any():  # by its light alone: where patterns do not fit, the object is doubtful, not unknown
-        by_light = float(np.median(factor[lit])) * usual
-        known &= by_light <= max(DOUBTFUL, DOUBTFUL_TIMES * float(np.median(by_light[lit])))
+    if lit.any():  # by its light alone: where patterns or halves do not fit, the object is doubtful, not unknown
+        known &= ERROR_FACTOR * usual <= max(DOUBTFUL, DOUBTFUL_TIMES * ERROR_FACTOR * float(np.median(usual[lit])))
     return TrustMap(
         predicted_error=_smoothed(factor * error, known).astype(np.float32),
         known=known,

@@ -234,3 +234,16 @@ def test_halves_calibrate_the_map() -> None:
     assert ratio[70, 70] == pytest.approx(np.sqrt(2), rel=0.05)
     nowhere = attrs.evolve(halves, compared=np.zeros(shape, bool))
     assert trust_map(frame_deviance=np.ones(200), halves=nowhere, **scan).factor_from == "the default"
+
+
+def test_what_is_known_does_not_depend_on_halves() -> None:
+    """The same object is shown with them and without."""
+    scan = lit()
+    plain = trust_map(frame_deviance=np.ones(200), **scan)
+    curve = make_reconstruction().frc
+    assert curve is not None
+    for factor in (0.1, 10):
+        halves = trust.SplitHalf(frc=curve, error=factor * plain.predicted_error.astype(float), compared=plain.known)
+        told = trust_map(frame_deviance=np.ones(200), halves=halves, **scan)
+        assert told.factor == pytest.approx(4 * factor, rel=0.1)
+        np.testing.assert_array_equal(told.known, plain.known)
