@@ -24,12 +24,14 @@ from cases import print_table
 
 N = 64
 REFUSED = (
-    ["--backend", "tensorlfow"],
-    ["--backend", "torch", "--architecture", "cnnn"],
-    ["--backend", "tensorflow", "--architecture", "cnnn"],
-    ["--backend", "torch", "--batch-size", "12"],
-    ["--backend", "tensorflow", "--checkpoint-monitor-metric", "realspace_mae"],
-    ["--backend", "torch", "--out", "{scan}/out"],
+    ["train", "--backend", "tensorlfow"],
+    ["train", "--backend", "torch", "--architecture", "cnnn"],
+    ["train", "--backend", "tensorflow", "--architecture", "cnnn"],
+    ["train", "--backend", "torch", "--batch-size", "12"],
+    ["train", "--backend", "tensorflow", "--checkpoint-monitor-metric", "realspace_mae"],
+    ["train", "--backend", "torch", "--out", "{scan}/out"],
+    ["solve", "--backend", "tensorlfow"],
+    ["solve", "--backend", "torch", "--modes", "nine"],
 )
 
 
@@ -63,14 +65,15 @@ def main() -> None:
         size, taken = scan.stat().st_size / 2**30, scan.stat().st_blocks * 512 / 2**20
         print(f"{size:.1f} GiB, {taken:.1f} MiB on the disk")
         reading = ["--dataset", "patterns", "--positions", "positions", "--position-unit", "px", "--probe", "probe"]
+        reading += ["--measurement", "intensity"]
         rows = []
         for arguments in REFUSED:
             given = [argument.format(scan=scan) for argument in arguments]
-            command = [sys.executable, "-m", "ptycho_core", "train", str(scan), *reading, "--measurement", "intensity"]
+            command = [sys.executable, "-m", "ptycho_core", given[0], str(scan), *reading, *given[1:]]
             wall, processor = [], []
             for _ in range(asked.times):
                 started, used = time.perf_counter(), processor_seconds()
-                done = subprocess.run([*command, *given], capture_output=True, text=True, cwd=folder)
+                done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
                 wall.append(time.perf_counter() - started)
                 processor.append(processor_seconds() - used)
                 if done.returncode != 2 or "Error: " not in done.stderr:
@@ -78,7 +81,7 @@ def main() -> None:
             message = done.stderr.partition("Error: ")[2].strip().replace(str(scan), "scan.h5")
             medians = [f"{statistics.median(times):.2f}" for times in (wall, processor)]
             rows.append([" ".join(arguments), *medians, f"{min(wall):.2f}–{max(wall):.2f}", message[:60]])
-        print_table(["ptycho train scan.h5 …", "wall, s", "processor, s", "range of wall, s", "refused with"], rows)
+        print_table(["ptycho … scan.h5 …", "wall, s", "processor, s", "range of wall, s", "refused with"], rows)
 
 
 if __name__ == "__main__":

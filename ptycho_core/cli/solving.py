@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,8 @@ def solve(
         summary = done.summary
         text = f"{summary['reconstruction']}: R {summary['R']:.4g}, H {summary['H']:.4g} on held-out pixels"
         output.result(summary, text if summary["figure"] is None else f"{text}\n{summary['figure']}: the picture")
+        if isinstance(done.stop, KeyboardInterrupt) and configs["execution"].enable_checkpointing:
+            output.say(f"Next: {shlex.join(('ptycho', 'solve', '--resume', '--out', str(settings.output_dir)))}")
     if done.stop is not None:
         raise done.stop
 
