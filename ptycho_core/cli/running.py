@@ -103,17 +103,17 @@ def train(
     if done.summary is None:
         output.say("Stopped before the first epoch finished; nothing was written.")
     else:
-        output.result(done.summary, _in_one_line(done.summary))
+        output.result(done.summary, _in_words(done.summary))
         if (command := _after_training(done.stop, training, configs["execution"], configs["reading"])) is not None:
             output.say(f"Next: {command}")
     if done.stop is not None:
         raise done.stop
 
 
-def _in_one_line(summary: dict[str, Any]) -> str:
-    best, losses = f"best epoch {summary['best_epoch']} of {summary['epochs']}", summary["losses"]
-    beside = [Path(figure).name for figure in (summary["figure"],) if figure is not None]
-    return f"{summary['archive']}: {best}, {in_words(losses)} ({', '.join([*beside, 'config.toml'])} beside it)"
+def _in_words(summary: dict[str, Any]) -> str:
+    best = f"best epoch {summary['best_epoch']} of {summary['epochs']}"
+    text = f"{summary['archive']}: {best}, {in_words(summary['losses'])}"
+    return text if summary["figure"] is None else f"{text}\n{summary['figure']}: losses by epoch"
 
 
 def _after_training(
@@ -178,9 +178,9 @@ def reconstruct(
     if refine is not None:
         _refined(folder, data, result, refine, configs, output, formats)
         return
-    text = f"{summary['patterns']} patterns, {summary['patterns_per_second']:.0f} patterns/s"
-    beside = "" if summary["figure"] is None else f" ({Path(summary['figure']).name} beside it)"
-    output.result(summary, f"{summary['reconstruction']}: {text}{beside}")
+    counts = f"{summary['patterns']} patterns, {summary['patterns_per_second']:.0f} patterns/s"
+    text = f"{summary['reconstruction']}: {counts}"
+    output.result(summary, text if summary["figure"] is None else f"{text}\n{summary['figure']}: the picture")
     if data.object_field is not None and configs["reading"] == ReadOptions():
         truth = str(inference.test_data_file)
         output.say(f"Next: {shlex.join(('ptycho', 'evaluate', str(folder), '--truth', truth))}")
