@@ -33,6 +33,7 @@ CHANGES: Mapping[int, tuple[str, ...]] = {
         "a layer has `settings` and `uses` in place of one attribute for each setting; `op_function` finds what "
         "computes it, `check_ops` refuses what nothing computes",
         "`Objective.of(training)` names the loss terms and adds them up",
+        "a network has `losses_so_far()`, the terms of the batches of the running epoch",
         "`start_solver(problem, execution)` gives a `Solver`",
     )
 }
