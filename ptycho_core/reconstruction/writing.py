@@ -14,26 +14,33 @@ from ptycho_core.errors import DataError
 from ptycho_core.formats.images.cxi import write_cxi_image
 from ptycho_core.formats.images.nexus import write_nexus
 from ptycho_core.formats.images.ptychodus import write_product
-from ptycho_core.formats.images.record import ObjectImage
+from ptycho_core.formats.images.record import ObjectImage, known_pixel_m
 from ptycho_core.formats.images.tiff import write_tiff
 from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.scans.lengths import Lengths
 from ptycho_core.storage.files import make_folder
 
 
 @attrs.frozen
 class ImageFormat:
-    """name: of its file, in a folder that is named; None where it writes several. ending: of a file that is named."""
+    """name: of its file, in a folder that is named; None where it writes several. ending: of a file that is named.
+
+    metres: whether it needs the size of an object pixel.
+    """
 
     description: str
     name: str | None
     ending: str | None
     write: Callable[[Path, ObjectImage], Path | tuple[Path, ...]]
+    metres: bool = False
 
 
 IMAGE_FORMATS = {
     "tiff": ImageFormat("amplitude.tif, phase.tif and predicted_error.tif, for ImageJ", None, None, write_tiff),
-    "cxi": ImageFormat("CXI: probe and object as images, positions", "reconstruction.cxi", ".cxi", write_cxi_image),
-    "ptychodus": ImageFormat("product of Ptychodus", "product.h5", None, write_product),
+    "cxi": ImageFormat(
+        "CXI: probe and object images, positions", "reconstruction.cxi", ".cxi", write_cxi_image, metres=True
+    ),
+    "ptychodus": ImageFormat("product of Ptychodus", "product.h5", None, write_product, metres=True),
     "hdf5": ImageFormat("HDF5 with the names of NeXus", "reconstruction.h5", ".h5", write_nexus),
 }
 
@@ -68,6 +75,13 @@ def write_reconstruction(
     for form in (IMAGE_FORMATS[name] for name in chosen):
         written += _paths(form.write(target if form.name is None else target / form.name, image))
     return tuple(written)
+
+
+def check_pixel_known(folder: Path, formats: Iterable[str], lengths: Lengths) -> None:
+    """Before any work: DataError where one of the `formats` holds metres and the size of a pixel is not known."""
+    for form in (IMAGE_FORMATS[name] for name in formats):
+        if form.metres:
+            known_pixel_m(lengths, folder / (form.name or ""))
 
 
 def image_of(result: Reconstruction) -> ObjectImage:

@@ -19,7 +19,7 @@ from ptycho_core.physics.illumination import mean_frame_intensity
 from ptycho_core.physics.weights import outside_centre_mask
 from ptycho_core.published import published_facts
 from ptycho_core.quality.area import mean_step_px, probe_width_px
-from ptycho_core.reconstruction.result import load_reconstruction
+from ptycho_core.reconstruction.result import FILE_NAME, load_reconstruction
 from ptycho_core.report.model_facts import model_or_checkpoint_facts
 from ptycho_core.scans.frames import Frames
 from ptycho_core.scans.lengths import Lengths
@@ -40,11 +40,12 @@ def inspect_file(path: Path, options: ReadOptions | None = None) -> dict[str, An
 def archive_facts(path: Path) -> dict[str, Any] | None:
     """The facts of a model of ours or a published one, a checkpoint or a reconstruction; None for any other file.
 
-    A folder stands for the model or checkpoint in it.
+    A folder stands for the model in it, else the checkpoint, else the reconstruction.
     """
     target = path
     if path.is_dir():
-        target = next((f for f in (path / ARCHIVE_NAME, path / CHECKPOINT_NAME) if f.exists()), path / ARCHIVE_NAME)
+        files = [path / name for name in (ARCHIVE_NAME, CHECKPOINT_NAME, FILE_NAME)]
+        target = next((file for file in files if file.exists()), files[0])
     try:
         members = set(member_names(target))
     except UNREADABLE as error:

@@ -11,9 +11,11 @@ from ptycho_core.events import counting, told_file
 from ptycho_core.models.model import Model
 from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.reconstruction.writing import check_pixel_known
 from ptycho_core.report.plots import plot_reconstruction
 from ptycho_core.runs.console import Output
 from ptycho_core.runs.folder import draw, written_images
+from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.inference import InferenceConfig
@@ -35,6 +37,7 @@ def reconstruct_into(
 
     formats: further files of the object, by the names of `IMAGE_FORMATS`.
     """
+    check_pixel_known(folder, formats, Lengths.of(scan.metadata, scan.N))
     config, output = config or InferenceConfig(), output or Output(quiet=True)
     with output.listening() as tell:
         result = reconstruct(

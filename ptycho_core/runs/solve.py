@@ -12,9 +12,11 @@ import attrs
 from ptycho_core.errors import TrainingError
 from ptycho_core.events import Event, EventKind, told_file
 from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.reconstruction.writing import check_pixel_known
 from ptycho_core.report.plots import plot_reconstruction
 from ptycho_core.runs.console import Output
 from ptycho_core.runs.folder import draw, written_images
+from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.files import to_toml
@@ -54,8 +56,10 @@ def solve_into(
     `solving.h5.zip`, from which the run can go on, is there after every sweep, unless `enable_checkpointing` is off. An
     interrupt keeps the last whole sweep. reading: how the scan's file was read. resume: the checkpoint from which the
     run goes on; without it, that of an earlier run in the folder is removed. formats: further files of the object, by
-    the names of `IMAGE_FORMATS`. Raises what `Solving` raises.
+    the names of `IMAGE_FORMATS`. Raises what `Solving` raises, and DataError before any
+    work for a format that cannot be written.
     """
+    check_pixel_known(folder, formats, Lengths.of(scan.metadata, scan.N))
     output, reading = output or Output(quiet=True), reading or ReadOptions()
     stop: KeyboardInterrupt | TrainingError | None = None
     result: Reconstruction | None = None

@@ -55,13 +55,8 @@ class ObjectImage:
         return np.where(self.known, np.angle(self.object_field), np.nan).astype(np.float32)
 
     def pixel_m(self, path: Path) -> tuple[float, float]:
-        """(x, y), sides of an object pixel. DataError where they are not known: `path` is to hold metres."""
-        if self.lengths.object_pixel_m is None:
-            flags = ", ".join(map(flag_of, ("energy_eV", "distance_m", "detector_pixel_m")))
-            remedy = f"State {flags} when the scan is read and reconstruct again, or write NPZ, TIFF or HDF5."
-            expected = "the size of an object pixel, because this format holds metres"
-            raise DataError(path, "object_pixel_m", expected=expected, received="none", remedy=remedy)
-        return self.lengths.object_pixel_m
+        """(x, y), sides of an object pixel, as `known_pixel_m`."""
+        return known_pixel_m(self.lengths, path)
 
     def energy_eV(self) -> float | None:
         """Of photons of this wavelength, where it is known: what the formats ask for, also of electrons."""
@@ -74,3 +69,13 @@ class ObjectImage:
         """(M, 2), [x, y]: the middle of each patch in metres from the middle of the object (specs/data.md, Writers)."""
         middle = middle_px(self.object_field.shape, (self.N, self.N), self.origin_px)
         return positions_px_to_m(self.positions_px, pixel_m, origin_m=(0.0, 0.0), origin_px=middle)
+
+
+def known_pixel_m(lengths: Lengths, path: Path) -> tuple[float, float]:
+    """(x, y), sides of an object pixel. DataError where they are not known: `path` is to hold metres."""
+    if lengths.object_pixel_m is None:
+        flags = ", ".join(map(flag_of, ("energy_eV", "distance_m", "detector_pixel_m")))
+        remedy = f"State {flags} when the scan is read, or write NPZ, TIFF or HDF5."
+        expected = "the size of an object pixel, because this format holds metres"
+        raise DataError(path, "object_pixel_m", expected=expected, received="none", remedy=remedy)
+    return lengths.object_pixel_m

@@ -417,6 +417,7 @@ def test_evaluation_prints_a_table_and_writes_every_figure(
 def test_a_reconstruction_can_be_inspected(ptycho: Ptycho, true_reconstruction: Path) -> None:
     facts = json.loads(ptycho("inspect", true_reconstruction / "reconstruction.npz", "--json").out)
     assert (facts["kind"], facts["backend"], facts["patterns_per_second"]) == ("reconstruction", "fake", 20.0)
+    assert json.loads(ptycho("inspect", true_reconstruction, "--json").out) == facts
 
 
 @pytest.mark.usefixtures("no_matplotlib")

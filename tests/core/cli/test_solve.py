@@ -117,6 +117,20 @@ def test_what_needs_a_probe_refuses_an_unknown_one(
     assert "expected a probe; received an unknown one (auto). Solve the scan" in outcome.err
 
 
+@pytest.mark.parametrize(("format", "file"), [("cxi", "reconstruction.cxi"), ("ptychodus", "product.h5")])
+def test_a_format_that_holds_metres_is_refused_before_any_work(
+    ptycho: Ptycho, scan_file: Path, tmp_path: Path, format: str, file: str
+) -> None:
+    outcome = ptycho("solve", str(scan_file), "--out", str(tmp_path / "out"), *FAST, "--write", f"tiff,{format}")
+    assert outcome.code == 2
+    assert f"{file}: object_pixel_m: expected the size of an object pixel" in outcome.err
+    assert "--energy-eV, --distance-m, --detector-pixel-m" in outcome.err
+    assert not (tmp_path / "out").exists()
+    lengths = ("--energy-eV", "8000", "--distance-m", "2", "--detector-pixel-m", "1.5e-4")
+    summary = solved(ptycho, scan_file, tmp_path / "out", *FAST, *lengths, "--write", format)
+    assert summary["written"] == [str(tmp_path / "out" / file)]
+
+
 def test_the_object_is_written_for_other_programs(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
     summary = solved(ptycho, scan_file, tmp_path / "out", *FAST, "--write", "HDF5")
     [name] = summary["written"]
