@@ -82,7 +82,7 @@ def compared(result: Reconstruction, scan: Scan) -> Comparison:
 def epie(
     scan: Scan, backend: str, sweeps: int, *, probe_step: float = 1.0
 ) -> tuple[Reconstruction, float, float, float]:
-    """The object of ePIE on the canvas of a backend's solve, its R and H with the solver's held-out pixels, and the seconds of its sweeps."""
+    """The object of ePIE (its canvas is a backend's), R, H of the solver's held-out pixels, seconds of the sweeps."""
     task = begun(scan, SolveConfig(refine="none", modes="1", prior="none"))
     N, probe = task.N, scan.probe[0].astype(np.complex64)
     object_field = np.ones(task.shape, np.complex64)

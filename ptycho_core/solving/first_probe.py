@@ -26,6 +26,7 @@ PHASE_STEP, STEPS = 1.9, 5  # specs/solving.md, First probe: around a given prob
 NEIGHBOURS = 2  # candidates on either side that converge to the same probe
 SWEEPS, SWEEPS_LARGE, LARGE = 4, 2, 128
 LONGER = 4
+ALIKE = 0.95  # overlap of two probes that are one
 
 
 @attrs.frozen(eq=False)
@@ -67,16 +68,18 @@ def sweeps_for(N: int) -> int:
 def chosen_probe(
     bench: Bench, candidates: Sequence[ProbeCandidate], freedoms: Freedoms
 ) -> Generator[Trial, None, NDArray[np.complex64]]:
-    """The candidate that the held-out pixels single out; DataError with the table where they do not.
+    """The candidate that the held-out pixels single out, as its trial refined it; DataError with the table otherwise.
 
     The best is compared with the best of those that are not its neighbours, which come to the same probe. Where the
-    two are close, both are carried on.
+    two are close, both are carried on, until they differ or come to the same probe.
     """
     bench = bench.longer(sweeps_for(bench.task.N))
     tried: list[Candidate] = []
+    refined: list[NDArray[np.complex64]] = []
     for candidate in candidates:
-        result, _ = bench.tried(candidate.name, flat(bench.task, candidate.probe), freedoms)
+        result, state = bench.tried(candidate.name, flat(bench.task, candidate.probe), freedoms)
         tried.append(result)
+        refined.append(state.probe)
         yield _trial(result, math.nan, False)
     order = sorted(range(len(tried)), key=lambda place: tried[place].mean_deviance)
     best = order[0]
@@ -86,14 +89,15 @@ def chosen_probe(
         longer = bench.longer(LONGER * bench.plan.sweeps)
         again = {}
         for place in (best, rival):
-            again[place], _ = longer.tried(
-                f"{tried[place].name}, longer", flat(bench.task, candidates[place].probe), freedoms
-            )
+            name, begun = f"{tried[place].name}, longer", flat(bench.task, candidates[place].probe)
+            again[place], state = longer.tried(name, begun, freedoms)
+            refined[place] = state.probe
         best, rival = sorted(again, key=lambda place: again[place].mean_deviance)
         by = margin(again[best], again[rival])
+        decided = by >= SIGNIFICANT or overlap(refined[best], refined[rival]) >= ALIKE
         for place in (best, rival):
-            yield _trial(again[place], by if place == best else -by, place == best and by >= SIGNIFICANT)
-        if not by >= SIGNIFICANT:
+            yield _trial(again[place], by if place == best else -by, place == best and decided)
+        if not decided:
             rows = [_trial(tried[place], math.nan, place in (best, rival)) for place in range(len(tried))]
             remedy = "Give a probe (--probe FILE), check positions and orientation, or use more frames or photons."
             raise DataError(
@@ -105,7 +109,13 @@ def chosen_probe(
             )
     else:
         yield _trial(tried[best], by, True)
-    return candidates[best].probe
+    return refined[best]
+
+
+def overlap(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> float:
+    """0 to 1: how much the first modes of two probes (modes, N, N) are alike, one moved by whole pixels to fit."""
+    a, b = (np.fft.fft2(probe[0].astype(np.complex128)) for probe in (first, second))
+    return float(np.abs(np.fft.ifft2(a * b.conj())).max() * a.size / np.linalg.norm(a) / np.linalg.norm(b))
 
 
 def _trial(result: Candidate, by: float, kept: bool) -> Trial:

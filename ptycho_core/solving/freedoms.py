@@ -110,8 +110,9 @@ def tried_priors(
         drawn = attrs.evolve(freedoms, prior=prior, prior_name=name, prior_weight=weight)
         result, _ = bench.tried(f"{name} {weight:g}", state, drawn)
         yield _prior_trial(result, math.nan if none is None else margin(result, none), kept=False)
+        before = tried[-1][1] if tried else none
         tried.append((weight, result))
-        if margin(result, tried[max(0, len(tried) - 2)][1]) <= -ALIKE:
+        if before is not None and margin(result, before) <= -ALIKE:
             break
     best = min((result for _, result in tried), key=lambda result: result.mean_deviance)
     weight, chosen = next((weight, result) for weight, result in tried if not margin(best, result) > ALIKE)

@@ -117,13 +117,15 @@ class Solving:
         config.validate()
         if execution is None:
             execution = ExecutionConfig() if resume is None else resume.execution
-        if resume is not None:
-            check_continues(resume, config, execution)
         if config.prior not in PRIORS.reserved:
             PRIORS.check(config.prior)
         scan = _given_or_loaded(scan, config)
         if not scan.probe_known and config.first_probe != "auto":
             config = attrs.evolve(config, first_probe="auto", probe_defocus="given")
+        if config.first_probe == "auto":
+            _check_probe_refined(scan, config)
+        if resume is not None:
+            check_continues(resume, config, execution)
         self.config, self.execution = config, attrs.evolve(execution)
         automatic = resume is not None and config.backend == "auto"  # another engine goes on to rounding alone
         self._engine = _with_solver(load_engine(resume.engine.name if resume and automatic else config.backend))
@@ -490,6 +492,13 @@ def _given_or_loaded(scan: Scan | None, config: SolveConfig) -> Scan:
         remedy = "Pass a scan, or set data_file."
         raise ConfigurationError("SolveConfig", "data_file", expected="a scan to solve", received="none", remedy=remedy)
     return load_scan(path)
+
+
+def _check_probe_refined(scan: Scan, config: SolveConfig) -> None:
+    if config.refined is not None and "probe" not in config.refined:
+        expected = f"auto or a list with probe: that of {scan.source} is not known, and is found in outline alone"
+        remedy = "Add probe to refine, or give a probe."
+        raise ConfigurationError("SolveConfig", "refine", expected=expected, received=config.refine, remedy=remedy)
 
 
 def _report_dose(task: Task, config: SolveConfig) -> None:

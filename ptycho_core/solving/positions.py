@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-GAIN, LARGEST_STEP_PX = 0.5, 0.5  # specs/solving.md, Positions
+LARGEST_STEP_PX = 0.5  # specs/solving.md, Positions
 LARGEST_MOVE = 2.5  # in units of the largest error that is searched for
 FIRST_SWEEP, FIRST_SWEEP_UNKNOWN_PROBE = 3, 5
 SEARCH = ((1 / 4, 1.0), (3 / 8, 1.0), (1 / 2, 0.5), (5 / 8, 0.25))
@@ -21,8 +21,8 @@ KEPT_INTENSITY = 0.7  # specs/solving.md, Intensities: of the running mean
 
 
 def stepped(positions_px: NDArray[np.float64], shift_px: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Positions (B, 2) after a part of the step `shift_px` (B, 2) that the patterns ask for, within a limit."""
-    step = GAIN * np.asarray(shift_px, np.float64)
+    """Positions (B, 2) after the step `shift_px` (B, 2) that the patterns ask for, within a limit."""
+    step = np.asarray(shift_px, np.float64)
     return positions_px + _within(np.where(np.isfinite(step), step, 0.0), LARGEST_STEP_PX)
 
 
