@@ -1,6 +1,6 @@
 """Solving, in figures: both engines, the settings stated in each row, and a simple rival beside what it is to beat.
 
-    python benchmarks/solving.py step star simulated dose positions probe large --backend torch --backend tensorflow
+    python benchmarks/solving.py step star simulated dose-1e+04 positions probe large --backend torch --backend tensorflow
 
 step: see benchmarks/solver_step.py.
 star: the real Siemens star of benchmarks/quality.py; R and H, of used and of held-out pixels. simulated: a Siemens star
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import bz2
+import functools
 import io
 import json
 import os
@@ -56,6 +57,8 @@ class Solved:
     sweeping: float
 
     def row(self, case: str, backend: str, settings: str, figure: str, value: float | str) -> Row:
+        """Printed at once, too, for a run that is cut short."""
+        print(" ", case, backend, settings, figure, value, file=sys.stderr, flush=True)
         return [case, backend, settings, figure, value, round(self.choosing, 2), round(self.sweeping, 2)]
 
 
@@ -188,28 +191,26 @@ def _like(run: Solved, scan: Scan, case: str, backend: str, settings: str) -> li
     return [run.row(case, backend, settings, name, value) for name, value in figures.items()]
 
 
+DOSES = (1e3, 1e4, 1e5)
 DOSE_OBJECTS = ("siemens-star", "lines", "dead-leaves")
 
 
-def dose(backend: str) -> list[Row]:
+def dose(backend: str, photons: float) -> list[Row]:
     rows: list[Row] = []
-    for photons in (1e3, 1e4, 1e5):
-        for kind in DOSE_OBJECTS:
-            scan = simulated_scan(photons, kind)
-            for prior in ("none", "auto"):
-                run = solved(scan, backend, prior=prior)
-                weight = run.result.choices["prior_weight"]
-                name = f"prior {prior}" + (f": {weight or 'none'}" if prior == "auto" else "")
-                case = f"{kind}, {photons:.0e} photons"
-                against = compared(run.result, scan)
-                rows.append(run.row(case, backend, name, "correlation", against.metrics.correlation_before_alignment))
-                # the true probe, whose counts the solver keeps but for noise: amplitudes can be compared as they are
-                amplitudes = (
-                    np.abs(field[against.compared]).mean() for field in (run.result.object_field, against.truth)
-                )
-                mean, truth = amplitudes
-                scale = np.linalg.norm(run.result.probe) / np.linalg.norm(scan.probe)
-                rows.append(run.row(case, backend, name, "mean amplitude / truth", float(scale * mean / truth)))
+    for kind in DOSE_OBJECTS:
+        scan = simulated_scan(photons, kind)
+        case = f"{kind}, {photons:.0e} photons"
+        for prior in ("none", "auto"):
+            run = solved(scan, backend, prior=prior)
+            name = "no prior" if prior == "none" else f"prior auto: tv {run.result.choices['prior_weight']}"
+            against = compared(run.result, scan)
+            image, truth = (np.abs(field[against.compared]) for field in (run.result.object_field, against.truth))
+            # of the true probe, whose light the solver's has but for noise: so amplitudes can be compared as they are
+            scale = np.linalg.norm(run.result.probe) / np.linalg.norm(scan.probe)
+            rows.append(run.row(case, backend, name, "correlation", against.metrics.correlation_before_alignment))
+            rows.append(
+                run.row(case, backend, name, "mean amplitude / truth", float(scale * image.mean() / truth.mean()))
+            )
     return rows
 
 
@@ -332,7 +333,7 @@ CASES: dict[str, Callable[[str], list[Row]]] = {
     "step": step,
     "star": star,
     "simulated": simulated,
-    "dose": dose,
+    **{f"dose-{photons:.0e}": functools.partial(dose, photons=photons) for photons in DOSES},
     "positions": positions,
     "probe": probe,
     "large": large,
