@@ -1,0 +1,288 @@
+"""Steps on a processor, compiled with Numba: what lies between two Fourier transforms is one pass over a frame.
+
+A step does what `descent.descend` and `descent.adam_step` do, in a third of the time. Compiling takes some seconds,
+once: the code is kept on the disk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ptycho_core.engine.problem import Frames
+from ptycho_core.physics.constants import (
+    ADAM_EPSILON,
+    AMPLITUDE_FLOOR,
+    POISSON_FLOOR,
+    POISSON_LIMIT,
+    SOLVER_BETA1,
+    SOLVER_BETA2,
+)
+from ptycho_core.vocabulary import OBJECT, PROBE
+from ptycho_core_torch.descent import SHIFTS, SUMS, Fields, Rule, Trained, gauss_newton
+
+PIECE_PIXELS = 2**16
+"""Pixels of the far fields that are worked on at a time: few enough to stay in a processor's cache."""
+
+Field = NDArray[np.complexfloating]
+Numbers = NDArray[np.floating]
+Index = NDArray[np.int64]
+Table = NDArray[np.float64]
+
+
+class CompiledSteps:
+    """The steps of a solver on its fields and moments, which stay where they are."""
+
+    def __init__(self, rule: Rule, fields: Fields, state: Mapping[str, Trained]) -> None:
+        self.poisson = rule.loss == "poisson"
+        self.floor = (POISSON_FLOOR if self.poisson else AMPLITUDE_FLOOR) / rule.counts_per_intensity
+        self.canvas, self.probe, *self.masks = (x.numpy() for x in fields)
+        self.flat = {name: [x.view(-1).numpy() for x in trained] for name, trained in state.items()}
+        self.gradients = {OBJECT: np.empty_like(self.canvas), PROBE: np.empty_like(self.probe)}
+        self.number = self.masks[0].dtype
+        self.same = np.ones(1, self.number)
+
+    def step(self, frames: Frames, numbers: Mapping[str, tuple[float, float]], cover: Tensor, shifts: bool) -> Table:
+        """A step of Adam on what is named, with the numbers of `descent.adam_step`; the table of `descent.descend`."""
+        table = self.descend(frames, PROBE in numbers, shifts)
+        brightness = math.sqrt(np.vdot(self.probe, self.probe).real) / self.probe.shape[-1]
+        for name, (rate, correction) in numbers.items():
+            factor, unit = (self.same, brightness) if name == PROBE else (cover.view(-1).numpy(), 1.0)
+            adam(*self.flat[name], self.gradients[name].reshape(-1), factor, unit * rate * correction, correction)
+        return table
+
+    def descend(self, frames: Frames, with_probe: bool, shifts: bool) -> Table:
+        """Sum the gradients, that by the probe only where asked for; table (columns, frames) of SUMS and SHIFTS."""
+        modes, N, _ = self.probe.shape
+        size = max(1, min(PIECE_PIXELS // self.probe.size, len(frames)))
+        amplitude = np.ascontiguousarray(frames.diffraction_amplitude, self.number)
+        corners = np.ascontiguousarray(frames.corners_px, np.float64)
+        intensity, pattern = np.asarray(frames.intensity, self.number), np.asarray(frames.held_out, np.int64)
+        by_canvas, by_probe = self.gradients[OBJECT], self.gradients[PROBE][: None if with_probe else 0]
+        by_canvas.fill(0)
+        by_probe.fill(0)
+        patches, exit_waves = (np.empty((size, *shape), self.probe.dtype) for shape in ((N, N), (modes, N, N)))
+        by_patches = np.empty((size if shifts else 0, N, N), self.probe.dtype)
+        table = np.empty((len(SUMS) + len(SHIFTS) * shifts, len(frames)))
+        for start in range(0, len(frames), size):
+            part = slice(start, start + size)
+            waves = exit_waves[: len(frames) - start]
+            cut_and_expose(self.canvas, corners[part], self.probe, patches, waves)
+            far_field = torch.fft.fft2(torch.from_numpy(waves), norm="ortho")
+            measured = amplitude[part], intensity[part], pattern[part]
+            compare(self.poisson, self.floor, far_field.numpy(), *measured, *self.masks, table[:, part])
+            residual = torch.fft.ifft2(far_field, norm="ortho").numpy()
+            place(residual, self.probe, patches, corners[part], by_canvas, by_probe, by_patches)
+            if shifts:
+                table[len(SUMS) :, part] = self._shifts(corners[part], intensity[part], by_patches)
+        return table
+
+    def _shifts(self, corners: Table, intensity: Numbers, by_patches: Field) -> list[Table]:
+        found = np.empty((5, len(corners)))
+        light = np.square(np.abs(self.probe)).sum(axis=0).repeat(2, axis=1)
+        sum_slopes(self.canvas, corners, light, by_patches, found)
+        found[:2] /= intensity  # a step of the exit wave, not of the loss
+        return gauss_newton(*found)
+
+
+def kernel(function: Callable[..., None]) -> Callable[..., None]:
+    """Compiled for the types it is called with. Sums may be taken in another order; nothing else is given for speed."""
+    options: dict[str, Any] = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy", "nogil": True}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # there is no folder that can be written to, to keep the code in
+        return numba.njit(**options)(function)
+
+
+# -- kernels -----------------------------------------------------------------------------------------------------------
+#
+# What a loop reads is read before it writes, and real and imaginary parts are 2i and 2i + 1: then the compiler works on
+# 8 or 16 numbers at a time.
+
+
+@kernel
+def cut_and_expose(canvas: Field, corners: Table, probe: Field, patches: Field, exit_waves: Field) -> None:
+    """Patches (B, N, N) of the canvas, bilinear, from the corners (B, 2), [x, y], on; exit waves (B, K, N, N)."""
+    N, real = probe.shape[1], canvas.real.dtype
+    flat, numbers = canvas.view(real), patches.view(real)
+    lower, upper = np.empty(2 * N, real), np.empty(2 * N, real)
+    for b in range(len(corners)):
+        left, top = math.floor(corners[b, 0]), math.floor(corners[b, 1])
+        x, y = real.type(corners[b, 0] - left), real.type(corners[b, 1] - top)
+        for r in range(N + 1):
+            source = flat[top + r, 2 * left :]
+            lower, upper = upper, lower
+            for i in range(2 * N):
+                lower[i] = source[i] + x * (source[i + 2] - source[i])
+            if r == 0:
+                continue
+            row, patch = numbers[b, r - 1], patches[b, r - 1]
+            for i in range(2 * N):
+                row[i] = upper[i] + y * (lower[i] - upper[i])
+            for k in range(len(probe)):
+                light, wave = probe[k, r - 1], exit_waves[b, k, r - 1]
+                for i in range(N):
+                    wave[i] = patch[i] * light[i]
+
+
+@kernel
+def compare(
+    poisson: bool,
+    floor: float,
+    far_field: Field,
+    amplitude: Numbers,
+    intensity: Numbers,
+    pattern: Index,
+    used: Numbers,
+    held: Index,
+    counted: Numbers,
+    table: Table,
+) -> None:
+    """Far fields (B, K, N, N) times -s · e; SUMS (5, B) before that."""
+    count, modes, N, _ = far_field.shape
+    number, numbers = amplitude.dtype.type, far_field.view(amplitude.dtype)
+    zero, one, half, limit, least = number(0), number(1), number(0.5), number(1 + POISSON_LIMIT), number(floor)
+    predicted, excess = np.empty((N, N), amplitude.dtype), np.empty(N, amplitude.dtype)
+    for b in range(count):
+        s = intensity[b]
+        table[:5, b] = 0
+        for r in range(N):
+            row, measured, good = predicted[r], amplitude[b, r], used[pattern[b], r]
+            row[:] = zero
+            for k in range(modes):
+                field = numbers[b, k, r]
+                for i in range(N):
+                    real, imaginary = field[2 * i], field[2 * i + 1]
+                    row[i] += s * (real * real + imaginary * imaginary)
+            error, power, bright = zero, zero, zero
+            for i in range(N):
+                distance = math.sqrt(row[i]) - measured[i]
+                error += good[i] * distance * distance
+                power += good[i] * measured[i] * measured[i]
+                bright += good[i] * row[i]
+            table[0, b] += error
+            table[1, b] += power
+            table[2, b] += bright
+            if poisson:
+                for i in range(N):
+                    ratio = min(measured[i] * measured[i] / (row[i] + least), limit)
+                    excess[i] = -s * good[i] * half * (ratio - one)
+            else:
+                for i in range(N):
+                    excess[i] = -s * good[i] * (measured[i] / math.sqrt(row[i] + least) - one)
+            for k in range(modes):
+                field = numbers[b, k, r]
+                for i in range(N):
+                    real, imaginary, share = field[2 * i], field[2 * i + 1], excess[i]
+                    field[2 * i] = real * share
+                    field[2 * i + 1] = imaginary * share
+        flat, amplitudes = predicted.reshape(-1), amplitude[b].reshape(-1)
+        pixels, counts = held[pattern[b]], counted[pattern[b]]
+        for j in range(len(pixels)):
+            there = amplitudes[pixels[j]]
+            distance = math.sqrt(flat[pixels[j]]) - there
+            table[3, b] += counts[j] * distance * distance
+            table[4, b] += counts[j] * there * there
+
+
+@kernel
+def place(
+    residual: Field,
+    probe: Field,
+    patches: Field,
+    corners: Table,
+    by_canvas: Field,
+    by_probe: Field,
+    by_patches: Field,
+) -> None:
+    """Add residuals (B, K, N, N) times the conjugate of the probe to `by_canvas`, by the adjoint of the cut, and times
+    that of the patches to `by_probe` (K, N, N), unless it is empty. `by_patches` (B, N, N), unless empty, is set.
+    """
+    count, modes, N, _ = residual.shape
+    real = by_canvas.real.dtype
+    flat, bordered = by_canvas.view(real), np.zeros((N + 2, N + 2), residual.dtype)
+    numbers, length = bordered.view(real), 2 * (N + 1)
+    lower, upper = np.empty(length, real), np.empty(length, real)
+    for b in range(count):
+        for r in range(N):
+            total, patch = bordered[r + 1, 1 : N + 1], patches[b, r]
+            total[:] = 0
+            for k in range(modes):
+                wave, light = residual[b, k, r], probe[k, r]
+                for i in range(N):
+                    total[i] += wave[i] * np.conj(light[i])
+            for k in range(len(by_probe)):
+                wave, gradient = residual[b, k, r], by_probe[k, r]
+                for i in range(N):
+                    gradient[i] += wave[i] * np.conj(patch[i])
+            if len(by_patches) > 0:
+                by_patches[b, r] = total
+        left, top = math.floor(corners[b, 0]), math.floor(corners[b, 1])
+        x, y = real.type(corners[b, 0] - left), real.type(corners[b, 1] - top)
+        for r in range(N + 2):
+            source = numbers[r]
+            lower, upper = upper, lower
+            for i in range(length):
+                lower[i] = source[i + 2] + x * (source[i] - source[i + 2])
+            if r == 0:
+                continue
+            target = flat[top + r - 1, 2 * left :]
+            for i in range(length):
+                target[i] += lower[i] + y * (upper[i] - lower[i])
+
+
+@kernel
+def sum_slopes(canvas: Field, corners: Table, light: Numbers, by_patches: Field, found: Table) -> None:
+    """What Gauss-Newton steps of the positions are made of, (5, B): bx, by, xx, yy, xy of `descent.gauss_newton`.
+
+    light: (N, 2N), Σ|P|² of every pixel twice.
+    """
+    N, real = len(light), light.dtype
+    flat, gradients = canvas.view(real), by_patches.view(real)
+    zero = real.type(0)
+    for b in range(len(corners)):
+        left, top = math.floor(corners[b, 0]), math.floor(corners[b, 1])
+        x, y = real.type(corners[b, 0] - left), real.type(corners[b, 1] - top)
+        found[:, b] = 0
+        for r in range(N):
+            upper, lower = flat[top + r, 2 * left :], flat[top + r + 1, 2 * left :]
+            gradient, lit = gradients[b, r], light[r]
+            bx, by, xx, yy, xy = zero, zero, zero, zero, zero
+            for i in range(2 * N):
+                before, after = upper[i + 2] - upper[i], lower[i + 2] - lower[i]
+                along_x, along_y = before + y * (after - before), lower[i] - upper[i] + x * (after - before)
+                bx -= along_x * gradient[i]
+                by -= along_y * gradient[i]
+                xx += lit[i] * along_x * along_x
+                yy += lit[i] * along_y * along_y
+                xy += lit[i] * along_x * along_y
+            found[0, b] += bx
+            found[1, b] += by
+            found[2, b] += xx
+            found[3, b] += yy
+            found[4, b] += xy
+
+
+@kernel
+def adam(
+    field: Field, first: Numbers, second: Numbers, gradient: Field, factor: Numbers, rate: float, correction: float
+) -> None:
+    """Kingma & Ba, Adam, ICLR 2015, Algorithm 1, on flat arrays; a factor for two numbers each, or one for all."""
+    number, fields, gradients = factor.dtype.type, field.view(factor.dtype), gradient.view(factor.dtype)
+    new1, new2 = number(1 - SOLVER_BETA1), number(1 - SOLVER_BETA2)
+    step, small, each = number(rate), number(ADAM_EPSILON * correction), len(factor) > 1
+    for i in range(len(field)):
+        real, imaginary = 2 * i, 2 * i + 1
+        g, h, share = gradients[real], gradients[imaginary], step * factor[i if each else 0]
+        m, n = first[real] + new1 * (g - first[real]), first[imaginary] + new1 * (h - first[imaginary])
+        v, w = second[real] + new2 * (g * g - second[real]), second[imaginary] + new2 * (h * h - second[imaginary])
+        first[real], first[imaginary], second[real], second[imaginary] = m, n, v, w
+        fields[real] -= share * m / (math.sqrt(v) + small)
+        fields[imaginary] -= share * n / (math.sqrt(w) + small)
