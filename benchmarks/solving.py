@@ -1,6 +1,6 @@
 """Solving, in figures: both engines, the settings stated in each row, and a simple rival beside what it is to beat.
 
-    python benchmarks/solving.py step star simulated dose-1e+04 positions probe large --backend torch --backend tensorflow
+    python benchmarks/solving.py step star simulated dose-1e4 positions probe large --backend torch --backend tensorflow
 
 step: see benchmarks/solver_step.py.
 star: the real Siemens star of benchmarks/quality.py; R and H, of used and of held-out pixels. simulated: a Siemens star
@@ -191,7 +191,7 @@ def _like(run: Solved, scan: Scan, case: str, backend: str, settings: str) -> li
     return [run.row(case, backend, settings, name, value) for name, value in figures.items()]
 
 
-DOSES = (1e3, 1e4, 1e5)
+DOSES = {"dose-1e3": 1e3, "dose-1e4": 1e4, "dose-1e5": 1e5}
 DOSE_OBJECTS = ("siemens-star", "lines", "dead-leaves")
 
 
@@ -333,7 +333,7 @@ CASES: dict[str, Callable[[str], list[Row]]] = {
     "step": step,
     "star": star,
     "simulated": simulated,
-    **{f"dose-{photons:.0e}": functools.partial(dose, photons=photons) for photons in DOSES},
+    **{name: functools.partial(dose, photons=photons) for name, photons in DOSES.items()},
     "positions": positions,
     "probe": probe,
     "large": large,
