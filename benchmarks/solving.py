@@ -311,7 +311,7 @@ def large(backend: str) -> list[Row]:
         found: dict[int, dict[str, Any]] = {}
         for frames in (SMALL, LARGE):
             command = [sys.executable, __file__, "child", "--path", str(path), "--backend", backend]
-            answer = subprocess.run([*command, "--frames", str(frames)], capture_output=True, text=True, check=True)
+            answer = subprocess.run([*command, "--frames", str(frames)], stdout=subprocess.PIPE, text=True, check=True)
             found[frames] = json.loads(answer.stdout.splitlines()[-1])
             row = found[frames]
             case, settings = f"{frames} frames", "2 sweeps, the faster one"

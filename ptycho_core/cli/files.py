@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -16,6 +16,10 @@ from ptycho_core.events import counting
 from ptycho_core.settings.fields import flag_of
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.sources import build_config
+
+if TYPE_CHECKING:
+    from ptycho_core.scans.scan import Scan
+    from ptycho_core.scans.steps import Orient
 
 
 @click.command(cls=PlacingCommand)
@@ -110,8 +114,12 @@ def inspect(
             ranking = rank_orientations(scan, progress=counting(tell, "orientation", "sweep"))
         facts["orientation"] = ranking.as_dict()
         text += f"\n\n{ranking.as_table()}"
-        if ranking.best is not None:
-            turn = attrs.asdict(combined(detector_orientation(reading), ranking.best))
+        best = ranking.best
+        if best is None:
+            best, facts["orientation"]["solved"], solved = _solved_orientation(scan)
+            text += f"\n\nEach of them solved for a few sweeps:\n{solved}"
+        if best is not None:
+            turn = attrs.asdict(combined(detector_orientation(reading), best))
             flags_of_best = " ".join(flag_of(name) for name, given in turn.items() if given)
             facts["orientation"]["flags"] = flags_of_best
             text += f"\nRead it with: {flags_of_best or 'none of --transpose, --flip-rows, --flip-columns'}"
@@ -120,6 +128,25 @@ def inspect(
 
         plot_scan(scan, figure)
     output.result(facts, text)
+
+
+def _solved_orientation(scan: Scan) -> tuple[Orient | None, list[dict[str, Any]], str]:
+    """The orientation that short solves single out, or None; what was tried, as plain values and in words."""
+    from ptycho_core.engine.registry import load_engine
+    from ptycho_core.settings.execution import ExecutionConfig
+    from ptycho_core.solving.asking import orientation_of
+    from ptycho_core.solving.choices import Trial, table
+
+    asking = orientation_of(scan, load_engine("auto"), ExecutionConfig())
+    trials: list[Trial] = []
+    while True:
+        try:
+            trials.append(next(asking))
+        except StopIteration as end:
+            return end.value, [trial.as_dict() for trial in trials], table(trials)
+        except DataError as undecided:
+            reason = (undecided.received or "").splitlines()[0]
+            return None, [trial.as_dict() for trial in trials], f"{table(trials)}\nundecided: {reason}"
 
 
 def as_table(facts: dict[str, Any]) -> str:

@@ -29,24 +29,20 @@ from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import to_mapping
 from ptycho_core.settings.sections import existing_file
 from ptycho_core.settings.solving import SolveConfig
+from ptycho_core.solving.asking import found_out, plan_of
 from ptycho_core.solving.checkpoint import SolveCheckpoint, check_continues
 from ptycho_core.solving.choices import Trial
-from ptycho_core.solving.first_probe import around, chosen_probe, unknown
-from ptycho_core.solving.freedoms import stated, tried_freedoms, tried_priors
-from ptycho_core.solving.modes import with_modes
-from ptycho_core.solving.orientation import AS_READ, chosen_orientation, turned_task
+from ptycho_core.solving.orientation import AS_READ, turned_task
 from ptycho_core.solving.outcome import image
 from ptycho_core.solving.priors import PRIORS
 from ptycho_core.solving.problem import Task, begun, part, scaled
-from ptycho_core.solving.run import Freedoms, Plan, Run, State
+from ptycho_core.solving.run import Freedoms, Run, State
 from ptycho_core.solving.start import Start, begun_with, flat, opened
-from ptycho_core.solving.trials import Bench, cut, middle_of
 from ptycho_core.vocabulary import PROBE
 
 log = logging.getLogger(__name__)
 
 DIVERGED = 1.5  # specs/solving.md, Divergence: times the least R so far
-TRIAL_SWEEPS = 5  # specs/solving.md, Choices
 WORK = "solve"
 Answer = TypeVar("Answer")
 
@@ -162,7 +158,19 @@ class Solving:
             if self._resume is not None:
                 self._run = self._resumed(self._resume)
             else:
-                self._run = yield from self._prepared()
+                if not self._task.scan.probe_known:
+                    yield self._warning("the probe is not known: it is looked for (first_probe = auto)")
+                asking = found_out(
+                    self._task,
+                    config,
+                    self._engine,
+                    self.execution,
+                    start=self._start,
+                    should_stop=self._should_stop,
+                )
+                found = yield from self._told(asking)
+                self._task, self._orientation = found.task, found.orientation
+                self._run = self._like(found.task, found.state, found.freedoms)
         run = self._run
         done = len(self.history)
         yield Event(kind="prepared", work=WORK, done=done, total=config.sweeps, unit="sweep", message=_described(run))
@@ -246,44 +254,6 @@ class Solving:
 
     # -- before the run ------------------------------------------------------------------------------------------------
 
-    def _prepared(self) -> Generator[Event, None, Run]:
-        """What is left to be found out, one question after the other; then the run."""
-        config, task = self.config, self._task
-        unknown_probe = config.first_probe == "auto"
-        free = stated(config, len(task.scan.probe))
-        searching = attrs.evolve(free, probe=True) if config.refined is None or unknown_probe else free
-        alone = attrs.evolve(searching, positions=False, intensity=False)
-        if config.orientation == "auto":
-            few, _ = middle_of(task)
-            self._orientation = yield from self._told(
-                chosen_orientation(self._bench(few), alone, probe_unknown=unknown_probe)
-            )
-            task = self._task = turned_task(task, self._orientation)
-        probe = scaled(task.scan, task.scan.probe)
-        if unknown_probe or config.probe_defocus == "auto":
-            few, _ = middle_of(task)
-            candidates = unknown(task.scan) if unknown_probe else around(task.scan, task.scan.probe)
-            found = yield from self._told(chosen_probe(self._bench(few), candidates, alone))
-            probe = scaled(task.scan, found)
-        state = flat(task, probe) if self._start is None else begun_with(self._start, task, probe)
-        few, index = middle_of(task)
-        part_state = cut(state, task, few, index)
-        bench = self._bench(few)
-        if config.refined is None or config.mode_count is None:
-            chosen = yield from self._told(tried_freedoms(bench, part_state, config))
-            free, modes = chosen.freedoms, chosen.modes
-        else:
-            modes = config.mode_count
-        state = attrs.evolve(state, probe=with_modes(state.probe, modes))
-        if config.prior != "none":
-            part_state = cut(state, task, few, index)
-            free = yield from self._told(tried_priors(bench, part_state, free, config))
-        return self._like(task, state, free)
-
-    def _bench(self, few: Task) -> Bench:
-        plan = attrs.evolve(self._plan(), sweeps=TRIAL_SWEEPS, batches=min(self.config.batches, len(few)))
-        return Bench(task=few, engine=self._engine, execution=self.execution, plan=plan, should_stop=self._should_stop)
-
     def _told(self, asking: Generator[Trial, None, Answer]) -> Generator[Event, None, Answer]:
         """The answer of a question; an event for each trial on the way."""
         while True:
@@ -300,21 +270,8 @@ class Solving:
                 kind="batch", work=WORK, done=number, unit="trial", terms=terms, message=trial.line, payload=trial
             )
 
-    def _plan(self) -> Plan:
-        config = self.config
-        return Plan(
-            sweeps=config.sweeps,
-            batches=config.batches,
-            object_rate=config.object_rate,
-            probe_rate=config.probe_rate,
-            loss=config.loss,
-            seed=config.seed,
-            position_error_px=config.position_error_px,
-            unknown_probe=config.first_probe == "auto",
-        )
-
     def _like(self, task: Task, state: State, freedoms: Freedoms, *, done: int = 0) -> Run:
-        run = Run(task, self._engine, self.execution, state, freedoms, self._plan(), self._should_stop)
+        run = Run(task, self._engine, self.execution, state, freedoms, plan_of(self.config), self._should_stop)
         run.done = done
         return run
 
@@ -425,7 +382,7 @@ class Solving:
                 positions_px=state.positions_px[index],
                 intensity=state.intensity[index],
             )
-            plan = attrs.evolve(self._plan(), batches=min(self.config.batches, len(index)))
+            plan = attrs.evolve(plan_of(self.config), batches=min(self.config.batches, len(index)))
             half = Run(task, self._engine, self.execution, begin, freedoms, plan, self._should_stop)
             for _ in range(plan.sweeps):
                 half.sweep()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core import load_scan, save_scan, simulate
 from ptycho_core.models.checkpoint import load_checkpoint
@@ -157,6 +158,21 @@ def test_the_orientation_is_told_with_the_flags_that_set_it(ptycho: Ptycho, tmp_
     again = ptycho("inspect", tmp_path / "turned.npz", "--check-orientation", *flags)
     assert again.out.splitlines()[-1] == "Read it with: --transpose --flip-columns"
     assert "best: as stored" in again.out
+
+
+def test_an_orientation_that_is_undecided_is_solved_for(
+    ptycho: Ptycho, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptycho_core.scans.orientation.LEAST_MARGIN", 10.0)
+    monkeypatch.setattr("ptycho_core.engine.registry.load_engine", lambda backend: ReferenceEngine())
+    scan = simulate(N=16, positions=60, step_px=3, object="dead-leaves", photons=1e6, seed=4)
+    save_scan(tmp_path / "scan.npz", scan)
+    assert ptycho("convert", tmp_path / "scan.npz", tmp_path / "turned.npz", "--transpose").code == 0
+    outcome = ptycho("inspect", tmp_path / "turned.npz", "--check-orientation", "--json")
+    found = json.loads(outcome.out)["orientation"]
+    assert found["best"] is None
+    assert found["flags"] == "--transpose"
+    assert [row["candidate"] for row in found["solved"] if row["kept"]] == ["transpose"]
 
 
 def test_only_a_scan_has_an_orientation(ptycho: Ptycho, tmp_path: Path) -> None:
