@@ -53,6 +53,16 @@ def test_a_simulated_scan_is_trained_reconstructed_and_compared(tmp_path: Path) 
     assert (tmp_path / "run" / "wts.h5.zip").is_file() and (tmp_path / "run" / "reconstruction.npz").is_file()
 
 
+@needs_an_engine
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_a_scan_is_solved_and_drawn(backend: str, tmp_path: Path) -> None:
+    result = load_example("solve_a_scan").main(backend=backend, sweeps=4)
+    assert result.R is not None and result.R < 0.02
+    assert result.error_factor_from == "split halves"
+    assert (tmp_path / "solved" / "reconstruction.npz").is_file()
+    assert (tmp_path / "solved" / "object.png").stat().st_size > 10_000
+
+
 def test_another_engine_reconstructs_the_same_object() -> None:
     if len(INSTALLED) < 2:
         with pytest.raises(SystemExit, match="this example compares two"):

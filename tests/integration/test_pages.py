@@ -29,6 +29,12 @@ def test_a_network_from_a_page_is_trained() -> None:
 
 
 @needs_an_engine
+def test_the_page_on_solving_solves(tmp_path: Path) -> None:
+    run_page(DOCS / "solve.md")
+    assert (tmp_path / "solved" / "reconstruction.npz").is_file()
+
+
+@needs_an_engine
 def test_the_first_image_is_drawn(tmp_path: Path) -> None:
     run_page(DOCS / "first_image.md")
     assert (tmp_path / "object.png").stat().st_size > 10_000

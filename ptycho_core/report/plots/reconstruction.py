@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 MOST_POSITIONS = 20_000
 LEAST_MOVE_PX = 1e-3
-WIDTH, ROOM = 22.0, (0.8, 1.3)
-"""Of the page, and beside each panel: left for the axis, right for the colour bar; inches."""
+WIDTH, WIDTH_ALONE, ROOM = 22.0, 15.9, (0.8, 1.3)
+"""Of the page, of the object alone, and beside each panel: left for the axis, right for the colour bar; inches."""
 FAINTEST = 0.01
 """Of the largest modelled intensity; it is to be seen."""
 WIDE = 5.0
@@ -62,14 +62,16 @@ def plot_reconstruction(result: Reconstruction, path: StrPath, *, title: str = "
         (True, _draw_positions),
     ]
     third = _draw_overlap if result.predicted_error is None else _draw_error
-    below = [] if object_alone else [draw for has, draw in wanted if has]
-    begin = 0.7 if object_alone else 5.15
-    rows: list[tuple[float, float, list[Panel]]] = [(begin, 5.5, [_draw_amplitude, _draw_phase, third])]
-    rows += [(0.75, 3.0, below)] if below else []
-    figure = new_figure(WIDTH, begin + 6.65, arranged=False)
-    figure.suptitle(f"{title or _heading(result)}\n{_figures(result, canvas)}", y=1 - 0.18 / (begin + 6.65), va="top")
+    below = [draw for has, draw in wanted if has]
+    rows: list[tuple[float, float, list[Panel]]] = [(5.15, 5.5, [_draw_amplitude, _draw_phase, third])]
+    rows += [(0.75, 3.0, below)]
+    width, high = WIDTH, 11.8
+    if object_alone:
+        rows, width, high = [(0.6, 3.2, rows[0][2])], WIDTH_ALONE, 4.95
+    figure = new_figure(width, high, arranged=False)
+    figure.suptitle(f"{title or _heading(result)}\n{_figures(result, canvas)}", y=1 - 0.18 / high, va="top")
     for bottom, height, panels in rows:
-        cell = WIDTH / len(panels)
+        cell = width / len(panels)
         for number, draw in enumerate(panels):
             sides = (number * cell + ROOM[0], bottom, cell - sum(ROOM), height)
             box = [side / whole for side, whole in zip(sides, figure.get_size_inches().tolist() * 2, strict=True)]
