@@ -28,7 +28,7 @@ from ptycho_core.solving.run import Freedoms, Plan, State
 from ptycho_core.solving.start import begun_with, flat
 from ptycho_core.solving.trials import Bench, cut, middle_of
 
-TRIAL_SWEEPS = 5  # specs/solving.md, Choices
+TRIAL_SWEEPS = 10  # specs/solving.md, Choices
 
 
 @attrs.frozen(eq=False, kw_only=True)
