@@ -63,8 +63,8 @@ def area_under_curve(told: NDArray[np.float64], wrong: NDArray[np.bool_]) -> flo
     return float((rankdata(told)[wrong].sum() - count * (count + 1) / 2) / (count * others))
 
 
-def row(name: str, photons: float, backend: str, scan: Scan, misplaced: NDArray[np.bool_]) -> list[object]:
-    config = SolveConfig(backend=backend, refine="none", modes="1", prior="none", split_half=True)
+def row(name: str, photons: float, backend: str, scan: Scan, misplaced: NDArray[np.bool_], prior: str) -> list[object]:
+    config = SolveConfig(backend=backend, refine="none", modes="1", prior=prior, split_half=True)
     result = solve(scan, config)
     error = actual_error(result, scan)
     inside = np.isfinite(error)
@@ -92,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", action="append", help="torch (default), tensorflow, or both, one flag each")
     parser.add_argument("--photons", type=float, nargs="+", default=[1e4, 1e6])
+    parser.add_argument("--prior", default="none", help="as of ptycho solve (default: none)")
     parser.add_argument("--frames", type=int, default=1000)
     options = parser.parse_args()
     header = [
@@ -105,7 +106,7 @@ def main() -> None:
         "deviance",
     ]
     rows = [
-        row(name, photons, backend, scan, misplaced)
+        row(name, photons, backend, scan, misplaced, options.prior)
         for backend in options.backend or ["torch"]
         for photons in options.photons
         for name, (scan, misplaced) in cases(photons, options.frames).items()

@@ -7,7 +7,7 @@ from typing import Any
 
 import griffe
 
-ERRORS = re.compile(r"(?<=[.;:)`]) (Raises [A-Z])")
+ERRORS = re.compile(r"(?<=[.;:)`])\s((?:Raises )?[A-Z]\w*Error\b)")
 
 
 class Fields(griffe.Extension):
@@ -36,6 +36,6 @@ def _listed(paragraph: str, names: set[str]) -> str:
         f"- {', '.join(f'**{name}**' for name in labels.split(', '))}: {text.strip()}"
         for labels, text in zip(pieces[1::2], pieces[2::2], strict=True)
     ]
-    last, raises, errors = items[-1].partition("Raises ")
-    end = f"\n\n{raises}{errors}" if raises else ""
+    last, *errors = ERRORS.split(items[-1], maxsplit=1)
+    end = f"\n\n{''.join(errors)}" if errors else ""
     return "\n".join([pieces[0].strip(), "", *items[:-1], last.strip()]).strip() + end

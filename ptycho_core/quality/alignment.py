@@ -59,6 +59,7 @@ def align(
 
     estimate, truth: (H, W) real or complex. mask: bool (H, W), default everywhere.
     max_shift_px: how far along x and y to search; default a quarter of the mask's bounding box.
+
     1. A whole-pixel shift, by matching the products O(r) O*(r − 2 px), in which a ramp is only a constant factor.
     2. A ramp, at the peak of the Fourier transform of estimate · truth* in the mask.
     3. Ramp and sub-pixel shift together, by Gauss-Newton least squares over the complex fields in the mask. (The peak
@@ -66,6 +67,7 @@ def align(
        optimum on a periodic field, but drifts where a mask cuts through structure.)
     4. Least squares in the mask: the global phase over the complex fields, the scale over their amplitudes, so that
        phase errors do not pass for a loss of amplitude.
+
     Shifts are periodic and, below a pixel, Fourier interpolation; for that the estimate fades out beyond the mask, lest
     its far border ring. `Alignment.mask` leaves out what came round the border. A flat or empty field keeps its shift,
     scale or phase: see `Alignment.reason`.
