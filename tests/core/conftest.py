@@ -163,8 +163,8 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 
         return load
 
-    monkeypatch.setattr("ptycho_core.training.prepare.find_engine", find_engine)
-    monkeypatch.setattr("ptycho_core.reconstruction.prepare.find_engine", find_engine)
+    for room in ("training", "reconstruction", "runs"):
+        monkeypatch.setattr(f"ptycho_core.{room}.prepare.find_engine", find_engine)
     return engine
 
 

@@ -27,7 +27,7 @@ def main(pair, out, backend):
     for name, value in values.items():
         registry["PtychoCoreTraining"].parameters()[name].set_value(value)
     registry["PtychoCoreModel"].parameters()["NumFiltersScale"].set_value(1)
-    pinn, _ = library
+    pinn = next(iter(library))
     parameters = prepare_reconstruct_input(
         load_diffraction_data(pair / "diffraction.h5"), load_product(pair / "product.h5")
     )

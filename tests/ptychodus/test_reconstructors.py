@@ -273,6 +273,7 @@ def test_a_reconstruction_without_a_model_says_so(core: Any) -> None:
 
     from ptycho_core.integrations.ptychodus import PtychoCoreReconstructorLibrary
 
-    for reconstructor in PtychoCoreReconstructorLibrary(SettingsRegistry()):
+    pinn, supervised, _ = PtychoCoreReconstructorLibrary(SettingsRegistry())
+    for reconstructor in (pinn, supervised):
         with pytest.raises(ConfigurationError, match="expected a model; received none"):
             next(iter(reconstructor.reconstruct(Unused())))

@@ -106,6 +106,7 @@ def test_a_file_without_a_probe_is_solved_with_one_that_is_found(
         assert "standard errors" in outcome.err
 
 
+@pytest.mark.usefixtures("fake_engine")
 @pytest.mark.parametrize("command", ["train", "convert"])
 def test_what_needs_a_probe_refuses_an_unknown_one(
     command: str, ptycho: Ptycho, scan_file: Path, tmp_path: Path
