@@ -53,6 +53,11 @@ def check_weights(
     _check_arrays("weights", weights, expected, "they are for another configuration")
 
 
+def check_layers(table: Table, weights: Weights) -> None:
+    """The same for weights that are the layers' alone."""
+    _check_arrays("weights", weights, {**table.parameters}, "they are for another table")
+
+
 def check_model_weights(table: Table, weights: Weights, N: int, modes: int | None = None) -> None:
     """The same for those of an archived model, which always have the probe, and the data scale beside them."""
     expected: dict[str, tuple[int | None, ...]] = {**table.parameters, PROBE: (modes, N, N, 2)}

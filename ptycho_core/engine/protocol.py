@@ -1,4 +1,4 @@
-"""The only door between the core and an engine: three protocols (specs/engine.md, specs/solving.md)."""
+"""The only door between the core and an engine: four protocols (specs/engine.md, specs/solving.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.images import Images
 from ptycho_core.engine.problem import FrameFacts, Frames, Problem, Rates
+from ptycho_core.networks.table import Table
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
@@ -35,6 +37,7 @@ CHANGES: Mapping[int, tuple[str, ...]] = {
         "`Objective.of(training)` names the loss terms and adds them up",
         "a network has `losses_so_far()`, the terms of the batches of the running epoch",
         "`start_solver(problem, execution)` gives a `Solver`",
+        "`build_image_network(table, training, weights, execution)` gives an `ImageNetwork`",
     )
 }
 """Version → what an engine written for the version before it must change."""
@@ -128,6 +131,29 @@ class Solver(Protocol):
 
 
 @runtime_checkable
+class ImageNetwork(Protocol):
+    """A table on a device that makes two maps of any number of maps, on images of any shape (specs/prior.md)."""
+
+    def run(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, H, W, C) → (B, H, W, 2), the table's two outputs; H and W are multiples of its `block`."""
+
+    def train_step(self, images: Images, learning_rate: float) -> float:
+        """One step of the configured optimiser; the loss before it."""
+
+    def gradients(self, images: Images) -> Weights:
+        """Of the loss by every array, limited as configured."""
+
+    def weights(self) -> Weights:
+        """A copy of the layers' arrays by canonical name."""
+
+    def optimizer_state(self) -> Weights:
+        """As that of a `Network`."""
+
+    def load_optimizer_state(self, state: Weights) -> None:
+        """Go on from what `optimizer_state()` of any engine returned; ArchiveError where it does not fit."""
+
+
+@runtime_checkable
 class Engine(Protocol):
     """A maker of networks and solvers in one framework. Registered as a class or factory without arguments.
 
@@ -147,3 +173,8 @@ class Engine(Protocol):
 
     def start_solver(self, problem: Problem, execution: ExecutionConfig) -> Solver:
         """A solver at the problem's canvas and probe, its moments at 0."""
+
+    def build_image_network(
+        self, table: Table, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+    ) -> ImageNetwork:
+        """A network that changes images, with these weights of the table; training None is for `run` alone."""

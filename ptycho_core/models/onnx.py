@@ -145,6 +145,10 @@ def add(graph: Graph, x: str, y: str) -> str:
     return graph.node("Add", [x, y])
 
 
+def concat(graph: Graph, x: str, y: str) -> str:
+    return graph.node("Concat", [x, y], axis=1)
+
+
 def scale(graph: Graph, x: str, *, factor: float) -> str:
     return graph.node("Mul", [x, graph.constant(f"factor/{factor!r}", np.array(factor, np.float32))])
 
@@ -183,7 +187,7 @@ def multiply(graph: Graph, x: str, gate: str) -> str:
 OPS: dict[str, Callable[..., str]] = {
     op.__name__: op
     for op in (
-        *(conv, max_pool, upsample, channels, pad, outside_centre, add, scale, activate),
+        *(conv, max_pool, upsample, channels, pad, outside_centre, add, concat, scale, activate),
         *(global_mean, global_max, channel_max_mean, channel_conv, multiply),
     )
 }

@@ -193,6 +193,12 @@ register_op(
 )
 register_op("outside_centre", "0 in rows and columns N/4 … 3N/4 − 1, unchanged elsewhere")
 register_op("add", "sum of two inputs", inputs=2)
+register_op(
+    "concat",
+    "channels of the first input, then those of the second",
+    inputs=2,
+    out_channels=lambda layer: sum(layer.in_channels),
+)
 register_op("scale", "times the constant `factor`", settings={"factor": float})
 register_op("activate", "an activation alone", settings={"activation": str})
 register_op("global_mean", "mean over all pixels, `(B, 1, 1, channels)`", size=lambda size, layer: 1)

@@ -31,6 +31,49 @@ class Table:
         """Canonical names and shapes of all trainable arrays of the network, in the order of the table."""
         return {name: shape for layer in self.layers for name, shape in layer.parameters.items()}
 
+    @property
+    def in_channels(self) -> int:
+        """Of the input."""
+        return next(
+            count
+            for layer in self.layers
+            for name, count in zip(layer.inputs, layer.in_channels, strict=True)
+            if name == INPUT
+        )
+
+    @property
+    def block(self) -> int:
+        """What the sides of the input must be multiples of, so that every pooling has whole squares: 2 a level."""
+        return 1 << max(level for _, level in self._reaches().values())
+
+    @property
+    def reach_px(self) -> int:
+        """How far away a pixel of the input can be that an output depends on; ValueError where there is no limit.
+
+        Pixels along x or y. It holds for parts of an image that begin at multiples of `block`.
+        """
+        reaches = self._reaches()
+        return max(reaches[name][0] for name in (self.amplitude, self.phase))
+
+    def _reaches(self) -> dict[str, tuple[int, int]]:
+        """Each layer's reach in pixels of the input, and how often it was halved."""
+        found = {INPUT: (0, 0)}
+        for layer in self.layers:
+            reach, level = max(found[name] for name in layer.inputs)
+            match layer.op:
+                case "conv":
+                    reach += layer.settings["kernel_size"] // 2 * 2**level
+                case "max_pool":
+                    reach, level = reach + 2**level, level + 1
+                case "upsample":
+                    level -= 1
+                case "add" | "concat" | "channels" | "scale" | "activate":
+                    pass
+                case other:
+                    raise ValueError(f"layer {layer.name!r}: {other!r} has no reach that is known")
+            found[layer.name] = (reach, level)
+        return found
+
     def sizes(self, N: int) -> dict[str, int]:
         """Pixels along a side of every layer's output, and of the input, for patterns of N × N."""
         sizes = {INPUT: N}
@@ -143,6 +186,9 @@ class TableBuilder:
 
     def add(self, name: str, x: str, y: str) -> str:
         return self.op(name, "add", x, y)
+
+    def concat(self, name: str, x: str, y: str) -> str:
+        return self.op(name, "concat", x, y)
 
     def scale(self, name: str, x: str, factor: float) -> str:
         return self.op(name, "scale", x, factor=factor)

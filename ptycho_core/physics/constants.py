@@ -13,3 +13,5 @@ POISSON_LIMIT = 100.0  # largest n / I - 1 in that residual
 AMPLITUDE_FLOOR = 1e-6  # counts, added to the predicted ones in the residual of the amplitude loss
 SHIFT_DAMPING = 0.05  # of the mean diagonal of the Gauss-Newton matrix, added to its diagonal
 SOLVER_BETA1, SOLVER_BETA2 = 0.9, 0.999
+
+IMAGE_LOSS_FLOOR = 1e-3  # specs/prior.md, Loss: of the sum of weights, added to the error that there was

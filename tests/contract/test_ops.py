@@ -39,6 +39,7 @@ USES: dict[str, Callable[[TableBuilder, str], str]] = {
     "pad": lambda table, x: table.pad("y", table.max_pool("down", x), 8),
     "outside_centre": lambda table, x: table.outside_centre("y", x),
     "add": lambda table, x: table.add("y", x, table.conv("other", x, 4, "tanh")),
+    "concat": lambda table, x: table.concat("y", x, table.conv("other", x, 2, "tanh")),
     "scale": lambda table, x: table.scale("y", x, -0.7),
     "activate": lambda table, x: table.activate("y", x, "softplus"),
     "global_mean": lambda table, x: table.multiply("gated", x, table.global_mean("y", x)),

@@ -17,10 +17,11 @@ from ptycho_core_reference import ReferenceEngine
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import optimizer_moments, trainable_names
 from ptycho_core.engine.problem import Problem
-from ptycho_core.engine.protocol import EngineInfo, Solver
+from ptycho_core.engine.protocol import EngineInfo, ImageNetwork, Solver
 from ptycho_core.models.model import ARCHIVE_NAME
 from ptycho_core.networks import registry
 from ptycho_core.networks.registry import build_table
+from ptycho_core.networks.table import Table
 from ptycho_core.physics.patches import extract_patches
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
@@ -138,6 +139,11 @@ class FakeEngine:
 
     def start_solver(self, problem: Problem, execution: ExecutionConfig) -> Solver:
         return ReferenceEngine().start_solver(problem, execution)
+
+    def build_image_network(
+        self, table: Table, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+    ) -> ImageNetwork:
+        return ReferenceEngine().build_image_network(table, training, weights, execution)
 
     def predict_truth_of(self, scan: Scan) -> None:
         """Predict, from now on, the true patches of a numbered scan."""

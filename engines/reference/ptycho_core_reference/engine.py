@@ -7,10 +7,12 @@ import numpy as np
 from ptycho_core.engine.problem import Problem
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError
+from ptycho_core.networks.table import Table
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import Weights
+from ptycho_core_reference.images import ReferenceImageNetwork
 from ptycho_core_reference.network import ReferenceNetwork
 from ptycho_core_reference.solving import ReferenceSolver
 
@@ -35,6 +37,12 @@ class ReferenceEngine:
     def start_solver(self, problem: Problem, execution: ExecutionConfig) -> ReferenceSolver:
         _check_accelerator(execution)
         return self.solver(problem)
+
+    def build_image_network(
+        self, table: Table, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+    ) -> ReferenceImageNetwork:
+        _check_accelerator(execution)
+        return ReferenceImageNetwork(table, training, weights)
 
 
 def _check_accelerator(execution: ExecutionConfig) -> None:

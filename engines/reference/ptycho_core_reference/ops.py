@@ -112,6 +112,11 @@ def add(x: Array, y: Array) -> tuple[Array, Back]:
     return x + y, lambda g: (g, g)
 
 
+def concat(x: Array, y: Array) -> tuple[Array, Back]:
+    first = x.shape[3]
+    return np.concatenate([x, y], axis=3), lambda g: (g[..., :first], g[..., first:])
+
+
 def scale(x: Array, *, factor: float) -> tuple[Array, Back]:
     return x * factor, lambda g: (g * factor,)
 
@@ -156,7 +161,7 @@ def multiply(x: Array, gate: Array) -> tuple[Array, Back]:
 OPS: dict[str, Callable[..., tuple[Array, Back]]] = {
     op.__name__: op
     for op in (
-        *(conv, max_pool, upsample, channels, pad, outside_centre, add, scale, activate),
+        *(conv, max_pool, upsample, channels, pad, outside_centre, add, concat, scale, activate),
         *(global_mean, global_max, channel_max_mean, channel_conv, multiply),
     )
 }

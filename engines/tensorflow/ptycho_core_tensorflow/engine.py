@@ -11,11 +11,13 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.problem import Problem
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError
+from ptycho_core.networks.table import Table
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import Weights
 from ptycho_core_tensorflow.export import save_program
+from ptycho_core_tensorflow.images import TensorFlowImageNetwork
 from ptycho_core_tensorflow.network import TensorFlowNetwork
 from ptycho_core_tensorflow.solving import TensorFlowSolver
 
@@ -38,6 +40,12 @@ class TensorFlowEngine:
 
     def start_solver(self, problem: Problem, execution: ExecutionConfig) -> TensorFlowSolver:
         return TensorFlowSolver(problem, device=_prepare(execution), precision=execution.precision)
+
+    def build_image_network(
+        self, table: Table, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+    ) -> TensorFlowImageNetwork:
+        device = _prepare(execution)
+        return TensorFlowImageNetwork(table, training, weights, device=device, precision=execution.precision)
 
     def export(
         self, form: str, model: ModelConfig, weights: Weights, batch: Batch, target: Path, facts: Mapping[str, str]

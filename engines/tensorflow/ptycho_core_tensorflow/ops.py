@@ -67,6 +67,10 @@ def add(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return x + y
 
 
+def concat(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    return tf.concat([x, y], 3)
+
+
 def scale(x: tf.Tensor, *, factor: float) -> tf.Tensor:
     return x * tf.constant(factor, x.dtype)  # tf.cast would round a Python number to float32 first
 
@@ -99,7 +103,7 @@ def multiply(x: tf.Tensor, gate: tf.Tensor) -> tf.Tensor:
 OPS: dict[str, Callable[..., tf.Tensor]] = {
     op.__name__: op
     for op in (
-        *(conv, max_pool, upsample, channels, pad, outside_centre, add, scale, activate),
+        *(conv, max_pool, upsample, channels, pad, outside_centre, add, concat, scale, activate),
         *(global_mean, global_max, channel_max_mean, channel_conv, multiply),
     )
 }

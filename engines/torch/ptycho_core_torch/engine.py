@@ -12,11 +12,13 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.problem import Problem
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError
+from ptycho_core.networks.table import Table
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import Weights
 from ptycho_core_torch.export import save_program
+from ptycho_core_torch.images import TorchImageNetwork
 from ptycho_core_torch.network import TorchNetwork
 from ptycho_core_torch.solving import TorchSolver
 
@@ -39,6 +41,12 @@ class TorchEngine:
 
     def start_solver(self, problem: Problem, execution: ExecutionConfig) -> TorchSolver:
         return TorchSolver(problem, device=_prepare(execution), precision=execution.precision)
+
+    def build_image_network(
+        self, table: Table, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+    ) -> TorchImageNetwork:
+        device = _prepare(execution)
+        return TorchImageNetwork(table, training, weights, device=device, precision=execution.precision)
 
     def export(
         self, form: str, model: ModelConfig, weights: Weights, batch: Batch, target: Path, facts: Mapping[str, str]

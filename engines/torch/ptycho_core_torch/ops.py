@@ -68,6 +68,10 @@ def add(x: Tensor, y: Tensor) -> Tensor:
     return x + y
 
 
+def concat(x: Tensor, y: Tensor) -> Tensor:
+    return torch.cat([x, y], dim=1)
+
+
 def scale(x: Tensor, *, factor: float) -> Tensor:
     return x * factor
 
@@ -100,7 +104,7 @@ def multiply(x: Tensor, gate: Tensor) -> Tensor:
 OPS: dict[str, Callable[..., Tensor]] = {
     op.__name__: op
     for op in (
-        *(conv, max_pool, upsample, channels, pad, outside_centre, add, scale, activate),
+        *(conv, max_pool, upsample, channels, pad, outside_centre, add, concat, scale, activate),
         *(global_mean, global_max, channel_max_mean, channel_conv, multiply),
     )
 }

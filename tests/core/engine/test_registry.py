@@ -72,7 +72,7 @@ WORKING = (
     """
 class Engine:
     name = 'working'
-    describe = build = start_solver = lambda self: None
+    describe = build = start_solver = build_image_network = lambda self: None
 """
     + f"    protocol = {protocol.PROTOCOL}\n"
 )
@@ -211,7 +211,7 @@ def test_an_engine_of_another_package_may_say_itself_what_it_lacks(register: Reg
 
 
 def test_a_broken_engine_leaves_the_others_as_they_are(register: Register, core_log: pytest.LogCaptureFixture) -> None:
-    described = "class Engine:\n    name, build, start_solver = 'sound', print, print\n"
+    described = "class Engine:\n    name, build, start_solver, build_image_network = 'sound', print, print, print\n"
     described += "    def describe(self):\n        from ptycho_core.engine.protocol import EngineInfo\n"
     described += "        return EngineInfo('sound', 'none', '1', ('cpu',), ('32-true',))\n"
     described += f"    protocol = {protocol.PROTOCOL}\n"
@@ -251,7 +251,8 @@ def test_an_engine_of_an_older_protocol_is_told_what_has_changed(
 def test_an_engine_that_lacks_a_method_names_it(register: Register) -> None:
     register(jax=f"class Engine:\n    name, protocol, describe = 'jax', {protocol.PROTOCOL}, print\n")
     with pytest.raises(
-        BackendError, match=r"engine 'jax': expected .*; received an engine without build, start_solver"
+        BackendError,
+        match=r"engine 'jax': expected .*; received an engine without build, start_solver, build_image_network",
     ):
         load_engine("jax")
 
