@@ -88,8 +88,12 @@ class Task:
     def gathered(
         self, batches: list[NDArray[np.int64]], workers: int
     ) -> Generator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Indices and amplitudes of each batch, read ahead by `workers` threads."""
+        """Indices and amplitudes of each batch; read ahead by `workers` threads where they are not in memory.
+
+        Handing a batch from thread to thread takes longer than copying it.
+        """
         source = self.scan.diffraction_amplitude
+        workers = 0 if isinstance(source, np.ndarray) else workers
 
         def reading(index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
             return index, source[index]

@@ -45,6 +45,18 @@ def test_a_compiled_step_in_every_precision(name: str, precision: str) -> None:
     assert_arrays_close(compiled.optimizer_state(), plain.optimizer_state(), GRADIENT_RTOL[precision], "optimiser")
 
 
+@pytest.mark.parametrize(("weight", "iterations"), [(0.3, 30), (0.02, 7), (0.3, 0), (0.0, 30)])
+def test_compiled_proximal_steps_are_the_plain_ones(weight: float, iterations: int) -> None:
+    plain, compiled = (started("three_modes", "64-true", compiled=compiled) for compiled in (False, True))
+    for each in (plain, compiled):
+        each.step(solver_case("three_modes").frames, Rates(0.05, 0.03))
+        before = each.weights()
+        each.apply("tv", weight=weight, iterations=iterations)
+    assert_arrays_close(compiled.weights(), plain.weights(), 1e-12)
+    changed = np.abs(compiled.weights()["object/field"] - before["object/field"]).max()
+    assert (changed > 1e-3) == (weight > 0 and iterations > 0)
+
+
 def test_a_processor_compiles_and_another_device_does_not() -> None:
     problem = solver_case("one_mode").problem
     solver = solving.TorchSolver(problem, device=torch.device("cpu"), precision="32-true")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -14,11 +16,16 @@ def total_variation(canvas: tf.Tensor, *, weight: float, iterations: int) -> tf.
     """
     if weight == 0:
         return canvas
-    real = canvas.dtype.real_dtype
-    return dual_iteration(canvas, tf.constant(weight, real), tf.constant(iterations))
+    real, compiled = canvas.dtype.real_dtype, "CPU" in canvas.device
+    return iterated(compiled)(canvas, tf.constant(weight, real), tf.constant(iterations))
 
 
-@tf.function(reduce_retracing=True, autograph=False)
+@functools.cache
+def iterated(compiled: bool) -> Any:
+    """`dual_iteration` as a graph; compiled (XLA) on a processor, where it takes a third of the time."""
+    return tf.function(dual_iteration, autograph=False, jit_compile=compiled)
+
+
 def dual_iteration(canvas: tf.Tensor, weight: tf.Tensor, iterations: tf.Tensor) -> tf.Tensor:
     """On real and imaginary part, (2, H, W), one after the other."""
     image = tf.stack([tf.math.real(canvas), tf.math.imag(canvas)])

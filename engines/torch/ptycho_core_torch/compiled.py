@@ -28,7 +28,7 @@ from ptycho_core.physics.constants import (
 from ptycho_core.vocabulary import OBJECT, PROBE
 from ptycho_core_torch.descent import SHIFTS, SUMS, Fields, Rule, Trained, gauss_newton
 
-PIECE_PIXELS = 2**16
+PIECE_PIXELS = 2**17
 """Pixels of the far fields that are worked on at a time: few enough to stay in a processor's cache."""
 
 Field = NDArray[np.complexfloating]
@@ -48,27 +48,31 @@ class CompiledSteps:
         self.gradients = {OBJECT: np.empty_like(self.canvas), PROBE: np.empty_like(self.probe)}
         self.number = self.masks[0].dtype
         self.same = np.ones(1, self.number)
+        modes, N, _ = self.probe.shape
+        size = max(1, PIECE_PIXELS // self.probe.size)
+        self.patches, self.exit_waves = (
+            np.empty((size, *shape), self.probe.dtype) for shape in ((N, N), (modes, N, N))
+        )
 
     def step(self, frames: Frames, numbers: Mapping[str, tuple[float, float]], cover: Tensor, shifts: bool) -> Table:
         """A step of Adam on what is named, with the numbers of `descent.adam_step`; the table of `descent.descend`."""
         table = self.descend(frames, PROBE in numbers, shifts)
         brightness = math.sqrt(np.vdot(self.probe, self.probe).real) / self.probe.shape[-1]
         for name, (rate, correction) in numbers.items():
-            factor, unit = (self.same, brightness) if name == PROBE else (cover.view(-1).numpy(), 1.0)
-            adam(*self.flat[name], self.gradients[name].reshape(-1), factor, unit * rate * correction, correction)
+            factor, unit = (self.same, brightness) if name == PROBE else (cover.numpy().ravel(), 1.0)
+            adam(*self.flat[name], self.gradients[name].ravel(), factor, unit * rate * correction, correction)
         return table
 
     def descend(self, frames: Frames, with_probe: bool, shifts: bool) -> Table:
         """Sum the gradients, that by the probe only where asked for; table (columns, frames) of SUMS and SHIFTS."""
-        modes, N, _ = self.probe.shape
-        size = max(1, min(PIECE_PIXELS // self.probe.size, len(frames)))
+        patches, exit_waves = self.patches, self.exit_waves
+        size, N, _ = patches.shape
         amplitude = np.ascontiguousarray(frames.diffraction_amplitude, self.number)
         corners = np.ascontiguousarray(frames.corners_px, np.float64)
         intensity, pattern = np.asarray(frames.intensity, self.number), np.asarray(frames.held_out, np.int64)
         by_canvas, by_probe = self.gradients[OBJECT], self.gradients[PROBE][: None if with_probe else 0]
         by_canvas.fill(0)
         by_probe.fill(0)
-        patches, exit_waves = (np.empty((size, *shape), self.probe.dtype) for shape in ((N, N), (modes, N, N)))
         by_patches = np.empty((size if shifts else 0, N, N), self.probe.dtype)
         table = np.empty((len(SUMS) + len(SHIFTS) * shifts, len(frames)))
         for start in range(0, len(frames), size):
@@ -286,3 +290,52 @@ def adam(
         first[real], first[imaginary], second[real], second[imaginary] = m, n, v, w
         fields[real] -= share * m / (math.sqrt(v) + small)
         fields[imaginary] -= share * n / (math.sqrt(w) + small)
+
+
+@kernel
+def dual_iteration(
+    image: Numbers, smooth: Numbers, dual_y: Numbers, dual_x: Numbers, weight: float, iterations: int
+) -> None:
+    """`proximal.total_variation` of real and imaginary parts (H, 2W); `smooth` is the image before, the duals are 0."""
+    height, width = image.shape
+    number = image.dtype.type
+    step, factor, one = number(0.25), number(0.25 / weight), number(1)
+    slope_y, slope_x, share = np.zeros(width, image.dtype), np.zeros(width, image.dtype), np.empty(width, image.dtype)
+    for _ in range(iterations):
+        for r in range(height):
+            row, below, along_y, along_x = smooth[r], smooth[min(r + 1, height - 1)], dual_y[r], dual_x[r]
+            for i in range(width):
+                slope_y[i] = below[i] - row[i]
+            for i in range(width - 2):
+                slope_x[i] = row[i + 2] - row[i]
+            for i in range(width // 2):
+                a, b, c, d = slope_y[2 * i], slope_y[2 * i + 1], slope_x[2 * i], slope_x[2 * i + 1]
+                shorter = one / (one + factor * math.sqrt(a * a + b * b + c * c + d * d))
+                share[2 * i], share[2 * i + 1] = shorter, shorter
+            for i in range(width):
+                y, x = along_y[i], along_x[i]
+                along_y[i] = (y - step * slope_y[i]) * share[i]
+                along_x[i] = (x - step * slope_x[i]) * share[i]
+        for r in range(height):
+            given, row, along_y, along_x = image[r], smooth[r], dual_y[r], dual_x[r]
+            for i in range(width):
+                row[i] = given[i] - along_y[i] - along_x[i]
+            for i in range(2, width):
+                row[i] += along_x[i - 2]
+            if r > 0:
+                above = dual_y[r - 1]
+                for i in range(width):
+                    row[i] += above[i]
+
+
+def total_variation(canvas: Tensor, *, weight: float, iterations: int) -> Tensor:
+    """`proximal.total_variation`."""
+    image = torch.view_as_real(canvas).flatten(1).numpy()
+    smooth, duals = image.copy(), np.zeros((2, *image.shape), image.dtype)
+    if weight > 0:
+        dual_iteration(image, smooth, *duals, weight, iterations)
+    return torch.view_as_complex(torch.from_numpy(smooth).unflatten(1, (-1, 2)))
+
+
+PROXIMAL_STEPS: dict[str, Callable[..., Tensor]] = {"tv": total_variation}
+"""Those of `proximal` that are compiled."""

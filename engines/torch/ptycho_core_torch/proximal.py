@@ -13,18 +13,18 @@ def total_variation(canvas: Tensor, *, weight: float, iterations: int) -> Tensor
 
     TV(u) is the sum over pixels of the length of (∂x Re, ∂y Re, ∂x Im, ∂y Im), forward differences, 0 at the far edge.
     """
-    image = torch.view_as_real(canvas)
+    image = torch.stack([canvas.real, canvas.imag])
     dual = torch.zeros((2, *image.shape), dtype=image.dtype, device=image.device)
     slope, smooth = torch.zeros_like(dual), image
     for _ in range(iterations if weight > 0 else 0):
-        torch.sub(smooth[1:], smooth[:-1], out=slope[0, :-1])
-        torch.sub(smooth[:, 1:], smooth[:, :-1], out=slope[1, :, :-1])
-        length = torch.linalg.vector_norm(slope, dim=(0, 3), keepdim=True)
+        torch.sub(smooth[:, 1:], smooth[:, :-1], out=slope[0, :, :-1])
+        torch.sub(smooth[:, :, 1:], smooth[:, :, :-1], out=slope[1, :, :, :-1])
+        length = slope.square().sum(dim=(0, 1)).sqrt_()
         dual.sub_(slope, alpha=0.25).div_(length.mul_(0.25 / weight).add_(1))
         smooth = image - dual[0] - dual[1]
-        smooth[1:] += dual[0, :-1]
-        smooth[:, 1:] += dual[1, :, :-1]
-    return torch.view_as_complex(smooth)
+        smooth[:, 1:] += dual[0, :, :-1]
+        smooth[:, :, 1:] += dual[1, :, :, :-1]
+    return torch.complex(smooth[0], smooth[1])
 
 
 PROXIMAL_STEPS: dict[str, Callable[..., Tensor]] = {"tv": total_variation}

@@ -92,11 +92,12 @@ class TorchSolver:
             for name, field in pairs.items()
         }
         self.steps = dict.fromkeys(self.state, 0)
-        self.compiled = None
+        self.compiled, self.proximal_steps = None, PROXIMAL_STEPS
         if self.compiles:
-            from ptycho_core_torch.compiled import CompiledSteps  # here, because Numba takes a second to import
+            from ptycho_core_torch import compiled  # here, because Numba takes a second to import
 
-            self.compiled = CompiledSteps(self.rule, self._fields(), self.state)
+            self.compiled = compiled.CompiledSteps(self.rule, self._fields(), self.state)
+            self.proximal_steps = PROXIMAL_STEPS | compiled.PROXIMAL_STEPS
 
     def _to_array(self, name: str, pairs: Tensor) -> NDArray[np.floating]:
         """Real and imaginary parts (..., 2), without the checkerboard of the probe's."""
@@ -152,7 +153,7 @@ class TorchSolver:
     @torch.no_grad()
     def apply(self, name: str, **settings: Any) -> None:
         canvas = self.state[OBJECT].field
-        canvas.copy_(registered_step(PROXIMAL_STEPS, name)(canvas, **settings))
+        canvas.copy_(registered_step(self.proximal_steps, name)(canvas, **settings))
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
