@@ -17,7 +17,8 @@ class PtychoError(Exception):
 
     source: the file, array or configuration class at fault. key: what in it. expected, received: in words; where
     nothing is expected, `received` is the whole fault. remedy: sentences that say what to do; state: settings that
-    it asks for. setting: the setting at fault, where there is one. With `source` alone it is free text.
+    it asks for, `name` or `name=value`. setting: the setting at fault, where there is one. With `source` alone it is
+    free text.
 
     Every attribute is text, tuples of text, or None: an error can be pickled and compared. `line` is the only place
     that makes a message of them.
@@ -85,12 +86,19 @@ class PtychoError(Exception):
         text = ": ".join([*place, fault] if fault else place)
         if self.remedy is None:
             return text
-        asked = f": {', '.join(map(name_of, self.state))}." if self.state else ""
+        asked = f": {', '.join(_asked(setting, name_of) for setting in self.state)}." if self.state else ""
         remedy = self.remedy.removesuffix(".") + asked if asked else self.remedy
         return f"{text}{'' if text.endswith(('.', '?')) else '.'} {remedy}"
 
     def __str__(self) -> str:
         return self.line()
+
+
+def _asked(setting: str, name_of: Callable[[str], str]) -> str:
+    """`name` or `name=value` as the caller writes it: a flag and its value, or as it stands."""
+    name, _, value = setting.partition("=")
+    called = name_of(name)
+    return setting if called == name else f"{called} {value}".rstrip()
 
 
 class DataError(PtychoError, ValueError):

@@ -101,11 +101,13 @@ def inspect(
             raise DataError(file, flag, expected="a scan", received=received, remedy=remedy)
         output.result(facts, as_table(facts))
         return
-    from ptycho_core.io import load_scan
+    from ptycho_core.io.readers import read_known
+    from ptycho_core.quality.judging import judge, table
 
-    scan = load_scan(file, reading)
+    scan = read_known(file, reading)
     facts = scan_facts(scan, file)
-    text = scan_table(facts)
+    findings = judge(scan)
+    text = f"{scan_table(facts)}\n\n{table(findings)}"
     if check_orientation:
         from ptycho_core.io.assembly import detector_orientation
         from ptycho_core.scans.orientation import combined, rank_orientations
@@ -128,6 +130,9 @@ def inspect(
 
         plot_scan(scan, figure)
     output.result(facts, text)
+    for finding in findings:
+        if finding.severity == "error":
+            raise finding.error(scan.source)
 
 
 def _solved_orientation(scan: Scan) -> tuple[Orient | None, list[dict[str, Any]], str]:

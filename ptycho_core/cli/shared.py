@@ -138,11 +138,12 @@ def with_scan(flags: dict[str, Any], field: str, scan: Path | None) -> None:
 
 
 def load(config: Any, field: str, reading: ReadOptions, what: str) -> Scan:
-    """The scan that a configuration names, or an error that says how to name one."""
+    """The scan that a configuration names, judged, or an error that says how to name one."""
     from ptycho_core.io import load_scan
+    from ptycho_core.quality.judging import checked
 
     path = getattr(config, field)
     if path is None:
         owner, remedy = type(config).__name__, "Give it as the argument SCAN or in the configuration."
         raise ConfigurationError(owner, field, expected=what, received="none", remedy=remedy)
-    return load_scan(path, reading)
+    return checked(load_scan(path, reading))

@@ -8,14 +8,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
-from ptycho_core.io.assembly import Pair, Stored, assemble
-from ptycho_core.scans.frames import Frames, in_memory
+from ptycho_core.io.assembly import UNKNOWN_PROBE, Pair, Stored, assemble
+from ptycho_core.scans.frames import Frames
 from ptycho_core.scans.scan import Scan
-from ptycho_core.scans.steps import Orient
+from ptycho_core.scans.steps import Orient, Step
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.hdf5 import signature_of
 from ptycho_core.storage.npz import MAGIC, Member, npz_frames, npz_members, read_npz, write_npz
@@ -48,35 +49,53 @@ def load_npz_scan(path: Path, *, measurement: Measurement | None = None, needs_p
     `_metadata` says which. needs_probe: False makes a scan of a file without one, its probe unknown. Raises DataError
     naming the file and the key.
     """
+    options = ReadOptions(measurement=measurement)
+    stored = _stored(path, options)
+    if stored.probe is None and not needs_probe:
+        options = attrs.evolve(options, probe=UNKNOWN_PROBE)
+    return assemble(stored, options)
+
+
+def _stored(path: Path, options: ReadOptions) -> Stored:
+    """What the file holds, as it is stored; what is stated in the options is not needed."""
     members = npz_members(path)
     key = next((name for name in PATTERNS if name in members), PATTERNS[0])
     arrays = read_npz(path, KEYS)
-
-    def take(key: str, what: str) -> NDArray[Any]:
-        _require(path, members, key, what)
-        return arrays[key]
-
     metadata = _metadata(path, arrays)
-    x, y = take("xcoords", "(M,) column of each position"), take("ycoords", "(M,) row of each position")
+    positions = nominal = None
+    if options.positions is None and options.scan_step is None:
+        for name, what in (("xcoords", "(M,) column of each position"), ("ycoords", "(M,) row of each position")):
+            _require(path, members, name, what)
+        positions = positions_of(path, arrays["xcoords"], arrays["ycoords"])
+        if "xcoords_start" in arrays and "ycoords_start" in arrays:
+            nominal = positions_of(path, arrays["xcoords_start"], arrays["ycoords_start"], suffix="_start")
     _require(path, members, key, "(M, N, N) diffraction patterns")
-    frames, dose_known = _frames(path, members[key], metadata, len(np.atleast_1d(x)), measurement)
-    nominal = None
-    if "xcoords_start" in arrays and "ycoords_start" in arrays:
-        nominal = positions_of(path, arrays["xcoords_start"], arrays["ycoords_start"], suffix="_start")
-    known = needs_probe or "probeGuess" in arrays
-    return Scan(
-        diffraction_amplitude=in_memory(frames),
-        positions_px=positions_of(path, x, y),
-        probe=take("probeGuess", "(N, N) or (modes, N, N) complex probe")
-        if known
-        else np.ones(frames.shape[1:], np.complex64),
-        probe_known=known,
-        bad_pixels=arrays.get("bad_pixels"),
-        object_field=arrays.get("objectGuess"),
-        nominal_positions_px=nominal,
+    if options.probe is None:
+        _require(path, members, "probeGuess", "(N, N) or (modes, N, N) complex probe")
+    count = None if positions is None else len(positions)
+    source, steps, measurement = _patterns(path, members[key], metadata, count, options.measurement)
+    known = {name: _lengths_of(metadata.get(name)) for name in LENGTHS}
+    return Stored(
+        path=path,
+        reader=NpzReader.name,
+        frames=source,
+        key=key,
+        measurement=measurement,
+        steps=steps,
+        positions=positions,
+        unit="px",
+        pixel_m=_pair(known["object_pixel_m"]),
+        nominal_positions=nominal,
         scan_index=arrays.get("scan_index"),
-        dose_known=dose_known or metadata.get("amplitude_unit") == AMPLITUDE_UNIT,
-        source=str(path),
+        probe=arrays.get("probeGuess"),
+        object=arrays.get("objectGuess"),
+        bad_pixels=_mask(path, arrays.get("bad_pixels")),
+        keeps_bad=True,
+        energy_eV=_one(known["photon_energy_eV"]),
+        wavelength_m=_one(known["wavelength_m"]),
+        distance_m=_one(known["detector_distance_m"]),
+        detector_pixel_m=_pair(known["detector_pixel_m"]),
+        dose_known=measurement == "intensity" or metadata.get("amplitude_unit") == AMPLITUDE_UNIT,
         metadata=metadata,
     )
 
@@ -131,19 +150,26 @@ def _metadata(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     return metadata
 
 
-def _frames(
-    path: Path, member: Member, metadata: Mapping[str, Any], count: int, measurement: Measurement | None
-) -> tuple[Frames, bool]:
-    """The patterns as amplitudes, and whether their squares are known to be counts."""
+def _mask(path: Path, mask: NDArray[Any] | None) -> NDArray[np.bool_] | None:
+    if mask is None:
+        return None
+    if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
+        received, remedy = f"{mask.dtype} with other values than 0 and 1", "Save booleans, true where a pixel is bad."
+        raise DataError(path, "bad_pixels", expected="(N, N) booleans", received=received, remedy=remedy)
+    return mask.astype(bool)
+
+
+def _patterns(
+    path: Path, member: Member, metadata: Mapping[str, Any], count: int | None, measurement: Measurement | None
+) -> tuple[FrameSource, tuple[Step, ...], Measurement]:
+    """The patterns as stored, the steps that they need, and what they hold. count: of the positions, where known."""
     key, dtype = member.key, member.dtype
     if dtype.kind not in "biuf":
         raise DataError(path, key, expected="real numbers", received=f"dtype {dtype}", remedy="Convert it.")
-    older = metadata.get("axes") != AXES and _frames_last(path, key, member.shape, count)
+    older = metadata.get("axes") != AXES and count is not None and _frames_last(path, key, member.shape, count)
     source, turned = npz_frames(path, member, frames_last=older)
     steps = (Orient(transpose=True),) if turned else ()
-    measurement = _measurement(path, key, source, measurement or metadata.get("measurement"))
-    frames = Frames(source, measurement=measurement, steps=steps, name=path, key=key)
-    return frames, measurement == "intensity"
+    return source, steps, _measurement(path, key, source, measurement or metadata.get("measurement"))
 
 
 def _measurement(path: Path, key: str, source: FrameSource, stated: Measurement | None) -> Measurement:
@@ -181,9 +207,11 @@ def _frames_last(path: Path, key: str, shape: tuple[int, ...], count: int) -> bo
         expected = "a number of patterns that differs from their size"
         remedy = (
             f"{count} patterns of {first} x {first} can be read as (M, N, N) and as (N, N, M): "
-            f"drop a frame, or say in {METADATA} that the axes are {AXES!r}."
+            f"name its parts as (M, N, N), or say in {METADATA} that the axes are {AXES!r}"
         )
-        raise DataError(path, key, expected=expected, received=f"shape {shape}", remedy=remedy)
+        parts = "positions=xcoords,ycoords", "position_order=xy", "position_unit=px", "probe=probeGuess"
+        state = (f"dataset={key}", *parts)
+        raise DataError(path, key, expected=expected, received=f"shape {shape}", remedy=remedy, state=state)
     return older and not newer
 
 
@@ -201,7 +229,6 @@ def positions_of(path: Path, x: NDArray[Any], y: NDArray[Any], suffix: str = "")
     return np.stack([x, y], axis=-1).astype(np.float64)
 
 
-STATED = ("reader", "measurement")
 LENGTHS = ("photon_energy_eV", "wavelength_m", "detector_distance_m", "detector_pixel_m", "object_pixel_m")
 
 
@@ -215,43 +242,13 @@ class NpzReader:
         return signature_of(path).startswith((b"PK", MAGIC))
 
     def read(self, path: Path, options: ReadOptions) -> Scan:
-        scan = load_npz_scan(path, measurement=options.measurement, needs_probe=options.probe is None)
-        if "reader" in scan.metadata:  # that of the file which this one was converted from
-            object.__setattr__(scan, "metadata", {**scan.metadata, "reader": self.name})
-        if options == ReadOptions(**{name: getattr(options, name) for name in STATED}):
-            return scan
-        amplitude = scan.diffraction_amplitude
-        lazy = isinstance(amplitude, Frames)
-        known = {key: _numbers(scan.metadata.get(key)) for key in LENGTHS}
-        stored = Stored(
-            path=path,
-            reader=self.name,
-            frames=amplitude.source if lazy else ArraySource(np.asarray(amplitude)),  # type: ignore[union-attr]
-            key="diff3d",
-            measurement=amplitude.measurement if isinstance(amplitude, Frames) else "amplitude",
-            steps=amplitude.steps if isinstance(amplitude, Frames) else (),
-            positions=scan.positions_px,
-            unit="px",
-            pixel_m=_pair(known["object_pixel_m"]),
-            nominal_positions=scan.nominal_positions_px,
-            scan_index=scan.scan_index,
-            probe=scan.probe if scan.probe_known else None,
-            object=scan.object_field,
-            bad_pixels=scan.bad_pixels,
-            energy_eV=_one(known["photon_energy_eV"]),
-            wavelength_m=_one(known["wavelength_m"]),
-            distance_m=_one(known["detector_distance_m"]),
-            detector_pixel_m=_pair(known["detector_pixel_m"]),
-            dose_known=scan.dose_known,
-            metadata=scan.metadata,
-        )
-        return assemble(stored, options)
+        return assemble(_stored(path, options), options)
 
 
-def _numbers(value: Any) -> tuple[float, ...]:
-    """One number or a list of them, as a metadata value may be; empty for anything else."""
+def _lengths_of(value: Any) -> tuple[float, ...]:
+    """One length or a list of them, as a metadata value may be; empty for anything else."""
     values = value if isinstance(value, list) else [value]
-    fits = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in values)
+    fits = all(isinstance(number, (int, float)) and not isinstance(number, bool) and number > 0 for number in values)
     return tuple(map(float, values)) if fits else ()
 
 

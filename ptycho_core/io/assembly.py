@@ -3,84 +3,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
+from ptycho_core.io.detector import detector_orientation, detector_steps
 from ptycho_core.io.places import place_of, read_place, stated_positions
+from ptycho_core.io.probes import refit, scan_probe
+from ptycho_core.io.selection import measured_frames, stated_frames, taken
+from ptycho_core.io.stored import Grid, Pair, Stored, missing
+from ptycho_core.scans.findings import Finding, Noticed, mask_finding
 from ptycho_core.scans.frames import Frames, in_memory
-from ptycho_core.scans.geometry import object_pixel_m, photon_wavelength_m, positions_m_to_px
+from ptycho_core.scans.geometry import (
+    electron_wavelength_m,
+    object_pixel_m,
+    photon_wavelength_m,
+    positions_m_to_px,
+    raster,
+    turned,
+)
 from ptycho_core.scans.scan import Scan
-from ptycho_core.scans.steps import Bin, Blank, Orient, Roll, Step, Window, centred, fftshift
 from ptycho_core.settings.reading import ReadOptions
-from ptycho_core.storage.source import FrameSource
-from ptycho_core.vocabulary import Measurement
+from ptycho_core.settings.words import numbers
+
+__all__ = ["Grid", "Pair", "Stored", "assemble", "detector_orientation", "missing", "refit"]
 
 log = logging.getLogger(__name__)
 
-Pair = tuple[float, float]
 UNKNOWN_PROBE = "auto"
 """`ReadOptions.probe` where the probe is not known, whatever the file says of it."""
-
-
-@attrs.frozen(eq=False, kw_only=True)
-class Stored:
-    """What a reader found, as the file has it; None: the file does not say.
-
-    frames: stored patterns (M, H, W), of which `index` are used; steps: what they need before all else.
-    positions: (M, 2), [x, y] = [column, row], in `unit`. pixel_m: (x, y), of an object pixel of the stored patterns.
-    origin, origin_px: (x, y) of one point, in `unit` and in pixels. detector_pixel_m: (x, y).
-    probe: complex (N, N) or (…, modes, N, N), of which the first modes are used. bad_pixels: (H, W), after `steps`.
-    """
-
-    path: Path
-    reader: str
-    frames: FrameSource
-    key: str | None
-    measurement: Measurement | None
-    steps: tuple[Step, ...] = ()
-    index: NDArray[np.int64] | None = None
-    positions: NDArray[Any] | None = None
-    unit: Literal["px", "m"] = "px"
-    pixel_m: Pair | None = None
-    origin: Pair = (0.0, 0.0)
-    origin_px: Pair = (0.0, 0.0)
-    nominal_positions: NDArray[Any] | None = None
-    scan_index: NDArray[Any] | None = None
-    probe: NDArray[Any] | None = None
-    object: NDArray[Any] | None = None
-    bad_pixels: NDArray[Any] | None = None
-    energy_eV: float | None = None
-    wavelength_m: float | None = None
-    distance_m: float | None = None
-    detector_pixel_m: Pair | None = None
-    dose_known: bool | None = None
-    metadata: Mapping[str, Any] = attrs.field(factory=dict)
-
-
-@attrs.frozen
-class Grid:
-    """The detector before and after: stored (H, W), cropped to `window`, `bin` pixels added, padded to N."""
-
-    height: int
-    width: int
-    window: tuple[int, int]
-    bin: int
-    N: int
-
-    @property
-    def scale(self) -> NDArray[np.float64]:
-        """(x, y): new object pixels in a stored one, because an object pixel is λ z / (extent of the detector)."""
-        return self.N * self.bin / np.array([self.width, self.height], np.float64)
-
-    @property
-    def unchanged(self) -> bool:
-        return bool((self.scale == 1).all())
+MOST_BAD = 0.5  # specs/data.md, Findings
 
 
 def assemble(stored: Stored, options: ReadOptions) -> Scan:
@@ -89,130 +45,153 @@ def assemble(stored: Stored, options: ReadOptions) -> Scan:
     if measurement is None:
         received = f"{stored.frames.dtype}, which may be either"
         raise missing(stored.path, stored.key, "measurement", "intensity (counts) or amplitude", received)
-    stored = _with_positions(stored, options)
-    steps, grid = detector_steps(stored, options)
+    dose_known = measurement == "intensity" if stored.dose_known is None else stored.dose_known
+    stored, frame_numbers = stated_frames(_with_positions(stored, options), options)
+    steps, grid, bad = detector_steps(stored, options, measurement)
     frames = Frames(
-        stored.frames, measurement=measurement, steps=steps, name=stored.path, key=stored.key, index=stored.index
+        stored.frames,
+        measurement=measurement,
+        steps=steps,
+        name=stored.path,
+        key=stored.key,
+        index=stored.index,
+        saturation=options.saturation,
     )
     lengths = _lengths(stored, options, grid)
+    straight = _positions(stored, options, grid, lengths, np.asarray(stored.positions))
+    middle = straight.mean(axis=0)
+    positions, nominal = _bent(straight, options, middle), stored.nominal_positions
+    if nominal is not None:
+        nominal = _bent(_positions(stored, options, grid, lengths, nominal), options, middle)
+    if stored.unit == "m":
+        pixel, span = lengths["object_pixel_m"], np.ptp(positions, axis=0).max()
+        log.info("%s: object pixels of %s m; the positions span %.4g of them", stored.path, pixel, span)
+    left = measured_frames(stored, frames, positions, options, counts=dose_known)
+    if left is not None:
+        stored, frames, frame_numbers = taken(stored, left), frames.select(left), frame_numbers[left]
+        positions, nominal = positions[left], None if nominal is None else nominal[left]
     unknown = options.probe == UNKNOWN_PROBE
     scan = Scan(
-        diffraction_amplitude=in_memory(frames),
-        positions_px=_positions(stored, options, grid, lengths, np.asarray(stored.positions)),
-        nominal_positions_px=None
-        if stored.nominal_positions is None
-        else _positions(stored, options, grid, lengths, stored.nominal_positions),
-        probe=np.ones((1, grid.N, grid.N), np.complex64) if unknown else _probe(stored, options, grid),
+        diffraction_amplitude=_amplitude(stored, frames),
+        positions_px=positions,
+        nominal_positions_px=nominal,
+        probe=np.ones((1, grid.N, grid.N), np.complex64) if unknown else scan_probe(stored, options, grid, lengths),
         probe_known=not unknown,
         bad_pixels=frames.bad_pixels,
         object_field=_object(stored, options, grid),
         scan_index=stored.scan_index,
-        dose_known=measurement == "intensity" if stored.dose_known is None else stored.dose_known,
+        dose_known=dose_known,
         source=str(stored.path),
         metadata={**stored.metadata, **lengths, "reader": stored.reader},
+        noticed=Noticed(frames=frame_numbers),
     )
+    found = tuple(_noticed(frames, scan, bad, options))
+    object.__setattr__(scan, "noticed", Noticed(frames=frame_numbers, findings=found))
     return scan
 
 
-def missing(
-    path: Path, key: str | None, option: str, expected: str, received: str = "nothing that says so"
-) -> DataError:
-    """What has to be stated: the message names the option."""
-    return DataError(
-        path, key, expected=f"{option}: {expected}", received=received, remedy="State it.", state=(option,)
-    )
+def _amplitude(stored: Stored, frames: Frames) -> NDArray[np.float32] | Frames:
+    """The patterns in memory, if they are few; DataError where their type was too small for them."""
+    amplitude = in_memory(frames)
+    if stored.frames.dtype == np.float16 and isinstance(amplitude, np.ndarray) and np.isposinf(amplitude).any():
+        expected, received = "numbers that fit the type", "infinity in float16, which ends at 65504"
+        remedy = "Store counts as integers, or as float32."
+        raise DataError(stored.path, stored.key, expected=expected, received=received, remedy=remedy)
+    return amplitude
+
+
+def _noticed(frames: Frames, scan: Scan, bad: NDArray[np.bool_], options: ReadOptions) -> Iterator[Finding]:
+    """What the pass over the stored patterns has shown of masks and saturation."""
+    watch, outside = frames.watched, float(frames.bad_pixels.mean())
+    kept = float(scan.statistics.frame_intensity.sum())
+    if bad.mean() > MOST_BAD:
+        yield mask_finding(int(bad.sum()), bad.size)
+    elif outside > MOST_BAD and options.pad is None:
+        yield Finding(
+            severity="warning",
+            what="crop",
+            expected="a window on the detector",
+            received=f"{100 * outside:.0f} % of its pixels outside the detector, or bad",
+            remedy="State another pixel of the direct beam",
+            state=("centre_row", "centre_column"),
+        )
+    elif watch is not None and bad.mean() > 0.01 and frames.measurement == "intensity" and watch.hidden > kept:
+        yield Finding(
+            severity="warning",
+            what="bad pixels",
+            expected="most counts in good pixels",
+            received=f"{100 * watch.hidden / (watch.hidden + kept):.0f} % of them in {int(bad.sum())} bad ones: "
+            "the mask may be the other way round",
+            remedy="Give a mask of good pixels in its place",
+            state=("good_pixels",),
+            count=int(bad.sum()),
+        )
+    if watch is not None and watch.level is not None and (count := int((watch.saturated > 0).sum())):
+        always = int((watch.saturated == len(frames)).sum())
+        stays = f", {always} of them in each, as dead ones are" if always else ""
+        yield Finding(
+            severity="warning",
+            what="saturated pixels",
+            expected=f"values below {watch.level:.10g}",
+            received=f"it or more in {count} pixels of {watch.full} patterns{stays}",
+            remedy="Mark them as bad",
+            state=("mask=saturated",),
+            count=count,
+        )
 
 
 def _with_positions(stored: Stored, options: ReadOptions) -> Stored:
-    """With the positions that the user names, where there are any: they override those of the file."""
-    if options.positions is None:
+    """With the positions that the user states, where there are any: they override those of the file."""
+    if options.positions is None and options.scan_step is None:
         if stored.positions is None:
-            raise missing(stored.path, None, "positions", "FILE, FILE:DATASET or a data set", "none in the file")
+            kinds, state = "FILE, FILE:DATASET or a data set, or the step of a raster", ("positions", "scan_step")
+            raise DataError(
+                stored.path,
+                expected=f"positions: {kinds}",
+                received="none in the file",
+                remedy="State them",
+                state=state,
+            )
         return stored
-    order, unit = options.position_order, options.position_unit
-    if order is None:
-        raise missing(stored.path, options.positions, "position_order", "xy or yx")
+    what, unit = options.positions or "raster", options.position_unit
+    if options.positions is not None and options.position_order is None:
+        raise missing(stored.path, what, "position_order", "xy or yx")
     if unit is None:
-        raise missing(stored.path, options.positions, "position_unit", "px or m")
-    count = stored.frames.shape[0] if stored.index is None else len(stored.index)
-    positions = stated_positions(stored.path, options, count)
+        raise missing(stored.path, what, "position_unit", "px or m")
+    if options.scan_step is not None:
+        positions = _raster(stored, options)
+    else:
+        positions = stated_positions(stored.path, options, stored.count)
     return attrs.evolve(
         stored, positions=positions, unit=unit, origin=(0.0, 0.0), origin_px=(0.0, 0.0), nominal_positions=None
     )
 
 
-def detector_orientation(options: ReadOptions) -> Orient:
-    """How the options turn the stored patterns."""
-    return Orient(options.transpose, options.flip_rows, options.flip_columns)
-
-
-def detector_steps(stored: Stored, options: ReadOptions) -> tuple[tuple[Step, ...], Grid]:
-    """Bad pixels blank, DC in the centre, orientation, crop, bins and pad, in this order."""
-    steps = list(stored.steps)
-    height, width = stored.frames.shape[1:]
-    for step in steps:
-        height, width = step.shape(height, width)
-    bad = _bad_pixels(stored, options, (height, width))
-    if bad.any():
-        steps.append(Blank(bad))
-    if options.dc == "corner":
-        steps.append(fftshift((height, width)))
-    centre = options.centre or (height // 2, width // 2)
-    if not (centre[0] < height and centre[1] < width):
-        received, remedy = f"row {centre[0]}, column {centre[1]}", "Give the pixel of the direct beam."
-        expected = f"a centre on {height} x {width} pixels"
-        raise DataError(stored.path, stored.key, expected=expected, received=received, remedy=remedy)
-    turn = detector_orientation(options)
-    if turn != Orient():
-        steps.append(turn)
-        height, width = turn.shape(height, width)
-        row, column = centre[::-1] if turn.transpose else centre
-        centre = (height - 1 - row if turn.flip_rows else row, width - 1 - column if turn.flip_columns else column)
-    crop = options.crop or (min(height, width) if options.centre else None)
-    window = (height, width) if crop is None else (crop, crop)
-    middle = height // 2, width // 2
-    if options.centre is None and window == (height, width):
-        if centre != middle:  # a flip about the centre: the row that leaves is the one that enters
-            steps.append(Roll(middle[0] - centre[0], middle[1] - centre[1]))
-    elif crop is not None and (window != (height, width) or centre != middle):
-        steps.append(centred((height, width), crop, centre))
-    if options.bin > 1:
-        steps.append(Bin(options.bin))
-    side = window[0] // options.bin, window[1] // options.bin
-    if options.pad is not None and side != (options.pad, options.pad):
-        if max(side) > options.pad:
-            received, remedy = f"pad = {options.pad}", "Use crop to make patterns smaller."
-            expected = f"at least {max(side)} pixels"
-            raise DataError(stored.path, stored.key, expected=expected, received=received, remedy=remedy)
-        steps.append(centred(side, options.pad))
-        side = options.pad, options.pad
-    if side[0] != side[1]:
-        expected, received = "square patterns", f"{side[0]} x {side[1]} pixels"
-        remedy, state = "Crop or pad them.", ("crop", "pad")
+def _raster(stored: Stored, options: ReadOptions) -> NDArray[np.float64]:
+    """(M, 2) of a raster, row after row, in the unit of its step."""
+    assert options.scan_step is not None
+    shape = stored.raster
+    if options.scan_shape is not None:
+        rows, columns = (int(number) for number in numbers(options.scan_shape))
+        shape = rows, columns
+    if shape is None:
+        raise missing(stored.path, stored.key, "scan_shape", "rows and columns of the raster")
+    if shape[0] * shape[1] != stored.count:
+        expected = f"{stored.count} patterns = rows x columns"
+        received, state = f"{shape[0]} x {shape[1]}", ("scan_shape",)
+        remedy = "State the shape of the raster"
         raise DataError(stored.path, stored.key, expected=expected, received=received, remedy=remedy, state=state)
-    return tuple(steps), Grid(height, width, window, options.bin, side[0])
-
-
-def _bad_pixels(stored: Stored, options: ReadOptions, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    masks = [("bad_pixels", stored.bad_pixels)] if stored.bad_pixels is not None else []
-    if options.bad_pixels is not None:
-        place = place_of(options.bad_pixels, stored.path)
-        masks.append((str(place), read_place(place, "bad_pixels", kinds="biuf")))
-    bad = np.zeros(shape, bool)
-    for name, mask in masks:
-        mask = np.squeeze(np.asarray(mask)) if np.ndim(mask) > 2 else np.asarray(mask)
-        if mask.shape != shape:
-            remedy = "Give a mask of the stored patterns, before crop and bins."
-            expected, received = f"shape {shape}", f"shape {mask.shape}"
-            raise DataError(stored.path, name, expected=expected, received=received, remedy=remedy)
-        bad |= mask != 0
-    return bad
+    step = numbers(options.scan_step)
+    return raster(shape, (step[-1], step[0]), options.scan_rotation)
 
 
 def _lengths(stored: Stored, options: ReadOptions, grid: Grid) -> dict[str, Any]:
     """What is known of the experiment, by the keys of specs/data.md, Geometry, after crop and bins."""
     lengths: dict[str, Any] = {}
     energy, wavelength = options.energy_eV, options.wavelength_m
+    if options.voltage_kV is not None:
+        lengths["electron_energy_eV"] = 1e3 * options.voltage_kV
+        wavelength = electron_wavelength_m(1e3 * options.voltage_kV)
     if energy is None and wavelength is None:
         energy, wavelength = stored.energy_eV, stored.wavelength_m
     _check_positive(stored, energy_eV=energy, wavelength_m=wavelength)
@@ -255,9 +234,6 @@ def _positions(
 ) -> NDArray[np.float64]:
     """[x, y] in pixels of the object grid of the new patterns."""
     positions = np.asarray(positions, np.float64)
-    if not np.isfinite(positions).all():
-        remedy = "Drop the frames without a position."
-        raise DataError(stored.path, "positions", expected="finite numbers", received="NaN or infinity", remedy=remedy)
     if stored.unit == "m":
         if "object_pixel_m" not in lengths:
             for option, key in (
@@ -270,8 +246,6 @@ def _positions(
         pixel = np.asarray(lengths["object_pixel_m"])
         origin_px = np.asarray(stored.origin_px) * grid.scale
         positions = positions_m_to_px(positions, pixel, origin_m=stored.origin, origin_px=origin_px)
-        extent = np.ptp(positions, axis=0).max()
-        log.info("%s: object pixels of %s m; the positions span %.4g of them", stored.path, pixel.tolist(), extent)
     else:
         positions = positions * grid.scale
     positions = positions * options.position_scale
@@ -280,75 +254,12 @@ def _positions(
     return positions * np.where([options.flip_x, options.flip_y], -1.0, 1.0)
 
 
-def _probe(stored: Stored, options: ReadOptions, grid: Grid) -> NDArray[np.complex64]:
-    """(modes, N, N), on the object grid of the new patterns."""
-    probe, name = stored.probe, "probe"
-    if options.probe is not None:
-        place = place_of(options.probe, stored.path)
-        probe, name = read_place(place, "probe", kinds="biufc"), str(place)
-    if probe is None:
-        raise missing(stored.path, None, "probe", "(N, N) or (modes, N, N) complex probe", "none in the file")
-    if probe.ndim < 2 or 0 in probe.shape or probe.dtype.kind not in "biufc":
-        remedy = "Name another array."
-        expected, received = "(N, N) or (modes, N, N) complex numbers", f"{probe.dtype} of shape {probe.shape}"
-        raise DataError(stored.path, name, expected=expected, received=received, remedy=remedy)
-    probe = probe[None] if probe.ndim == 2 else probe
-    if probe.ndim > 3:
-        extra = probe.shape[:-3]
-        if np.prod(extra) > 1:
-            log.warning("%s: %s: the first of %s position-dependent probes is used", stored.path, name, extra)
-        probe = probe[(0,) * len(extra)]
-    probe = np.asarray(probe, np.complex128)
-    turn = Orient(options.transpose_probe, options.flip_probe_rows, options.flip_probe_columns)
-    if turn != Orient():
-        probe = turn.apply(probe)
-        moves = tuple(
-            int(flip and length % 2 == 0)
-            for flip, length in zip((turn.flip_rows, turn.flip_columns), probe.shape[1:], strict=True)
-        )
-        probe = np.roll(probe, moves, axis=(1, 2))
-    shape = probe.shape[1:]
-    if shape == (grid.height, grid.width):
-        probe = refit(probe, grid)
-    elif shape != (grid.N, grid.N):
-        sizes = " or ".join(sorted({f"{grid.height} x {grid.width}", f"{grid.N} x {grid.N}"}))
-        expected = f"{sizes} pixels, as the patterns before or after crop, bins and pad"
-        remedy = "Resample the probe, or name another."
-        received = f"{shape[0]} x {shape[1]}"
-        raise DataError(stored.path, name, expected=expected, received=received, remedy=remedy)
-    return probe.astype(np.complex64)
-
-
-def refit(probe: NDArray[np.complex128], grid: Grid) -> NDArray[np.complex128]:
-    """A probe (modes, H, W) of the stored patterns on the object grid of the new ones.
-
-    Its far field is cropped and padded as the patterns are, its own extent shrinks by the bins; what is kept keeps its
-    counts.
-    """
-    if grid.window != (grid.height, grid.width):
-        probe = _inverse(_cut(_forward(probe), grid.window))
-    if grid.bin > 1:
-        probe = _cut(probe, (probe.shape[1] // grid.bin, probe.shape[2] // grid.bin))
-    if probe.shape[1:] != (grid.N, grid.N):
-        probe = _inverse(_cut(_forward(probe), (grid.N, grid.N)))
-    return probe
-
-
-def _forward(waves: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    axes = (-2, -1)
-    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(waves, axes), norm="ortho"), axes)
-
-
-def _inverse(waves: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    axes = (-2, -1)
-    return np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(waves, axes), norm="ortho"), axes)
-
-
-def _cut(waves: NDArray[np.complex128], shape: tuple[int, int]) -> NDArray[np.complex128]:
-    """The middle: pixel [H // 2, W // 2] stays the centre."""
-    height, width = waves.shape[1:]
-    window = Window(height // 2 - shape[0] // 2, width // 2 - shape[1] // 2, *shape)
-    return window.apply(waves)
+def _bent(positions: NDArray[np.float64], options: ReadOptions, about: NDArray[np.float64]) -> NDArray[np.float64]:
+    """After the matrix and the rotation that are stated, both about one point."""
+    if not options.bent_positions:
+        return positions
+    matrix = (1.0, 0.0, 0.0, 1.0) if options.affine is None else numbers(options.affine)
+    return turned(positions, matrix, options.rotate_positions, about)
 
 
 def _object(stored: Stored, options: ReadOptions, grid: Grid) -> NDArray[Any] | None:

@@ -12,7 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+import attrs
+
 from ptycho_core.errors import DataError
+from ptycho_core.io.assembly import UNKNOWN_PROBE
 from ptycho_core.io.packed import is_packed, unpacked
 from ptycho_core.registry import Registry
 from ptycho_core.scans.scan import Scan
@@ -136,6 +139,17 @@ def read_scan(path: Path, options: ReadOptions) -> Scan:
         if str(path) in (error.source, *error.places):
             raise
         raise error.placed(path) from error
+
+
+def read_known(path: Path, options: ReadOptions) -> Scan:
+    """As `read_scan`; a file that holds no probe gives a scan whose probe is unknown, where none is named."""
+    try:
+        return read_scan(path, options)
+    except DataError as error:
+        if error.state != ("probe",) or options.probe is not None:
+            raise
+        log.warning("%s: no probe in the file, which only a solve can do without.", path)
+        return read_scan(path, attrs.evolve(options, probe=UNKNOWN_PROBE))
 
 
 def describe_contents(path: Path, most: int = 12) -> str:

@@ -72,6 +72,16 @@ def probe_width_px(probe: NDArray[Any]) -> float:
     return float(2 * np.sqrt(lit.sum() / np.pi))
 
 
+def lit_width_px(probe: NDArray[Any], share: float = 0.9) -> float:
+    """Diameter of the disk as large as the brightest pixels that hold `share` of Σ|P|²: what a probe lights.
+
+    probe: complex (modes, N, N). Wider than `probe_width_px` where a probe has wings.
+    """
+    intensity = np.sort((np.abs(probe.astype(np.complex128)) ** 2).sum(axis=0), axis=None)[::-1]
+    lit = int(np.searchsorted(np.cumsum(intensity), share * intensity.sum())) + 1
+    return float(2 * np.sqrt(lit / np.pi))
+
+
 def mean_step_px(positions_px: NDArray[np.float64]) -> float | None:
     """Mean distance of a position to the nearest other one; None where there is one alone."""
     if len(positions_px) < 2:

@@ -18,11 +18,14 @@ from ptycho_core.models.model import ARCHIVE_NAME
 from ptycho_core.physics.illumination import mean_frame_intensity
 from ptycho_core.physics.weights import outside_centre_mask
 from ptycho_core.published import published_facts
-from ptycho_core.quality.area import mean_step_px, probe_width_px
+from ptycho_core.quality.area import probe_width_px
+from ptycho_core.quality.judging import judge
 from ptycho_core.reconstruction.result import FILE_NAME, load_reconstruction
 from ptycho_core.report.model_facts import model_or_checkpoint_facts
+from ptycho_core.scans.beam import beam_centroid
 from ptycho_core.scans.frames import Frames
 from ptycho_core.scans.lengths import Lengths
+from ptycho_core.scans.outlying import steps_px
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.files import UNREADABLE
@@ -68,11 +71,13 @@ def scan_facts(scan: Scan, path: Path | None = None) -> dict[str, Any]:
     storage: "memory", or "file" where patterns are read when they are asked for. Intensities are of good pixels, in
     photons where dose_known; largest_pixel_intensity is of bad ones too. power_outside_centre: part of the mean pattern
     outside the central N/2 square. probe_fwhm_px: diameter of the disk as large as the area, holes filled, where Σ|P|²
-    is at least half its peak. step_px: mean distance to the nearest other position. Pairs are [x, y].
+    is at least half its peak. step_px: median distance to the nearest other position. Pairs are [x, y]; centroid is
+    (row, column) of the bright part of the mean pattern. findings: what `judge` notices.
     """
     bad = np.asarray(scan.bad_pixels)
     low, high = scan.positions_px.min(axis=0), scan.positions_px.max(axis=0)
-    width, step = probe_width_px(scan.probe), mean_step_px(scan.positions_px)
+    width, steps = probe_width_px(scan.probe) if scan.probe_known else None, steps_px(scan.positions_px)
+    step = float(np.median(steps)) if len(steps) else None
     lengths = Lengths.of(scan.metadata, scan.N).as_dict()
     pixel = lengths["object_pixel_m"]
     power = (np.abs(scan.probe.astype(np.complex128)) ** 2).sum(axis=(1, 2))
@@ -90,12 +95,14 @@ def scan_facts(scan: Scan, path: Path | None = None) -> dict[str, Any]:
         "mean_frame_intensity": mean_frame_intensity(scan),
         "largest_frame_intensity": float(scan.statistics.frame_intensity.max()),
         "largest_pixel_intensity": float(scan.statistics.largest) ** 2,
+        "smallest_frame_intensity": float(scan.statistics.frame_intensity.min()),
+        "centroid": list(beam_centroid(scan.mean_pattern(), ~bad)),
         "power_outside_centre": _power_outside_centre(scan.mean_pattern() * ~bad),
-        "probe_modes": len(scan.probe),
-        "probe_mode_shares": (power / power.sum()).tolist(),
+        "probe_modes": len(scan.probe) if scan.probe_known else 0,
+        "probe_mode_shares": (power / power.sum()).tolist() if scan.probe_known else [],
         "probe_fwhm_px": width,
         "step_px": step,
-        "step_per_probe_fwhm": None if step is None else step / width,
+        "step_per_probe_fwhm": None if step is None or width is None else step / width,
         "x_range_px": [float(low[0]), float(high[0])],
         "y_range_px": [float(low[1]), float(high[1])],
         "extent_px": (high - low).tolist(),
@@ -103,6 +110,7 @@ def scan_facts(scan: Scan, path: Path | None = None) -> dict[str, Any]:
         **lengths,
         "object_shape": None if scan.object_field is None else list(scan.object_field.shape),
         "metadata": dict(scan.metadata),
+        "findings": [finding.as_dict() for finding in judge(scan)],
     }
 
 
@@ -114,6 +122,8 @@ def scan_table(facts: Mapping[str, Any]) -> str:
     modes = "1 mode" if facts["probe_modes"] == 1 else f"{facts['probe_modes']} modes ({shares})"
     (left, right), (top, bottom) = facts["x_range_px"], facts["y_range_px"]
     step, extent = facts["step_px"], facts["extent_m"]
+    width = facts["probe_fwhm_px"]
+    near = "" if step is None else f"{step:.3g} px to the nearest neighbour (median)"
     known = {
         "source": facts["source"],
         "reader": facts["reader"],
@@ -121,15 +131,19 @@ def scan_table(facts: Mapping[str, Any]) -> str:
         "patterns": f"{facts['patterns']} of {facts['N']} x {facts['N']} pixels, {_bytes(facts['amplitude_bytes'])} "
         f"as amplitudes, {where}",
         "intensity": f"mean {facts['mean_frame_intensity']:.4g} {unit} per pattern, largest "
-        f"{facts['largest_frame_intensity']:.4g}, brightest pixel {facts['largest_pixel_intensity']:.4g}",
+        f"{facts['largest_frame_intensity']:.4g}, smallest {facts['smallest_frame_intensity']:.4g}, brightest pixel "
+        f"{facts['largest_pixel_intensity']:.4g}",
         "outside centre": f"{100 * facts['power_outside_centre']:.3g} % of the intensity outside the central half",
+        "direct beam": "centroid at row {:.2f}, column {:.2f}".format(*facts["centroid"]),
         "bad pixels": str(facts["bad_pixels"]),
-        "probe": f"{modes}, {facts['probe_fwhm_px']:.4g} px wide (FWHM)",
+        "probe": "unknown" if width is None else f"{modes}, {width:.4g} px wide (FWHM)",
         "positions": f"x {left:.2f} … {right:.2f} px, y {top:.2f} … {bottom:.2f} px"
         + ("" if extent is None else f" ({_pair(extent)})"),
         "step": None
         if step is None
-        else f"{step:.3g} px to the nearest neighbour, {facts['step_per_probe_fwhm']:.2f} of the probe's width",
+        else near
+        if width is None
+        else f"{near}, {facts['step_per_probe_fwhm']:.2f} of the probe's width",
         "energy": _of(facts, "photon_energy_eV", "{:.6g} eV (photons)")
         or _of(facts, "electron_energy_eV", "{:.6g} eV (electrons)"),
         "wavelength": None if facts["wavelength_m"] is None else _metres(facts["wavelength_m"]),
@@ -141,8 +155,8 @@ def scan_table(facts: Mapping[str, Any]) -> str:
     shown = {"reader", *(field.name for field in attrs.fields(Lengths))}
     others = {f"metadata.{name}": str(value) for name, value in facts["metadata"].items() if name not in shown}
     lines = {**{name: value for name, value in known.items() if value is not None}, **others}
-    width = max(map(len, lines))
-    return "\n".join(f"{name:{width}}  {value}" for name, value in lines.items())
+    longest = max(map(len, lines))
+    return "\n".join(f"{name:{longest}}  {value}" for name, value in lines.items())
 
 
 def _power_outside_centre(pattern: NDArray[np.float64]) -> float:

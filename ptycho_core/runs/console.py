@@ -31,8 +31,8 @@ class Output:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         logger = logging.getLogger("ptycho_core")
-        level = logging.ERROR if self.quiet else logging.INFO
-        logger.handlers, logger.level, logger.propagate = [handler], level, False
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.ERROR if self.quiet else logging.INFO)  # which also forgets what it let through before
 
     def say(self, message: str) -> None:
         if not self.quiet:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
-from ptycho_core.scans.steps import Bin, Blank, Step
+from ptycho_core.scans.steps import Bin, Blank, Level, Step
 from ptycho_core.storage.source import FrameSource, fits_in_memory, frames_of_a_block
 from ptycho_core.vocabulary import Measurement
 
@@ -43,13 +43,40 @@ class Statistics:
         return attrs.evolve(self, frame_intensity=self.frame_intensity[index], mean_pattern=None)
 
 
+class Watch:
+    """What a pass over stored patterns notices before anything is done to them.
+
+    level: value from which on a pixel counts as saturated; None: none does. bad: (H, W), not looked at.
+    saturated: int64 (H, W), in how many patterns each good pixel is. full: frames in which any is. hidden: the sum of
+    what the bad pixels hold, without values that are saturated, negative or not finite.
+    """
+
+    def __init__(self, bad: NDArray[np.bool_], level: float | None) -> None:
+        self.level, self.bad = level, bad
+        self.saturated = np.zeros(bad.shape, np.int64)
+        self.full, self.hidden, self._done = 0, 0.0, 0
+        self._any_bad = bool(bad.any())
+
+    def add(self, block: NDArray[Any]) -> None:
+        if self._any_bad:
+            values = block[:, self.bad].astype(np.float64)
+            known = np.isfinite(values) & (values > 0) & (values < (np.inf if self.level is None else self.level))
+            self.hidden += float(values[known].sum())
+        if self.level is None or block.max(initial=0) < self.level:
+            return
+        high = (block >= self.level) & ~self.bad
+        self.saturated += high.sum(axis=0)
+        self.full += int(high.any(axis=(1, 2)).sum())
+
+
 class Frames:
     """Amplitudes float32 (M, N, N) of stored patterns; nothing is read before it is asked for.
 
     source: where the patterns are. measurement: what they hold; the root of intensities is taken last, and where counts
     are added (`Bin`) amplitudes are squared first. steps: applied in order. name, key: the file and the data set, for
-    messages. Indexed by integers, booleans or a slice it gives a new array, by one integer one pattern. It can be
-    pickled, and read from any thread.
+    messages. saturation: stored value from which on a pixel counts as saturated; unless stated the largest one of an
+    integer type. watched: what the last whole pass has noticed. Indexed by integers, booleans or a slice it gives a new
+    array, by one integer one pattern. It can be pickled, and read from any thread.
     """
 
     def __init__(
@@ -61,6 +88,7 @@ class Frames:
         name: str | os.PathLike[str] = "scan",
         key: str | None = None,
         index: NDArray[np.int64] | None = None,
+        saturation: float | None = None,
     ) -> None:
         self.source, self.measurement, self.steps = source, measurement, tuple(steps)
         self.name, self.key = os.fspath(name), key
@@ -73,6 +101,8 @@ class Frames:
             height, width = step.shape(height, width)
         self.shape = (source.shape[0] if index is None else len(index), height, width)
         self._measured: tuple[bytes, Statistics] | None = None
+        self.saturation = _largest(source.dtype) if saturation is None else saturation
+        self.watched: Watch | None = None
 
     dtype = np.dtype(np.float32)
     ndim = 3
@@ -119,6 +149,7 @@ class Frames:
             name=self.name,
             key=self.key,
             index=chosen if self._index is None else self._index[chosen],
+            saturation=self.saturation,
         )
         if self._measured is not None:
             bad, statistics = self._measured
@@ -129,7 +160,13 @@ class Frames:
         """These patterns after further steps, as lazy as these."""
         more = (*self.steps, *steps)
         return Frames(
-            self.source, measurement=self.measurement, steps=more, name=self.name, key=self.key, index=self._index
+            self.source,
+            measurement=self.measurement,
+            steps=more,
+            name=self.name,
+            key=self.key,
+            index=self._index,
+            saturation=self.saturation,
         )
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -140,10 +177,13 @@ class Frames:
         else:
             pieces = (self._index[start : start + count] for start in range(0, len(self), count))
             stored = (self.source.read(piece) for piece in pieces)
+        watch = Watch(self._blank, self.saturation)
         for block in stored:
+            watch.add(block)
             if self._must_not_be_negative:
                 self._check_sign(block)
             yield self._amplitude(block)
+        self.watched = watch
 
     def measure(self, bad_pixels: NDArray[np.bool_]) -> Statistics:
         """One pass over all patterns; the result is kept, so that the same mask needs no second one."""
@@ -155,6 +195,17 @@ class Frames:
     def close(self) -> None:
         """Give back the file, for these patterns and every part of them."""
         self.source.close()
+
+    @property
+    def _blank(self) -> NDArray[np.bool_]:
+        """(H, W) of the stored patterns: pixels that the first steps mark, before any that moves them."""
+        bad = np.zeros(self.source.shape[1:], bool)
+        for step in self.steps:
+            if isinstance(step, Blank) and step.bad.shape == bad.shape:
+                bad |= step.bad
+            elif not isinstance(step, Level):
+                break
+        return bad
 
     @property
     def _must_not_be_negative(self) -> bool:
@@ -179,13 +230,18 @@ class Frames:
         for step in self.steps:
             if isinstance(step, Bin):
                 break
-            values = step.apply(values.copy() if isinstance(step, Blank) else values)
+            values = step.apply(values.copy() if isinstance(step, Blank | Level) else values)
         lowest = values.min(initial=0)
         if lowest < 0:
             what = "counts" if self.measurement == "intensity" else "amplitudes"
-            remedy = "Undo a background subtraction, or set those pixels to 0 and mark them in bad_pixels."
+            remedy = "Cut what a background subtraction left below 0, or mark pixels that are negative as bad"
             raise DataError(
-                self.name, self.key, expected=f"{what} >= 0", received=f"a minimum of {lowest:g}", remedy=remedy
+                self.name,
+                self.key,
+                expected=f"{what} >= 0",
+                received=f"a minimum of {lowest:g}",
+                remedy=remedy,
+                state=("clip_negative", "mask=negative"),
             )
 
 
@@ -256,6 +312,11 @@ def measure(
 def in_memory(frames: Frames) -> NDArray[np.float32] | Frames:
     """Few patterns as an array, many as they are."""
     return np.asarray(frames) if fits_in_memory(frames.shape) else frames
+
+
+def _largest(dtype: np.dtype[Any]) -> float | None:
+    """The largest value of an integer type, which a detector writes for whatever is more, and for a dead pixel."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else None
 
 
 def _integers(index: Any, length: int) -> NDArray[np.int64]:

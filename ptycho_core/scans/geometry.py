@@ -73,6 +73,33 @@ def positions_px_to_m(
     return relative * _pixel(pixel_m) + _vector("origin_m", origin_m)
 
 
+def raster(shape: tuple[int, int], step: tuple[float, float], rotation_deg: float = 0.0) -> NDArray[np.float64]:
+    """(rows · columns, 2) [x, y] of a raster about its middle, row after row, in the unit of `step` (x, y).
+
+    rotation_deg: of its rows, from x to y.
+
+    >>> raster((2, 2), (1.0, 10.0)).tolist()
+    [[-0.5, -5.0], [0.5, -5.0], [-0.5, 5.0], [0.5, 5.0]]
+    """
+    rows, columns = shape
+    y, x = np.mgrid[:rows, :columns].reshape(2, -1).astype(np.float64)
+    places = np.stack([(x - (columns - 1) / 2) * step[0], (y - (rows - 1) / 2) * step[1]], axis=1)
+    return np.asarray(places @ _rotation(rotation_deg).T)
+
+
+def turned(
+    positions: NDArray[np.float64], matrix: tuple[float, ...], rotation_deg: float, about: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Positions (M, 2) after a matrix (a, b, c, d) and then a rotation from x to y, about the point `about` (x, y)."""
+    both = _rotation(rotation_deg) @ np.reshape(matrix, (2, 2))
+    return np.asarray((positions - about) @ both.T + about)
+
+
+def _rotation(degrees: float) -> NDArray[np.float64]:
+    angle = math.radians(degrees)
+    return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+
+
 def beyond_middle_px(length: int) -> float:
     """From the middle of a patch of `length` pixels, (length − 1)/2, to its pixel [length // 2]: 1/2 or 0 px.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
+from ptycho_core.scans.findings import Noticed, ranges
 from ptycho_core.scans.frames import Frames, Statistics, measure
 
 NPZ_KEYS = {
@@ -37,6 +38,7 @@ class Scan:
     dose_known: True when diffraction_amplitude² is in photon counts, not in an arbitrary unit.
     probe_known: False where nobody knows the probe: `probe` then stands for none, and only a solve can use the scan.
     source: what to call this scan in messages, usually its file.
+    noticed: what reading its file has shown; None for a scan of no file.
     statistics: of the amplitudes, from the pass over them that checks them.
     """
 
@@ -51,6 +53,7 @@ class Scan:
     probe_known: bool = True
     source: str = "scan"
     metadata: Mapping[str, Any] = attrs.field(factory=dict)
+    noticed: Noticed | None = None
     statistics: Statistics = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -116,19 +119,32 @@ class Scan:
         else:
             statistics = measure([amplitude], amplitude.shape, mask)
         if not (np.isfinite(statistics.lowest) and np.isfinite(statistics.largest)):
-            remedy = "Set those pixels to 0 and mark them in bad_pixels."
-            self._refuse("diffraction_amplitude", "finite values", "NaN or infinity", remedy)
+            self._refuse_infinite(statistics)
         if statistics.lowest < 0:
             received = f"a minimum of {statistics.lowest:g}"
-            self._refuse("diffraction_amplitude", "values >= 0", received, "Subtract no background.")
+            remedy = "Cut what a background subtraction left below 0, or mark pixels that are negative as bad"
+            state = ("clip_negative", "mask=negative")
+            self._refuse("diffraction_amplitude", "values >= 0", received, remedy, state)
         if not statistics.frame_intensity.any():
             remedy = "Check which data set was read, and that the mask is True where a pixel is bad."
             self._refuse("diffraction_amplitude", "some counts in good pixels", "zeros only", remedy)
         object.__setattr__(self, "statistics", statistics)
 
-    def _refuse(self, key: str, expected: object, received: object, remedy: str) -> None:
+    def _refuse_infinite(self, statistics: Statistics) -> None:
+        """Names the patterns, where these are some, and else the pixels; a bad pixel may be at fault, too."""
+        wrong = np.flatnonzero(~np.isfinite(statistics.frame_intensity))
+        pattern = np.zeros((0, 0)) if statistics.mean_pattern is None else statistics.mean_pattern
+        pixels = int((~np.isfinite(pattern)).sum())
+        numbers = wrong if self.noticed is None else self.noticed.frames[wrong]
+        received = f"NaN or infinity in {pixels} pixels of {len(wrong)} of {len(self)} patterns: {ranges(numbers)}"
+        remedy, state = "Mark those pixels as bad", ("mask=nan",)
+        if pixels == pattern.size:
+            remedy, state = "Leave those patterns out", ("drop_frames=nan",)
+        self._refuse("diffraction_amplitude", "finite values", received, remedy, state)
+
+    def _refuse(self, key: str, expected: object, received: object, remedy: str, state: tuple[str, ...] = ()) -> None:
         key = f"{key} ({NPZ_KEYS[key]})" if key in NPZ_KEYS else key
-        raise DataError(self.source, key, expected=expected, received=received, remedy=remedy)
+        raise DataError(self.source, key, expected=expected, received=received, remedy=remedy, state=state)
 
     def __len__(self) -> int:
         return len(self.diffraction_amplitude)
@@ -164,6 +180,7 @@ class Scan:
             positions_px=self.positions_px[index],
             nominal_positions_px=self.nominal_positions_px[index],
             scan_index=self.scan_index[index],
+            noticed=None if self.noticed is None else attrs.evolve(self.noticed, frames=self.noticed.frames[index]),
         )
 
 

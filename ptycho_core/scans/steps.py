@@ -27,9 +27,13 @@ class Step(Protocol):
 
 @attrs.frozen(eq=False)
 class Blank:
-    """Pixels marked in `bad` (H, W) become 0, whatever a detector writes there, and are bad from here on."""
+    """Pixels marked in `bad` (H, W) become 0, whatever a detector writes there, and are bad from here on.
+
+    kept: those values stay that a scan may have, which are finite and not negative.
+    """
 
     bad: NDArray[np.bool_]
+    kept: bool = False
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         if self.bad.shape != (height, width):
@@ -39,11 +43,35 @@ class Blank:
         return height, width
 
     def apply(self, values: NDArray[Any]) -> NDArray[Any]:
-        values[:, self.bad] = 0
+        if self.kept:
+            marked = values[:, self.bad]
+            values[:, self.bad] = np.where(np.isfinite(marked) & (marked >= 0), marked, 0)
+        else:
+            values[:, self.bad] = 0
         return values
 
     def mask(self, bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return bad | self.bad
+
+
+@attrs.frozen(eq=False)
+class Level:
+    """A background taken off, and nothing left below 0. background: one number, or (H, W) as the patterns."""
+
+    background: NDArray[np.float64] | float = 0.0
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        received = np.shape(self.background)
+        if received not in ((), (height, width)):
+            expected, remedy = f"shape ({height}, {width})", "Give a background of the stored patterns."
+            raise DataError("frames", "background", expected=expected, received=f"shape {received}", remedy=remedy)
+        return height, width
+
+    def apply(self, values: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(np.maximum(np.subtract(values, self.background, dtype=np.float64), 0), np.float32)
+
+    def mask(self, bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return bad
 
 
 @attrs.frozen

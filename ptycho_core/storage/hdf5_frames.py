@@ -38,6 +38,7 @@ class HDF5Frames:
         self._lead = (0,) * (data.ndim - 3)
         self._stored = data.dtype
         self._chunk = 1 if data.chunks is None else data.chunks[-3]
+        self.absent = absent_frames(data, self.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -130,6 +131,44 @@ class HDF5Frames:
     def __del__(self) -> None:
         if getattr(self, "_file", None) is not None:
             self._file.close()
+
+
+def absent_frames(data: Any, shape: tuple[int, int, int]) -> dict[str, NDArray[np.int64]]:
+    """By reason, the frames (M, H, W) of which HDF5 gives the fill value, because their data are not there."""
+    if data.is_virtual:
+        return _absent_parts(data, shape)
+    if data.chunks is None:
+        empty = data.id.get_storage_size() == 0 and not data.external and math.prod(shape) > 0
+        return {"never written": np.arange(shape[0])} if empty else {}
+    counts = [-(-length // chunk) for length, chunk in zip(data.shape, data.chunks, strict=True)]
+    written = data.id.get_num_chunks()
+    if written >= math.prod(counts):
+        return {}
+    of_frame = math.prod(counts) // counts[-3]
+    seen = np.zeros(counts[-3], np.int64)
+    for number in range(written):
+        seen[data.id.get_chunk_info(number).chunk_offset[-3] // data.chunks[-3]] += 1
+    frames = np.repeat(seen < of_frame, data.chunks[-3])[: shape[0]]
+    return {"never written": np.flatnonzero(frames)} if frames.any() else {}
+
+
+def _absent_parts(data: Any, shape: tuple[int, int, int]) -> dict[str, NDArray[np.int64]]:
+    """Of a virtual data set: parts whose file is not there, and frames that no part has."""
+    folder, covered = Path(data.file.filename).parent, np.zeros(shape[0], bool)
+    absent: dict[str, NDArray[np.int64]] = {}
+    lead = data.ndim - 3
+    for part in data.virtual_sources():
+        low, high = part.vspace.get_select_bounds()
+        frames = np.arange(low[lead], min(high[lead] + 1, shape[0]))
+        covered[frames] = True
+        plain = part.file_name.replace("\\", "/")
+        beside = folder / (plain.rsplit("/", 1)[-1] if plain.startswith("/") else plain)
+        if part.file_name != "." and not Path(plain).is_file() and not beside.is_file():
+            reason = f"{part.file_name} is not there"
+            absent[reason] = np.union1d(absent.get(reason, np.zeros(0, np.int64)), frames)
+    if not covered.all():
+        absent["in no part of the virtual data set"] = np.flatnonzero(~covered)
+    return absent
 
 
 def hdf5_frames(path: str | os.PathLike[str], dataset: str) -> StoredFrames | HDF5Frames:

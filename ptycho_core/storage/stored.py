@@ -203,6 +203,11 @@ class JoinedFrames:
             raise DataError("frames", expected=expected, received=sorted(shapes), remedy=remedy)
         self._ends = np.cumsum([source.shape[0] for source in self.sources])
         self.shape = (int(self._ends[-1]), *next(iter(shapes)))
+        self.absent: dict[str, NDArray[np.int64]] = {}
+        for source, end in zip(self.sources, self._ends, strict=True):
+            for reason, frames in getattr(source, "absent", {}).items():
+                before = self.absent.get(reason, np.zeros(0, np.int64))
+                self.absent[reason] = np.concatenate([before, frames + end - source.shape[0]])
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -103,8 +103,31 @@ def inference_configs(draw: st.DrawFn) -> InferenceConfig:
 @st.composite
 def read_options(draw: st.DrawFn) -> ReadOptions:
     values = draw(plain("reading"))
-    if values["energy_eV"] is not None:
-        values["wavelength_m"] = None
+    words = {
+        "frames": ["0:9", "3:20:2"],
+        "drop_frames": ["1", "7,50-60,empty"],
+        "affine": ["1,0,0,1", "0,1,-1,0"],
+        "scan_step": ["2", "1,0.5"],
+        "scan_shape": ["2,3"],
+        "mask": ["nan", "nan,saturated"],
+    }
+    values |= {name: draw(st.none() | st.sampled_from(choices)) for name, choices in words.items()}
+    for names in (
+        ("energy_eV", "wavelength_m", "voltage_kV"),
+        ("positions", "scan_step"),
+        ("bad_pixels", "good_pixels"),
+        ("centre", "centre_row"),
+        ("probe_pixel_m", "resample_probe"),
+    ):
+        for other in [name for name in names if values[name] not in (None, False)][1:]:
+            values[other] = fields_of(ReadOptions)[other].default
+    if values["scan_step"] is None:
+        values |= {"scan_shape": None, "scan_rotation": 0.0}
+    if values["positions"] is None:
+        values["position_order"] = None
+        values["position_unit"] = values["position_unit"] if values["scan_step"] is not None else None
+    if values["dc"] == "corner":
+        values["centre"] = None
     if values["centre_row"] is None or values["centre_column"] is None or values["dc"] == "corner":
         values |= {"centre_row": None, "centre_column": None}
     return ReadOptions(**values)

@@ -69,7 +69,8 @@ def assert_refused(outcome: Any, *named: str) -> None:
     assert outcome.code == 2, outcome
     assert outcome.out == ""
     assert "Traceback" not in outcome.err
-    assert outcome.err.startswith("Error: ")
+    said = [line for line in outcome.err.splitlines() if not line.startswith("WARNING: ")]
+    assert said[0].startswith("Error: ")
     for part in named:
         assert part in outcome.err, outcome.err
 
@@ -97,16 +98,15 @@ def test_a_missing_scan_is_named_after_the_model_is_found(ptycho: Ptycho, run_fo
     ("changes", "named"),
     [
         ({"diff3d": None}, ["diff3d: expected", "no such key", "The file holds: _metadata, bad_pixels"]),
-        ({"probeGuess": None}, ["probeGuess: expected", "no such key"]),
         ({"diff3d": np.full((40, 32, 32), np.nan)}, ["diffraction_amplitude (diff3d): expected finite values"]),
         (
             {"probeGuess": np.ones((16, 16))},
-            ["probe (probeGuess): expected shape (modes, 32, 32); received shape (1, 16, 16)"],
+            ["probe: expected 32 x 32 pixels, as the patterns before or after crop", "received 16 x 16"],
         ),
         ({"xcoords": np.zeros(3)}, ["xcoords, ycoords: expected equal lengths; received 3 and 40"]),
         ({"diff3d": np.array([{}], dtype=object)}, ["diff3d: ", "Object arrays cannot be loaded"]),
     ],
-    ids=["no-patterns", "no-probe", "nan", "small-probe", "few-positions", "pickle"],
+    ids=["no-patterns", "nan", "small-probe", "few-positions", "pickle"],
 )
 @pytest.mark.usefixtures("fake_engine")
 def test_a_scan_that_does_not_fit_is_named_with_its_key(
@@ -116,6 +116,18 @@ def test_a_scan_that_does_not_fit_is_named_with_its_key(
     options = ["--out", tmp_path / "out"] if command == "train" else []
     assert_refused(ptycho(command, path, *options), "bad.npz: ", *named)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("fake_engine")
+def test_a_scan_without_a_probe_is_inspected_and_not_trained_on(
+    ptycho: Ptycho, scan_file: Path, tmp_path: Path
+) -> None:
+    path = rewritten(scan_file, probeGuess=None)
+    outcome = ptycho("train", path, "--out", tmp_path / "out")
+    assert_refused(outcome, "bad.npz: ", "probeGuess: expected", "no such key", "--probe")
+    inspected = ptycho("inspect", path)
+    assert inspected.code == 0 and "no probe in the file" in inspected.err
+    assert any(line.split() == ["probe", "unknown"] for line in inspected.out.splitlines())
 
 
 def test_a_truncated_scan_is_named(ptycho: Ptycho, scan_file: Path) -> None:
@@ -355,7 +367,7 @@ def test_a_simulated_scan_can_be_inspected(ptycho: Ptycho, tmp_path: Path) -> No
 
 
 def test_inspection_without_json_is_a_table(ptycho: Ptycho, scan_file: Path) -> None:
-    lines = {line.split()[0]: line for line in ptycho("inspect", scan_file).out.splitlines()}
+    lines = {line.split()[0]: line for line in ptycho("inspect", scan_file).out.splitlines() if line}
     assert "40 of 32 x 32 pixels" in lines["patterns"]
     assert {"source", "intensity", "probe", "positions", "step"} <= set(lines)
 

@@ -46,6 +46,8 @@ BESIDE: dict[str, list[str]] = {
     "momentum": ["--optimizer", "sgd"],
     "position_order": ["--positions", "places.npy"],
     "position_unit": ["--positions", "places.npy"],
+    "scan_shape": ["--scan-step", "1"],
+    "scan_rotation": ["--scan-step", "1"],
     "centre_row": ["--centre-column", "32"],
     "centre_column": ["--centre-row", "32"],
     "lr_decay": ["--scheduler", "Exponential"],
@@ -77,7 +79,8 @@ def another_value(section: str, name: str) -> Any:
         return next(choice for choice in reversed(typing.get_args(kind)) if choice != field.default)
     if kind is bool:
         return not field.default
-    candidates = {int: [8, 32], float: [0.25, 3.5], str: ["another"], Path: [Path("another")]}[kind]
+    words = ["another", "0:9", "1", "1,2", "2,0,0,1", "nan"]
+    candidates = {int: [8, 32], float: [0.25, 3.5], str: words, Path: [Path("another")]}[kind]
     check = field.metadata["check"]
     takes = [value for value in candidates if value != field.default and (check is None or check(value) is None)]
     return takes[0] if takes else field.default

@@ -117,7 +117,7 @@ def test_a_scan_survives_its_file(
         assert np.asarray(after).dtype == np.asarray(before).dtype, name
         np.testing.assert_array_equal(after, before, err_msg=name)
     assert (loaded.dose_known, loaded.source) == (dose_known, str(path))
-    expected = {**metadata, "measurement": "amplitude", "axes": "frame, row, column"} | (
+    expected = {**metadata, "measurement": "amplitude", "axes": "frame, row, column", "reader": "npz"} | (
         {"amplitude_unit": "sqrt(counts)"} if dose_known else {}
     )
     assert loaded.metadata == expected
@@ -223,9 +223,17 @@ def test_metadata_may_say_that_frames_come_first(path: Path) -> None:
     np.testing.assert_array_equal(load_scan(path).diffraction_amplitude, patterns.astype(np.float32))
 
 
-@pytest.mark.parametrize("shape", [(COUNT, N), (COUNT, N, N, 1), (COUNT, N, 6), (N, 6, COUNT)])
-def test_patterns_of_another_shape_are_refused(path: Path, shape: tuple[int, ...]) -> None:
-    assert f"{shape}" in refused(path, diff3d=np.ones(shape))
+@pytest.mark.parametrize(
+    ("shape", "received"),
+    [
+        ((COUNT, N), "shape (5, 8)"),
+        ((COUNT, N, N, 1), "shape (5, 8, 8, 1)"),
+        ((COUNT, N, 6), "8 x 6 pixels. Crop or pad them: crop=6, pad=8."),
+        ((N, 6, COUNT), "one position for each of 8 patterns; received 5"),
+    ],
+)
+def test_patterns_of_another_shape_are_refused(path: Path, shape: tuple[int, ...], received: str) -> None:
+    assert received in refused(path, diff3d=np.ones(shape))
 
 
 # -- measurement ---------------------------------------------------------------------------------------------------
@@ -317,19 +325,26 @@ def test_metadata_that_cannot_be_understood_are_refused(path: Path, content: Any
         ({"xcoords": np.zeros(3)}, "xcoords, ycoords: expected equal lengths; received 3 and 5"),
         (
             {"xcoords": np.zeros(4), "ycoords": np.zeros(4)},
-            "positions_px (xcoords, ycoords): expected shape (5, 2); received shape (4, 2)",
+            "positions: expected one position for each of 5 patterns; received 4",
         ),
         ({"xcoords": np.zeros((COUNT, 1))}, "xcoords: expected (M,) real numbers; received float64 of shape (5, 1)"),
         ({"xcoords": np.float64(3)}, "xcoords: expected (M,) real numbers; received float64 of shape ()"),
         ({"ycoords": np.zeros(COUNT, complex)}, "ycoords: expected (M,) real numbers; received complex128"),
         ({"ycoords": np.array(list("abcde"))}, "ycoords: expected (M,) real numbers; received <U1"),
-        ({"xcoords": np.full(COUNT, np.nan)}, "positions_px (xcoords, ycoords): expected finite coordinates"),
+        (
+            {"xcoords": np.full(COUNT, np.nan)},
+            "positions: expected finite numbers; received NaN or infinity for 5 of 5",
+        ),
         ({"diff3d": np.full((COUNT, N, N), np.nan)}, "diffraction_amplitude (diff3d): expected finite values"),
         ({"diff3d": np.zeros((COUNT, N, N))}, "diffraction_amplitude (diff3d): expected some counts"),
         ({"diff3d": np.ones((COUNT, N, N), complex)}, "diff3d: expected real numbers; received dtype complex128"),
         ({"diff3d": np.full((COUNT, N, N), "x")}, "diff3d: expected real numbers; received dtype <U1"),
-        ({"probeGuess": np.ones((6, 6))}, "probe (probeGuess): expected shape (modes, 8, 8); received shape (1, 6, 6)"),
-        ({"bad_pixels": np.ones((N, N))}, "bad_pixels: expected (N, N) booleans"),
+        (
+            {"probeGuess": np.ones((6, 6))},
+            "probe: expected 8 x 8 pixels, as the patterns before or after crop, bins and pad; received 6 x 6",
+        ),
+        ({"bad_pixels": np.ones((N, N))}, "bad_pixels: expected shape (8, 8) with at least one good pixel"),
+        ({"bad_pixels": np.full((N, N), 0.5)}, "bad_pixels: expected (N, N) booleans"),
         ({"objectGuess": np.ones(4)}, "object_field (objectGuess): expected (H, W) complex numbers"),
         ({"scan_index": np.arange(4)}, "scan_index: expected 5 entries"),
         (

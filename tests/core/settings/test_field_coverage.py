@@ -13,6 +13,7 @@ FILES = (
     "core/settings/test_fields.py",
     "core/solving/test_fields.py",
     "core/formats/test_readers.py",
+    "core/formats/test_situations.py",
     "contract/test_fields.py",
     "contract/test_deterministic.py",
 )
