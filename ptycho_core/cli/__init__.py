@@ -5,8 +5,12 @@ Every command imports what it needs when it runs, so that `ptycho --help` answer
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 
 import click
 
@@ -15,7 +19,8 @@ from ptycho_core.cli import files, running, solving
 from ptycho_core.errors import PtychoError
 from ptycho_core.settings.fields import flag_of
 
-EXIT_INPUT, EXIT_INTERRUPT = 2, 130
+EXIT_INPUT, EXIT_SIGNAL = 2, 128
+"""A signal ends with its number beside it: 130 for Ctrl-C."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -32,18 +37,53 @@ for command in (*running.COMMANDS, *solving.COMMANDS, *files.COMMANDS):
     cli.add_command(command)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, on which a run keeps what it has as on Ctrl-C."""
+
+    def __init__(self, signum: signal.Signals) -> None:
+        super().__init__(f"ended by {signum.name}")
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, once; one that is ignored (nohup) stays so."""
+    taken: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Terminated(signal.Signals(number))
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is None or threading.current_thread() is not threading.main_thread():
+            continue
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, stop)
+            taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def main() -> None:
-    """Run one command; an error of the input exits with 2 and an interrupt with 130, both without a traceback."""
+    """Run one command; an error of the input exits with 2, a signal with 128 and its number, without a traceback."""
     # The framework's chatter would drown our lines; a real failure raises. Its first lines come before it reads this.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        cli.main(standalone_mode=False)
+        with stopped_by_signals():
+            cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except PtychoError as error:
         click.echo(f"Error: {error.line(flag_of)}", err=True)
         sys.exit(EXIT_INPUT)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted.", err=True)
-        sys.exit(EXIT_INTERRUPT)
+    except (KeyboardInterrupt, click.Abort) as stop:
+        cause = stop.__cause__ if isinstance(stop, click.Abort) else stop  # click puts its own in its place
+        signum = cause.signum if isinstance(cause, Terminated) else signal.SIGINT
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            click.echo("Interrupted." if signum == signal.SIGINT else f"Ended by {signum.name}.", err=True)
+        sys.exit(EXIT_SIGNAL + signum)

@@ -10,7 +10,14 @@ import attrs
 import click
 
 from ptycho_core.cli.options import FILE, config_options
-from ptycho_core.cli.shared import PlacingCommand, SectionedCommand, config_option, console, output_options
+from ptycho_core.cli.shared import (
+    PlacingCommand,
+    SectionedCommand,
+    config_option,
+    console,
+    output_options,
+    overwrite_option,
+)
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.events import counting
 from ptycho_core.settings.fields import flag_of
@@ -46,17 +53,20 @@ if TYPE_CHECKING:
     help="Draw Poisson counts; otherwise write their expectation.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of object, positions and counts.")
+@overwrite_option
 @output_options
-def simulate(out: Path, object_: str, quiet: bool, as_json: bool, **settings: Any) -> None:
+def simulate(out: Path, object_: str, overwrite: bool, quiet: bool, as_json: bool, **settings: Any) -> None:
     """Simulate a scan, with its ground truth, into OUT (.npz)."""
-    from ptycho_core.formats.convert import save_scan
+    from ptycho_core.formats.convert import save_scan, targets_of
     from ptycho_core.simulation import simulate as simulate_scan
     from ptycho_core.storage.files import check_other_files
+    from ptycho_core.storage.keeping import check_new
 
     output = console(quiet, as_json)
     for source in map(Path, (object_, settings["probe"])):
         if source.is_file():  # and no kind
             check_other_files(source, out)
+    check_new(*targets_of(out), overwrite=overwrite)
     scan = simulate_scan(object=object_, **settings)
     save_scan(out, scan)
     summary = {"scan": str(out), "frames": len(scan), "N": scan.N, "seed": settings["seed"]}
@@ -168,6 +178,7 @@ def as_table(facts: dict[str, Any]) -> str:
 @click.option(
     "--scan", type=FILE, default=None, help="For a published model: the scan to take its data scale and probe from."
 )
+@overwrite_option
 @output_options
 @config_option("reading")
 @config_options("reading")
@@ -176,6 +187,7 @@ def convert(
     target: Path,
     format_: str | None,
     scan: Path | None,
+    overwrite: bool,
     quiet: bool,
     as_json: bool,
     config: Path | None,
@@ -188,19 +200,25 @@ def convert(
     """
     reading: ReadOptions = build_config(config, flags, "reading")["reading"]
     from ptycho_core.formats.convert import convert as convert_scan
+    from ptycho_core.formats.convert import targets_of
     from ptycho_core.io import load_scan
     from ptycho_core.published import convert_published, is_published
+    from ptycho_core.storage.files import check_other_files
+    from ptycho_core.storage.keeping import check_new
 
     output = console(quiet, as_json)
     if is_published(source):
         if format_ is not None:
             received, remedy = f"--format {format_}", "Leave it out: a published model becomes a model archive."
             raise ConfigurationError(source, expected="a scan", received=received, remedy=remedy)
+        check_new(target, overwrite=overwrite)
         written = convert_published(source, target, scan=None if scan is None else load_scan(scan, reading))
         output.result({"written": [str(written)]}, str(written))
         return
     if scan is not None:
         raise ConfigurationError(source, expected="a published model", received="a scan", remedy="Leave out --scan.")
+    check_other_files(source, *targets_of(target, format_))
+    check_new(*targets_of(target, format_), overwrite=overwrite)
     with output.listening() as tell:
         progress = counting(tell, "convert", "pattern")
         files = convert_scan(source, target, reading, format=format_, progress=progress)
@@ -230,23 +248,37 @@ def convert(
     "--margin-px", type=float, default=0.0, show_default=True, help="Width of the strip left out along the cut, pixels."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of a random split.")
+@overwrite_option
 @output_options
 @config_option("reading")
 @config_options("reading")
-def split(scan: Path, train: Path, test: Path, quiet: bool, as_json: bool, config: Path | None, **options: Any) -> None:
+def split(
+    scan: Path,
+    train: Path,
+    test: Path,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
+    config: Path | None,
+    **options: Any,
+) -> None:
     """Split SCAN into TRAIN and TEST, which share no pattern.
 
     The endings of the two files set their format.
     """
     settings = {name: options.pop(name) for name in ("test_fraction", "how", "axis", "margin_px", "seed")}
     reading: ReadOptions = build_config(config, options, "reading")["reading"]
-    from ptycho_core.formats.convert import save_scan
+    from ptycho_core.formats.convert import save_scan, targets_of
     from ptycho_core.io import load_scan
     from ptycho_core.scans.splitting import split as split_scan
-    from ptycho_core.storage.files import check_other_files
+    from ptycho_core.storage.files import check_folder, check_other_files
+    from ptycho_core.storage.keeping import check_new
 
     output = console(quiet, as_json)
     check_other_files(scan, train, test)
+    for target in (train, test):  # both before either is written
+        check_folder(target.parent)
+        check_new(*targets_of(target), overwrite=overwrite)
     parts = split_scan(load_scan(scan, reading), **settings)
     save_scan(train, parts.train)
     save_scan(test, parts.test)
@@ -260,8 +292,9 @@ def split(scan: Path, train: Path, test: Path, quiet: bool, as_json: bool, confi
 @click.argument("out", type=FILE)
 @click.option("--form", default=None, help="onnx, savedmodel or torch-export.  [default: from the ending of OUT]")
 @click.option("--backend", default="auto", show_default=True, help="Engine that writes the program; ONNX needs none.")
+@overwrite_option
 @output_options
-def export(model: Path, out: Path, form: str | None, backend: str, quiet: bool, as_json: bool) -> None:
+def export(model: Path, out: Path, form: str | None, backend: str, overwrite: bool, quiet: bool, as_json: bool) -> None:
     """Export MODEL to OUT, a program that needs no ptycho-core.
 
     The program maps diffraction patterns to object patches. OUT ends in .onnx (ONNX), in .pt2 (torch.export), or has
@@ -269,9 +302,11 @@ def export(model: Path, out: Path, form: str | None, backend: str, quiet: bool, 
     """
     from ptycho_core.models.export import export_model, form_of
     from ptycho_core.models.model import load_model
+    from ptycho_core.storage.keeping import check_new
 
     output = console(quiet, as_json)
     form = form or form_of(out)
+    check_new(out, overwrite=overwrite)
     written = export_model(load_model(model), out, form=form, backend=backend)
     output.result({"written": str(written), "form": form}, str(written))
 

@@ -18,6 +18,7 @@ from ptycho_core.cli.shared import (
     image_formats,
     load,
     output_options,
+    overwrite_option,
     with_scan,
     write_option,
 )
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @config_option("model", "training", "execution", "reading")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder after its last complete epoch.")
 @click.option("--show-config", is_flag=True, help="Print the configuration and the origin of each value, then exit.")
+@overwrite_option
 @output_options
 @config_options("model", "training", "execution", "reading", leave_out=("inference_batch_size",))
 def train(
@@ -49,6 +51,7 @@ def train(
     config: Path | None,
     resume: bool,
     show_config: bool,
+    overwrite: bool,
     quiet: bool,
     as_json: bool,
     **flags: Any,
@@ -70,7 +73,7 @@ def train(
         from ptycho_core.runs.prepare import prepare_training
 
         sized = resume or layers.sources["model"]["N"] != "default"
-        prepare_training(asked, configs["execution"], resume=checkpoint, sized=sized)
+        prepare_training(asked, configs["execution"], resume=checkpoint, sized=sized, overwrite=overwrite)
     if asked.train_data_file is not None and asked.test_data_file is not None:
         from ptycho_core.io.places import check_for_several_scans  # with numpy
 
@@ -141,6 +144,7 @@ def _after_training(
     help="Solve for N sweeps, beginning with the model's object; the table [solving] says how.",
 )
 @write_option
+@overwrite_option
 @output_options
 @config_options("inference", "execution", "reading")
 def reconstruct(
@@ -148,6 +152,7 @@ def reconstruct(
     config: Path | None,
     refine: int | None,
     write: str | None,
+    overwrite: bool,
     quiet: bool,
     as_json: bool,
     **flags: Any,
@@ -165,16 +170,20 @@ def reconstruct(
     from ptycho_core.runs.prepare import check_image_formats, prepare_reconstruction
 
     model = load_model(inference.model_path)
-    prepare_reconstruction(model, inference)
+    prepare_reconstruction(model, inference, overwrite=overwrite)
     check_image_formats(formats)
     data = load(inference, "test_data_file", configs["reading"], "a scan to reconstruct")
     from ptycho_core.runs.reconstruct import reconstruct_into
 
     folder, execution = inference.output_dir, configs["execution"]
     written = formats if refine is None else ()
-    result, summary = reconstruct_into(
-        folder, data, model, config=inference, execution=execution, output=output, formats=written
-    )
+    try:
+        result, summary = reconstruct_into(
+            folder, data, model, config=inference, execution=execution, output=output, formats=written
+        )
+    except KeyboardInterrupt:
+        output.say("Stopped before the reconstruction was whole; nothing was written. Run the same command again.")
+        raise
     if refine is not None:
         _refined(folder, data, result, refine, configs, output, formats)
         return

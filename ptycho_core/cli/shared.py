@@ -97,6 +97,12 @@ def output_options(command: Command) -> Command:
     return click.option("--quiet", is_flag=True, help="Print only errors, and JSON where --json is given.")(command)
 
 
+def overwrite_option(command: Command) -> Command:
+    """`--overwrite`, for every command that writes what another may have written."""
+    help = "Replace the results of an earlier run."
+    return click.option("--overwrite", is_flag=True, help=help)(command)
+
+
 def write_option(command: Command) -> Command:
     """`--write`, for every command that reconstructs."""
     help = f"Also write the object for other programs: {', '.join(IMAGE_FORMATS)}, separated by commas."

@@ -16,6 +16,7 @@ from ptycho_core.cli.shared import (
     image_formats,
     load,
     output_options,
+    overwrite_option,
     with_scan,
     write_option,
 )
@@ -38,6 +39,7 @@ SECTIONS = ("solving", "execution", "reading")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder after its last complete sweep.")
 @click.option("--show-config", is_flag=True, help="Print the configuration and the origin of each value, then exit.")
 @write_option
+@overwrite_option
 @output_options
 @config_options(*SECTIONS, leave_out=("inference_batch_size",))
 def solve(
@@ -46,6 +48,7 @@ def solve(
     resume: bool,
     show_config: bool,
     write: str | None,
+    overwrite: bool,
     quiet: bool,
     as_json: bool,
     **flags: Any,
@@ -69,7 +72,7 @@ def solve(
     settings: SolveConfig = configs["solving"]
     from ptycho_core.runs.prepare import prepare_solving
 
-    prepare_solving(settings, configs["execution"], formats)
+    prepare_solving(settings, configs["execution"], formats, overwrite=overwrite or resume)
     data, reading = _load(settings, configs["reading"], output)
     from ptycho_core.runs.solve import solve_into
 

@@ -91,6 +91,12 @@ def format_of(target: Path, format: str | None = None) -> str:
     return kind
 
 
+def targets_of(target: Path, format: str | None = None) -> tuple[Path, ...]:
+    """The files that a scan written to `target` is: of no known ending, the NPZ contract's. Raises DataError."""
+    known = format is not None or target.is_dir() or target.suffix.lower() in ENDINGS
+    return pair_of(target) if known and format_of(target, format) == PTYCHODUS else (target,)
+
+
 def save_scan(path: str | os.PathLike[str], scan: Scan, *, format: str | None = None) -> None:
     """Write a scan, whole or not at all.
 

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptycho_core.errors import MissingExtraError
+from ptycho_core.errors import DataError, MissingExtraError
 from ptycho_core.events import Event, Listener, told_file
 from ptycho_core.reconstruction.result import Reconstruction
 from ptycho_core.reconstruction.writing import write_reconstruction
 
 BEST_MODELS = "checkpoints"
 """Folder of the best models, where a run keeps more than one."""
+
+
+def rescued(save: Callable[[Path], Any], path: Path) -> Path:
+    """`path`, saved; where that fails, the result goes to a new folder for temporary files, which the error names."""
+    try:
+        save(path)
+    except DataError as error:
+        place = Path(tempfile.mkdtemp(prefix="ptycho-rescued-")) / path.name
+        try:
+            save(place)
+        except DataError:
+            place.parent.rmdir()
+            raise error from None
+        remedy = f"The result is in {place}: move it from there."
+        raise DataError(path, expected=error.expected, received=error.received, remedy=remedy) from error
+    return path
 
 
 def draw(tell: Listener, plot: Callable[..., None], *arguments: Any, **keywords: Any) -> str | None:

@@ -18,7 +18,13 @@ from ptycho_core.settings.sections import existing_file
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.storage.files import check_folder
+from ptycho_core.storage.keeping import check_folder_is_free
 from ptycho_core.training import prepare as training
+
+TRAINED = ("wts.h5.zip", "checkpoint.h5.zip")
+RECONSTRUCTED = ("reconstruction.npz",)
+SOLVED = ("reconstruction.npz", "solving.h5.zip")
+"""What a run leaves that another one would replace."""
 
 if TYPE_CHECKING:
     from ptycho_core.engine.protocol import Engine
@@ -32,8 +38,11 @@ def prepare_training(
     *,
     resume: Checkpoint | None = None,
     sized: bool = True,
+    overwrite: bool = True,
 ) -> training.Prepared:
     """For a training into `config.output_dir`; arguments and errors are those of `prepare`.
+
+    overwrite: whether another run's results in the folder may be replaced.
 
     Also raises MissingExtraError for a logger that is not installed and DataError for a folder that cannot be written.
     """
@@ -41,10 +50,13 @@ def prepare_training(
     training.check_logger(execution.logger)
     existing_file(config, "test_data_file")
     check_folder(config.output_dir)
+    check_folder_is_free(config.output_dir, TRAINED, overwrite=overwrite or resume is not None)
     return prepared
 
 
-def prepare_solving(config: SolveConfig, execution: ExecutionConfig, formats: Sequence[str] = ()) -> None:
+def prepare_solving(
+    config: SolveConfig, execution: ExecutionConfig, formats: Sequence[str] = (), *, overwrite: bool = True
+) -> None:
     """For a solve into `config.output_dir`. Raises ConfigurationError, BackendError, MissingExtraError or DataError."""
     config.validate()
     find_engine(config.backend)
@@ -55,6 +67,7 @@ def prepare_solving(config: SolveConfig, execution: ExecutionConfig, formats: Se
     training.check_logger(execution.logger)
     check_image_formats(formats)
     check_folder(config.output_dir)
+    check_folder_is_free(config.output_dir, SOLVED, overwrite=overwrite)
 
 
 def check_image_formats(formats: Sequence[str]) -> None:
@@ -63,8 +76,9 @@ def check_image_formats(formats: Sequence[str]) -> None:
         raise MissingExtraError.of("TIFF", "tifffile", "tiff", setting="write")
 
 
-def prepare_reconstruction(model: Model, config: InferenceConfig) -> Callable[[], Engine]:
+def prepare_reconstruction(model: Model, config: InferenceConfig, *, overwrite: bool = True) -> Callable[[], Engine]:
     """For a reconstruction into `config.output_dir`. Raises ConfigurationError, BackendError or DataError."""
     load_engine = reconstruction.prepare(model, config)
     check_folder(config.output_dir)
+    check_folder_is_free(config.output_dir, RECONSTRUCTED, overwrite=overwrite)
     return load_engine

@@ -14,12 +14,13 @@ from ptycho_core.reconstruction.result import Reconstruction
 from ptycho_core.reconstruction.writing import check_pixel_known
 from ptycho_core.report.plots import plot_reconstruction
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import draw, written_images
+from ptycho_core.runs.folder import draw, rescued, written_images
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.storage.files import make_folder, write_text
+from ptycho_core.storage.keeping import locked
 
 
 def reconstruct_into(
@@ -39,7 +40,7 @@ def reconstruct_into(
     """
     check_pixel_known(folder, formats, Lengths.of(scan.metadata, scan.N))
     config, output = config or InferenceConfig(), output or Output(quiet=True)
-    with output.listening() as tell:
+    with locked(make_folder(folder)), output.listening() as tell:
         result = reconstruct(
             scan,
             model,
@@ -48,8 +49,8 @@ def reconstruct_into(
             execution=execution,
             on_batch=counting(tell, "reconstruct", "group"),
         )
-        path = make_folder(folder) / "reconstruction.npz"
-        result.save(path)
+        path = folder / "reconstruction.npz"
+        rescued(result.save, path)
         told_file(tell, "reconstruct", path)
         figure = draw(tell, plot_reconstruction, result, folder / "reconstruction.png")
         written = written_images(tell, "reconstruct", folder, result, formats)

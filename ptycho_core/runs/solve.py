@@ -15,7 +15,7 @@ from ptycho_core.reconstruction.result import Reconstruction
 from ptycho_core.reconstruction.writing import check_pixel_known
 from ptycho_core.report.plots import plot_reconstruction
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import draw, written_images
+from ptycho_core.runs.folder import draw, rescued, written_images
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
@@ -26,6 +26,7 @@ from ptycho_core.solving.checkpoint import SOLVING_NAME, SolveCheckpoint
 from ptycho_core.solving.loop import Solving, SweepReport
 from ptycho_core.solving.start import Start
 from ptycho_core.storage.files import make_folder, remove_partial, write_text
+from ptycho_core.storage.keeping import locked
 
 
 @attrs.frozen(eq=False)
@@ -64,7 +65,7 @@ def solve_into(
     stop: KeyboardInterrupt | TrainingError | None = None
     result: Reconstruction | None = None
     summary: dict[str, Any] | None = None
-    with output.listening() as tell:
+    with locked(make_folder(folder)), output.listening() as tell:
         run = Solving(scan, config, start=start, execution=execution, resume=resume)
         remove_partial(make_folder(folder))
         file = folder / SOLVING_NAME
@@ -81,7 +82,7 @@ def solve_into(
         if run.history:
             result = run.result()
             path = folder / "reconstruction.npz"
-            result.save(path)
+            rescued(result.save, path)
             told_file(tell, "solve", path)
             figure = draw(tell, plot_reconstruction, result, folder / "reconstruction.png")
             summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}

@@ -13,13 +13,14 @@ from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint
 from ptycho_core.models.model import ARCHIVE_NAME, Model
 from ptycho_core.report.plots import plot_losses
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import BEST_MODELS, draw
+from ptycho_core.runs.folder import BEST_MODELS, draw, rescued
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.files import to_toml
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.storage.files import make_folder, remove_partial, write_text
+from ptycho_core.storage.keeping import locked
 from ptycho_core.training.fit import Fit, fit
 from ptycho_core.training.loggers import logger
 
@@ -59,7 +60,7 @@ def train_into(
     execution, output = execution or ExecutionConfig(), output or Output(quiet=True)
     reading = reading or ReadOptions()
     stop: KeyboardInterrupt | TrainingError | None = None
-    with output.listening() as tell:
+    with locked(make_folder(folder)), output.listening() as tell:
         run = fit(scan, config, test=test, execution=execution, on_batch=tell, resume=resume)
         begin = _prepare(run, folder, resume)
         tell(begin)
@@ -127,7 +128,7 @@ def _write(
 ) -> dict[str, Any]:
     assert run.model is not None
     _keep(run, folder)
-    archive = run.model.save(folder / ARCHIVE_NAME)  # once more, now with the whole history
+    archive = rescued(run.model.save, folder / ARCHIVE_NAME)  # once more, now with the whole history
     told_file(tell, "train", archive)
     write_text(folder / "config.toml", to_toml(**configs))
     return {

@@ -198,7 +198,11 @@ def test_a_run_that_begins_anew_never_leaves_another_ones_checkpoint(
     train: Callable[..., Any], stopped: Path, scan_file: Path
 ) -> None:
     """Otherwise a kill in its first epoch would make --resume go on with the run before it."""
-    outcome = train(scan_file, *BEGIN, stops_in=1)
+    kept = (stopped / CHECKPOINT_NAME).read_bytes()
+    refused = train(scan_file, *BEGIN)
+    assert refused.code == 2 and "checkpoint.h5.zip of an earlier run, which would be lost" in refused.err
+    assert "--overwrite" in refused.err and (stopped / CHECKPOINT_NAME).read_bytes() == kept
+    outcome = train(scan_file, *BEGIN, "--overwrite", stops_in=1)
     assert f"{stopped / CHECKPOINT_NAME}: the checkpoint of an earlier run is removed" in outcome.err
     assert not (stopped / CHECKPOINT_NAME).exists()
     assert "expected the checkpoint of a run" in train("--resume").err

@@ -1,0 +1,159 @@
+"""Nothing is replaced unasked, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptycho_core import save_scan, simulate
+from ptycho_core.cli import Terminated, stopped_by_signals
+from ptycho_core.errors import DataError
+from ptycho_core.runs.folder import rescued
+from ptycho_core.runs.train import train_into
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.storage.keeping import LOCK, check_folder_is_free, check_new, locked
+
+Ptycho = Callable[..., Any]
+
+
+@pytest.fixture
+def scan_file(tmp_path: Path, numbered_scan: Any) -> Path:
+    path = tmp_path / "scan.npz"
+    save_scan(path, numbered_scan(count=40, spread=60))
+    return path
+
+
+LENGTHS = ("--energy-eV", 8000, "--distance-m", 1, "--detector-pixel-m", 75e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (("simulate", "old.npz", "--N", 16, "--positions", 4), "old.npz"),
+        (("convert", "scan.npz", "old.npz"), "old.npz"),
+        (("convert", "scan.npz", "old.cxi", *LENGTHS), "old.cxi"),
+        (("convert", "scan.npz", "pair", *LENGTHS), "pair/product.h5"),
+        (("split", "scan.npz", "first.npz", "old.npz"), "old.npz"),
+        (("split", "scan.npz", "old.npz", "second.npz"), "old.npz"),
+        (("export", "scan.npz", "old.onnx"), "old.onnx"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_file_that_is_there_is_not_replaced_unasked(
+    ptycho: Ptycho, scan_file: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[Any, ...], kept: str
+) -> None:
+    monkeypatch.chdir(scan_file.parent)
+    Path("pair").mkdir()
+    Path(kept).write_text("work of weeks")
+    outcome = ptycho(*arguments)
+    assert outcome.code == 2 and "--overwrite" in outcome.err and kept in outcome.err
+    assert Path(kept).read_text() == "work of weeks"
+    assert not any(Path(name).exists() for name in ("first.npz", "second.npz", "pair/diffraction.h5"))
+    if arguments[0] != "export":
+        assert ptycho(*arguments, "--overwrite").code == 0
+        assert Path(kept).read_bytes() != b"work of weeks"
+
+
+def test_both_parts_of_a_split_can_be_written_before_either_is(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = ptycho("split", scan_file, tmp_path / "train.npz", tmp_path / "file" / "test.npz")
+    assert outcome.code == 2 and not (tmp_path / "train.npz").exists()
+
+
+def test_a_folder_of_another_run_is_refused_by_what_it_holds(tmp_path: Path) -> None:
+    check_folder_is_free(tmp_path / "new", ["wts.h5.zip"], overwrite=False)
+    (tmp_path / "wts.h5.zip").write_text("")
+    check_folder_is_free(tmp_path, ["reconstruction.npz"], overwrite=False)
+    check_folder_is_free(tmp_path, ["wts.h5.zip"], overwrite=True)
+    with pytest.raises(DataError, match=r"wts\.h5\.zip of an earlier run"):
+        check_folder_is_free(tmp_path, ["wts.h5.zip"], overwrite=False)
+    with pytest.raises(DataError, match="a folder"):
+        check_new(tmp_path, overwrite=False)
+
+
+# -- one run at a time ---------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_in_a_folder_is_refused(tmp_path: Path, fake_engine: Any, numbered_scan: Any) -> None:
+    config = TrainingConfig(model=ModelConfig(N=32, n_filters_scale=1), nepochs=1, batch_size=4, n_groups=9)
+    with locked(tmp_path), pytest.raises(DataError, match=f"process {os.getpid()} on .* writing there"):
+        train_into(tmp_path, numbered_scan(9), config)
+    assert not (tmp_path / LOCK).exists() and not list(tmp_path.iterdir())
+    train_into(tmp_path, numbered_scan(9), config)
+    assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize("begun", [None, "1"])
+def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path, begun: str | None) -> None:
+    """It has ended, or another process has its number now."""
+    pid = os.getpid()
+    if begun is None:
+        process = subprocess.Popen([sys.executable, "-c", ""])
+        process.wait()
+        pid = process.pid
+    (tmp_path / LOCK).write_text(json.dumps({"pid": pid, "host": socket.gethostname(), "begun": begun}))
+    with locked(tmp_path):
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("content", ['{"pid": 1, "host": "another machine"}', "no json", "[]", ""])
+def test_a_lock_of_which_nobody_knows_is_kept(tmp_path: Path, content: str) -> None:
+    (tmp_path / LOCK).write_text(content)
+    with pytest.raises(DataError, match=r"remove .*ptycho\.lock"), locked(tmp_path):
+        pass
+    assert (tmp_path / LOCK).read_text() == content
+
+
+# -- what cannot be written, and signals ---------------------------------------------------------------------------
+
+
+def test_a_result_that_cannot_be_written_goes_elsewhere_and_the_error_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    scan = simulate(N=16, positions=4)
+    with pytest.raises(DataError) as caught:
+        rescued(lambda path: save_scan(path, scan), tmp_path / "full" / "result.npz")
+    (place,) = (tmp_path / "tmp").glob("*/result.npz")
+    assert str(place) in str(caught.value.remedy) and caught.value.source == str(tmp_path / "full" / "result.npz")
+
+    def fails(path: Path) -> None:
+        raise DataError(path, received="no space left")
+
+    with pytest.raises(DataError, match=r"full.result\.npz: no space left"):
+        rescued(fails, tmp_path / "full" / "result.npz")
+    assert len(list((tmp_path / "tmp").iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_stops_a_command_as_an_interrupt_does(name: str) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with pytest.raises(Terminated) as caught, stopped_by_signals():  # noqa: PT012 - the signal comes between
+        os.kill(os.getpid(), number)
+        signal.pause()
+    assert caught.value.signum == number and isinstance(caught.value, KeyboardInterrupt)
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals of POSIX")
+def test_a_signal_has_an_exit_code_of_its_own(ptycho: Ptycho, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def end(**_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+    monkeypatch.setattr("ptycho_core.simulation.simulate", end)
+    outcome = ptycho("simulate", tmp_path / "scan.npz")
+    assert outcome.code == 143 and "Ended by SIGTERM." in outcome.err
