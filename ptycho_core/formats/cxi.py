@@ -53,7 +53,7 @@ class CxiReader:
             return False
 
     def read(self, path: Path, options: ReadOptions) -> Scan:
-        with HDF5File(path) as file:
+        with HDF5File(path, options.follow_links) as file:
             other = options.companion or _companion(file)
             if other is None:
                 stored = _stored(path, file, file, options)
@@ -75,7 +75,7 @@ def _stored(path: Path, file: HDF5File, product: HDF5File, options: ReadOptions)
     key = file.first(*PATTERNS) or PATTERNS[0]
     frames = file.frames(key)
     count = frames.shape[0]
-    energy_J = file.number(f"{SOURCE}/energy") or product.number(f"{SOURCE}/energy")
+    energy_J = _energy_J(file) or _energy_J(product)
     origin, origin_px, object_pixel = _own_grid(product, frames.shape[1:])
     if file.is_dataset(f"{DETECTOR}/data_dark"):
         log.warning("%s: %s/data_dark is not subtracted", path, DETECTOR)
@@ -103,8 +103,10 @@ def _stored(path: Path, file: HDF5File, product: HDF5File, options: ReadOptions)
         object=_object(product),
         bad_pixels=_bad_pixels(file),
         energy_eV=energy_J / scipy.constants.e if energy_J else None,  # 0 stands for unknown
-        wavelength_m=file.number(f"{SOURCE}/wavelength") or None,
-        distance_m=file.number(f"{DETECTOR}/distance") or product.number(f"{DETECTOR}/distance") or None,
+        wavelength_m=file.number(f"{SOURCE}/wavelength", unit="m") or None,
+        distance_m=file.number(f"{DETECTOR}/distance", unit="m")
+        or product.number(f"{DETECTOR}/distance", unit="m")
+        or None,
         detector_pixel_m=_pair(file, f"{DETECTOR}/x_pixel_size", f"{DETECTOR}/y_pixel_size"),
         metadata={**_facts(file), **_facts(product)},
     )
@@ -119,7 +121,7 @@ def _positions(file: HDF5File, detector: HDF5File) -> NDArray[np.float64] | None
     name = file.first(*TRANSLATIONS)
     if name is None:
         return None
-    places = np.asarray(file.array(name, what="(M, 2) or (M, 3) metres"), np.float64)
+    places = np.asarray(file.array(name, what="(M, 2) or (M, 3) metres"), np.float64) * file.factor(name, "m")
     if places.ndim != 2 or places.shape[1] not in (2, 3):
         expected, received, remedy = "(M, 2) or (M, 3) metres", f"shape {places.shape}", "Name other positions."
         raise DataError(file.path, name, expected=expected, received=received, remedy=remedy, state=("positions",))
@@ -175,8 +177,16 @@ def _object(file: HDF5File) -> NDArray[Any] | None:
     return file.optional(OBJECT, lambda name: file.array(name, kinds="biufc", what="a complex object"))
 
 
+def _energy_J(file: HDF5File) -> float | None:
+    """In joules, as CXI has it, unless the file names another unit."""
+    name = f"{SOURCE}/energy"
+    named = bool(file.is_dataset(name) and file.text(name, "units"))
+    energy = file.number(name, unit="eV" if named else None)
+    return energy * scipy.constants.e if named and energy is not None else energy
+
+
 def _pair(file: HDF5File, x: str, y: str) -> Pair | None:
-    first, second = file.number(x), file.number(y)
+    first, second = file.number(x, unit="m"), file.number(y, unit="m")
     return None if first is None or second is None else (first, second)
 
 

@@ -39,7 +39,7 @@ class PtydReader:
             return False
 
     def read(self, path: Path, options: ReadOptions) -> Scan:
-        with HDF5File(path) as file:
+        with HDF5File(path, options.follow_links) as file:
             stored = _stored(path, file, options)
         return assemble(stored, options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,10 @@ from ptycho_core.scans.steps import Orient, Step
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.files import BROKEN_HEADER
 from ptycho_core.storage.hdf5 import HDF5File, is_hdf5, signature_of
+from ptycho_core.storage.matlab5 import is_matlab5, mat_names, read_mat
 from ptycho_core.storage.npz import MAGIC, npz_frames, npz_members, read_npz
-from ptycho_core.storage.source import FrameSource
-from ptycho_core.storage.stored import StoredFrames, as_frames
+from ptycho_core.storage.source import ArraySource, FrameSource
+from ptycho_core.storage.stored import JoinedFrames, StoredFrames, as_frames
 
 TABLE_BYTES = 2**26
 """A text table may be this large."""
@@ -66,6 +68,9 @@ def read_place(place: Place, option: str, *, kinds: str = "biuf", table: bool = 
         if name not in members:
             raise no_such(path, name, option, list(members))
         return _checked(path, name, read_npz(path, [name])[name], option, kinds)
+    if is_matlab5(path):
+        name = dataset or _only(path, option, list(mat_names(path)))
+        return _checked(path, name, read_mat(path, name), option, kinds)
     if dataset is not None:
         raise no_such(path, dataset, option, [])
     if signature_of(path).startswith(MAGIC):
@@ -76,27 +81,86 @@ def read_place(place: Place, option: str, *, kinds: str = "biuf", table: bool = 
     raise DataError(path, expected=expected, received=received, remedy="Convert it.")
 
 
-def patterns_of(place: Place) -> tuple[FrameSource, tuple[Step, ...]]:
-    """The patterns (M, H, W), to be read when they are asked for, and the steps that they need."""
+Raster = tuple[int, int]
+
+
+def patterns_of(place: Place, follow: Path | None = None) -> tuple[FrameSource, tuple[Step, ...], Raster | None]:
+    """The patterns (M, H, W), to be read when they are asked for, the steps that they need, and the shape of a raster.
+
+    Patterns (rows, columns, H, W) are those of a raster, row after row. follow: folder to which links may lead.
+    """
     path, dataset = place.path, place.dataset
     if is_hdf5(path):
-        with HDF5File(path) as file:
-            return file.frames(dataset or _only(path, "dataset", [name for name, *_ in file.datasets()])), ()
+        with HDF5File(path, follow) as file:
+            name = dataset or _only(path, "dataset", [name for name, *_ in patterns_in(file)])
+            if parts := _parts(file, name):
+                return JoinedFrames([file.frames(part) for part in parts]), (), None
+            source = file.frames(name, cube=True)
+            shape = file.find(name).shape
+            return source, (), (shape[0], shape[1]) if len(shape) == 4 else None
     if signature_of(path).startswith(b"PK"):
         members = npz_members(path)
         name = dataset or _only(path, "dataset", list(members))
         if name not in members:
             raise no_such(path, name, "dataset", list(members))
-        member = attrs.evolve(members[name], shape=as_frames(path, name, members[name].shape))
+        stored = members[name]
+        cube = not stored.fortran_order
+        member = attrs.evolve(stored, shape=as_frames(path, name, stored.shape, cube=cube))
         _real(path, name, member.dtype)
         source, turned = npz_frames(path, member)
-        return source, (Orient(transpose=True),) if turned else ()
+        return source, (Orient(transpose=True),) if turned else (), _raster(stored.shape)
+    if is_matlab5(path):
+        shapes = mat_names(path)
+        array = read_mat(path, dataset or _only(path, "dataset", [n for n, shape in shapes.items() if len(shape) > 2]))
+        raster = _raster(array.shape)
+        if array.ndim == 3 and array.shape[0] == array.shape[1] != array.shape[2]:  # as MATLAB has them
+            array = np.ascontiguousarray(np.moveaxis(array, -1, 0))
+        return ArraySource(array.reshape(as_frames(path, dataset, array.shape, cube=True))), (), raster
     shape, dtype, fortran_order, offset = _npy_header(path)
     if fortran_order and len(shape) > 1:
         remedy = "Save it with numpy.ascontiguousarray."
         raise DataError(path, expected="frames in C order", received="Fortran order", remedy=remedy)
     _real(path, None, dtype)
-    return StoredFrames(path, offset, as_frames(path, None, shape), dtype), ()
+    return StoredFrames(path, offset, as_frames(path, None, shape, cube=True), dtype), (), _raster(shape)
+
+
+def _raster(shape: tuple[int, ...]) -> Raster | None:
+    return (shape[0], shape[1]) if len(shape) == 4 else None
+
+
+def patterns_in(file: HDF5File) -> list[tuple[str, tuple[int, ...] | None, str]]:
+    """The data sets that may be patterns, those of three axes or more."""
+    return [each for each in file.datasets() if each[1] is not None and len(each[1]) > 2]
+
+
+def _parts(file: HDF5File, name: str) -> list[str]:
+    """The data sets of patterns in the group `name`, by their numbers: a detector's series; none for a data set."""
+    if file.is_dataset(name):
+        return []
+    keys = sorted(file.keys(name), key=by_number)
+    return [part for part in (f"{name.rstrip('/')}/{key}" for key in keys) if _is_patterns(file, part)]
+
+
+def _is_patterns(file: HDF5File, name: str) -> bool:
+    return file.is_dataset(name) and len(file.find(name).shape or ()) == 3
+
+
+def by_number(name: str) -> list[Any]:
+    """Key to sort names by, numbers in them as numbers: data_2 before data_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def series_of(text: str, own: Path) -> tuple[list[Path], str] | None:
+    """The files and the data set of `raw/*.h5:/entry/data`, by their numbers; None where it is no such series."""
+    pattern, separator, dataset = text.rpartition(":")
+    if not separator or not any(mark in pattern for mark in "*?["):
+        return None
+    found = glob.glob(pattern) or glob.glob(str(own.parent / pattern))
+    files = sorted((Path(name) for name in found if Path(name).is_file()), key=lambda path: by_number(path.name))
+    if not files:
+        expected, remedy = "files of this name", "Correct the pattern."
+        raise DataError(own, text, expected=expected, received="none", remedy=remedy, state=("dataset",))
+    return files, dataset
 
 
 def no_such(path: Path, name: str, option: str, names: list[str]) -> DataError:
@@ -226,6 +290,8 @@ def _pairs(path: Path, name: str, values: NDArray[Any], count: int) -> NDArray[n
     pairs = values
     while pairs.ndim > 2 and len(pairs) == 1:
         pairs = pairs[0]
+    if pairs.ndim == 3 and pairs.shape[2] in (2, 3) and pairs.shape[0] * pairs.shape[1] == count:  # of a raster
+        pairs = pairs.reshape(count, -1)
     if pairs.ndim == 2 and pairs.shape[0] in (2, 3) and pairs.shape[1] == count != pairs.shape[0]:
         pairs = pairs.T
     if pairs.ndim != 2 or pairs.shape[1] not in (2, 3):

@@ -17,11 +17,13 @@ import attrs
 from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import UNKNOWN_PROBE
 from ptycho_core.io.packed import is_packed, unpacked
+from ptycho_core.io.places import patterns_in
 from ptycho_core.registry import Registry
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.files import UNREADABLE
 from ptycho_core.storage.hdf5 import HDF5File, is_hdf5, signature_of
+from ptycho_core.storage.matlab5 import is_matlab5, mat_names
 from ptycho_core.storage.npz import MAGIC, npz_members
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ READERS: Registry[Reader] = Registry(
         "cxi": "ptycho_core.formats.cxi:CxiReader",
         "ptyd": "ptycho_core.formats.ptyd:PtydReader",
         "shelves": "ptycho_core.formats.shelves:ShelvesReader",
+        "nexus": "ptycho_core.formats.nexus:NexusReader",
         "mapped": "ptycho_core.formats.mapped:MappedReader",
     },
     make=lambda cls: cls(),
@@ -78,6 +81,9 @@ def choose_reader(path: Path, options: ReadOptions) -> Reader:
     if options.dataset is not None:
         return READERS.load(MAPPED)
     found = [reader for name, reader in READERS.load_all() if _matches(name, reader, path)]
+    named = options.positions is not None or options.scan_step is not None
+    if not found and named and (is_matlab5(path) or (is_hdf5(path) and _has_patterns(path))):
+        return READERS.load(MAPPED)  # its parts are named, and its patterns are those of three axes or more
     if len(found) == 1:
         log.debug("%s: read by %r", path, found[0].name)
         return found[0]
@@ -92,6 +98,12 @@ def choose_reader(path: Path, options: ReadOptions) -> Reader:
     remedy += ", or name the parts of a file of another kind."
     state = ("reader", "dataset", "positions", "probe")
     raise DataError(path, expected="a scan of a known format", received="another file", remedy=remedy, state=state)
+
+
+def _has_patterns(path: Path) -> bool:
+    """Whether an HDF5 file holds one data set that may be patterns."""
+    with HDF5File(path) as file:
+        return len(patterns_in(file)) == 1
 
 
 def _matches(name: str, reader: Reader, path: Path) -> bool:
@@ -158,6 +170,8 @@ def describe_contents(path: Path, most: int = 12) -> str:
         if is_hdf5(path):
             with HDF5File(path) as file:
                 return _some(file.contents(), most) or "an HDF5 file without data sets"
+        if is_matlab5(path):
+            return _some((f"{name} {shape}" for name, shape in mat_names(path).items()), most) or "no arrays"
         if signature_of(path).startswith(b"PK"):
             members = npz_members(path).values()
             return _some((f"{m.key} {m.shape} {m.dtype}" for m in members), most) or "a zip file without arrays"

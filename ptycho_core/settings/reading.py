@@ -31,6 +31,9 @@ class ReadOptions:
     dataset: str | None = setting(
         None, "Data set of the patterns (M, H, W): its path in an HDF5 file, its key in an NPZ file."
     )
+    follow_links: Path | None = setting(
+        None, "Folder whose files may be read where the scan's file links to them; its own folder always is."
+    )
     frames: str | None = setting(None, "Patterns to read: START:STOP or START:STOP:STEP.", is_frame_slice)
     drop_frames: str | None = setting(
         None,

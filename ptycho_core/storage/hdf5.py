@@ -20,6 +20,7 @@ from ptycho_core.storage.files import LARGE_BYTES, LARGEST_RATIO
 from ptycho_core.storage.hdf5_frames import hdf5_frames
 from ptycho_core.storage.hdf5_guards import bursting_chunk, can_be_searched, file_heaps_are_sound, packings
 from ptycho_core.storage.source import FrameSource
+from ptycho_core.storage.units import factor_to
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +55,12 @@ def is_hdf5(path: Path) -> bool:
 class HDF5File:
     """An open HDF5 file whose data sets are found by name.
 
-    Soft links are followed inside the file, external links and virtual data sets to files in the same folder only; all
-    of them at most `MOST_LINKS` times. Everything that cannot be read is a DataError.
+    Soft links are followed inside the file, external links and virtual data sets to files in the same folder, or in the
+    folder `follow`, only; all of them at most `MOST_LINKS` times. Everything that cannot be read is a DataError.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, follow: Path | None = None) -> None:
+        self.path, self.follow = path, follow
         self._files: dict[Path, Any] = {}
         self._open(path)
 
@@ -101,8 +102,33 @@ class HDF5File:
             return sorted(group) if isinstance(group, h5py.Group) else []
 
     def contents(self) -> list[str]:
-        """The data sets, `/dp (516, 64, 64) uint16`, at most `LISTED`."""
-        return [f"{name} {shape} {kind}" for name, shape, kind in self.datasets()]
+        """The data sets, `/dp (516, 64, 64) uint16`, and links to other files, `/dp -> file.h5:/dp`, at most `LISTED`.
+
+        What has the most axes comes first: patterns are among them.
+        """
+        found = sorted(self.datasets(), key=lambda each: -len(each[1] or ()))
+        return [*self.links(), *(f"{name} {shape} {kind}" for name, shape, kind in found)][:LISTED]
+
+    def links(self) -> list[str]:
+        """`/dp -> file.h5:/dp` of every external link that hard links lead to, at most `LISTED`."""
+        import h5py
+
+        found: list[str] = []
+        with self.reading(None):
+            waiting, seen = [self._files[self.path]["/"]], set()
+            while waiting and len(found) < LISTED:
+                group = waiting.pop(0)
+                place = h5py.h5o.get_info(group.id).addr
+                if place in seen:
+                    continue
+                seen.add(place)
+                for key in group:
+                    link = group.get(key, getlink=True)
+                    if isinstance(link, h5py.ExternalLink):
+                        found.append(f"{group.name.rstrip('/')}/{key} -> {link.filename}:{link.path}")
+                    elif isinstance(link, h5py.HardLink) and isinstance(group[key], h5py.Group):
+                        waiting.append(group[key])
+        return found
 
     def datasets(self) -> list[tuple[str, tuple[int, ...] | None, str]]:
         """(name, shape, type) of every data set that hard links lead to, at most `LISTED`."""
@@ -152,10 +178,30 @@ class HDF5File:
         """read(name) where there is such a data set."""
         return read(name) if name is not None and self.is_dataset(name) else None
 
-    def number(self, *names: str) -> float | None:
-        """The first of these data sets that is there: one finite number, else a DataError."""
+    def number(self, *names: str, unit: str | None = None) -> float | None:
+        """The first of these data sets that is there: one finite number, else a DataError.
+
+        unit: "m" or "eV", in which it is returned, where its attribute `units` names another; DataError for an unknown
+        one.
+        """
         name = self.first(*names)
-        return None if name is None else self._one(name, self.array(name, what="one number"))
+        if name is None:
+            return None
+        value = self._one(name, self.array(name, what="one number"))
+        return value if unit is None else value * self.factor(name, unit)
+
+    def factor(self, name: str, unit: str) -> float:
+        """What the numbers of a data set are multiplied by to be in `unit`: 1 where it names none."""
+        named = self.text(name, "units")
+        if not named:
+            return 1.0
+        factor = factor_to(unit, named)
+        if factor is None:
+            remedy = "State the value as an option, in the unit of its name."
+            raise DataError(
+                self.path, f"{name}@units", expected=f"a unit of {unit}", received=repr(named[:40]), remedy=remedy
+            )
+        return factor
 
     def attribute(self, item: str, *names: str) -> float | None:
         """The first of these attributes that is there: one finite number, else a DataError."""
@@ -196,8 +242,11 @@ class HDF5File:
             text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
             return text.strip()[:10_000]
 
-    def frames(self, name: str) -> FrameSource:
-        """The patterns (M, H, W) of a data set, to be read when they are asked for."""
+    def frames(self, name: str, *, cube: bool = False) -> FrameSource:
+        """The patterns (M, H, W) of a data set, to be read when they are asked for.
+
+        cube: (rows, columns, H, W) is taken, too, row after row.
+        """
         data = self._dataset(name, "(M, H, W) patterns")
         with self.reading(name):
             if data.dtype.kind not in "biuf":
@@ -207,7 +256,7 @@ class HDF5File:
             path, inside = Path(data.file.filename), data.name
         del data  # reopened with a cache that fits; HDF5 wants it closed first
         with self.reading(name):
-            return hdf5_frames(path, inside)
+            return hdf5_frames(path, inside, cube=cube)
 
     # -- how it is read --------------------------------------------------------------------------------------------
 
@@ -285,7 +334,7 @@ class HDF5File:
                     importlib.import_module("hdf5plugin")  # registers the filters that it brings
             if not h5py.h5z.filter_avail(code):
                 received = f"filter {code} ({label.decode(errors='replace')})"
-                remedy = "Install the package hdf5plugin, or repack the file with gzip (h5repack)."
+                remedy = "Install the package hdf5plugin (extra hdf5), or repack the file with gzip (h5repack)."
                 raise DataError(
                     self.path, name, expected="filters that are installed", received=received, remedy=remedy
                 )
@@ -317,9 +366,7 @@ class HDF5File:
             other = here if name == "." else self._beside(here, name, must_exist=False)
             full = Path(name)
             if full.is_absolute() and full.exists() and not _same(full, other):  # which HDF5 would read
-                received = f"a link to {name!r}"
-                expected = "links to files in its own folder"
-                raise DataError(self.path, expected=expected, received=received, remedy="Copy the data into one file.")
+                raise self._outside(here, name)
             if not other.is_file():
                 continue  # reads as the fill value, as HDF5 has it
             _, source = self._walk(self._beside(here, name) if other != here else here, inside, links - 1)
@@ -353,16 +400,25 @@ class HDF5File:
     def _beside(self, path: Path, name: str, *, must_exist: bool = True) -> Path:
         """The file of a link: only one in the same folder. A full path stands for the file of that name beside."""
         plain = name.replace("\\", "/")
+        if self.follow is not None:
+            linked = (path.parent / plain).resolve()
+            if linked.is_relative_to(self.follow.resolve()) and (linked.is_file() or not must_exist):
+                return linked
         other = path.parent / (plain.rsplit("/", 1)[-1] if plain.startswith("/") or plain[1:2] == ":" else plain)
         if ".." in Path(plain).parts or other.is_dir():
-            received = f"a link to {name!r}"
-            expected = "links to files in its own folder"
-            raise DataError(self.path, expected=expected, received=received, remedy="Copy the data into one file.")
+            raise self._outside(path, name)
         if must_exist and not is_hdf5(other):
             received = f"a link to {name!r}, which is not there or no HDF5 file"
             expected = "the files that it links to beside it"
             raise DataError(self.path, expected=expected, received=received, remedy="Copy them to one folder.")
         return other
+
+    def _outside(self, path: Path, name: str) -> DataError:
+        folder = (path.parent / name.replace("\\", "/")).resolve().parent
+        expected, received = "links to files in its own folder", f"a link to {name!r}"
+        remedy = "Say that files of that folder may be read"
+        state = (f"follow_links={folder}",)
+        return DataError(self.path, expected=expected, received=received, remedy=remedy, state=state)
 
     def _open(self, path: Path) -> Any:
         import h5py

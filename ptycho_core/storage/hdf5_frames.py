@@ -27,18 +27,19 @@ class HDF5Frames:
     `StoredFrames` are: see `hdf5_frames`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], dataset: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], dataset: str, *, cube: bool = False) -> None:
         self.path, self.dataset = Path(path), dataset
         self._lock = threading.RLock()
         self._file: Any = None
         self._data: Any = None
         self.identity = identity(self._facts())
         data = self._open()
-        self.shape = as_frames(path, dataset, data.shape)
+        self.shape = as_frames(path, dataset, data.shape, cube=cube)
         self._lead = (0,) * (data.ndim - 3)
+        self.raster = (int(data.shape[0]), int(data.shape[1])) if cube and data.ndim == 4 else None
         self._stored = data.dtype
         self._chunk = 1 if data.chunks is None else data.chunks[-3]
-        self.absent = absent_frames(data, self.shape)
+        self.absent = absent_frames(data, self.shape) if self.raster is None else absent_places(data, self.raster)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -74,12 +75,23 @@ class HDF5Frames:
         with self._lock:
             data = self._open()
             try:
-                block = data[(*self._lead, slice(start, stop))]
+                block = data[(*self._lead, slice(start, stop))] if self.raster is None else self._places(start, stop)
             except DAMAGED_HDF5 as error:
                 remedy = "It is damaged, still being written, or packed by a filter that is not installed."
                 expected, received = "readable data", str(error) or type(error).__name__
                 raise DataError(self.path, self.dataset, expected=expected, received=received, remedy=remedy) from error
         return np.asarray(block, self.dtype)
+
+    def _places(self, start: int, stop: int) -> NDArray[Any]:
+        """Places start … stop − 1 of a cube, counted row after row."""
+        assert self.raster is not None
+        columns, parts = self.raster[1], []
+        while start < stop:
+            row, column = divmod(start, columns)
+            end = min(columns, column + stop - start)
+            parts.append(self._data[row, column:end])
+            start += end - column
+        return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self._stored)
 
     def _open(self) -> Any:
         """The data set, kept open: with it go the chunks that HDF5 has unpacked."""
@@ -152,6 +164,22 @@ def absent_frames(data: Any, shape: tuple[int, int, int]) -> dict[str, NDArray[n
     return {"never written": np.flatnonzero(frames)} if frames.any() else {}
 
 
+def absent_places(data: Any, raster: tuple[int, int]) -> dict[str, NDArray[np.int64]]:
+    """As `absent_frames`, of a cube (rows, columns, H, W): by its places."""
+    if data.is_virtual:
+        return {}
+    if data.chunks is None:
+        return absent_frames(data, (raster[0] * raster[1], data.shape[2], data.shape[3]))
+    written, seen = data.id.get_num_chunks(), np.zeros(raster, np.int64)
+    counts = [-(-length // chunk) for length, chunk in zip(data.shape, data.chunks, strict=True)]
+    if written >= math.prod(counts):
+        return {}
+    for number in range(written):
+        row, column = data.id.get_chunk_info(number).chunk_offset[:2]
+        seen[row : row + data.chunks[0], column : column + data.chunks[1]] += 1
+    return {"never written": np.flatnonzero(seen.ravel() < counts[2] * counts[3])}
+
+
 def _absent_parts(data: Any, shape: tuple[int, int, int]) -> dict[str, NDArray[np.int64]]:
     """Of a virtual data set: parts whose file is not there, and frames that no part has."""
     folder, covered = Path(data.file.filename).parent, np.zeros(shape[0], bool)
@@ -171,9 +199,12 @@ def _absent_parts(data: Any, shape: tuple[int, int, int]) -> dict[str, NDArray[n
     return absent
 
 
-def hdf5_frames(path: str | os.PathLike[str], dataset: str) -> StoredFrames | HDF5Frames:
-    """The patterns (M, H, W) of an HDF5 data set, by the fastest way in which it can be read."""
-    frames = HDF5Frames(path, dataset)
+def hdf5_frames(path: str | os.PathLike[str], dataset: str, *, cube: bool = False) -> StoredFrames | HDF5Frames:
+    """The patterns (M, H, W) of an HDF5 data set, by the fastest way in which it can be read.
+
+    cube: (rows, columns, H, W) is taken, too, row after row.
+    """
+    frames = HDF5Frames(path, dataset, cube=cube)
     data = frames._open()
     # Without chunks, filters, external files or virtual parts it lies in one piece, at a known place.
     offset = data.id.get_offset()

@@ -232,8 +232,13 @@ class JoinedFrames:
             source.close()
 
 
-def as_frames(path: str | os.PathLike[str], key: str | None, shape: Sequence[int]) -> tuple[int, int, int]:
-    """(M, H, W) of an array that may have further axes of length 1 in front."""
+def as_frames(
+    path: str | os.PathLike[str], key: str | None, shape: Sequence[int], *, cube: bool = False
+) -> tuple[int, int, int]:
+    """(M, H, W) of an array that may have further axes of length 1 in front. cube: it may be (rows, columns, H, W)."""
+    if cube and len(shape) == 4:
+        rows, columns, height, width = (int(length) for length in shape)
+        return rows * columns, height, width
     if len(shape) < 3 or any(length != 1 for length in shape[:-3]):
         remedy = "Name the data set of the patterns, one (H, W) pattern per frame."
         raise DataError(path, key, expected="shape (M, H, W)", received=f"shape {tuple(shape)}", remedy=remedy)

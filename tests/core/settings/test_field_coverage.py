@@ -14,6 +14,7 @@ FILES = (
     "core/solving/test_fields.py",
     "core/formats/test_readers.py",
     "core/formats/test_situations.py",
+    "core/formats/test_cubes_and_links.py",
     "contract/test_fields.py",
     "contract/test_deterministic.py",
 )
