@@ -31,9 +31,9 @@ DRIVE = Path(__file__).with_name("drive_library.py")
 SEED = 3
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"n_filters_scale": 1},
-    "training": {"batch_size": 4, "nepochs": 6},
+    "training": {"batch_size": 2, "nepochs": 8},
 }
-FLAGS = ("--n-filters-scale", 1, "--batch-size", 4, "--nepochs", 6, "--nphotons", 1e6, "--n-groups", 120)
+FLAGS = ("--n-filters-scale", 1, "--batch-size", 2, "--nepochs", 8, "--nphotons", 1e6, "--n-groups", 120)
 """The same on the command line; Ptychodus states 1e6 photons, and an epoch has at most one group for every frame."""
 NEIGHBOURS = ("--neighbor-count", 7)
 """Of Ptychodus, for reconstructions."""
@@ -97,8 +97,8 @@ def test_the_engine_that_the_environment_names_has_trained(flow: tuple[Path, str
     model = load_model(folder / "trained")
     assert model.engine.name == backend
     assert (model.config.model.N, model.config.model.n_filters_scale, model.config.seed) == (32, 1, SEED)
-    assert (model.config.batch_size, model.config.nepochs, model.config.n_groups) == (4, 6, 120)
-    assert "epoch 6/6: loss" in log
+    assert (model.config.batch_size, model.config.nepochs, model.config.n_groups) == (2, 8, 120)
+    assert "epoch 8/8: loss" in log
 
 
 def test_the_object_is_on_the_grid_of_the_input(flow: tuple[Path, str, str]) -> None:

@@ -450,7 +450,7 @@ def test_a_chunk_of_many_patterns_is_unpacked_once(tmp_path: Path) -> None:
         content.create_dataset("entry/data", shape, "u4", chunks=shape, compression="gzip")
         content["entry/data"].id.write_direct_chunk((0, 0, 0), bomb(2**28))
         content["entry/positions"], content["probe"] = np.zeros((shape[0], 2)), np.ones(shape[1:], complex)
-    started = time.perf_counter()
+    started = time.process_time()  # of this process alone: unpacking 32 times would take half a minute of it
     said, grown = outcome(file)
-    assert "all zeros" in said or "zero" in said, said
-    assert time.perf_counter() - started < 20 and grown < 1024
+    assert "zero" in said, said
+    assert time.process_time() - started < 20 and grown < 1024
