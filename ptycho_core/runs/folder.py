@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from ptycho_core.errors import DataError, MissingExtraError
-from ptycho_core.events import Event, Listener, told_file
+from ptycho_core.events import Event, EventKind, Listener, told_file
 from ptycho_core.reconstruction.result import Reconstruction
 from ptycho_core.reconstruction.writing import write_reconstruction
 
 BEST_MODELS = "checkpoints"
 """Folder of the best models, where a run keeps more than one."""
+
+
+def kind_of_end(stop: BaseException | None) -> EventKind:
+    """What a run tells at its end; a signal that ends it is a kind of interrupt."""
+    if stop is None:
+        return "finished"
+    return "cancelled" if isinstance(stop, KeyboardInterrupt) else "failed"
 
 
 def rescued(save: Callable[[Path], Any], path: Path) -> Path:

@@ -10,12 +10,12 @@ from typing import Any
 import attrs
 
 from ptycho_core.errors import TrainingError
-from ptycho_core.events import Event, EventKind, told_file
+from ptycho_core.events import Event, told_file
 from ptycho_core.reconstruction.result import Reconstruction
 from ptycho_core.reconstruction.writing import check_pixel_known
 from ptycho_core.report.plots import plot_reconstruction
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import draw, rescued, written_images
+from ptycho_core.runs.folder import draw, kind_of_end, rescued, written_images
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
@@ -91,8 +91,7 @@ def solve_into(
             write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
             configs = {"solving": run.config, "execution": run.execution, "reading": reading}
             write_text(folder / "config.toml", to_toml(**configs))
-        ended: dict[type[BaseException], EventKind] = {KeyboardInterrupt: "cancelled", TrainingError: "failed"}
-        kind: EventKind = "finished" if stop is None else ended[type(stop)]
+        kind = kind_of_end(stop)
         done, message = len(run.history), "" if stop is None else str(stop)
         tell(Event(kind=kind, work="solve", done=done, total=run.config.sweeps, unit="sweep", message=message))
     return Solved(run, stop, result, summary)

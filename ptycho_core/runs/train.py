@@ -8,12 +8,12 @@ from typing import Any
 import attrs
 
 from ptycho_core.errors import TrainingError
-from ptycho_core.events import Event, EventKind, Listener, told_file
+from ptycho_core.events import Event, Listener, told_file
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint
 from ptycho_core.models.model import ARCHIVE_NAME, Model
 from ptycho_core.report.plots import plot_losses
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import BEST_MODELS, draw, rescued
+from ptycho_core.runs.folder import BEST_MODELS, draw, kind_of_end, rescued
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.files import to_toml
@@ -77,8 +77,7 @@ def train_into(
             stop = error
         configs = {"model": run.config.model, "training": run.config, "execution": execution, "reading": reading}
         summary = None if run.model is None else _write(run, folder, configs, tell, stop)
-        ended: dict[type[BaseException], EventKind] = {KeyboardInterrupt: "cancelled", TrainingError: "failed"}
-        kind = "finished" if stop is None else ended[type(stop)]
+        kind = kind_of_end(stop)
         tell(attrs.evolve(begin, kind=kind, done=len(run.history), message="" if stop is None else str(stop)))
     return Trained(run, stop, summary)
 

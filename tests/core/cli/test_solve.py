@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core import load_scan, save_scan
+from ptycho_core.cli import Terminated
 from ptycho_core.reconstruction.result import load_reconstruction
 from ptycho_core.simulation import simulate
 from ptycho_core.solving import loop
@@ -58,21 +60,27 @@ def test_a_solve_leaves_its_files_and_says_how_well_it_fits(ptycho: Ptycho, scan
     assert 'refine = "none"' in (tmp_path / "out" / "config.toml").read_text()
 
 
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (Terminated(signal.SIGTERM), 143)])
 def test_a_solve_goes_on_where_it_stopped(
-    ptycho: Ptycho, scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ptycho: Ptycho,
+    scan_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: KeyboardInterrupt,
+    code: int,
 ) -> None:
     solved(ptycho, scan_file, tmp_path / "whole", *FAST)
     sweep = loop.Run.sweep
 
     def interrupted(run: loop.Run) -> Any:
         if run.done == 2:
-            raise KeyboardInterrupt
+            raise stop
         return sweep(run)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Run, "sweep", interrupted)
         outcome = ptycho("solve", str(scan_file), "--out", str(tmp_path / "part"), *FAST)
-    assert outcome.code == 130
+    assert outcome.code == code
     kept = json.loads((tmp_path / "part" / "reconstruction.json").read_text())
     assert kept["stopped_early"] is True and len(kept["history"]) == 2
     (command,) = [line for line in outcome.err.splitlines() if line.startswith("Next: ptycho ")]
