@@ -16,7 +16,7 @@ from ptycho_core.io.places import place_of, read_place, stated_positions
 from ptycho_core.io.probes import refit, scan_probe
 from ptycho_core.io.selection import measured_frames, stated_frames, taken
 from ptycho_core.io.stored import Grid, Pair, Stored, missing
-from ptycho_core.scans.findings import Finding, Noticed, mask_finding
+from ptycho_core.scans.findings import MOST_BAD, Finding, Noticed, mask_finding
 from ptycho_core.scans.frames import Frames, in_memory
 from ptycho_core.scans.geometry import (
     electron_wavelength_m,
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 UNKNOWN_PROBE = "auto"
 """`ReadOptions.probe` where the probe is not known, whatever the file says of it."""
-MOST_BAD = 0.5  # specs/data.md, Findings
 
 
 def assemble(stored: Stored, options: ReadOptions) -> Scan:

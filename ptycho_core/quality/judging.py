@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ptycho_core.quality.area import lit_width_px
 from ptycho_core.quality.judging_lengths import judge_lengths, judge_units
 from ptycho_core.scans.beam import beam_centroid
-from ptycho_core.scans.findings import Finding, mask_finding, ranges
+from ptycho_core.scans.findings import MOST_BAD, Finding, mask_finding, ranges
 from ptycho_core.scans.outlying import DARK, HOT, empty_frames, hot_frames, steps_px, stray_frames
 from ptycho_core.scans.scan import Scan
 
@@ -22,7 +22,7 @@ CORNER = 0.5
 OFF_CENTRE_PX, OFF_CENTRE = 1.5, 0.025
 FAR_FIELD, UNLIKE = 0.85, 0.5
 LARGEST_SPAN_PX, SMALLEST_SPAN_PX = 1e6, 0.1
-MOST_BAD, MOST_PARKED = 0.5, 0.5
+MOST_PARKED = 0.5
 
 
 def judge(scan: Scan) -> tuple[Finding, ...]:

@@ -67,7 +67,7 @@ def solve_into(
     summary: dict[str, Any] | None = None
     with locked(make_folder(folder)), output.listening() as tell:
         run = Solving(scan, config, start=start, execution=execution, resume=resume)
-        remove_partial(make_folder(folder))
+        remove_partial(folder)
         file = folder / SOLVING_NAME
         if resume is None and file.exists():
             tell(Event(kind="started", work="solve", message=f"{file}: the checkpoint of an earlier run is removed"))

@@ -84,7 +84,7 @@ def train_into(
 
 def _prepare(run: Fit, folder: Path, resume: Checkpoint | None) -> Event:
     """The folder as the run needs it: nothing of another run, or of what an interrupted epoch of this one had done."""
-    for place in (make_folder(folder), folder / BEST_MODELS):
+    for place in (folder, folder / BEST_MODELS):
         remove_partial(place)
     file, done = folder / CHECKPOINT_NAME, f"epoch {len(run.history)} of {run.config.nepochs}"
     told = [f"backend: {run.engine.name} ({run.engine.framework} {run.engine.version})"]

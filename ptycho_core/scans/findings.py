@@ -13,6 +13,8 @@ from ptycho_core.errors import DataError
 
 Severity = Literal["error", "warning"]
 MOST_RANGES = 12
+MOST_BAD = 0.5
+"""Share of the pixels beyond which a mask is a finding."""
 
 
 @attrs.frozen(kw_only=True)

@@ -115,19 +115,13 @@ class HDF5File:
 
         found: list[str] = []
         with self.reading(None):
-            waiting, seen = [self._files[self.path]["/"]], set()
-            while waiting and len(found) < LISTED:
-                group = waiting.pop(0)
-                place = h5py.h5o.get_info(group.id).addr
-                if place in seen:
-                    continue
-                seen.add(place)
+            for group in self._groups():
+                if len(found) >= LISTED:
+                    break
                 for key in group:
                     link = group.get(key, getlink=True)
                     if isinstance(link, h5py.ExternalLink):
                         found.append(f"{group.name.rstrip('/')}/{key} -> {link.filename}:{link.path}")
-                    elif isinstance(link, h5py.HardLink) and isinstance(group[key], h5py.Group):
-                        waiting.append(group[key])
         return found
 
     def datasets(self) -> list[tuple[str, tuple[int, ...] | None, str]]:
@@ -136,26 +130,30 @@ class HDF5File:
 
         found: list[tuple[str, tuple[int, ...] | None, str]] = []
         with self.reading(None):
-            waiting, seen = [self._files[self.path]["/"]], set()
-            while waiting and len(found) < LISTED:
-                group = waiting.pop(0)
-                place = h5py.h5o.get_info(group.id).addr
-                if place in seen:
-                    continue
-                seen.add(place)
-                for key in group:
-                    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                        continue
-                    item = group[key]
-                    if isinstance(item, h5py.Group):
-                        waiting.append(item)
-                    elif isinstance(item, h5py.Dataset):
+            for group in self._groups():
+                if len(found) >= LISTED:
+                    break
+                for key in _hard_links(group):
+                    if isinstance(item := group[key], h5py.Dataset):
                         try:
                             kind = str(item.dtype)
                         except TypeError:
                             kind = "of an unknown type"
                         found.append((f"{group.name.rstrip('/')}/{key}", item.shape, kind))
         return found
+
+    def _groups(self) -> Iterator[Any]:
+        """The groups that hard links lead to, each once, those nearest the root first."""
+        import h5py
+
+        waiting, seen = [self._files[self.path]["/"]], set()
+        while waiting:
+            group = waiting.pop(0)
+            place = h5py.h5o.get_info(group.id).addr
+            if place not in seen:
+                seen.add(place)
+                yield group
+                waiting += [group[key] for key in _hard_links(group) if isinstance(group[key], h5py.Group)]
 
     # -- what it holds ---------------------------------------------------------------------------------------------
 
@@ -431,6 +429,12 @@ class HDF5File:
                     raise DataError(path, expected="whole global heaps", received=received, remedy=remedy)
                 self._files[path] = h5py.File(path, "r")
         return self._files[path]
+
+
+def _hard_links(group: Any) -> list[str]:
+    import h5py
+
+    return [key for key in group if isinstance(group.get(key, getlink=True), h5py.HardLink)]
 
 
 def _same(first: Path, second: Path) -> bool:

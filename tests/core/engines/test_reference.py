@@ -126,6 +126,7 @@ OP_INPUTS: dict[str, tuple[dict[str, Any], list[tuple[int, ...]]]] = {
     "pad": ({"width": 2}, [(2, 4, 4, 3)]),
     "outside_centre": ({}, [(2, 8, 8, 3)]),
     "add": ({}, [(2, 4, 4, 3), (2, 4, 4, 3)]),
+    "concat": ({}, [(2, 4, 4, 3), (2, 4, 4, 2)]),
     "scale": ({"factor": -0.7}, [(2, 4, 4, 3)]),
     "activate": ({"activation": "sigmoid"}, [(2, 1, 1, 3)]),
     "global_mean": ({}, [(2, 4, 4, 3)]),

@@ -485,6 +485,7 @@ def test_a_file_that_is_opened_again_must_be_the_same(tmp_path: Path, change: An
 @needs_proc
 @pytest.mark.usefixtures("way")
 def test_a_file_is_closed_when_nobody_needs_it(tmp_path: Path) -> None:
+    gc.collect()  # what earlier tests left open
     before = open_files()
     frames = Frames(stored(tmp_path / "patterns.bin"))
     part = frames.select([1, 2])
@@ -505,6 +506,7 @@ def test_a_temporary_file_goes_with_its_scan(tmp_path: Path, monkeypatch: pytest
     path = write(tmp_path / "scan.npz", ORDERS[order](amplitudes()), compressed=True)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    gc.collect()  # what earlier tests left open
     before = open_files()
     scan = load_scan(path)
     assert open_files() == before + 1
@@ -522,6 +524,7 @@ def test_a_temporary_file_goes_with_its_scan(tmp_path: Path, monkeypatch: pytest
 @needs_proc
 @pytest.mark.usefixtures("lazy")
 def test_a_refused_scan_leaves_no_temporary_file(tmp_path: Path) -> None:
+    gc.collect()  # what earlier tests left open
     before = open_files()
     with pytest.raises(DataError):
         load_scan(write(tmp_path / "scan.npz", -amplitudes(), compressed=True))
