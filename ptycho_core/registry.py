@@ -13,8 +13,10 @@ Names are matched without regard to case. Listing names imports nothing; a thing
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -86,7 +88,7 @@ class Registry(Generic[T]):
             if name.casefold() in self.reserved:
                 text, remedy = "has a meaning of its own", "Choose another name."
                 raise ConfigurationError(f"{self.kind} {name!r}", received=text, remedy=remedy)
-            taken = self._found().get(name.casefold())
+            taken = self._one(name)
             if taken is not None and not replace and not (taken.place is None and _same(taken.value(), value)):
                 remedy = "Choose another name, or pass replace=True."
                 raise ConfigurationError(f"{self.kind} {name!r}", received="registered already", remedy=remedy)
@@ -101,13 +103,23 @@ class Registry(Generic[T]):
 
     def find(self, name: str) -> str | None:
         """The registered name that `name` is but for its case; None for an unknown one."""
-        found = self._found().get(name.casefold())
+        found = self._one(name)
         return None if found is None else found.name
 
     def is_ours(self, name: str) -> bool:
         """Whether it came with this package."""
-        found = self._found().get(name.casefold())
+        found = self._one(name)
         return found is not None and found.owner is None
+
+    def _one(self, name: str) -> Found | None:
+        """As `_found` has it; entry points are read only where the name is neither registered nor ours."""
+        folded = name.casefold()
+        if folded in self.reserved:
+            return None
+        if folded in self._registered:
+            return self._registered[folded]
+        ours = {own.casefold(): own for own in self.ours}
+        return Found(ours[folded], None, self.ours[ours[folded]]) if folded in ours else self._found().get(folded)
 
     def _found(self) -> dict[str, Found]:
         found = {name.casefold(): Found(name, None, place) for name, place in self.ours.items()}
@@ -120,10 +132,10 @@ class Registry(Generic[T]):
             )
         return {name: one for name, one in {**found, **self._registered}.items() if name not in self.reserved}
 
-    def _entry_points(self) -> list[EntryPoint]:
+    def _entry_points(self) -> tuple[EntryPoint, ...]:
         from importlib.metadata import entry_points  # help and errors of the command line do without
 
-        return [] if self.group is None else sorted(entry_points(group=self.group))
+        return () if self.group is None else _installed(entry_points, self.group, tuple(sys.path))
 
     # -- one of them -----------------------------------------------------------------------------------------------
 
@@ -143,7 +155,8 @@ class Registry(Generic[T]):
         Raises the registry's error for an unknown name, listing those there are and the closest, and for one of
         another package that cannot be imported, with the reason. A failure of ours passes through: it is a bug.
         """
-        found = self._found()[self.check(name).casefold()]
+        found = self._one(self.check(name))
+        assert found is not None
         try:
             return self._make(found.value())
         except PtychoError:
@@ -186,6 +199,14 @@ def closest(word: str, options: Iterable[Any]) -> str | None:
     folded = {option.casefold(): option for option in options if isinstance(option, str)}
     near = difflib.get_close_matches(word.casefold(), folded, n=1)
     return folded[near[0]] if near else None
+
+
+@functools.lru_cache
+def _installed(
+    entry_points: Callable[..., Iterable[EntryPoint]], group: str, path: tuple[str, ...]
+) -> tuple[EntryPoint, ...]:
+    """Those of a group; the pass over all that is installed is made once for each import path."""
+    return tuple(sorted(entry_points(group=group)))
 
 
 def _same(one: Any, other: Any) -> bool:
