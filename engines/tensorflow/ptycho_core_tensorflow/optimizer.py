@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,18 +16,30 @@ from ptycho_core.vocabulary import Weights
 from ptycho_core_tensorflow.weights import to_arrays
 
 
+class Rule(NamedTuple):
+    """What a step is made for, beside the shapes of its arrays: fields of a training configuration."""
+
+    optimizer: str
+    weight_decay: float
+    adam_beta1: float
+    adam_beta2: float
+    momentum: float
+    gradient_clip_val: float | None
+    gradient_clip_algorithm: str
+
+
 class Optimizer:
     """Changes the variables that it is given, in place; its moments begin at 0."""
 
     def __init__(self, training: TrainingConfig | None, tensors: Mapping[str, tf.Variable]) -> None:
-        self.training, self.tensors = training, tensors
+        self.rule = None if training is None else Rule(*(getattr(training, name) for name in Rule._fields))
+        self.tensors = tensors
         self.steps = tf.Variable(0, dtype=tf.float64)
         self.moments = {
             f"{moment}/{name}": tf.Variable(tf.zeros_like(tensor), trainable=False)
             for moment in optimizer_moments(training)
             for name, tensor in tensors.items()
         }
-        self._graph_step = tf.function(self._eager_step, autograph=False)
 
     def state(self) -> Weights:
         return {"step": np.asarray(float(self.steps)), **to_arrays(self.moments)}
@@ -42,55 +56,62 @@ class Optimizer:
 
     def clipped(self, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The gradients, limited as configured."""
-        assert self.training is not None
-        return clip(gradients, self.tensors, self.training.gradient_clip_val, self.training.gradient_clip_algorithm)
+        assert self.rule is not None
+        return clip(gradients, self.tensors, self.rule)
 
     def step(self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor) -> None:
         """One step from the gradients as they are before clipping."""
-        self._graph_step(dict(gradients), learning_rate)
-
-    def _eager_step(self, gradients: dict[str, tf.Tensor], learning_rate: tf.Tensor) -> None:
-        assert self.training is not None
-        self.steps.assign_add(1)
-        corrections = self._corrections()
-        for name, gradient in self.clipped(gradients).items():
-            tensor = self.tensors[name]
-            if self.training.weight_decay > 0 and name.endswith("/kernel"):
-                if self.training.optimizer == "adamw":
-                    tensor.assign_sub(learning_rate * self.training.weight_decay * tensor)
-                else:
-                    gradient = gradient + self.training.weight_decay * tensor
-            sgd = self.training.optimizer == "sgd"
-            change = self._momentum(name, gradient) if sgd else self._adam(name, gradient, corrections)
-            tensor.assign_sub(learning_rate * change)
-
-    def _corrections(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """1 - β₁ᵗ and √(1 - β₂ᵗ)."""
-        assert self.training is not None
-        # In float64, because these cancel. A Python number would be made float32.
-        beta1, beta2 = (tf.constant(beta, tf.float64) for beta in (self.training.adam_beta1, self.training.adam_beta2))
-        return 1 - beta1**self.steps, tf.sqrt(1 - beta2**self.steps)
-
-    def _adam(self, name: str, gradient: tf.Tensor, corrections: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        """Keras's own Adam puts epsilon elsewhere."""
-        assert self.training is not None
-        beta1, beta2 = self.training.adam_beta1, self.training.adam_beta2
-        first, second = self.moments[f"first_moment/{name}"], self.moments[f"second_moment/{name}"]
-        first.assign(beta1 * first + (1 - beta1) * gradient)
-        second.assign(beta2 * second + (1 - beta2) * tf.square(gradient))
-        correction1, correction2 = (tf.cast(correction, gradient.dtype) for correction in corrections)
-        return (first / correction1) / (tf.sqrt(second) / correction2 + ADAM_EPSILON)
-
-    def _momentum(self, name: str, gradient: tf.Tensor) -> tf.Tensor:
-        assert self.training is not None
-        momentum = self.moments[f"momentum/{name}"]
-        return momentum.assign(self.training.momentum * momentum + gradient)
+        assert self.rule is not None
+        graph_step(self.rule)(self.tensors, self.steps, self.moments, dict(gradients), learning_rate)
 
 
-def clip(
-    gradients: Mapping[str, tf.Tensor], tensors: Mapping[str, tf.Tensor], limit: float | None, algorithm: str
-) -> dict[str, tf.Tensor]:
+@functools.lru_cache(maxsize=16)
+def graph_step(rule: Rule) -> Any:
+    """`change` by a rule as a graph, which all optimisers of that rule share (`forward.py`)."""
+    return tf.function(functools.partial(change, rule), autograph=False)
+
+
+def change(
+    rule: Rule,
+    tensors: Mapping[str, tf.Variable],
+    steps: tf.Variable,
+    moments: Mapping[str, tf.Variable],
+    gradients: Mapping[str, tf.Tensor],
+    learning_rate: tf.Tensor,
+) -> None:
+    """Step the variables and the moments, in place."""
+    steps.assign_add(1)
+    # In float64, because these cancel. A Python number would be made float32.
+    beta1, beta2 = (tf.constant(beta, tf.float64) for beta in (rule.adam_beta1, rule.adam_beta2))
+    corrections = 1 - beta1**steps, tf.sqrt(1 - beta2**steps)
+    for name, gradient in clip(gradients, tensors, rule).items():
+        tensor = tensors[name]
+        if rule.weight_decay > 0 and name.endswith("/kernel"):
+            if rule.optimizer == "adamw":
+                tensor.assign_sub(learning_rate * rule.weight_decay * tensor)
+            else:
+                gradient = gradient + rule.weight_decay * tensor
+        if rule.optimizer == "sgd":
+            momentum = moments[f"momentum/{name}"]
+            step = momentum.assign(rule.momentum * momentum + gradient)
+        else:
+            step = adam(rule, moments[f"first_moment/{name}"], moments[f"second_moment/{name}"], gradient, corrections)
+        tensor.assign_sub(learning_rate * step)
+
+
+def adam(
+    rule: Rule, first: tf.Variable, second: tf.Variable, gradient: tf.Tensor, corrections: tuple[tf.Tensor, tf.Tensor]
+) -> tf.Tensor:
+    """Keras's own Adam puts epsilon elsewhere. corrections: 1 - β₁ᵗ and √(1 - β₂ᵗ)."""
+    first.assign(rule.adam_beta1 * first + (1 - rule.adam_beta1) * gradient)
+    second.assign(rule.adam_beta2 * second + (1 - rule.adam_beta2) * tf.square(gradient))
+    correction1, correction2 = (tf.cast(correction, gradient.dtype) for correction in corrections)
+    return (first / correction1) / (tf.sqrt(second) / correction2 + ADAM_EPSILON)
+
+
+def clip(gradients: Mapping[str, tf.Tensor], tensors: Mapping[str, tf.Tensor], rule: Rule) -> dict[str, tf.Tensor]:
     """The gradients, limited: in their norm together, element by element, or unit by unit relative to the weights."""
+    limit, algorithm = rule.gradient_clip_val, rule.gradient_clip_algorithm
     if limit is None:
         return dict(gradients)
     match algorithm:

@@ -1,0 +1,147 @@
+"""What networks of one configuration compute, as graphs that they share: their variables come as arguments.
+
+A graph of their own for each would be traced again for each, and this framework never gives all of a graph's memory
+back (https://github.com/tensorflow/tensorflow/issues/62854).
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import tensorflow as tf
+from einops import rearrange
+
+from ptycho_core.engine.checks import trainable_names
+from ptycho_core.engine.objective import Objective
+from ptycho_core.layouts import ALONE_LAST_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES
+from ptycho_core.networks.ops import op_function
+from ptycho_core.networks.table import Table
+from ptycho_core.physics.weights import MERGE_EPSILON, probe_mask, smoothing_matrix
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import LOG_SCALE, PROBE
+from ptycho_core_tensorflow import losses, physics
+from ptycho_core_tensorflow.ops import ENGINE, OPS, run_table
+
+Tensors = Mapping[str, tf.Variable]
+
+
+@attrs.frozen(eq=False)
+class Recipe:
+    """What a graph is made for, beside the shapes of its arguments. Equal where the graphs would be."""
+
+    table: Table
+    model: ModelConfig
+    training: TrainingConfig | None
+    device: str
+    precision: str
+
+    @functools.cached_property
+    def _told(self) -> tuple[object, ...]:
+        ops = tuple(op_function(layer, ENGINE, OPS) for layer in self.table.layers)  # a program may replace one
+        return repr(attrs.astuple(self, recurse=False)), ops, tuple(losses.TERMS.items())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self._told == other._told
+
+    def __hash__(self) -> int:
+        return hash(self._told)
+
+
+class Forward:
+    """Amplitudes → patches → loss terms → gradients."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        # A copy: a program may change its configuration, which is not to change what others compute.
+        self.table, self.model = recipe.table, copy.deepcopy(recipe.model)
+        self.dtype = tf.float64 if recipe.precision == "64-true" else tf.float32
+        self.layer_dtype = tf.bfloat16 if recipe.precision == "bf16-mixed" else self.dtype
+        self.objective = None if recipe.training is None else Objective.of(recipe.training)
+        self.trainable = trainable_names(recipe.table, recipe.training)
+        self.smoothing = self.probe_mask = None
+        with tf.device(recipe.device):
+            if self.model.gaussian_smoothing_sigma > 0:
+                matrix = smoothing_matrix(self.model.N, self.model.gaussian_smoothing_sigma)
+                self.smoothing = tf.cast(matrix, self.dtype)
+            if self.model.probe_mask:
+                self.probe_mask = tf.cast(probe_mask(self.model.N), self.dtype)[..., None]
+        self.graph_terms_and_gradients = tf.function(self.terms_and_gradients, autograph=False)
+        self.graph_loss_terms = tf.function(self.loss_terms, autograph=False)
+        self.graph_patches = tf.function(self.patches, autograph=False)
+
+    def maps(
+        self, tensors: Tensors, diffraction_amplitude: tf.Tensor, light: physics.Light
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Amplitude and phase patches (B, N, N, C) for measured amplitudes (B, N, N, C)."""
+        x = light.input_scale * diffraction_amplitude
+        channels = x.shape[-1]
+        if not self.model.object_big:
+            x = rearrange(x, BHWC_TO_FRAMES)
+        maps = run_table(self.table, tensors, tf.cast(x, self.layer_dtype))
+        amplitude, phase = (tf.cast(m, self.dtype) for m in maps)
+        if not self.model.object_big:
+            amplitude, phase = (rearrange(m, ALONE_LAST_TO_BHWC, c=channels) for m in (amplitude, phase))
+        return amplitude, phase
+
+    def patches(self, tensors: Tensors, diffraction_amplitude: tf.Tensor, light: physics.Light) -> tf.Tensor:
+        amplitude, phase = self.maps(tensors, diffraction_amplitude, light)
+        return tf.complex(amplitude * tf.cos(phase), amplitude * tf.sin(phase))
+
+    def loss_terms(
+        self,
+        tensors: Tensors,
+        measured_amplitude: tf.Tensor,
+        light: physics.Light,
+        offsets: tf.Tensor,
+        good: tf.Tensor,
+        truth: tf.Tensor | None,
+        padding: int,
+        physics_weight: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        assert self.objective is not None
+        maps = (rearrange(m, BHWC_TO_BCHW) for m in self.maps(tensors, measured_amplitude, light))
+        measured_amplitude = rearrange(measured_amplitude, BHWC_TO_BCHW)
+        patches = physics.polar_to_field(*maps)
+        if self.model.merges:
+            placement = physics.placement_matrices(offsets, self.model.N, padding)
+            epsilon = MERGE_EPSILON[self.model.merge_weights]
+            canvas = physics.merge_group(patches, light.merge_weight, placement, epsilon)
+            patches = physics.extract_patches(canvas, placement)
+        compared = losses.Compared(patches=patches)
+        if self.objective.compares("truth"):
+            compared = attrs.evolve(
+                compared, truth=tf.stack([rearrange(part, BHWC_TO_BCHW) for part in tf.unstack(truth)])
+            )
+        if self.objective.compares("counts"):
+            probe = tensors.get(PROBE, light.probe)  # refined, or as it came with the batch
+            probe = probe if self.probe_mask is None else probe * self.probe_mask
+            intensity = physics.far_field_intensity(patches, tf.convert_to_tensor(probe), self.smoothing)
+            counts = light.counts_per_intensity
+            compared = attrs.evolve(
+                compared,
+                predicted=counts * tf.exp(2 * tensors[LOG_SCALE]) * intensity,
+                measured=counts * tf.square(measured_amplitude),
+                good=good,
+                mean_counts=counts * light.mean_intensity,
+            )
+        terms = {name: losses.TERMS[name](compared) for name in self.objective.terms}
+        return {"total": self.objective.total(terms, physics_weight), **terms}
+
+    def terms_and_gradients(
+        self, tensors: Tensors, *arguments: Any
+    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        parameters = {name: tensors[name] for name in self.trainable}
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(parameters)
+            terms = self.loss_terms(tensors, *arguments)
+        # No loss term may reach a tensor: its gradient is 0, not absent.
+        unconnected = tf.UnconnectedGradients.ZERO
+        return terms, tape.gradient(terms["total"], parameters, unconnected_gradients=unconnected)
+
+
+shared_forward = functools.lru_cache(maxsize=16)(Forward)
+"""The one for a recipe."""
