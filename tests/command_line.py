@@ -41,6 +41,13 @@ def run_here(*arguments: object) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
+def ptycho(*arguments: object) -> Outcome:
+    """`ptycho …` in this process; it has to succeed."""
+    done = run_here(*arguments)
+    assert done.code == 0, f"exit code {done.code} of {arguments}:\n{done.err}"
+    return done
+
+
 @contextlib.contextmanager
 def _own_log() -> Iterator[None]:
     """A command takes the core's log for itself; what the tests see of it comes back."""

@@ -85,6 +85,30 @@ CASES: dict[str, dict[str, Any]] = {
     "cnn_one_frame": {"architecture": "cnn", "gridsize": 1, "groups": 1, "pad_object": False, "training": ALL_TERMS},
 }
 """Every switch of the forward model and the losses, by name: arguments of `make_case`. "short" has few layers."""
+SEEDS = {
+    "merged": 7,
+    "nine_frames": 10,
+    "merge_uniform": 5,
+    "merge_central": 5,
+    "wider_canvas": 7,
+    "swish": 7,
+    "softplus": 5,
+    "relu": 5,
+    "not_padded": 7,
+    "probe_mask": 5,
+    "smoothing": 7,
+    "two_modes": 4,
+    "given_probe": 4,
+    "bad_pixels": 4,
+    "amplitude_loss": 4,
+    "all_terms": 5,
+    "eca": 7,
+    "cbam": 22,
+    "supervised": 5,
+    "cnn": 6,
+    "cnn_one_frame": 11,
+}
+"""Of weights for which a case is well conditioned, where those of 3 are not: the search begins there."""
 
 
 @attrs.frozen(eq=False)
@@ -126,7 +150,7 @@ class Expected:
 @functools.cache
 def named_case(name: str) -> Case:
     """A case of `CASES`, well conditioned in its first batch."""
-    return well_conditioned(make_case(**CASES[name]))
+    return well_conditioned(make_case(**CASES[name]), SEEDS.get(name, 3))
 
 
 @functools.cache
@@ -171,13 +195,13 @@ def make_case(
     return Case(config, train, weights, tuple(batches))
 
 
-def well_conditioned(case: Case, attempts: int = 40) -> Case:
-    """The case with the first weights for which float32 can be expected to give the gradient of float64.
+def well_conditioned(case: Case, seed: int, attempts: int = 40) -> Case:
+    """The case with the first weights, from `seed` on, for which float32 can be expected to give float64's gradient.
 
     Otherwise the network stands on a kink, or the gradient is a sum that cancels; no engine is to blame.
     """
-    for seed in range(3, 3 + attempts):
-        candidate = attrs.evolve(case, weights={**case.weights, **network_weights(case.model, seed)})
+    for each in range(seed, seed + attempts):
+        candidate = attrs.evolve(case, weights={**case.weights, **network_weights(case.model, each)})
         if kink_margin(candidate) > 1e-6 and rounding_error(candidate) < GRADIENT_RTOL["32-true"] / 3:
             return candidate
     raise AssertionError(f"no well-conditioned weights among {attempts} for {case.model}")

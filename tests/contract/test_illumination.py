@@ -110,7 +110,7 @@ def test_an_illumination_is_not_taken_for_another_that_was_there_before(engine: 
         batch = case.lit_by(probe=case.illumination.probe * np.float32(factor)).batch
         assert network.evaluate([batch])["nll"] == expected[factor]
         del batch
-        gc.collect()
+        gc.collect(1)  # of all that this process holds it would take half a second
 
 
 @attrs.frozen(eq=False, kw_only=True)

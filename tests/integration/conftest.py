@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from ptycho_core.engine.registry import is_installed, registered_engines
-from tests.command_line import Outcome, run_apart, run_here
+from tests.command_line import Outcome, ptycho, run_apart
 
 ENGINES = sorted(registered_engines())
 REQUIRED = [name for name in os.environ.get("PTYCHO_REQUIRE_BACKENDS", "").split(",") if name]
@@ -58,10 +58,3 @@ def reconstructed(trained: Trained, scan_file: Path, backend: str, tmp_path_fact
     folder = tmp_path_factory.mktemp(f"reconstructed-{backend}")
     ptycho("reconstruct", scan_file, "--model", trained.folder, "--out", folder, "--backend", backend)
     return folder
-
-
-def ptycho(*arguments: object) -> Outcome:
-    """`ptycho …` in this process; it has to succeed."""
-    done = run_here(*arguments)
-    assert done.code == 0, f"exit code {done.code} of {arguments}:\n{done.err}"
-    return done

@@ -17,8 +17,8 @@ import pytest
 
 from ptycho_core import load_model
 from ptycho_core.engine.registry import is_installed
-from tests.command_line import run_apart
-from tests.integration.conftest import ENGINES, PATTERNS, SMALL, Trained, ptycho
+from tests.command_line import ptycho, run_apart
+from tests.integration.conftest import ENGINES, PATTERNS, SMALL, Trained
 
 
 def test_train_writes_archive_configuration_history_and_figure(trained: Trained) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import ptycho
+from tests.command_line import ptycho
 
 SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 STAR = SHARED / "siemens_star"

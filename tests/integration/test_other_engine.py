@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ptycho_core.engine.registry import is_installed
-from tests.integration.conftest import ENGINES, Trained, ptycho
+from tests.command_line import ptycho
+from tests.integration.conftest import ENGINES, Trained
 
 
 def test_another_engine_reconstructs_the_same_object_from_an_archive(

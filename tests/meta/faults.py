@@ -223,3 +223,26 @@ solver_without_centre = engine_with(solver=_SolverWithoutCentre)
 solver_shifts_backwards = engine_with(solver=_SolverShiftsBackwards)
 solver_forgets_cover = engine_with(solver=_SolverForgetsCover)
 solver_shares_its_steps = engine_with(solver=_SolverSharesItsSteps)
+
+NOTICED_BY = {
+    "axes_swapped": "test_gradients",
+    "no_fftshift": "test_gradients",
+    "channels_transposed": "test_gradients",
+    "conjugated_gradient": "test_gradients",
+    "half_pixel_shift": "test_gradients",
+    "amplitude_for_intensity": "test_gradients",
+    "patches_transposed": "test_predict",
+    "gradients_add_up": "test_gradients",
+    "decays_everything": "test_optimizer",
+    "steps_at_every_batch": "test_optimizer",
+    "never_begins_its_losses_again": "test_training_step",
+    "forgets_the_physics_weight": "test_optimizer",
+    "solver_axes_swapped": "test_solving",
+    "solver_conjugated_gradient": "test_solving",
+    "solver_sees_held_out": "test_solving",
+    "solver_without_centre": "test_solving",
+    "solver_shifts_backwards": "test_solving",
+    "solver_forgets_cover": "test_solving",
+    "solver_shares_its_steps": "test_solving",
+}
+"""Each fault, and the file of the suite that is there to notice it."""

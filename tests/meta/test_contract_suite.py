@@ -12,58 +12,46 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.contract.backends import REQUIRE, differing_tests
+from tests.meta.faults import NOTICED_BY
 
 ROOT = Path(__file__).parents[2]
 
-FAULTS = {
-    "axes_swapped": "test_gradients",
-    "no_fftshift": "test_gradients",
-    "channels_transposed": "test_gradients",
-    "conjugated_gradient": "test_gradients",
-    "half_pixel_shift": "test_gradients",
-    "amplitude_for_intensity": "test_gradients",
-    "patches_transposed": "test_predict",
-    "gradients_add_up": "test_gradients",
-    "decays_everything": "test_optimizer",
-    "steps_at_every_batch": "test_optimizer",
-    "never_begins_its_losses_again": "test_training_step",
-    "forgets_the_physics_weight": "test_optimizer",
-    "solver_axes_swapped": "test_solving",
-    "solver_conjugated_gradient": "test_solving",
-    "solver_sees_held_out": "test_solving",
-    "solver_without_centre": "test_solving",
-    "solver_shifts_backwards": "test_solving",
-    "solver_forgets_cover": "test_solving",
-    "solver_shares_its_steps": "test_solving",
-}
-"""Each fault of `tests.meta.faults` and the file of the suite that is there to notice it."""
 
-
-def run_suite(*arguments: str, file: str = "", **environment: str) -> tuple[int, str]:
-    """Exit status and output of the contract tests, all or those of one file, in a fresh interpreter."""
+def run_suite(*arguments: str, **environment: str) -> tuple[int, str]:
+    """Exit status and output of the contract tests in a fresh interpreter."""
     clean = {name: value for name, value in os.environ.items() if name not in (REQUIRE, "PYTEST_ADDOPTS")}
     threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", f"tests/contract/{file}", "-q", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", "tests/contract", "-q", "-p", "no:cacheprovider", *arguments]
     run = subprocess.run(
         command, cwd=ROOT, env=clean | threads | environment, capture_output=True, text=True, check=False
     )
     return run.returncode, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_noticed(fault: str, tmp_path: Path) -> None:
-    report = tmp_path / "report.xml"
-    arguments = ("--engine", f"tests.meta.faults:{fault}", "-x", f"--junitxml={report}")
-    status, output = run_suite(*arguments, file=f"{FAULTS[fault]}.py")
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The messages of the tests that fail on a sound engine and on one for each fault, by the engine's name."""
+    report, engines = tmp_path_factory.mktemp("meta") / "report.xml", ("sound", *NOTICED_BY)
+    arguments = [argument for name in engines for argument in ("--engine", f"tests.meta.faults:{name}")]
+    status, output = run_suite(*arguments, "-p", "tests.meta.first_failures", f"--junitxml={report}")
     assert status == pytest.ExitCode.TESTS_FAILED, output
-    (failed,) = ElementTree.parse(report).iterfind(".//testcase[failure]")
-    assert failed.find("failure").get("message").startswith("AssertionError: "), output
+    found: dict[str, list[str]] = {name: [] for name in engines}
+    for test in ElementTree.parse(report).iterfind(".//testcase"):
+        failure, words = test.find("failure"), re.split(r"[\[\]-]", test.get("name", ""))
+        if failure is not None:
+            (name,) = set(engines) & set(words)
+            found[name].append(failure.get("message", ""))
+    return found
 
 
-def test_a_sound_engine_passes_everything() -> None:
-    status, output = run_suite("--engine", "tests.meta.faults:sound")
-    assert status == pytest.ExitCode.OK, output
-    assert "failed" not in output.splitlines()[-1]
+@pytest.mark.parametrize("fault", NOTICED_BY)
+def test_a_planted_fault_is_noticed(fault: str, failures: dict[str, list[str]]) -> None:
+    (message,) = failures[fault]
+    assert message.startswith("AssertionError: ")
+
+
+def test_a_sound_engine_passes_everything(failures: dict[str, list[str]]) -> None:
+    assert failures["sound"] == []
 
 
 def test_an_absent_engine_is_skipped_visibly() -> None:

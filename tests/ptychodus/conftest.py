@@ -1,12 +1,10 @@
-"""Ptychodus itself, driven headless, and the command line in processes of its own."""
+"""Ptychodus itself, driven headless, and the command line beside it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +21,7 @@ from ptycho_core.quality.area import scanned_area
 from ptycho_core.quality.evaluation import evaluate_fields
 from ptycho_core.quality.truth import load_truth
 from ptycho_core.scans.scan import Scan
+from tests.command_line import ptycho
 
 LENGTHS = {"photon_energy_eV": 8000.0, "detector_distance_m": 1.5, "detector_pixel_m": [75e-6, 75e-6]}
 SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -87,7 +86,7 @@ def star(tmp_path_factory: pytest.TempPathFactory) -> Case:
     scan = load_scan(file, measurement="amplitude")
     counts = np.rint(np.square(np.asarray(scan.diffraction_amplitude)))
     scan = attrs.evolve(scan, diffraction_amplitude=np.sqrt(counts), dose_known=True)
-    return _case(tmp_path_factory.mktemp("star"), scan, {"nepochs": 3, "n_groups": 128}, least=0.5)
+    return _case(tmp_path_factory.mktemp("star"), scan, {"nepochs": 2, "n_groups": 96}, least=0.5)
 
 
 def _case(folder: Path, scan: Scan, settings: dict[str, Any], least: float) -> Case:
@@ -101,12 +100,6 @@ def _case(folder: Path, scan: Scan, settings: dict[str, Any], least: float) -> C
 def command_line(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case, str], float]:
     """The correlation that `ptycho train`, `reconstruct` and `evaluate` reach."""
 
-    def ptycho(*arguments: object) -> str:
-        command = [sys.executable, "-m", "ptycho_core", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, f"exit code {done.returncode} of {command}:\n{done.stderr}"
-        return done.stdout
-
     def run(case: Case, backend: str) -> float:
         out, scan = tmp_path_factory.mktemp(f"command-line-{backend}"), case.pair / "diffraction.h5"
         flags: list[object] = ["--backend", backend]
@@ -115,7 +108,7 @@ def command_line(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case, st
             flags += [f"--{flag if value is not False else f'no-{flag}'}", *([] if value is False else [value])]
         ptycho("train", scan, "--out", out, *flags)
         ptycho("reconstruct", scan, "--model", out, "--out", out, "--backend", backend)
-        found: float = json.loads(ptycho("evaluate", out, "--truth", case.truth, "--json"))["correlation"]
+        found: float = json.loads(ptycho("evaluate", out, "--truth", case.truth, "--json").out)["correlation"]
         return found
 
     return run
