@@ -1,12 +1,12 @@
 """Quality of reconstructions: real and simulated scans, both engines, the recipe stated in the output.
 
-    python benchmarks/quality.py star-1 star-2 star-half simulated dose --backend torch --backend tensorflow
+    python benchmarks/quality.py star-1 star-2 star-half simulated dose solve --backend torch --backend tensorflow
 
 star-1, star-2: the real Siemens star, gridsize 1 and 2; complex correlation with its iterative reference over rows and
 columns 50:190 (global phase removed). star-half: trained on the upper half of the positions, reported for each half.
 simulated: a Siemens-star object under a measured probe, 1000 random positions, 1e6 photons per frame, and a second
 object of the same kind that the network has not seen. dose: mean |object| of one scan at 1e4, 1e6 and 1e8 photons per
-frame.
+frame. solve: no network; the same star, and the unseen object, solved with the defaults.
 The star was measured at the Advanced Photon Source and comes with tike (tests/data/siemens-star-small.npz.bz2): central
 64 x 64 pixels, square root of the counts, positions halved; the reference is 60 epochs of ePIE. The measured probe is
 that of LCLS XPP run 1084. PTYCHO_SHARED_DATA names the folder that holds both.
@@ -26,7 +26,17 @@ import numpy as np
 from cases import STAR, XPP_PROBE, print_table, require
 from numpy.typing import NDArray
 
-from ptycho_core import ModelConfig, Scan, TrainingConfig, fit, load_scan, reconstruct, simulate
+from ptycho_core import (
+    ModelConfig,
+    Scan,
+    SolveConfig,
+    TrainingConfig,
+    fit,
+    load_scan,
+    reconstruct,
+    simulate,
+)
+from ptycho_core import solve as solve_scan
 from ptycho_core.models.model import Model
 from ptycho_core.quality.evaluation import evaluate
 from ptycho_core.quality.metrics import complex_correlation
@@ -61,31 +71,25 @@ def star(backend: str, out: Path, gridsize: int, epochs: int) -> list[Row]:
     config = TrainingConfig(model=model, backend=backend, nepochs=epochs, n_groups=len(scan))
     trained, seconds = run(scan, config)
     result = reconstruct(scan, trained, backend=backend)
-    np.save(out / f"star-{gridsize}-{backend}.npy", window(result))
+    return star_rows(f"star, gridsize {gridsize}", f"star-{gridsize}", backend, out, scan, result, epochs, seconds)
+
+
+def star_rows(
+    case: str, kept: str, backend: str, out: Path, scan: Scan, result: Reconstruction, passes: int, seconds: float
+) -> list[Row]:
+    """Likeness to the iterative reference, and to the objects of other engines, which are kept under a name."""
+    np.save(out / f"{kept}-{backend}.npy", window(result))
     assert scan.object_field is not None
-    reference = scan.object_field[WINDOW, WINDOW]
-    rows: list[Row] = [
-        [
-            f"star, gridsize {gridsize}",
-            backend,
-            epochs,
-            "correlation",
-            complex_correlation(window(result), reference),
-            seconds,
-        ]
-    ]
-    comparison = evaluate(result, scan.object_field)
-    rows += [
-        [f"star, gridsize {gridsize}", backend, epochs, f"SSIM {name}", quality.ssim, seconds]
-        for name, quality in (("amplitude", comparison.metrics.amplitude), ("phase", comparison.metrics.phase))
-    ]
-    for other in sorted(out.glob(f"star-{gridsize}-*.npy")):
-        if other.stem != f"star-{gridsize}-{backend}":
-            agreement = complex_correlation(window(result), np.load(other))
-            rows.append(
-                [f"star, gridsize {gridsize}", backend, epochs, f"correlation with {other.stem}", agreement, seconds]
-            )
-    return rows
+    metrics = evaluate(result, scan.object_field).metrics
+    figures = {
+        "correlation": complex_correlation(window(result), scan.object_field[WINDOW, WINDOW]),
+        "SSIM amplitude": metrics.amplitude.ssim,
+        "SSIM phase": metrics.phase.ssim,
+    }
+    for other in sorted(out.glob(f"{kept}-*.npy")):
+        if other.stem != f"{kept}-{backend}":
+            figures[f"correlation with {other.stem}"] = complex_correlation(window(result), np.load(other))
+    return [[case, backend, passes, name, value, seconds] for name, value in figures.items()]
 
 
 def star_half(backend: str, out: Path, epochs: int) -> list[Row]:
@@ -113,15 +117,36 @@ def simulated(backend: str, out: Path, epochs: int, kind: str = "siemens-star") 
     trained, seconds = run(
         seen, TrainingConfig(model=model, backend=backend, nepochs=epochs, batch_size=4, n_groups=1000)
     )
-    rows: list[Row] = []
-    for name, scan in (("trained on", seen), ("unseen", unseen)):
-        assert scan.object_field is not None
-        metrics = evaluate(reconstruct(scan, trained, backend=backend), scan.object_field).metrics
-        case = f"simulated {kind}"
-        rows.append([case, backend, epochs, f"correlation, {name}", metrics.correlation_before_alignment, seconds])
-        rows.append([case, backend, epochs, f"SSIM amplitude, {name}", metrics.amplitude.ssim, seconds])
-        rows.append([case, backend, epochs, f"SSIM phase, {name}", metrics.phase.ssim, seconds])
-    return rows
+    return [
+        row
+        for name, scan in (("trained on", seen), ("unseen", unseen))
+        for row in truth_rows(kind, name, backend, scan, reconstruct(scan, trained, backend=backend), epochs, seconds)
+    ]
+
+
+def truth_rows(
+    kind: str, name: str, backend: str, scan: Scan, result: Reconstruction, passes: int, seconds: float
+) -> list[Row]:
+    assert scan.object_field is not None
+    metrics = evaluate(result, scan.object_field).metrics
+    figures = {
+        "correlation": metrics.correlation_before_alignment,
+        "SSIM amplitude": metrics.amplitude.ssim,
+        "SSIM phase": metrics.phase.ssim,
+    }
+    case = f"simulated {kind}"
+    return [[case, backend, passes, f"{figure}, {name}", value, seconds] for figure, value in figures.items()]
+
+
+def solve(backend: str, out: Path, epochs: int, kind: str = "siemens-star") -> list[Row]:
+    """`epochs` are sweeps; seconds are those of the whole solve, with its choices and its evidence."""
+    config = SolveConfig(backend=backend, sweeps=epochs)
+    measured = load_scan(require(STAR))
+    result = solve_scan(measured, config)
+    rows = star_rows("star, solved", "star-solved", backend, out, measured, result, epochs, result.seconds["total"])
+    unseen = simulate(object=kind, probe=require(XPP_PROBE), positions=1000, photons=1e6, seed=1)
+    solved = solve_scan(unseen, config)
+    return rows + truth_rows(kind, "solved", backend, unseen, solved, epochs, solved.seconds["total"])
 
 
 def dose(backend: str, out: Path, epochs: int) -> list[Row]:
@@ -144,6 +169,7 @@ CASES: dict[str, tuple[Callable[..., list[Row]], dict[str, Any]]] = {
     "star-half": (star_half, {"epochs": 12}),
     "simulated": (simulated, {"epochs": 12}),
     "dose": (dose, {"epochs": 20}),
+    "solve": (solve, {"epochs": 20}),
 }
 
 
@@ -165,7 +191,7 @@ def main() -> None:
             case_rows = function(backend, arguments.out, **settings)
             (arguments.out / f"{name}-{backend}.json").write_text(json.dumps(case_rows))
             rows += case_rows
-    print_table(("case", "engine", "epochs", "figure", "value", "training s"), rows)
+    print_table(("case", "engine", "epochs or sweeps", "figure", "value", "training or solving, s"), rows)
 
 
 if __name__ == "__main__":

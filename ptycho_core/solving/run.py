@@ -128,7 +128,7 @@ class Run:
             for number, (index, amplitude) in enumerate(gathered, 1):
                 if self._should_stop():
                     raise Cancelled(f"stopped in sweep {sweep}, before batch {number} of {len(batches)}")
-                share = self.share(sweep - 1 + number / len(batches))
+                share = self.share(sweep - 1 + (number - 0.5) / len(batches))
                 rates = Rates(plan.object_rate * share, plan.probe_rate * share if freedoms.probe else 0.0)
                 frames = self.task.frames(index, amplitude, self.positions_px[index], self.intensity[index])
                 facts = self.solver.step(frames, rates, shifts=moving)

@@ -68,6 +68,12 @@ def test_the_step_size_falls_from_one_to_nothing_along_a_cosine(solved_scan: Sca
     np.testing.assert_allclose(rates, [0.5 + 0.5 * np.cos(np.pi * t / 4) for t in (1, 2, 3, 4)], atol=1e-12)
 
 
+def test_the_last_step_is_small_but_a_step(solved_scan: Scan, engines: list[str]) -> None:
+    result = solve(solved_scan, small(sweeps=1, batches=1))
+    moved = np.abs(result.object_field - 1)[result.known]
+    assert 0.01 < moved.max() < 0.05, "half of the first step size, 0.05, in Adam's first step"
+
+
 def test_a_listener_hears_the_events(solved_scan: Scan) -> None:
     heard: list[Event] = []
     result = solve(solved_scan, small(sweeps=1), on_event=heard.append)

@@ -113,7 +113,7 @@ def test_of_an_unknown_probe_four_ways_are_left_and_each_candidate_is_tried(solv
 
 @pytest.mark.usefixtures("engines")
 def test_patterns_that_lie_on_their_side_are_turned_back() -> None:
-    upright = simulate(N=16, positions=60, step_px=3, object="dead-leaves", photons=1e6, seed=4)
+    upright = simulate(N=16, positions=90, step_px=3, object="dead-leaves", photons=1e6, seed=4)
     fallen = turned(upright, TRANSPOSED)
     run = Solving(fallen, small(orientation="auto", sweeps=1, batches=8))
     for _ in run:
