@@ -113,9 +113,9 @@ def test_of_an_unknown_probe_four_ways_are_left_and_each_candidate_is_tried(solv
 
 @pytest.mark.usefixtures("engines")
 def test_patterns_that_lie_on_their_side_are_turned_back() -> None:
-    upright = simulate(N=16, positions=90, step_px=3, object="dead-leaves", photons=1e6, seed=4)
+    upright = simulate(N=16, positions=80, step_px=2, object="lines", photons=1e6, seed=4)
     fallen = turned(upright, TRANSPOSED)
-    run = Solving(fallen, small(orientation="auto", sweeps=1, batches=8))
+    run = Solving(fallen, small(orientation="auto", sweeps=1, batches=8, held_out=0.2))
     for _ in run:
         pass
     assert run.choices["orientation"] == {"transpose": True, "flip_rows": False, "flip_columns": False}
