@@ -9,7 +9,7 @@ AGC_FLOOR = 1e-3  # specs/physics.md, Optimiser: smallest norm of a unit's weigh
 
 # specs/solving.md
 POISSON_FLOOR = 0.01  # counts, added to the predicted ones in the residual of the Poisson loss
-POISSON_LIMIT = 100.0  # largest n / I - 1 in that residual
+POISSON_FACTOR, POISSON_CHANCE = 3.0, 10.0  # there a pixel counts at most as 3 (I + floor) + 10: chance brings no more
 AMPLITUDE_FLOOR = 1e-6  # counts, added to the predicted ones in the residual of the amplitude loss
 SHIFT_DAMPING = 0.05  # of the mean diagonal of the Gauss-Newton matrix, added to its diagonal
 SOLVER_BETA1, SOLVER_BETA2 = 0.9, 0.999

@@ -27,6 +27,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 SWEEPS, STOPPED = 8, 3
 R_RTOL, ALIKE = 0.01, 0.999
+ON_THE_EDGE = 5e-4
+"""Part of the pixels whose light may be just enough on one engine and just not on another: rounding moves positions."""
 
 
 @functools.cache
@@ -61,12 +63,14 @@ def reference(case: str) -> Reconstruction:
 
 
 def assert_alike(actual: Reconstruction, expected: Reconstruction) -> None:
-    """R within 1 %, and objects alike up to their phase, on all that is known."""
+    """R within 1 %, and objects alike up to their phase, on all that both know."""
     assert actual.R is not None and actual.H is not None and expected.R is not None and expected.H is not None
     assert expected.known is not None
     np.testing.assert_allclose([actual.R, actual.H], [expected.R, expected.H], rtol=R_RTOL)
-    np.testing.assert_array_equal(actual.known, expected.known)
-    assert complex_correlation(actual.object_field, expected.object_field, expected.known) > ALIKE
+    assert actual.known is not None
+    known = actual.known & expected.known
+    assert (actual.known != expected.known).mean() <= ON_THE_EDGE
+    assert complex_correlation(actual.object_field, expected.object_field, known) > ALIKE
     np.testing.assert_allclose(actual.positions_px, expected.positions_px, atol=0.01)
     np.testing.assert_allclose(actual.intensities, expected.intensities, rtol=1e-3)
 

@@ -15,8 +15,9 @@ from ptycho_core.physics.constants import (
     ADAM_EPSILON,
     AMPLITUDE_FLOOR,
     INTENSITY_FLOOR,
+    POISSON_CHANCE,
+    POISSON_FACTOR,
     POISSON_FLOOR,
-    POISSON_LIMIT,
     SHIFT_DAMPING,
     SOLVER_BETA1,
     SOLVER_BETA2,
@@ -180,8 +181,9 @@ class ReferenceSolver:
         measured = frames.diffraction_amplitude.astype(np.float64)
         per_count = 1 / self.problem.counts_per_intensity
         if self.problem.loss == "poisson":
-            ratio = measured**2 / (result.intensity + POISSON_FLOOR * per_count)
-            excess = np.minimum(ratio - 1, POISSON_LIMIT) / 2
+            floored = result.intensity + POISSON_FLOOR * per_count
+            believed = np.minimum(measured**2, POISSON_FACTOR * floored + POISSON_CHANCE * per_count)
+            excess = (believed / floored - 1) / 2
         else:
             excess = measured / np.sqrt(result.intensity + AMPLITUDE_FLOOR * per_count) - 1
         excess = np.where(self.used(frames), excess, 0)

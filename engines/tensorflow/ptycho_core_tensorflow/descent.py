@@ -19,8 +19,9 @@ from ptycho_core.physics.constants import (
     ADAM_EPSILON,
     AMPLITUDE_FLOOR,
     INTENSITY_FLOOR,
+    POISSON_CHANCE,
+    POISSON_FACTOR,
     POISSON_FLOOR,
-    POISSON_LIMIT,
     SHIFT_DAMPING,
     SOLVER_BETA1,
     SOLVER_BETA2,
@@ -201,8 +202,9 @@ def excess(rule: Rule, piece: Piece, result: Pass) -> tf.Tensor:
     """-s · e (B, N, N): how much too large the far field is, of the field itself; 0 where a pixel is not used."""
     per_count = 1 / rule.counts_per_intensity
     if rule.loss == "poisson":
-        ratio = tf.square(piece.amplitude) / (result.intensity + POISSON_FLOOR * per_count)
-        lack = tf.minimum(ratio - 1, POISSON_LIMIT) / 2
+        floored = result.intensity + POISSON_FLOOR * per_count
+        believed = tf.minimum(tf.square(piece.amplitude), POISSON_FACTOR * floored + POISSON_CHANCE * per_count)
+        lack = (believed / floored - 1) / 2
     else:
         lack = piece.amplitude / tf.sqrt(result.intensity + AMPLITUDE_FLOOR * per_count) - 1
     return -lack * result.used * piece.intensity[:, None, None]

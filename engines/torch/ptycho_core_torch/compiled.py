@@ -20,8 +20,9 @@ from ptycho_core.engine.problem import Frames
 from ptycho_core.physics.constants import (
     ADAM_EPSILON,
     AMPLITUDE_FLOOR,
+    POISSON_CHANCE,
+    POISSON_FACTOR,
     POISSON_FLOOR,
-    POISSON_LIMIT,
     SOLVER_BETA1,
     SOLVER_BETA2,
 )
@@ -43,6 +44,7 @@ class CompiledSteps:
     def __init__(self, rule: Rule, fields: Fields, state: Mapping[str, Trained]) -> None:
         self.poisson = rule.loss == "poisson"
         self.floor = (POISSON_FLOOR if self.poisson else AMPLITUDE_FLOOR) / rule.counts_per_intensity
+        self.chance = POISSON_CHANCE / rule.counts_per_intensity
         self.canvas, self.probe, *self.masks = (x.numpy() for x in fields)
         self.flat = {name: [x.view(-1).numpy() for x in trained] for name, trained in state.items()}
         self.gradients = {OBJECT: np.empty_like(self.canvas), PROBE: np.empty_like(self.probe)}
@@ -81,7 +83,7 @@ class CompiledSteps:
             cut_and_expose(self.canvas, corners[part], self.probe, patches, waves)
             far_field = torch.fft.fft2(torch.from_numpy(waves), norm="ortho")
             measured = amplitude[part], intensity[part], pattern[part]
-            compare(self.poisson, self.floor, far_field.numpy(), *measured, *self.masks, table[:, part])
+            compare(self.poisson, self.floor, self.chance, far_field.numpy(), *measured, *self.masks, table[:, part])
             residual = torch.fft.ifft2(far_field, norm="ortho").numpy()
             place(residual, self.probe, patches, corners[part], by_canvas, by_probe, by_patches)
             if shifts:
@@ -140,6 +142,7 @@ def cut_and_expose(canvas: Field, corners: Table, probe: Field, patches: Field, 
 def compare(
     poisson: bool,
     floor: float,
+    chance: float,
     far_field: Field,
     amplitude: Numbers,
     intensity: Numbers,
@@ -152,7 +155,8 @@ def compare(
     """Far fields (B, K, N, N) times -s · e; SUMS (5, B) before that."""
     count, modes, N, _ = far_field.shape
     number, numbers = amplitude.dtype.type, far_field.view(amplitude.dtype)
-    zero, one, half, limit, least = number(0), number(1), number(0.5), number(1 + POISSON_LIMIT), number(floor)
+    zero, one, half, least = number(0), number(1), number(0.5), number(floor)
+    factor, more = number(POISSON_FACTOR), number(chance)
     predicted, excess = np.empty((N, N), amplitude.dtype), np.empty(N, amplitude.dtype)
     for b in range(count):
         s = intensity[b]
@@ -176,8 +180,9 @@ def compare(
             table[2, b] += bright
             if poisson:
                 for i in range(N):
-                    ratio = min(measured[i] * measured[i] / (row[i] + least), limit)
-                    excess[i] = -s * good[i] * half * (ratio - one)
+                    floored = row[i] + least
+                    believed = min(measured[i] * measured[i], factor * floored + more)
+                    excess[i] = -s * good[i] * half * (believed / floored - one)
             else:
                 for i in range(N):
                     excess[i] = -s * good[i] * (measured[i] / math.sqrt(row[i] + least) - one)

@@ -16,8 +16,9 @@ from ptycho_core.physics.constants import (
     ADAM_EPSILON,
     AMPLITUDE_FLOOR,
     INTENSITY_FLOOR,
+    POISSON_CHANCE,
+    POISSON_FACTOR,
     POISSON_FLOOR,
-    POISSON_LIMIT,
     SHIFT_DAMPING,
     SOLVER_BETA1,
     SOLVER_BETA2,
@@ -154,8 +155,9 @@ def excess(rule: Rule, piece: Piece, result: Pass) -> Tensor:
     weight = -piece.intensity * result.used
     per_count = 1 / rule.counts_per_intensity
     if rule.loss == "poisson":
-        ratio = piece.amplitude.square().div_(result.intensity + POISSON_FLOOR * per_count)
-        return ratio.clamp_max_(1 + POISSON_LIMIT).sub_(1).mul_(weight).div_(2)
+        floored = result.intensity + POISSON_FLOOR * per_count
+        believed = torch.minimum(piece.amplitude.square(), POISSON_FACTOR * floored + POISSON_CHANCE * per_count)
+        return believed.div_(floored).sub_(1).mul_(weight).div_(2)
     ratio = piece.amplitude / torch.sqrt(result.intensity + AMPLITUDE_FLOOR * per_count)
     return ratio.sub_(1).mul_(weight)
 
