@@ -108,12 +108,13 @@ def from_arrays(arrays: Weights) -> bytes:
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
-    """The history as CSV text: a header line and one line for each epoch."""
+    """The history as CSV text: a header line and one line for each epoch, or for each sweep of a solve."""
     columns = list(dict.fromkeys(name for row in history for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, "epoch": int(row["epoch"])} for row in history)
+    count = "sweep" if "sweep" in columns else "epoch"
+    writer.writerows({**row, count: int(row[count])} for row in history)
     return text.getvalue()
 
 

@@ -27,6 +27,7 @@ from ptycho_core.solving.loop import Solving, SweepReport
 from ptycho_core.solving.start import Start
 from ptycho_core.storage.files import make_folder, remove_partial, write_text
 from ptycho_core.storage.keeping import locked
+from ptycho_core.training.loggers import logger
 
 
 @attrs.frozen(eq=False)
@@ -52,7 +53,7 @@ def solve_into(
     resume: SolveCheckpoint | None = None,
     formats: Sequence[str] = (),
 ) -> Solved:
-    """Solve, and write `reconstruction.npz`, `.json` and `.png` and `config.toml` into `folder`.
+    """Solve, and write `reconstruction.npz`, `.json` and `.png`, `config.toml` and the logger's files into `folder`.
 
     `solving.h5.zip`, from which the run can go on, is there after every sweep, unless `enable_checkpointing` is off. An
     interrupt keeps the last whole sweep. reading: how the scan's file was read. resume: the checkpoint from which the
@@ -73,10 +74,13 @@ def solve_into(
             tell(Event(kind="started", work="solve", message=f"{file}: the checkpoint of an earlier run is removed"))
             file.unlink()
         try:
-            for event in run:
-                if isinstance(event, SweepReport) and run.execution.enable_checkpointing:
-                    told_file(tell, "solve", attrs.evolve(run.checkpoint(), reading=reading).save(file))
-                tell(event)
+            with logger(run.execution.logger, folder, run) as log:
+                for event in run:
+                    if isinstance(event, SweepReport):
+                        if run.execution.enable_checkpointing:
+                            told_file(tell, "solve", attrs.evolve(run.checkpoint(), reading=reading).save(file))
+                        log(event)
+                    tell(event)
         except (KeyboardInterrupt, TrainingError) as error:
             stop = error
         if run.history:

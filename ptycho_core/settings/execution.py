@@ -44,8 +44,8 @@ class ExecutionConfig:
     )
     logger: str = setting(
         "csv",
-        "Where losses are logged: csv (history.csv), tensorboard, mlflow, none (only the model archive), or another "
-        "registered one.",
+        "Where losses are logged: csv (history.csv, of a solve sweeps.csv), tensorboard, mlflow, none (only the model "
+        "archive), or another registered one.",
         name=True,
     )
     enable_progress_bar: bool = setting(True, "Show a progress bar on a terminal.")

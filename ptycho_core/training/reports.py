@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -12,13 +12,16 @@ from ptycho_core.vocabulary import LossTerms
 
 if TYPE_CHECKING:
     from ptycho_core.engine.protocol import EngineInfo
+    from ptycho_core.settings.solving import SolveConfig
     from ptycho_core.settings.training import TrainingConfig
 
 
 class LoggedRun(Protocol):
-    """What a logger looks at of a run: a `Fit` is one."""
+    """What a logger looks at of a run: a `Fit` is one, and a `Solving`."""
 
-    config: TrainingConfig
+    @property
+    def config(self) -> TrainingConfig | SolveConfig: ...
+
     history: list[dict[str, float]]
     engine: EngineInfo
 
@@ -106,5 +109,14 @@ def in_words(terms: LossTerms) -> str:
     return ", ".join(f"{word} {terms[name]:.4g}" for word, name in shown.items() if name in terms)
 
 
-Log = Callable[[EpochReport], None]
-"""What a logger, called with (folder, run), gives as a context."""
+class Report(Protocol):
+    """What a logger is told after an epoch or a sweep, the `done`-th: its row of the history."""
+
+    @property
+    def done(self) -> int: ...
+
+    def as_row(self) -> dict[str, float]: ...
+
+
+Log = Callable[[Any], None]
+"""What a logger, called with (folder, run), gives as a context; called with a `Report`."""
