@@ -83,7 +83,7 @@ class PtychoError(Exception):
             place += key
             facts = {"expected": self.expected, "received" if self.expected is not None else "": self.received}
         fault = "; ".join(f"{word} {fact}".strip() for word, fact in facts.items() if fact is not None)
-        text = ": ".join([*place, fault] if fault else place)
+        text = visible(": ".join([*place, fault] if fault else place))
         if self.remedy is None:
             return text
         asked = f": {', '.join(_asked(setting, name_of) for setting in self.state)}." if self.state else ""
@@ -92,6 +92,17 @@ class PtychoError(Exception):
 
     def __str__(self) -> str:
         return self.line()
+
+
+LONGEST = 4000
+"""Letters of a message's facts; what a file holds may be of any length."""
+
+
+def visible(text: str) -> str:
+    """The text with control characters shown as `\\x1b`, line ends and tabs apart, and not longer than a page."""
+    kept = "\n\t\u00a0\u202f"
+    shown = "".join(each if each.isprintable() or each in kept else repr(each)[1:-1] for each in text)
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"
 
 
 def _asked(setting: str, name_of: Callable[[str], str]) -> str:

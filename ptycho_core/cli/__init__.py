@@ -6,6 +6,7 @@ Every command imports what it needs when it runs, so that `ptycho --help` answer
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -72,6 +73,9 @@ def main() -> None:
     """Run one command; an error of the input exits with 2, a signal with 128 and its number, without a traceback."""
     # The framework's chatter would drown our lines; a real failure raises. Its first lines come before it reads this.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe of any encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         with stopped_by_signals():
             cli.main(standalone_mode=False)

@@ -103,7 +103,11 @@ def _stored(path: Path, diffraction: HDF5File, product: HDF5File) -> Stored:
     if len(keys) != patterns.shape[0]:
         expected, received = f"{patterns.shape[0]} entries, one per pattern", str(len(keys))
         raise DataError(
-            diffraction.path, "indexes", expected=expected, received=received, remedy="Write the file again."
+            diffraction.path,
+            "indexes",
+            expected=expected,
+            received=received,
+            remedy="Name another file.",
         )
     names = MARKS[PRODUCT]
     indexes = _vector(product, names[0], "iu")
@@ -111,8 +115,13 @@ def _stored(path: Path, diffraction: HDF5File, product: HDF5File) -> Stored:
     if not len(indexes) == len(x) == len(y):
         received = f"{len(indexes)}, {len(x)} and {len(y)}"
         raise DataError(
-            product.path, ", ".join(names), expected="equal lengths", received=received, remedy="Write the file again."
+            product.path,
+            ", ".join(names),
+            expected="equal lengths",
+            received=received,
+            remedy="Name another file.",
         )
+    indexes, x, y = _averaged(product, indexes, x, y)
     frames, rows = pair_indexes(diffraction, product, keys, indexes)
     shape = product.find("object").shape if product.is_dataset("object") else None
     if shape is None or len(shape) < 2:
@@ -156,7 +165,11 @@ def _vector(file: HDF5File, name: str, kinds: str) -> NDArray[Any]:
     values = file.array(name, kinds=kinds, what="(M,) numbers")
     if values.ndim != 1:
         raise DataError(
-            file.path, name, expected="(M,) numbers", received=f"shape {values.shape}", remedy="Write the file again."
+            file.path,
+            name,
+            expected="(M,) numbers",
+            received=f"shape {values.shape}",
+            remedy="Name another file.",
         )
     return values.astype(np.int64) if "f" not in kinds else values.astype(np.float64)
 
@@ -164,6 +177,20 @@ def _vector(file: HDF5File, name: str, kinds: str) -> NDArray[Any]:
 def _pair(file: HDF5File, item: str, x: str, y: str) -> Pair | None:
     first, second = file.attribute(item, x), file.attribute(item, y)
     return None if first is None or second is None else (first, second)
+
+
+def _averaged(
+    product: HDF5File, indexes: NDArray[Any], x: NDArray[Any], y: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """One position for each index: the mean of those that a fly scan has recorded during a pattern."""
+    each, place, counts = np.unique(indexes, return_inverse=True, return_counts=True)
+    if len(each) == len(indexes) or not indexes.any():
+        return indexes, x, y
+    log.warning(
+        "%s: %d positions of %d patterns: those of one pattern are averaged", product.path, len(indexes), len(each)
+    )
+    mean_x, mean_y = (np.bincount(place, np.asarray(values, np.float64)) / counts for values in (x, y))
+    return each, mean_x, mean_y
 
 
 def _known(value: float | None) -> float | None:
@@ -187,12 +214,21 @@ def pair_indexes(
     if len(indexes) == len(keys) > 1 and not indexes.any():
         log.warning("%s: all indexes are 0: positions and patterns are paired in their order", product.path)
         return np.arange(len(keys)), np.arange(len(keys))
+    known = keys[keys >= 0]
+    if len(known) < len(keys):
+        log.warning("%s: %d patterns of negative index are left out", diffraction.path, len(keys) - len(known))
+        frames, rows = pair_indexes(diffraction, product, known, indexes)
+        return np.flatnonzero(keys >= 0)[frames], rows
     for file, name, values in ((diffraction, "indexes", keys), (product, "probe_position_indexes", indexes)):
         if len(np.unique(values)) != len(values):
             numbers, counts = np.unique(values, return_counts=True)
-            received = f"{numbers[counts.argmax()]} {counts.max()} times"
+            received = f"index {numbers[counts.argmax()]} for {counts.max()}"
             raise DataError(
-                file.path, name, expected="every index once", received=received, remedy="Write the file again."
+                file.path,
+                name,
+                expected="every index once",
+                received=received,
+                remedy="Name another file.",
             )
     order = np.argsort(keys)
     places = np.searchsorted(keys, indexes, sorter=order).clip(max=max(len(keys) - 1, 0))

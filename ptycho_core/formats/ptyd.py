@@ -53,7 +53,13 @@ def _stored(path: Path, file: HDF5File, options: ReadOptions) -> Stored:
             chunks.append(chunk)
     if not chunks:
         expected = "at least one chunk of patterns"
-        raise DataError(file.path, "chunks", expected=expected, received="none", remedy="Prepare the data again.")
+        raise DataError(
+            file.path,
+            "chunks",
+            expected=expected,
+            received="none",
+            remedy="Name another file.",
+        )
     sources = [file.frames(f"{chunk}/data") for chunk in chunks]
     counts = [source.shape[0] for source in sources]
     frames: FrameSource = sources[0] if len(sources) == 1 else JoinedFrames(sources)
@@ -65,7 +71,7 @@ def _stored(path: Path, file: HDF5File, options: ReadOptions) -> Stored:
     for chunk, count, values in zip(chunks, counts, positions, strict=False):
         if values.shape != (count, 2):
             received = f"shape {values.shape}"
-            expected, remedy = f"({count}, 2) metres", "Prepare the data again."
+            expected, remedy = f"({count}, 2) metres", "Name another file."
             raise DataError(file.path, f"{chunk}/positions", expected=expected, received=received, remedy=remedy)
     energy_keV = _number(file, "energy")
     size = _numbers(file, "psize")

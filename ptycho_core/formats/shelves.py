@@ -98,7 +98,7 @@ def _positions(file: HDF5File, count: int) -> NDArray[np.float64]:
         x, y = (np.asarray(file.array(name), np.float64).reshape(-1) for name in COLUMNS)
         if len(x) != len(y):
             received = f"{len(x)} and {len(y)}"
-            remedy = "Write the file again."
+            remedy = "Name another file."
             raise DataError(file.path, ", ".join(COLUMNS), expected="equal lengths", received=received, remedy=remedy)
         return np.stack([x, y], axis=1)
     return _pairs(file.path, TABLE, file.array(TABLE, what="positions"), count)

@@ -118,6 +118,8 @@ def _matches(name: str, reader: Reader, path: Path) -> bool:
 
 def read_scan(path: Path, options: ReadOptions) -> Scan:
     """The scan in a file, packed (gzip, bzip2) or not."""
+    if os.path.isfile(pair := path / "diffraction.h5"):  # a folder as `convert` writes it
+        path = pair
     if not os.path.isfile(path):  # as Path.is_file, but no error where it cannot be looked at
         received = (
             "a folder" if os.path.isdir(path) else "a pipe or a device" if os.path.exists(path) else "no such file"

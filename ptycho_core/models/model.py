@@ -13,6 +13,7 @@ import numpy as np
 
 from ptycho_core.engine.checks import check_model_weights, network_weights
 from ptycho_core.engine.protocol import EngineInfo
+from ptycho_core.errors import ArchiveError
 from ptycho_core.models.container import (
     MODEL,
     decoding,
@@ -32,7 +33,7 @@ from ptycho_core.physics.illumination import Illumination
 from ptycho_core.settings.fields import from_mapping, to_mapping
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
-from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, Weights
+from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, MEAN_INTENSITY, PROBE, Weights
 
 ARCHIVE_NAME = MODEL.name
 MODELS = ("autoencoder", "diffraction_to_obj")
@@ -99,13 +100,37 @@ def load_model(path: str | os.PathLike[str], *, backend: str = "auto") -> Model:
         config, _ = read_config_member(members["config.json"])
         weights = to_arrays(members["weights.safetensors"], "weights")
         check_model_weights(build_table(config.model), weights, config.model.N)
+        check_sense(weights)
+        history, best = from_history_csv(members["history.csv"]), whole_number(manifest["best_epoch"])
+        if history and best > len(history):
+            expected, received = f"an epoch of {len(history)}", str(best)
+            raise ArchiveError("manifest.json", "best_epoch", expected=expected, received=received, remedy=_DAMAGED)
         return Model(
             config=config,
             weights=weights,
-            history=from_history_csv(members["history.csv"]),
+            history=history,
             engine=EngineInfo.from_mapping(manifest["engine"]),
-            best_epoch=whole_number(manifest["best_epoch"]),
+            best_epoch=best,
             backend=backend,
+        )
+
+
+_DAMAGED = "The model archive is damaged: copy or train it again."
+
+
+def check_sense(weights: Weights) -> None:
+    """ArchiveError for a data scale that is none, or an illumination without light."""
+    for name in (INPUT_SCALE, MEAN_INTENSITY, COUNTS_PER_INTENSITY):
+        value = float(np.asarray(weights[name]))
+        if not 0 < value < np.inf:
+            raise ArchiveError(
+                "weights.safetensors", name, expected="a number > 0", received=f"{value:g}", remedy=_DAMAGED
+            )
+    probe = np.asarray(weights[PROBE])
+    if not np.isfinite(probe).all() or not probe.any():
+        received = "zeros only" if not probe.any() else "NaN or infinity"
+        raise ArchiveError(
+            "weights.safetensors", PROBE, expected="finite values, not all 0", received=received, remedy=_DAMAGED
         )
 
 

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 SYMMETRIC_PROBE = 0.9  # specs/physics.md, Ambiguity
 SMALLEST_EXTENT_PX = 0.1  # specs/data.md, Groups
+OTHER_PROBE = 0.7  # specs/physics.md, Scale
 WIDE_PROBE = 0.2  # specs/model.md, Wide probes
 
 
@@ -43,6 +44,30 @@ def warn_of_other_intensity(scan: Scan, trained_on: Illumination) -> None:
             "and the other amplitudes (--measurement), or train on this dose.",
             scan.source,
             ratio,
+        )
+
+
+def warn_of_other_probe(scan: Scan, trained_on: Illumination) -> None:
+    """A network has learned how one probe lights an object: of another it knows nothing."""
+    ours, theirs = np.asarray(scan.probe, np.complex128), np.asarray(trained_on.probe, np.complex128)
+    if not scan.probe_known or ours.shape[1:] != theirs.shape[1:]:
+        return
+    if len(ours) != len(theirs):
+        log.warning(
+            "%s: its probe has %d modes, that of the training scan %d: it is new to the network. Train on this scan.",
+            scan.source,
+            len(ours),
+            len(theirs),
+        )
+        return
+    first, second = ours[0].ravel(), theirs[0].ravel()
+    alike = abs(np.vdot(first, second)) / float(np.linalg.norm(first) * np.linalg.norm(second) or 1)
+    if alike < OTHER_PROBE:
+        log.warning(
+            "%s: its probe is unlike that of the training scan (overlap %.2f of 1), which the network has learned. "
+            "Train on this scan, or solve it.",
+            scan.source,
+            alike,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError
+from ptycho_core.errors import DataError, visible
 from ptycho_core.io import load_scan
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME
 from ptycho_core.models.container import MANIFEST, member_names
@@ -30,6 +31,8 @@ from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.files import UNREADABLE
 
+PAIR = ("diffraction.h5", "product.h5")
+"""A folder with one of them stands for the scan in both."""
 PREFIXES = ("", "m", "µ", "n", "p")
 BYTES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -46,9 +49,14 @@ def archive_facts(path: Path) -> dict[str, Any] | None:
     A folder stands for the model in it, else the checkpoint, else the reconstruction.
     """
     target = path
+    if os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
+        remedy = "Give a file."
+        raise DataError(path, expected="a file", received="a pipe or a device", remedy=remedy)
     if path.is_dir():
         files = [path / name for name in (ARCHIVE_NAME, CHECKPOINT_NAME, FILE_NAME)]
         target = next((file for file in files if file.exists()), files[0])
+        if not target.exists() and any((path / name).is_file() for name in PAIR):
+            return None
     try:
         members = set(member_names(target))
     except UNREADABLE as error:
@@ -153,7 +161,11 @@ def scan_table(facts: Mapping[str, Any]) -> str:
         "object": None if facts["object_shape"] is None else "{1} x {0} pixels".format(*facts["object_shape"]),
     }
     shown = {"reader", *(field.name for field in attrs.fields(Lengths))}
-    others = {f"metadata.{name}": str(value) for name, value in facts["metadata"].items() if name not in shown}
+    others = {
+        f"metadata.{visible(name)}": " ".join(visible(str(value)).split())
+        for name, value in facts["metadata"].items()
+        if name not in shown
+    }
     lines = {**{name: value for name, value in known.items() if value is not None}, **others}
     longest = max(map(len, lines))
     return "\n".join(f"{name:{longest}}  {value}" for name, value in lines.items())

@@ -16,6 +16,7 @@ from ptycho_core.registry import closest
 from ptycho_core.settings.fields import from_mapping, to_mapping
 from ptycho_core.settings.sections import SECTIONS
 
+LARGEST_BYTES, MESSAGE = 2**20, 300
 YAML_ENDINGS = (".yaml", ".yml")
 
 
@@ -25,16 +26,21 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
     The fields are checked by `from_mapping`. Raises ConfigurationError naming the file and the table.
     """
     form = "YAML" if path.suffix.lower() in YAML_ENDINGS else "TOML"
+    check_plain(path, form)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Notepad's byte order mark is no text
         document = _from_yaml(text) if form == "YAML" else tomllib.loads(text)
     except FileNotFoundError as error:
         raise ConfigurationError(path, received="no such file", remedy="Check the path.") from error
     except OSError as error:
         received, remedy = "a folder" if path.is_dir() else error.strerror, "Give a file that can be read."
         raise ConfigurationError(path, expected=f"a {form} file", received=received, remedy=remedy) from error
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        expected, received = "UTF-8 text", f"another encoding (at line {line})"
+        raise ConfigurationError(path, expected=expected, received=received, remedy="Save it as UTF-8.") from error
     except (ValueError, TypeError, RecursionError) as error:
-        received, remedy = " ".join(str(error).split()), "Correct it there."
+        received, remedy = " ".join(str(error).split())[:MESSAGE], _remedy_of(str(error), text)
         raise ConfigurationError(path, expected=f"readable {form}", received=received, remedy=remedy) from error
     document = {} if document is None else document
     if not isinstance(document, dict):
@@ -51,6 +57,27 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
                 path, f"[{name}]" if isinstance(table, dict) else str(name), received=received, remedy=remedy
             )
     return document
+
+
+def check_plain(path: Path, form: str) -> None:
+    """ConfigurationError for a pipe, a device, or more than a configuration can be; neither is opened."""
+    if path.exists() and not path.is_dir() and not path.is_file():
+        remedy = "Give a file."
+        raise ConfigurationError(path, expected=f"a {form} file", received="a pipe or a device", remedy=remedy)
+    if path.is_file() and path.stat().st_size > LARGEST_BYTES:
+        expected, remedy = f"at most {LARGEST_BYTES // 2**20} MiB", "Give a configuration file."
+        raise ConfigurationError(path, expected=expected, received=f"{path.stat().st_size} bytes", remedy=remedy)
+
+
+def _remedy_of(reason: str, text: str) -> str:
+    """What is wrong with that line, where it is known."""
+    if text.lstrip().startswith("{"):
+        return "It looks like JSON: write TOML, such as [training] and below it nepochs = 50."
+    if "\\" in reason or "hex value" in reason:
+        return "Write a path with / in place of \\, or in single quotes."
+    if "merge" in reason or "alias" in reason:
+        return "Write the values out: anchors and aliases are not read."
+    return "Correct it there."
 
 
 def read_configs(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -46,8 +46,10 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
 
 
 def load(text: str) -> Any:
-    """The document, None where it is empty; ValueError where it cannot be read."""
+    """The document, None where it is empty; ValueError where it cannot be read. Aliases are none of its values."""
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader)):
+            raise ValueError("an alias (*name), which is not read")
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error

@@ -136,9 +136,9 @@ def making(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8 text, whole or not at all."""
+    """UTF-8 text, whole or not at all. Names of files that are no UTF-8 keep their bytes."""
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="surrogateescape"))
 
 
 def make_folder(path: Path) -> Path:

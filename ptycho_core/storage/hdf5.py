@@ -19,6 +19,7 @@ from ptycho_core.storage.files import DAMAGED_HDF5 as DAMAGED
 from ptycho_core.storage.files import LARGE_BYTES, LARGEST_RATIO
 from ptycho_core.storage.hdf5_frames import hdf5_frames
 from ptycho_core.storage.hdf5_guards import bursting_chunk, can_be_searched, file_heaps_are_sound, packings
+from ptycho_core.storage.hdf5_opening import opened, remedy_of
 from ptycho_core.storage.source import FrameSource
 from ptycho_core.storage.units import factor_to
 
@@ -266,8 +267,8 @@ class HDF5File:
         except DataError:
             raise
         except DAMAGED as error:
-            remedy = "It is truncated or damaged, still being written, or of a kind that is not read: write it again."
             expected, received = "a readable HDF5 file", str(error) or type(error).__name__
+            remedy = remedy_of(self.path, received)
             raise DataError(self.path, key, expected=expected, received=received, remedy=remedy) from error
 
     def _one(self, key: str, value: NDArray[Any]) -> float:
@@ -288,7 +289,7 @@ class HDF5File:
         with self.reading(name):
             if item.shape is None:
                 raise DataError(
-                    self.path, name, expected=what, received="an empty data set", remedy="Write the data first."
+                    self.path, name, expected=what, received="an empty data set", remedy="Name another data set."
                 )
         return item
 
@@ -419,15 +420,14 @@ class HDF5File:
         return DataError(self.path, expected=expected, received=received, remedy=remedy, state=state)
 
     def _open(self, path: Path) -> Any:
-        import h5py
 
         if path not in self._files:
             with self.reading(None):
                 if can_be_searched(path) and not file_heaps_are_sound(path):
-                    remedy = "It is damaged: copy or write it again."
+                    remedy = "It is damaged: copy it again."
                     received = "one whose objects do not follow each other"
                     raise DataError(path, expected="whole global heaps", received=received, remedy=remedy)
-                self._files[path] = h5py.File(path, "r")
+                self._files[path] = opened(path)
         return self._files[path]
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
 from ptycho_core.storage.files import DAMAGED_HDF5
+from ptycho_core.storage.hdf5_opening import opened
 from ptycho_core.storage.stored import StoredFrames, as_frames, identity, native
 
 CHUNK_CACHE_BYTES = 2**26
@@ -115,7 +116,7 @@ class HDF5Frames:
 
         cache = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
         try:
-            self._file = h5py.File(self.path, "r")
+            self._file = opened(self.path)
             data = self._file.get(self.dataset)
             known = isinstance(data, h5py.Dataset) and data.dtype.kind in "biuf"
             if known and data.chunks is not None:

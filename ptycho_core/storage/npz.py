@@ -201,7 +201,7 @@ def _reading(path: Path, key: str) -> Iterator[None]:
     except BROKEN_HEADER as error:
         raise _unreadable(path, key, error, "Save plain number arrays, no objects.") from error
     except (*UNREADABLE, MemoryError) as error:
-        raise _unreadable(path, key, error, "The file is truncated or damaged: write it again.") from error
+        raise _unreadable(path, key, error, "The file is truncated or damaged: copy it again.") from error
 
 
 def _unreadable(path: Path, key: str | None, received: object, remedy: str) -> DataError:

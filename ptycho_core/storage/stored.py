@@ -109,7 +109,7 @@ class StoredFrames:
             crc = None if crc is None else zlib.crc32(view, crc)
             yield self._native(patterns)
         if crc != self._crc:
-            expected, remedy = "data that match their check sum", "It is damaged: write it again."
+            expected, remedy = "data that match their check sum", "It is damaged: copy it again."
             raise DataError(self.path, self.key, expected=expected, received="other data", remedy=remedy)
 
     def read_into(self, view: memoryview, position: int) -> None:

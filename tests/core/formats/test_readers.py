@@ -502,8 +502,10 @@ def test_indexes_that_cannot_pair_are_refused(tmp_path: Path, core_log: pytest.L
     file = scan_files.ptychodus(tmp_path)
     put(tmp_path / "product.h5", "probe_position_indexes", np.arange(COUNT) + 100)
     assert "received none of them" in refusal(file)
-    put(tmp_path / "product.h5", "probe_position_indexes", np.array([1, 2, 2, 3, 4, 5]))
-    assert "every index once; received 2 2 times" in refusal(file)
+    put(tmp_path / "product.h5", "probe_position_indexes", np.arange(COUNT))
+    put(tmp_path / "diffraction.h5", "indexes", np.array([1, 2, 2, 3, 4, 5]))
+    assert "every index once; received index 2 for 2" in refusal(file)
+    put(tmp_path / "diffraction.h5", "indexes", np.arange(COUNT))
     put(tmp_path / "product.h5", "probe_position_indexes", np.zeros(COUNT, int))
     assert len(load(file)) == COUNT
     assert "paired in their order" in core_log.text

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_core.errors import DataError
+from ptycho_core.errors import ArchiveError, DataError
 from ptycho_core.models.container import MANIFEST
 from ptycho_core.models.model import ARCHIVE_NAME, load_model
 from ptycho_core.vocabulary import INPUT_SCALE, LOG_SCALE
@@ -67,7 +67,7 @@ def test_a_model_survives_its_archive(
     )
 )
 def test_the_history_survives_to_the_last_digit(tmp_path_factory: pytest.TempPathFactory, rows: Any) -> None:
-    model = tiny_model()
+    model = attrs.evolve(tiny_model(), best_epoch=min(2, len(rows)))
     model.history[:] = rows
     assert load_model(model.save(tmp_path_factory.getbasetemp() / "history.zip")).history == rows
 
@@ -251,7 +251,8 @@ def test_a_reader_sees_the_old_or_the_new_archive_while_a_writer_saves(tmp_path:
         model = tiny_model(scale=8)
         model.weights["trunk/kernel"].flat[0] = number
         model.history[0]["total"] = float(number)
-        attrs.evolve(model, best_epoch=number).save(path)
+        rows = model.history * max(1, number)  # as many as there are epochs
+        attrs.evolve(model, best_epoch=number, history=rows).save(path)
 
     save(0)
     command = [sys.executable, "-c", READER, str(path)]
@@ -264,3 +265,25 @@ def test_a_reader_sees_the_old_or_the_new_archive_while_a_writer_saves(tmp_path:
         out, err = reader.communicate(timeout=60)
     assert reader.returncode == 0, err
     assert int(out) > 3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"weights": {"data/input_scale": 0.0}}, "input_scale: expected a number > 0; received 0"),
+        ({"weights": {"data/mean_intensity": -1.0}}, "mean_intensity: expected a number > 0; received -1"),
+        ({"weights": {"probe": 0.0}}, "not all 0; received zeros only"),
+        ({"best_epoch": 9}, "best_epoch: expected an epoch of 3; received 9"),
+    ],
+)
+def test_numbers_without_sense_are_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    model = tiny_model()
+    weights = {}
+    for name, array in model.weights.items():
+        given = next((value for part, value in change.get("weights", {}).items() if name.startswith(part)), None)
+        weights[name] = array if given is None else np.full_like(array, given)
+    epoch = change.get("best_epoch", model.best_epoch)
+    path = attrs.evolve(model, weights=weights, best_epoch=epoch).save(tmp_path)
+    with pytest.raises(ArchiveError) as caught:
+        load_model(path)
+    assert words in str(caught.value)

@@ -67,7 +67,7 @@ def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigurationError, match=r"run\.toml: expected readable TOML; received"):
+    with pytest.raises(ConfigurationError, match=r"run\.toml: expected UTF-8 text; received"):
         read_config(path)
 
 
