@@ -65,9 +65,12 @@ def test_clipped_gradients_equal_the_reference(engine: Engine, algorithm: Any) -
     assert_arrays_close(actual, reference, 1e-10, "gradients")
 
 
-def test_accumulated_batches_are_one_batch(engine: Engine) -> None:
+@pytest.mark.parametrize("second", [1, 2], ids=["equal", "smaller"])
+def test_accumulated_batches_are_one_batch(engine: Engine, second: int) -> None:
+    """Each counts by its groups, also where one is smaller."""
     case = case_with(accum_steps=2, weight_decay=0.1, gradient_clip_val=1e-2)
-    one, other, _ = case.batches
+    one, other = case.batches[0], case.batches[second]
+    assert (len(one.diffraction_amplitude) == len(other.diffraction_amplitude)) == (second == 1)
     accumulated = build(engine, case)
     terms = accumulated.train_epoch([one, other], RATE)
     at_once = build_reference(case, training=attrs.evolve(case.training, accum_steps=1))

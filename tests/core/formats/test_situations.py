@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from ptycho_core import load_scan, simulate
 from ptycho_core.errors import DataError
+from ptycho_core.io.assembly import Stored, assemble
 from ptycho_core.quality.judging import checked, judge
 from ptycho_core.scans.findings import ranges
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.fields import flag_of, hints_of, kind_of
 from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.storage.source import ArraySource
 from tests.command_line import run_here
 
 N, COUNT = 32, 36
@@ -443,3 +445,48 @@ def test_a_probe_is_fitted_to_the_grid_of_the_scan(tmp_path: Path) -> None:
     finer = load_scan(path, probe="wide.npy", probe_pixel_m=PIXEL_M * 2).probe[0]
     y, x = (np.mgrid[:N, :N] - N // 2) / 2
     np.testing.assert_allclose(finer, np.exp(-(x**2 + y**2) / 50 + 0.01j * x**2) / 2, atol=2e-3)
+
+
+# -- grids ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stated", [{"crop": 16}, {"crop": 16, "pad": 24}, {"bin": 2}, {"pad": 40}])
+def test_the_point_that_a_file_names_in_pixels_is_on_the_new_grid(tmp_path: Path, stated: dict[str, int]) -> None:
+    """Positions are metres from a point that lies at pixel (100, 60) of the object; a crop changes its pixels."""
+    stored = Stored(
+        path=tmp_path / "scan",
+        reader="test",
+        frames=ArraySource(counts()),
+        key="data",
+        measurement="intensity",
+        positions=places() * 1e-8,
+        unit="m",
+        pixel_m=(1e-8, 1e-8),
+        origin=(2e-7, 0.0),
+        origin_px=(100.0, 60.0),
+        probe=probe(),
+    )
+    scale = {"crop": 16, "pad": stated.get("pad", 0)}
+    side = scale["pad"] or (16 if "crop" in stated else N)
+    old = (places() - [20.0, 0.0]) + [100.0, 60.0]
+    new = assemble(stored, ReadOptions(**stated)).positions_px
+    np.testing.assert_allclose(new, old * (side / (stated.get("crop", N))) * (stated.get("crop", N) / N))
+
+
+def test_a_transposed_detector_has_its_pixels_transposed(tmp_path: Path) -> None:
+    stored = Stored(
+        path=tmp_path / "scan",
+        reader="test",
+        frames=ArraySource(counts()),
+        key="data",
+        measurement="intensity",
+        positions=places() * 1e-8,
+        unit="m",
+        pixel_m=(1e-8, 3e-8),
+        detector_pixel_m=(75e-6, 25e-6),
+        probe=probe(),
+    )
+    scan = assemble(stored, ReadOptions(transpose=True))
+    assert scan.metadata["object_pixel_m"] == pytest.approx([3e-8, 1e-8])
+    assert scan.metadata["detector_pixel_m"] == pytest.approx([25e-6, 75e-6])
+    np.testing.assert_allclose(scan.positions_px, places() / [3.0, 1.0])

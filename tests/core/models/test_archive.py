@@ -191,10 +191,10 @@ def test_a_place_that_is_not_there_is_refused(tmp_path: Path) -> None:
         tiny_model().save(path)
 
 
-def test_an_archive_can_be_read_by_whom_the_umask_lets(saved: Path) -> None:
+def test_an_archive_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
-    assert saved.stat().st_mode & 0o777 == 0o666 & ~umask
+    assert tiny_model().save(tmp_path).stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_a_save_is_on_the_disk_before_and_after_it_is_renamed(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,23 @@
+"""The border of the merge canvas holds every group that may be drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptycho_core.batches.neighbours import largest_reach_px
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.data import TrainingData
+
+
+def test_the_border_follows_from_the_pool_that_groups_are_drawn_from() -> None:
+    """Not from the neighbours alone: with oversampling, members come from a larger pool."""
+    x, y = np.meshgrid(np.arange(8) * 3.0, np.arange(8) * 3.0)
+    positions = np.stack([x.ravel(), y.ravel()], axis=1)
+    scan = Scan(diffraction_amplitude=np.ones((64, 16, 16)), positions_px=positions, probe=np.ones((16, 16)))
+    model = ModelConfig(N=16, gridsize=2)
+    config = TrainingConfig(model=model, neighbor_count=4, enable_oversampling=True, neighbor_pool_size=20, n_groups=64)
+    near, far = (largest_reach_px(positions, gridsize=2, neighbor_count=count) for count in (4, 20))
+    assert near < far
+    assert TrainingData(scan, config).canvas_padding_px() == far
