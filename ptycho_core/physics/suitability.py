@@ -54,7 +54,8 @@ def warn_of_other_probe(scan: Scan, trained_on: Illumination) -> None:
         return
     if len(ours) != len(theirs):
         log.warning(
-            "%s: its probe has %d modes, that of the training scan %d: it is new to the network. Train on this scan.",
+            "%s: number of probe modes: %d here, %d in the training scan. The network has not seen such a probe: "
+            "train on this scan, or solve it.",
             scan.source,
             len(ours),
             len(theirs),
@@ -64,8 +65,8 @@ def warn_of_other_probe(scan: Scan, trained_on: Illumination) -> None:
     alike = abs(np.vdot(first, second)) / float(np.linalg.norm(first) * np.linalg.norm(second) or 1)
     if alike < OTHER_PROBE:
         log.warning(
-            "%s: its probe is unlike that of the training scan (overlap %.2f of 1), which the network has learned. "
-            "Train on this scan, or solve it.",
+            "%s: its probe differs from that of the training scan (overlap %.2f of 1), the only one the network knows: "
+            "train on this scan, or solve it.",
             scan.source,
             alike,
         )

@@ -104,9 +104,7 @@ def test_control_characters_are_shown(tmp_path: Path) -> None:
     assert "\\x1b" in str(DataError("scan", received="\x1b[31m"))
     scan = scan_files.make_scan(metadata={"name": "red \x1b[31m\nsource  /etc", "na\x07me": 1})
     lines = scan_table(scan_facts(scan)).splitlines()
-    assert "metadata.name  red \\x1b[31m source /etc" in " ".join(lines).replace("   ", "") or any(
-        line.startswith("metadata.name") and line.endswith("red \\x1b[31m source /etc") for line in lines
-    )
+    assert any(line.startswith("metadata.name ") and line.endswith(" red \\x1b[31m source /etc") for line in lines)
     assert not any("\x1b" in line or "\x07" in line for line in lines)
 
 
@@ -180,5 +178,5 @@ def test_a_scan_of_another_probe_is_warned_of(caplog: pytest.LogCaptureFixture, 
     np.save(tmp_path / "two.npy", np.stack([probe(), 0.1 * probe()]))
     warn_of_other_probe(load_scan(tmp_path / "scan.npz", probe="moved.npy"), light)
     warn_of_other_probe(load_scan(tmp_path / "scan.npz", probe="two.npy"), light)
-    assert "unlike that of the training scan" in caplog.text and "has 2 modes" in caplog.text
+    assert "differs from that of the training scan" in caplog.text and "modes: 2 here, 1 in" in caplog.text
     assert len(scan) == COUNT and N == scan.N
