@@ -111,7 +111,7 @@ def _noticed(frames: Frames, scan: Scan, bad: NDArray[np.bool_], options: ReadOp
             what="crop",
             expected="a window on the detector",
             received=f"{100 * outside:.0f} % of its pixels outside the detector, or bad",
-            remedy="State another pixel of the direct beam",
+            remedy="State the pixel of the direct beam",
             state=("centre_row", "centre_column"),
         )
     elif watch is not None and bad.mean() > 0.01 and frames.measurement == "intensity" and watch.hidden > kept:
@@ -121,18 +121,18 @@ def _noticed(frames: Frames, scan: Scan, bad: NDArray[np.bool_], options: ReadOp
             expected="most counts in good pixels",
             received=f"{100 * watch.hidden / (watch.hidden + kept):.0f} % of them in {int(bad.sum())} bad ones: "
             "the mask may be the other way round",
-            remedy="Give a mask of good pixels in its place",
+            remedy="If it marks the good pixels, say so",
             state=("good_pixels",),
             count=int(bad.sum()),
         )
     if watch is not None and watch.level is not None and (count := int((watch.saturated > 0).sum())):
         always = int((watch.saturated == len(frames)).sum())
-        stays = f", {always} of them in each, as dead ones are" if always else ""
+        stays = f", {always} of them in every one, as dead pixels are" if always else ""
         yield Finding(
             severity="warning",
             what="saturated pixels",
             expected=f"values below {watch.level:.10g}",
-            received=f"it or more in {count} pixels of {watch.full} patterns{stays}",
+            received=f"that or more in {count} pixel{'s' * (count > 1)} of {watch.full} patterns{stays}",
             remedy="Mark them as bad",
             state=("mask=saturated",),
             count=count,

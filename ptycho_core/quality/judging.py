@@ -23,6 +23,7 @@ OFF_CENTRE_PX, OFF_CENTRE = 1.5, 0.025
 FAR_FIELD, UNLIKE = 0.85, 0.5
 LARGEST_SPAN_PX, SMALLEST_SPAN_PX = 1e6, 0.1
 MOST_PARKED = 0.5
+UNIT = ("position_unit", "position_scale")
 
 
 def judge(scan: Scan) -> tuple[Finding, ...]:
@@ -31,7 +32,9 @@ def judge(scan: Scan) -> tuple[Finding, ...]:
     Raises nothing: `checked` makes an error of the first one.
     """
     read = () if scan.noticed is None else scan.noticed.findings
-    found = [*read, *_mask(scan), *_dose(scan), *judge_lengths(scan), *_positions(scan), *_beam(scan), *_probe(scan)]
+    lengths = tuple(judge_lengths(scan))
+    positions = () if lengths else _positions(scan)  # a wrong length has made their pixels wrong
+    found = [*read, *_mask(scan), *_dose(scan), *lengths, *positions, *_beam(scan), *_probe(scan)]
     return tuple(sorted(found, key=lambda finding: finding.severity != "error"))
 
 
@@ -80,7 +83,8 @@ def _dose(scan: Scan) -> Iterator[Finding]:
             scan,
             empty,
             "empty patterns",
-            f"at least {100 * DARK:g} % of the usual intensity in each",
+            f"at least {100 * DARK:g} % of the usual intensity",
+            "less",
             "Leave them out",
             "drop_frames=empty",
         )
@@ -89,21 +93,29 @@ def _dose(scan: Scan) -> Iterator[Finding]:
             scan,
             hot,
             "outliers",
-            f"at most {HOT:g} times the usual intensity in each",
+            f"at most {HOT:g} times the usual intensity",
+            "more",
             "Leave them out",
             "drop_frames=outliers",
         )
 
 
 def _frames(
-    scan: Scan, index: NDArray[np.int64], what: str, expected: str, remedy: str, *state: str, error: bool = False
+    scan: Scan,
+    index: NDArray[np.int64],
+    what: str,
+    expected: str,
+    received: str,
+    remedy: str,
+    *state: str,
+    error: bool = False,
 ) -> Finding:
     numbers = index if scan.noticed is None else scan.noticed.frames[index]
     return Finding(
         severity="error" if error else "warning",
         what=what,
         expected=expected,
-        received=f"other ones in {len(index)} of {len(scan)} patterns: {ranges(numbers)}",
+        received=f"{received} in {len(index)} of {len(scan)} patterns: {ranges(numbers)}",
         remedy=remedy,
         state=state,
         count=len(index),
@@ -123,20 +135,21 @@ def _positions(scan: Scan) -> Iterator[Finding]:
         yield units
         return
     if len(stray):
-        expected = "positions near each other"
+        expected, received = "positions near each other", "stray ones"
         broken = np.ptp(positions, axis=0).max() > LARGEST_SPAN_PX
-        yield _frames(
-            scan, stray, "stray positions", expected, "Leave these out", "drop_frames=stray", error=bool(broken)
-        )
+        state = "drop_frames=stray"
+        yield _frames(scan, stray, "stray positions", expected, received, "Leave them out", state, error=bool(broken))
     if span == 0:
         yield _placed("error", count, "positions that differ", f"all {count} at the same place", "Name the positions")
         return
     same = count - len(np.unique(np.round(positions, 3), axis=0))
     if same > MOST_PARKED * count:
-        yield _placed("warning", same, "one pattern at each position", f"{same} of {count} at places that others have")
+        yield _placed("warning", same, "one pattern at each position", f"{same} of {count} at the position of another")
     elif scan.probe_known and step > (width := lit_width_px(scan.probe)):
-        received = f"{step:.4g} px to the nearest neighbour (median): nothing overlaps"
-        yield _placed("warning", count, f"steps below the probe's {width:.3g} px", received, "Check their unit")
+        received = f"{step:.4g} px to the nearest neighbour (median): the patterns do not overlap"
+        yield _placed(
+            "warning", count, f"steps below the probe's width of {width:.3g} px", received, "Check their unit", UNIT
+        )
     yield from _counted(positions)
 
 
@@ -148,19 +161,26 @@ def _counted(positions: NDArray[np.float64]) -> Iterator[Finding]:
     even = [bool(np.ptp(each) <= 1e-6 * abs(each.mean())) and bool(each.any()) for each in steps.T]
     still = [not each.any() for each in steps.T]
     if even[0] != even[1] and not any(still):
-        axis = "xy"[even.index(True)]
-        received = f"a coordinate {axis} that grows by {steps.T[even.index(True)][0]:.4g} px from pattern to pattern"
-        yield _placed("warning", len(positions), "two coordinates", f"{received}: it may be their number")
+        axis = ("an x", "a y")[even.index(True)]
+        received = f"{axis} that grows by {steps.T[even.index(True)][0]:.4g} px from pattern to pattern"
+        yield _placed("warning", len(positions), "two coordinates", f"{received}: it may be the pattern number")
 
 
-def _placed(severity: str, count: int, expected: str, received: str, remedy: str = "Name two other columns") -> Finding:
+def _placed(
+    severity: str,
+    count: int,
+    expected: str,
+    received: str,
+    remedy: str = "Name two other columns",
+    state: tuple[str, ...] = ("positions",),
+) -> Finding:
     return Finding(
         severity="error" if severity == "error" else "warning",
         what="positions",
         expected=expected,
         received=received,
         remedy=remedy,
-        state=("positions",),
+        state=state,
         count=count,
     )
 
@@ -174,9 +194,9 @@ def _beam(scan: Scan) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             what="direct beam",
-            expected="it in the middle of the patterns",
+            expected="the middle of the patterns",
             received=f"{100 * _corner_share(pattern):.3g} % of the intensity in the corners",
-            remedy="Move it from the corner",
+            remedy="If it is stored in the corner, say so",
             state=("dc=corner",),
         )
         return
@@ -189,9 +209,9 @@ def _beam(scan: Scan) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             what="direct beam",
-            expected=f"it at row {middle[0]:.4g}, column {middle[1]:.4g} of {N} x {N}",
-            received=f"the centroid at row {row:.4g}, column {column:.4g}",
-            remedy="Find the centre, or state it",
+            expected=f"row {middle[0]:.4g}, column {middle[1]:.4g} of {N} x {N}",
+            received=f"a centroid at row {row:.4g}, column {column:.4g}",
+            remedy="Have the centre found, or state it",
             state=("centre=auto",),
         )
 
@@ -226,16 +246,18 @@ def _probe(scan: Scan) -> Iterator[Finding]:
         return
     probe = scan.probe
     if _in_corner((np.abs(probe) ** 2).sum(axis=0)):
-        received, remedy = "its light in the corners", "Move it from the corners"
+        received, remedy = "most of its intensity in the corners", "If it is stored that way, say so"
         yield _of_probe("a probe in the middle of its array", received, remedy, "probe_origin=corner")
         return
     if not probe.imag.any():
         expected, received = "a complex probe", "a real one"
         if len(probe) == 2:
-            received += " of two modes, which may be the real and the imaginary part of one"
-            yield _of_probe(expected, received, "Say so", "probe_parts=real-imaginary")
+            received += " with two modes, which may be the real and imaginary parts of one"
+            yield _of_probe(expected, received, "If they are, say so", "probe_parts=real-imaginary")
         else:
-            yield _of_probe(expected, f"{received}: its phase is 0", "Name another, or solve for it", "probe=auto")
+            yield _of_probe(
+                expected, f"{received}: its phase is 0", "Name another probe, or have it estimated", "probe=auto"
+            )
     good = ~np.asarray(scan.bad_pixels)
     if good.mean() < 1 - MOST_BAD and not _padded(scan):
         return
@@ -244,12 +266,14 @@ def _probe(scan: Scan) -> Iterator[Finding]:
     far = _alike(pattern, np.sqrt((np.abs(far_field(probe)) ** 2).sum(axis=0)))
     near = _alike(pattern, np.sqrt((np.abs(probe) ** 2).sum(axis=0)))
     if near > FAR_FIELD and far < near - 0.2:
-        received = f"its far field unlike the mean pattern ({far:.2f} of 1), itself like it ({near:.2f})"
-        remedy = "Bring it from the detector to the object"
+        received = (
+            f"one that looks like the mean pattern itself ({near:.2f} of 1), while its far field does not ({far:.2f})"
+        )
+        remedy = "If it is the wave at the detector, say so"
         yield _of_probe("a probe at the object", received, remedy, "probe_plane=far")
     elif far < UNLIKE and not _in_corner(pattern):
-        received = f"its far field unlike the mean pattern ({far:.2f} of 1)"
-        yield _of_probe("the probe of this scan", received, "Name another, or solve for it", "probe=auto")
+        received = f"one whose far field does not look like the mean pattern ({far:.2f} of 1)"
+        yield _of_probe("the probe of this scan", received, "Name another probe, or have it estimated", "probe=auto")
 
 
 def _of_probe(expected: str, received: str, remedy: str, *state: str) -> Finding:

@@ -31,7 +31,7 @@ class Limit:
 _J = scipy.constants.e
 LIMITS = {
     "photon_energy_eV": Limit(
-        10.0, 1e6, "eV", "energy_eV", {1e3: "keV", _J: "eV in the place of joules", 1e3 * _J: "keV in joules' place"}
+        10.0, 1e6, "eV", "energy_eV", {1e3: "keV", _J: "eV instead of joules", 1e3 * _J: "keV instead of joules"}
     ),
     "electron_energy_eV": Limit(100.0, 3e6, "eV", "voltage_kV", {1e3: "keV", 1e-3: "meV"}),
     "wavelength_m": Limit(3e-13, 2e-5, "m", "wavelength_m", {1e-10: "Å", 1e-9: "nm", 1e-6: "µm", 1e-3: "mm"}),
@@ -60,7 +60,7 @@ def judge_lengths(scan: Scan) -> Iterator[Finding]:
             what="object_pixel_m",
             expected="1 pm to 1 mm",
             received=f"{wrong:.4g} m",
-            remedy="Check energy, distance and detector pixel, and state what is wrong",
+            remedy="Check energy, distance and detector pixel, and state the one that is wrong",
             state=("energy_eV", "distance_m", "detector_pixel_m"),
         )
 
@@ -71,7 +71,7 @@ def _out_of_range(name: str, value: float, limit: Limit) -> Finding:
         fitting = value * factor
         if limit.low <= fitting <= limit.high:
             shown = fitting / 1e3 if limit.option == "voltage_kV" else fitting
-            remedy = f"If it is in {unit}" if len(unit) <= 3 else f"If it is {unit}"
+            remedy = f"If it is in {unit}" if len(unit) <= 3 else f"If the file has {unit}"
             remedy, state = f"{remedy} (a factor of {factor:.6g}), state it", (f"{limit.option}={shown:.6g}",)
             break
     expected = f"{limit.low:g} to {limit.high:g} {limit.unit}"

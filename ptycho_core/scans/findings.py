@@ -65,7 +65,7 @@ def mask_finding(count: int, size: int) -> Finding:
         what="bad pixels",
         expected="a mask that is true where a pixel is bad",
         received=f"{count} of {size} pixels bad: the mask may be the other way round",
-        remedy="Give a mask of good pixels in its place",
+        remedy="If it marks the good pixels, say so",
         state=("good_pixels",),
         count=count,
     )

@@ -132,11 +132,11 @@ CASES = {
     ),
     "dead pixels": Case(
         lambda folder: npz(folder, diff3d=changed(set_to(np.s_[:, 5], 2**32 - 1), counts())),
-        "warning", "saturated pixels", ("below 4294967295", "32 pixels of 36 patterns", "32 of them in each"),
+        "warning", "saturated pixels", ("below 4294967295", "32 pixels of 36 patterns", "32 of them in every one"),
     ),
     "saturation that is stated": Case(
         lambda folder: npz(folder, diff3d=changed(set_to(np.s_[3:5, 4, 4], 10**6), counts())),
-        "warning", "saturated pixels", ("below 1000000", "1 pixels of 2 patterns", "--mask saturated"),
+        "warning", "saturated pixels", ("below 1000000", "1 pixel of 2 patterns", "--mask saturated"),
         stated={"saturation": 10**6},
     ),
     "a mask the other way round": Case(
@@ -181,11 +181,11 @@ CASES = {
     ),
     "no overlap": Case(
         lambda folder: npz(folder, positions=places() * 30),
-        "warning", "positions", ("(median): nothing overlaps",), remedy=(), left=("positions",),
+        "warning", "positions", ("the patterns do not overlap", "--position-unit"), remedy=(), left=("positions",),
     ),
     "the number of the pattern taken for x": Case(
         lambda folder: npz(folder, positions=np.stack([np.arange(COUNT), places()[:, 1]], axis=1)),
-        "warning", "positions", ("a coordinate x that grows by 1 px",), remedy=(), left=("positions",),
+        "warning", "positions", ("an x that grows by 1 px",), remedy=(), left=("positions",),
     ),
     "micrometres for metres": Case(
         lambda folder: cxi(folder, scale=1e6), "error", "positions", ("in µm", "--position-scale 1e-06"),
@@ -194,10 +194,10 @@ CASES = {
         lambda folder: cxi(folder, scale=1e3), "error", "positions", ("in mm", "--position-scale 0.001"),
     ),
     "electronvolts for joules": Case(
-        lambda folder: cxi(folder, energy=8000.0), "error", "photon_energy_eV", ("eV in the place", "--energy-eV 8000"),
+        lambda folder: cxi(folder, energy=8000.0), "error", "photon_energy_eV", ("eV instead of", "--energy-eV 8000"),
     ),
     "kiloelectronvolts for joules": Case(
-        lambda folder: cxi(folder, energy=8.0), "error", "photon_energy_eV", ("keV in joules", "--energy-eV 8000"),
+        lambda folder: cxi(folder, energy=8.0), "error", "photon_energy_eV", ("keV instead of", "--energy-eV 8000"),
     ),
     "kiloelectronvolts for electronvolts": Case(
         lambda folder: cxi(folder, energy=8 * scipy.constants.e),
@@ -216,7 +216,7 @@ CASES = {
     ),
     "a probe in two parts": Case(
         lambda folder: npz(folder, probeGuess=np.stack([probe().real, probe().imag])),
-        "warning", "probe", ("the real and the imaginary part", "--probe-parts real-imaginary"),
+        "warning", "probe", ("the real and imaginary parts", "--probe-parts real-imaginary"),
     ),
     "patterns that are not square": Case(
         lambda folder: npz(folder, diff3d=counts()[:, :, 4:28]),
@@ -277,6 +277,11 @@ def _listed(frames: str) -> NDArray[np.bool_]:
 
 def test_a_good_scan_has_no_finding(tmp_path: Path) -> None:
     assert judge(simulated()) == judge(load_scan(npz(tmp_path))) == judge(load_scan(cxi(tmp_path))) == ()
+
+
+def test_a_wrong_energy_is_the_only_error(tmp_path: Path) -> None:
+    """The pixels that follow from it are no fault of the positions."""
+    assert [finding.what for finding in judge(load_scan(cxi(tmp_path, energy=8.0)))] == ["photon_energy_eV"]
 
 
 def test_few_photons_make_no_pattern_an_empty_one() -> None:
