@@ -77,8 +77,8 @@ def _stored(path: Path, file: HDF5File, product: HDF5File, options: ReadOptions)
     count = frames.shape[0]
     energy_J = _energy_J(file) or _energy_J(product)
     origin, origin_px, object_pixel = _own_grid(product, frames.shape[1:])
-    if file.is_dataset(f"{DETECTOR}/data_dark"):
-        log.warning("%s: %s/data_dark is not subtracted", path, DETECTOR)
+    if options.dark is None and file.is_dataset(dark := f"{DETECTOR}/data_dark"):
+        log.warning("%s: %s is not subtracted (--dark %s)", path, dark, dark)
     positions = None if options.positions is not None else _positions(product, file)
     index = product.optional(f"{EXTRA}/probe_position_indexes", lambda name: product.array(name, kinds="iu"))
     chosen = None

@@ -62,6 +62,8 @@ READERS: Registry[Reader] = Registry(
         "cxi": "ptycho_core.formats.cxi:CxiReader",
         "ptyd": "ptycho_core.formats.ptyd:PtydReader",
         "shelves": "ptycho_core.formats.shelves:ShelvesReader",
+        "nsls2": "ptycho_core.formats.nsls2:NslsReader",
+        "ptylab": "ptycho_core.formats.ptylab:PtyLabReader",
         "nexus": "ptycho_core.formats.nexus:NexusReader",
         "mapped": "ptycho_core.formats.mapped:MappedReader",
     },

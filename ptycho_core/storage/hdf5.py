@@ -53,6 +53,17 @@ def is_hdf5(path: Path) -> bool:
     return False
 
 
+def has_datasets(path: Path, *names: str) -> bool:
+    """Whether it is an HDF5 file with all these data sets; False for what cannot be read."""
+    if not is_hdf5(path):
+        return False
+    try:
+        with HDF5File(path) as file:
+            return all(map(file.is_dataset, names))
+    except DataError:
+        return False
+
+
 class HDF5File:
     """An open HDF5 file whose data sets are found by name.
 

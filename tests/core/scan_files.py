@@ -168,6 +168,23 @@ def shelves_parameters(folder: Path) -> ScanFile:
     return attrs.evolve(shelves(folder), victim=folder / "data_roi0_para.hdf5")
 
 
+def nsls2(folder: Path) -> ScanFile:
+    with h5py.File(folder / "scan_12.h5", "w") as file:
+        file["diffamp"] = np.fft.ifftshift(np.sqrt(counts(), dtype=np.float32), axes=(1, 2))
+        file["points"] = positions().T * PIXEL_M * 1e6
+        file["lambda_nm"], file["z_m"] = photon_wavelength_m(ENERGY_EV) * 1e9, DISTANCE_M
+        file["ccd_pixel_um"], file["angle"] = DETECTOR_PIXEL_M * 1e6, 30.0
+    return ScanFile(folder / "scan_12.h5", {"probe": probe_file(folder)})
+
+
+def ptylab(folder: Path) -> ScanFile:
+    with h5py.File(folder / "lab.hdf5", "w") as file:
+        file["ptychogram"], file["encoder"] = counts(), positions()[:, ::-1] * PIXEL_M
+        file["zo"], file["dxd"] = [DISTANCE_M], [DETECTOR_PIXEL_M]
+        file["wavelength"], file["entrancePupilDiameter"] = [photon_wavelength_m(ENERGY_EV)], [3e-3]
+    return ScanFile(folder / "lab.hdf5", {"probe": probe_file(folder)})
+
+
 MAPPED = {"position_order": "xy", "position_unit": "px"}
 
 
@@ -241,6 +258,8 @@ MAKERS: dict[str, Callable[[Path], ScanFile]] = {
         ptyd_linked,
         shelves,
         shelves_parameters,
+        nsls2,
+        ptylab,
         mapped_hdf5,
         mapped_chunks,
         mapped_virtual,

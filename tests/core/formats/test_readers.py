@@ -61,7 +61,8 @@ def test_every_format_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     shift = scan.positions_px - positions()
     assert np.ptp(shift, axis=0).max() < 1e-9
     np.testing.assert_array_equal(scan.probe[0], probe())
-    assert scan.dose_known and scan.source == str(file.path)
+    assert scan.dose_known == (name != "nsls2")  # whose amplitudes may have any unit
+    assert scan.source == str(file.path)
     if PIXEL_M in scan.metadata.get("object_pixel_m", []):
         assert scan.metadata["wavelength_m"] == pytest.approx(photon_wavelength_m(ENERGY_EV))
 
@@ -639,6 +640,28 @@ def test_a_chunk_that_is_gone_is_left_out(tmp_path: Path, core_log: pytest.LogCa
         content["chunks/7"] = h5py.SoftLink("/nowhere")
     assert len(load(file)) == COUNT
     assert "chunks/7: leads nowhere" in core_log.text
+
+
+@pytest.mark.parametrize(("name", "key"), [("nsls2", "points"), ("ptylab", "encoder")])
+def test_a_table_of_positions_of_another_length_is_refused(tmp_path: Path, name: str, key: str) -> None:
+    file = MAKERS[name](tmp_path)
+    put(file.path, key, np.zeros((3, COUNT)))
+    assert f"{key}: expected" in refusal(file) and "received shape (3, 6)" in refusal(file)
+
+
+def test_what_ptylab_says_and_we_do_not_apply_is_warned_of(tmp_path: Path, core_log: pytest.LogCaptureFixture) -> None:
+    file = scan_files.ptylab(tmp_path)
+    put(file.path, "orientation", 3)
+    put(file.path, "background", np.ones((N, N)))
+    assert load(file).metadata["entrance_pupil_diameter_m"] == 3e-3
+    assert "orientation is not applied" in core_log.text and "--dark background" in core_log.text
+    core_log.clear()
+    intensity = load(file, dark="background").statistics.frame_intensity
+    assert (intensity < load(file).statistics.frame_intensity).all()
+    assert core_log.text.count("background is not") == 1  # where it is not named
+    with h5py.File(file.path, "r+") as content:
+        content.move("zo", "zled")
+    assert "expected a scan of a known format" in refusal(file)
 
 
 def test_positions_of_ptychoshelves(tmp_path: Path) -> None:
