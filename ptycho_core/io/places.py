@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import ConfigurationError, DataError
+from ptycho_core.io.tables import read_table
 from ptycho_core.scans.steps import Orient, Step
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.files import BROKEN_HEADER
@@ -21,10 +22,6 @@ from ptycho_core.storage.matlab5 import is_matlab5, mat_names, read_mat
 from ptycho_core.storage.npz import MAGIC, npz_frames, npz_members, read_npz
 from ptycho_core.storage.source import ArraySource, FrameSource
 from ptycho_core.storage.stored import JoinedFrames, StoredFrames, as_frames
-
-TABLE_BYTES = 2**26
-"""A text table may be this large."""
-SEPARATOR = re.compile(r"[\s,;]+")
 
 
 @attrs.frozen
@@ -71,14 +68,20 @@ def read_place(place: Place, option: str, *, kinds: str = "biuf", table: bool = 
     if is_matlab5(path):
         name = dataset or _only(path, option, list(mat_names(path)))
         return _checked(path, name, read_mat(path, name), option, kinds)
+    if table and is_table(path):
+        content = read_table(path, option)
+        return content.pair(None) if dataset is None else content.column(dataset)
     if dataset is not None:
         raise no_such(path, dataset, option, [])
     if signature_of(path).startswith(MAGIC):
         return _checked(path, None, _read_npy(path), option, kinds)
-    if table:
-        return _read_table(path, option)
     expected, received = f"{option} in an HDF5, NPZ or NPY file", "another kind of file"
     raise DataError(path, expected=expected, received=received, remedy="Convert it.")
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file has the mark of no kind that holds arrays; its text is then read as a table."""
+    return not (is_hdf5(path) or is_matlab5(path) or signature_of(path).startswith((b"PK", MAGIC)))
 
 
 Raster = tuple[int, int]
@@ -223,37 +226,6 @@ def _read_npy(path: Path) -> NDArray[Any]:
     return array.reshape(shape, order="F" if fortran_order else "C")
 
 
-def _read_table(path: Path, option: str) -> NDArray[np.float64]:
-    """Numbers of a text table, (rows, columns): separated by white space, commas or semicolons.
-
-    Lines that are empty or begin with #, and a heading of words, are left out.
-    """
-
-    def refuse(received: object, expected: str = "a table of numbers, equally many in each line") -> DataError:
-        remedy = "Correct it, or name another file."
-        return DataError(path, expected=expected, received=received, remedy=remedy, state=(option,))
-
-    try:
-        if path.stat().st_size > TABLE_BYTES:
-            raise refuse(f"{path.stat().st_size} bytes", f"a text table of at most {TABLE_BYTES // 2**20} MiB")
-        with path.open(encoding="utf-8") as file:
-            lines = [line.strip().strip(",;") for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        raise refuse(error, "a readable text table") from error
-    rows: list[list[float]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line or line.startswith(("#", "%", "//")):
-            continue
-        try:
-            rows.append([float(word) for word in SEPARATOR.split(line)])
-        except ValueError as error:
-            if rows:
-                raise refuse(f"line {number}: {line[:60]!r}") from error
-    if not rows or len({len(row) for row in rows}) != 1:
-        raise refuse("none" if not rows else f"{sorted({len(row) for row in rows})} numbers in a line")
-    return np.array(rows, np.float64)
-
-
 def stated_positions(path: Path, options: ReadOptions, count: int) -> NDArray[np.float64]:
     """(M, 2) [x, y] of the positions that `options.positions` names, in their own unit."""
     text = options.positions
@@ -273,7 +245,11 @@ def stated_positions(path: Path, options: ReadOptions, count: int) -> NDArray[np
         positions = np.stack(columns, axis=1)
     else:
         place = place_of(text, path)
-        positions = _pairs(path, str(place), read_place(place, "positions", table=True), count)
+        if place.dataset is None and is_table(place.path):
+            values: NDArray[Any] = read_table(place.path, "positions").pair(options.position_order)
+        else:
+            values = read_place(place, "positions", table=True)
+        positions = _pairs(path, str(place), values, count)
     return positions[:, ::-1] if options.position_order == "yx" else positions
 
 

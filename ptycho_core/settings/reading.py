@@ -44,7 +44,7 @@ class ReadOptions:
     positions: str | None = setting(
         None,
         "Positions: FILE, FILE:DATASET or a data set of the scan's own file, (M, 2); or 'X,Y', the names of two data "
-        "sets (M,). FILE may be HDF5, NPY, NPZ or a text table.",
+        "sets (M,). FILE may be HDF5, NPY, NPZ or a text table, its columns by heading or number (FILE:samx,samy).",
         common=True,
     )
     position_order: Literal["xy", "yx"] | None = setting(

@@ -295,6 +295,48 @@ def test_positions_from_a_table(tmp_path: Path, text: str, order: str) -> None:
     np.testing.assert_array_equal(scan.positions_px, np.arange(1, 13).reshape(6, 2))
 
 
+TABLES = {
+    "frame,samx,samy\n": ("0,1,2", "table.txt"),
+    "\ufeffY (µm);n;X (µm)\n": ("2;0;1", "table.txt"),
+    "# time x y z\n# all in pixels\n": ("0.5 1 2 9", "table.txt"),
+    "n,x_set,y_set,x,y\n": ("0,7,8,1,2", "table.txt:x,y"),
+    "": ("0 1 2", "table.txt:2,3"),
+}
+
+
+@pytest.mark.parametrize("heading", TABLES)
+def test_columns_of_a_table_are_found_by_their_headings(
+    tmp_path: Path, heading: str, core_log: pytest.LogCaptureFixture
+) -> None:
+    file = scan_files.mapped_npy(tmp_path)
+    row, named = TABLES[heading]
+    (tmp_path / "table.txt").write_text(heading + f"{row}\n" * 6, encoding="utf-8")
+    order = "yx" if "Y" in heading else "xy"
+    scan = load(file, positions=named, position_order=order)
+    np.testing.assert_array_equal(scan.positions_px, [[1, 2]] * 6)
+    assert ("lines without a position are left out: 1" in core_log.text) == (heading != "")
+
+
+@pytest.mark.parametrize(
+    ("heading", "row", "words"),
+    [
+        ("", "0 1 2", ("received 3 columns without headings", "table.txt:1,2")),
+        ("n,x_set,y_set,x,y\n", "0,7,8,1,2", ("5 columns: n, x_set, y_set, x, y", "table.txt:x,y")),
+        ("index,value,z\n", "0,1,2", ("3 columns: index, value, z",)),
+        ("samy,samx\n", "2,1", ("x before y, as stated", "'samy' before 'samx'", "--position-order yx")),
+        ("1,2O\n", "1,2", ("line 1: '1,2O'",)),
+    ],
+)
+def test_columns_that_cannot_be_told_apart_are_refused(
+    tmp_path: Path, heading: str, row: str, words: tuple[str, ...]
+) -> None:
+    file = scan_files.mapped_npy(tmp_path)
+    (tmp_path / "table.txt").write_text(heading + f"{row}\n" * 6)
+    message = refusal(file, positions=str(tmp_path / "table.txt"))
+    assert all(part in message for part in words), message
+    assert "a column 'velocity'" in refusal(file, positions=f"{tmp_path / 'table.txt'}:velocity,2") or "2O" in message
+
+
 @pytest.mark.parametrize("text", ["", "# nothing", "1 2\n3\n", "1 2\n3 four\n", "x y\n", "1 nan\n" * 6, "\x00\xff"])
 def test_a_table_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     file = scan_files.mapped_npy(tmp_path)
