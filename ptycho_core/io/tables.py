@@ -1,4 +1,4 @@
-"""Text tables of positions: their columns by heading or number, never by guess (specs/data.md, Text tables)."""
+"""Text tables of positions: their columns by heading or number, never by guess (specs/data.md, Readers)."""
 
 from __future__ import annotations
 

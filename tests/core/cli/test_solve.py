@@ -52,6 +52,7 @@ def test_a_solve_leaves_its_files_and_says_how_well_it_fits(ptycho: Ptycho, scan
         "reconstruction.json",
         "solving.h5.zip",
         "config.toml",
+        "sweeps.csv",
     }
     result = load_reconstruction(tmp_path / "out")
     assert summary["R"] == pytest.approx(result.R) and 0 < summary["R"] < summary["history"][0]["R"]
