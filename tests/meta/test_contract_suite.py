@@ -17,11 +17,11 @@ from tests.meta.faults import NOTICED_BY
 ROOT = Path(__file__).parents[2]
 
 
-def run_suite(*arguments: str, **environment: str) -> tuple[int, str]:
-    """Exit status and output of the contract tests in a fresh interpreter."""
+def run_suite(*arguments: str, file: str = "", **environment: str) -> tuple[int, str]:
+    """Exit status and output of the contract tests, all or those of one file, in a fresh interpreter."""
     clean = {name: value for name, value in os.environ.items() if name not in (REQUIRE, "PYTEST_ADDOPTS")}
     threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "tests/contract", "-q", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", f"tests/contract/{file}", "-q", "-p", "no:cacheprovider", *arguments]
     run = subprocess.run(
         command, cwd=ROOT, env=clean | threads | environment, capture_output=True, text=True, check=False
     )
@@ -55,7 +55,8 @@ def test_a_sound_engine_passes_everything(failures: dict[str, list[str]]) -> Non
 
 
 def test_an_absent_engine_is_skipped_visibly() -> None:
-    status, output = run_suite("-k", "test_describe and torch", "-p", "tests.meta.without_torch")
+    arguments = ("-k", "test_describe and torch", "-p", "tests.meta.without_torch")
+    status, output = run_suite(*arguments, file="test_protocol.py")
     assert status == pytest.ExitCode.OK, output
     assert re.search(r"SKIPPED .*'torch' package is not installed", output), output
 
@@ -65,7 +66,7 @@ def test_an_absent_engine_is_skipped_visibly() -> None:
 )
 def test_an_absent_engine_that_is_required_is_an_error(name: str, reason: str) -> None:
     arguments = ("-k", f"test_describe and {name}", "-p", "tests.meta.without_torch")
-    status, output = run_suite(*arguments, **{REQUIRE: name})
+    status, output = run_suite(*arguments, file="test_protocol.py", **{REQUIRE: name})
     assert status == pytest.ExitCode.TESTS_FAILED, output
     assert f"{REQUIRE} names {name!r}: " in output
     assert reason in output

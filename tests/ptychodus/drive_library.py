@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ptychodus.model import ModelCore
-
 
 def main(folder: Path, settings: dict[str, dict[str, Any]], mode: str, ways: list[str]) -> None:
+    from ptychodus.model import ModelCore  # the processes that it spawns import this file, and do without
+
     algorithm = f"ptychopinn_{mode}"
     with ModelCore(log_level=20) as core:
         library = core.ptychopinn_reconstructor_library
