@@ -82,8 +82,10 @@ def choose_reader(path: Path, options: ReadOptions) -> Reader:
         return READERS.load(options.reader)
     if options.dataset is not None:
         return READERS.load(MAPPED)
-    found = [reader for name, reader in READERS.load_all() if _matches(name, reader, path)]
     named = options.positions is not None or options.scan_step is not None
+    if named and signature_of(path).startswith(MAGIC):  # one array, which is then the patterns
+        return READERS.load(MAPPED)
+    found = [reader for name, reader in READERS.load_all() if _matches(name, reader, path)]
     if not found and named and (is_matlab5(path) or (is_hdf5(path) and _has_patterns(path))):
         return READERS.load(MAPPED)  # its parts are named, and its patterns are those of three axes or more
     if len(found) == 1:

@@ -176,7 +176,13 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             with path.open("rb") as file:
                 if file.read(len(MAGIC)) == MAGIC:
                     received = "a single .npy array"
-                    raise _unreadable(path, None, received, "Put the arrays of the contract into one .npz file.")
+                    raise _unreadable(
+                        path,
+                        None,
+                        received,
+                        "Name what belongs to it (positions, or the step of a raster, and the probe), "
+                        "or put all into one .npz file.",
+                    )
             archive = stack.enter_context(opened_zip(path.open("rb", buffering=0)))
         except FileNotFoundError as error:
             raise _unreadable(path, None, "no such file", "Check the path.") from error

@@ -410,7 +410,7 @@ def test_what_is_no_npz_file_is_refused(path: Path, content: bytes) -> None:
 def test_a_single_array_is_no_scan(path: Path) -> None:
     with path.open("wb") as file:
         np.save(file, np.ones(3))
-    assert "received a single .npy array. Put the arrays of the contract into one .npz file." in refusal(path)
+    assert "received a single .npy array. Name what belongs to it (positions" in refusal(path)
 
 
 def test_an_empty_zip_file_holds_nothing(path: Path) -> None:

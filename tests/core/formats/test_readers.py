@@ -280,6 +280,12 @@ def test_settings_go_before_options(tmp_path: Path) -> None:
 # -- named arrays --------------------------------------------------------------------------------------------------
 
 
+def test_an_npy_file_is_the_patterns_where_positions_are_named(tmp_path: Path) -> None:
+    file = scan_files.mapped_npy(tmp_path)
+    np.testing.assert_array_equal(load(file, reader=None).positions_px, positions())
+    assert "positions, or the step of a raster" in refusal(file.path)
+
+
 @pytest.mark.parametrize(
     ("text", "order"),
     [
