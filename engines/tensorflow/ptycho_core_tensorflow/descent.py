@@ -1,7 +1,7 @@
 """What a solver computes, as graphs: forward model, gradients, facts, the step of Adam (specs/solving.md).
 
 On a processor a graph is compiled (XLA): what lies between two Fourier transforms becomes one pass over the numbers.
-Compiling takes a second or two, so graphs are shared by all solvers of one rule, and a batch is filled up to a size
+Compiling takes a second or two, so graphs are shared by all solvers of one loss, and a batch is filled up to a size
 that is compiled already.
 """
 
@@ -30,13 +30,6 @@ from ptycho_core.vocabulary import OBJECT, PROBE
 from ptycho_core_tensorflow.cuts import cut, place, slopes, window_index, windows
 
 
-class Rule(NamedTuple):
-    """What a graph is made for, beside the shapes of its arguments."""
-
-    loss: SolverLoss
-    counts_per_intensity: float
-
-
 class Trained(NamedTuple):
     """A field and the moments of its gradient, complex; the second moment's parts are those of the parts' squares."""
 
@@ -49,12 +42,14 @@ class Fields(NamedTuple):
     """What stays as it is during a step.
 
     canvas: complex (H, W). probe: complex (K, N, N), times the checkerboard. good: (N, N) and used: (P, N, N), 1 or 0.
+    counts: (), for each unit of intensity.
     """
 
     canvas: tf.Tensor
     probe: tf.Tensor
     good: tf.Tensor
     used: tf.Tensor
+    counts: tf.Tensor
 
 
 class Piece(NamedTuple):
@@ -94,7 +89,7 @@ def graph(function: Callable[..., Any], compiled: bool, *settings: object) -> An
 
 
 def descend(
-    rule: Rule,
+    loss: SolverLoss,
     names: tuple[str, ...],
     shifts: bool,
     state: dict[str, Trained],
@@ -102,19 +97,20 @@ def descend(
     cover: tf.Tensor,
     good: tf.Tensor,
     used: tf.Tensor,
+    counts: tf.Tensor,
     batch: Piece,
 ) -> tuple[dict[str, Trained], tf.Tensor]:
     """The state after a step of Adam on what is named; table (pieces, columns, B) of SUMS and SHIFTS before it.
 
     numbers: (names, 2), of each the rate over 1 - β₁ᵗ, and √(1 - β₂ᵗ).
     """
-    fields = Fields(state[OBJECT].field, state[PROBE].field, good, used)
+    fields = Fields(state[OBJECT].field, state[PROBE].field, good, used, counts)
 
     def work(piece: Piece, by_canvas: tf.Tensor, by_probe: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         result = forward(fields, piece)
         columns = sums(fields, piece, result)
         with_probe = PROBE in names
-        by_canvas, by_probe, by_patches = add_gradients(rule, with_probe, fields, piece, result, by_canvas, by_probe)
+        by_canvas, by_probe, by_patches = add_gradients(loss, with_probe, fields, piece, result, by_canvas, by_probe)
         return by_canvas, by_probe, columns + (find_shifts(fields, piece, result, by_patches) if shifts else [])
 
     by_canvas, by_probe, table = over_pieces(work, len(SUMS) + len(SHIFTS) * shifts, fields, batch)
@@ -127,23 +123,23 @@ def descend(
     return state, table
 
 
-def differentiate(rule: Rule, fields: Fields, batch: Piece) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def differentiate(loss: SolverLoss, fields: Fields, batch: Piece) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Gradients by object and probe; table (pieces, 2, B) of those by the positions."""
 
     def work(piece: Piece, by_canvas: tf.Tensor, by_probe: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         result = forward(fields, piece)
-        by_canvas, by_probe, by_patches = add_gradients(rule, True, fields, piece, result, by_canvas, by_probe)
+        by_canvas, by_probe, by_patches = add_gradients(loss, True, fields, piece, result, by_canvas, by_probe)
         return by_canvas, by_probe, [dot(slope, by_patches) for slope in slopes(result.window, piece.fraction)]
 
     return over_pieces(work, 2, fields, batch)
 
 
-def measure(rule: Rule, deviance: bool, fields: Fields, batch: Piece) -> tf.Tensor:
+def measure(deviance: bool, fields: Fields, batch: Piece) -> tf.Tensor:
     """Table (pieces, columns, B) of SUMS and, where asked for, DEVIANCES."""
 
     def work(piece: Piece, by_canvas: tf.Tensor, by_probe: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         result = forward(fields, piece)
-        columns = sums(fields, piece, result) + (deviances(rule, fields, piece, result) if deviance else [])
+        columns = sums(fields, piece, result) + (deviances(fields, piece, result) if deviance else [])
         return by_canvas, by_probe, columns
 
     return over_pieces(work, len(SUMS) + len(DEVIANCES) * deviance, fields, batch)[2]
@@ -180,7 +176,7 @@ def forward(fields: Fields, piece: Piece) -> Pass:
 
 
 def add_gradients(
-    rule: Rule,
+    loss: SolverLoss,
     with_probe: bool,
     fields: Fields,
     piece: Piece,
@@ -190,7 +186,7 @@ def add_gradients(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The gradients with the piece's added, and those by its patches (B, N, N)."""
     N = fields.probe.shape[-1]
-    residual = tf.signal.ifft2d(as_complex(excess(rule, piece, result))[:, None] * result.far_field) * N
+    residual = tf.signal.ifft2d(as_complex(excess(loss, fields, piece, result))[:, None] * result.far_field) * N
     by_patches = tf.reduce_sum(tf.math.conj(fields.probe) * residual, axis=1)
     by_canvas = place(by_canvas, by_patches, result.index, piece.fraction)
     if with_probe:
@@ -198,10 +194,10 @@ def add_gradients(
     return by_canvas, by_probe, by_patches
 
 
-def excess(rule: Rule, piece: Piece, result: Pass) -> tf.Tensor:
+def excess(loss: SolverLoss, fields: Fields, piece: Piece, result: Pass) -> tf.Tensor:
     """-s · e (B, N, N): how much too large the far field is, of the field itself; 0 where a pixel is not used."""
-    per_count = 1 / rule.counts_per_intensity
-    if rule.loss == "poisson":
+    per_count = 1 / fields.counts
+    if loss == "poisson":
         floored = result.intensity + POISSON_FLOOR * per_count
         believed = tf.minimum(tf.square(piece.amplitude), POISSON_FACTOR * floored + POISSON_CHANCE * per_count)
         lack = (believed / floored - 1) / 2
@@ -231,9 +227,9 @@ def sums(fields: Fields, piece: Piece, result: Pass) -> list[tf.Tensor]:
     return of_used + [total(x * held) for x in (error, measured)]
 
 
-def deviances(rule: Rule, fields: Fields, piece: Piece, result: Pass) -> list[tf.Tensor]:
+def deviances(fields: Fields, piece: Piece, result: Pass) -> list[tf.Tensor]:
     """DEVIANCES: Poisson, in counts (specs/physics.md, Losses: 2h)."""
-    counts = rule.counts_per_intensity
+    counts = fields.counts
     predicted = tf.maximum(counts * result.intensity, INTENSITY_FLOOR)
     measured = counts * tf.square(piece.amplitude)
     ratio = tf.where(measured > 0, measured, predicted) / predicted

@@ -20,7 +20,6 @@ from ptycho_core_tensorflow.descent import (
     SUMS,
     Fields,
     Piece,
-    Rule,
     Trained,
     descend,
     differentiate,
@@ -48,7 +47,6 @@ class TensorFlowSolver:
         self.device = device
         self.compiled = device == "/CPU:0"
         self.dtype = tf.float64 if precision == "64-true" else tf.float32
-        self.rule = Rule(problem.loss, problem.counts_per_intensity)
         self.rooms: list[int] = []
         self.graphs: dict[tuple[object, ...], Any] = {}
         pixel = np.arange(problem.N)
@@ -56,6 +54,7 @@ class TensorFlowSolver:
         self.checkerboard = self._constant(1 - 2 * ((pixel[:, None] + pixel) % 2))[..., None]
         self.good = self._constant(~problem.bad_pixels)
         self.used = self._constant(np.concatenate([~problem.bad_pixels & ~problem.held_out, nothing]))
+        self.counts = self._constant(np.asarray(problem.counts_per_intensity))
         self.cover = self._constant(np.ones(problem.canvas.shape))
         start = {OBJECT: problem.canvas, PROBE: problem.probe}
         self._load({name: np.stack([field.real, field.imag], axis=-1) for name, field in start.items()})
@@ -111,8 +110,9 @@ class TensorFlowSolver:
         with tf.device(self.device):
             pieces = self._pieces(frames)
             numbers = np.array([self._count(name, rate) for name, rate in trained.items()]).reshape(-1, 2)
-            constants = self._constant(numbers), self.cover, self.good, self.used
-            self.state, table = self._run(descend, (tuple(trained), shifts), self.state, *constants, pieces)
+            constants = self._constant(numbers), self.cover, self.good, self.used, self.counts
+            settings = self.problem.loss, tuple(trained), shifts
+            self.state, table = self._run(descend, settings, self.state, *constants, pieces)
             return self._facts(frames, table, SUMS + SHIFTS * shifts)
 
     def measure(self, frames: Frames, *, deviance: bool = True) -> FrameFacts:
@@ -122,7 +122,8 @@ class TensorFlowSolver:
 
     def gradients(self, frames: Frames) -> Weights:
         with tf.device(self.device):
-            by_canvas, by_probe, table = self._run(differentiate, (), self._fields(), self._pieces(frames))
+            settings = (self.problem.loss,)
+            by_canvas, by_probe, table = self._run(differentiate, settings, self._fields(), self._pieces(frames))
             found = {OBJECT: self._to_array(OBJECT, by_canvas), PROBE: self._to_array(PROBE, by_probe)}
             return {**found, "positions": _by_frame(table)[: len(frames)]}
 
@@ -153,12 +154,12 @@ class TensorFlowSolver:
         """
         key = (function, settings, tuple(arguments[-1].amplitude.shape))
         if key not in self.graphs:
-            made = graph(function, self.compiled, self.rule, *settings)
+            made = graph(function, self.compiled, *settings)
             self.graphs[key] = made.get_concrete_function(*arguments)
         return self.graphs[key](*arguments)
 
     def _fields(self) -> Fields:
-        return Fields(self.state[OBJECT].field, self.state[PROBE].field, self.good, self.used)
+        return Fields(self.state[OBJECT].field, self.state[PROBE].field, self.good, self.used, self.counts)
 
     def _replace(self, name: str, field: tf.Tensor) -> None:
         self.state[name] = self.state[name]._replace(field=field)
