@@ -31,7 +31,7 @@ def draw_probe(figure: Figure, axes: Axes, probe: Image, unit: str = "√photons
         axes.set(title=f"probe, at most {np.abs(modes).max():.3g} {unit}", xlabel="x (px)", ylabel="y (px)")
     else:
         power = (np.abs(modes) ** 2).sum(axis=(1, 2))
-        shares = ", ".join(f"{100 * part / max(power.sum(), TINY):.2g} %" for part in power[:MOST_MODES])
+        shares = ", ".join(f"{100 * part / max(power.sum(), TINY):.3g} %" for part in power[:MOST_MODES])
         axes.set(title=f"probe, {len(modes)} modes: {shares}", xticks=[], yticks=[])
     circle = ScalarMappable(Normalize(-np.pi, np.pi), _rolled(hue))
     color_bar(figure, axes, circle, "phase; brightness is amplitude", ticks=[-np.pi, 0, np.pi], format=_in_pi)

@@ -20,6 +20,7 @@ from ptycho_core.report import plots
 from ptycho_core.report.plots import drawing, objects
 from ptycho_core.report.plots import reconstruction as page
 from ptycho_core.report.plots import scan as scan_figure
+from ptycho_core.report.plots.probe import draw_probe
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from tests.core.reconstructions import make_reconstruction
@@ -152,6 +153,15 @@ def test_losses_mark_the_best_epoch(tmp_path: Path, drawn: list[Any]) -> None:
     mark = drawn[0].axes[0].lines[-1]
     assert mark.get_label() == "best epoch, 2"
     assert list(mark.get_xdata()) == [2, 2]
+
+
+def test_the_light_of_each_mode_is_given_in_three_digits() -> None:
+    figure = drawing.new_figure(4, 4)
+    axes = figure.add_subplot()
+    modes = probe(2)
+    modes[1] *= np.sqrt(0.0042 / 0.9958 * (abs(modes[0]) ** 2).sum() / (abs(modes[1]) ** 2).sum())
+    draw_probe(figure, axes, modes)
+    assert axes.get_title() == "probe, 2 modes: 99.6 %, 0.42 %"
 
 
 # -- a reconstruction ------------------------------------------------------------------------------------------------
