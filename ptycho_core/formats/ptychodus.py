@@ -102,24 +102,14 @@ def _stored(path: Path, diffraction: HDF5File, product: HDF5File) -> Stored:
     keys = _vector(diffraction, "indexes", "iu")
     if len(keys) != patterns.shape[0]:
         expected, received = f"{patterns.shape[0]} entries, one per pattern", str(len(keys))
-        raise DataError(
-            diffraction.path,
-            "indexes",
-            expected=expected,
-            received=received,
-            remedy="Name another file.",
-        )
+        raise DataError(diffraction.path, "indexes", expected=expected, received=received, remedy="Name another file.")
     names = MARKS[PRODUCT]
     indexes = _vector(product, names[0], "iu")
     x, y = (_vector(product, name, "iuf") for name in names[1:])
     if not len(indexes) == len(x) == len(y):
         received = f"{len(indexes)}, {len(x)} and {len(y)}"
         raise DataError(
-            product.path,
-            ", ".join(names),
-            expected="equal lengths",
-            received=received,
-            remedy="Name another file.",
+            product.path, ", ".join(names), expected="equal lengths", received=received, remedy="Name another file."
         )
     indexes, x, y = _averaged(product, indexes, x, y)
     frames, rows = pair_indexes(diffraction, product, keys, indexes)
@@ -165,11 +155,7 @@ def _vector(file: HDF5File, name: str, kinds: str) -> NDArray[Any]:
     values = file.array(name, kinds=kinds, what="(M,) numbers")
     if values.ndim != 1:
         raise DataError(
-            file.path,
-            name,
-            expected="(M,) numbers",
-            received=f"shape {values.shape}",
-            remedy="Name another file.",
+            file.path, name, expected="(M,) numbers", received=f"shape {values.shape}", remedy="Name another file."
         )
     return values.astype(np.int64) if "f" not in kinds else values.astype(np.float64)
 
@@ -224,11 +210,7 @@ def pair_indexes(
             numbers, counts = np.unique(values, return_counts=True)
             received = f"index {numbers[counts.argmax()]} for {counts.max()}"
             raise DataError(
-                file.path,
-                name,
-                expected="every index once",
-                received=received,
-                remedy="Name another file.",
+                file.path, name, expected="every index once", received=received, remedy="Name another file."
             )
     order = np.argsort(keys)
     places = np.searchsorted(keys, indexes, sorter=order).clip(max=max(len(keys) - 1, 0))

@@ -53,13 +53,7 @@ def _stored(path: Path, file: HDF5File, options: ReadOptions) -> Stored:
             chunks.append(chunk)
     if not chunks:
         expected = "at least one chunk of patterns"
-        raise DataError(
-            file.path,
-            "chunks",
-            expected=expected,
-            received="none",
-            remedy="Name another file.",
-        )
+        raise DataError(file.path, "chunks", expected=expected, received="none", remedy="Name another file.")
     sources = [file.frames(f"{chunk}/data") for chunk in chunks]
     counts = [source.shape[0] for source in sources]
     frames: FrameSource = sources[0] if len(sources) == 1 else JoinedFrames(sources)

@@ -30,17 +30,17 @@ def run_suite(*arguments: str, file: str = "", **environment: str) -> tuple[int,
 
 @pytest.fixture(scope="module")
 def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """The messages of the tests that fail on a sound engine and on one for each fault, by the engine's name."""
+    """The messages of the tests that fail, or cannot run, on a sound engine and on one for each fault, by its name."""
     report, engines = tmp_path_factory.mktemp("meta") / "report.xml", ("sound", *NOTICED_BY)
     arguments = [argument for name in engines for argument in ("--engine", f"tests.meta.faults:{name}")]
     status, output = run_suite(*arguments, "-p", "tests.meta.first_failures", f"--junitxml={report}")
     assert status == pytest.ExitCode.TESTS_FAILED, output
-    found: dict[str, list[str]] = {name: [] for name in engines}
+    found: dict[str, list[str]] = {}
     for test in ElementTree.parse(report).iterfind(".//testcase"):
-        failure, words = test.find("failure"), re.split(r"[\[\]-]", test.get("name", ""))
-        if failure is not None:
-            (name,) = set(engines) & set(words)
-            found[name].append(failure.get("message", ""))
+        for name in set(engines) & set(re.split(r"[\[\]-]", test.get("name", ""))):
+            of_engine = found.setdefault(name, [])
+            of_engine += [end.get("message", "") for kind in ("failure", "error") for end in test.iterfind(kind)]
+    assert set(found) == set(engines), "each was tried"
     return found
 
 

@@ -455,42 +455,33 @@ def test_a_probe_is_fitted_to_the_grid_of_the_scan(tmp_path: Path) -> None:
 # -- grids ---------------------------------------------------------------------------------------------------------
 
 
+def stored_in_metres(folder: Path, **facts: Any) -> Stored:
+    """Patterns at `places()`, an object pixel 10 nm wide along x."""
+    return Stored(
+        path=folder / "scan",
+        reader="test",
+        frames=ArraySource(counts()),
+        key="data",
+        measurement="intensity",
+        positions=places() * 1e-8,
+        unit="m",
+        probe=probe(),
+        **{"pixel_m": (1e-8, 1e-8), **facts},
+    )
+
+
 @pytest.mark.parametrize("stated", [{"crop": 16}, {"crop": 16, "pad": 24}, {"bin": 2}, {"pad": 40}])
 def test_the_point_that_a_file_names_in_pixels_is_on_the_new_grid(tmp_path: Path, stated: dict[str, int]) -> None:
     """Positions are metres from a point that lies at pixel (100, 60) of the object; a crop changes its pixels."""
-    stored = Stored(
-        path=tmp_path / "scan",
-        reader="test",
-        frames=ArraySource(counts()),
-        key="data",
-        measurement="intensity",
-        positions=places() * 1e-8,
-        unit="m",
-        pixel_m=(1e-8, 1e-8),
-        origin=(2e-7, 0.0),
-        origin_px=(100.0, 60.0),
-        probe=probe(),
-    )
-    scale = {"crop": 16, "pad": stated.get("pad", 0)}
-    side = scale["pad"] or (16 if "crop" in stated else N)
+    stored = stored_in_metres(tmp_path, origin=(2e-7, 0.0), origin_px=(100.0, 60.0))
+    side = stated.get("pad", stated.get("crop", N))
     old = (places() - [20.0, 0.0]) + [100.0, 60.0]
     new = assemble(stored, ReadOptions(**stated)).positions_px
-    np.testing.assert_allclose(new, old * (side / (stated.get("crop", N))) * (stated.get("crop", N) / N))
+    np.testing.assert_allclose(new, old * side / N)
 
 
 def test_a_transposed_detector_has_its_pixels_transposed(tmp_path: Path) -> None:
-    stored = Stored(
-        path=tmp_path / "scan",
-        reader="test",
-        frames=ArraySource(counts()),
-        key="data",
-        measurement="intensity",
-        positions=places() * 1e-8,
-        unit="m",
-        pixel_m=(1e-8, 3e-8),
-        detector_pixel_m=(75e-6, 25e-6),
-        probe=probe(),
-    )
+    stored = stored_in_metres(tmp_path, pixel_m=(1e-8, 3e-8), detector_pixel_m=(75e-6, 25e-6))
     scan = assemble(stored, ReadOptions(transpose=True))
     assert scan.metadata["object_pixel_m"] == pytest.approx([3e-8, 1e-8])
     assert scan.metadata["detector_pixel_m"] == pytest.approx([25e-6, 75e-6])
