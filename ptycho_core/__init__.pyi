@@ -24,7 +24,6 @@ from .quality.evaluation import Comparison as Comparison
 from .quality.evaluation import evaluate as evaluate
 from .quality.truth import Truth as Truth
 from .quality.truth import load_truth as load_truth
-from .reconstruction.predict import reconstruct as reconstruct
 from .reconstruction.result import Reconstruction as Reconstruction
 from .reconstruction.result import load_reconstruction as load_reconstruction
 from .scans.orientation import rank_orientations as rank_orientations
@@ -44,6 +43,7 @@ from .solving.loop import SweepReport as SweepReport
 from .solving.loop import solve as solve
 from .solving.loop import solving_steps as solving_steps
 from .solving.priors import register_prior as register_prior
+from .solving.refinement import reconstruct as reconstruct
 from .training.fit import Fit as Fit
 from .training.fit import fit as fit
 from .training.fit import train as train

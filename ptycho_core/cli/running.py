@@ -167,16 +167,20 @@ def reconstruct(
     if inference.model_path is None:
         raise click.UsageError("Missing option '--model'.")
     from ptycho_core.models.model import load_model
-    from ptycho_core.runs.prepare import check_image_formats, prepare_reconstruction
+    from ptycho_core.runs.prepare import check_image_formats, prepare_reconstruction, prepare_solving
 
     model = load_model(inference.model_path)
     prepare_reconstruction(model, inference, overwrite=overwrite)
     check_image_formats(formats)
+    solving = None
+    if refine is not None:
+        solving = attrs.evolve(configs["solving"], sweeps=refine, output_dir=inference.output_dir)
+        prepare_solving(solving, configs["execution"], formats, overwrite=overwrite)
     data = load(inference, "test_data_file", configs["reading"], "a scan to reconstruct")
     from ptycho_core.runs.reconstruct import reconstruct_into
 
     folder, execution = inference.output_dir, configs["execution"]
-    written = formats if refine is None else ()
+    written = formats if solving is None else ()
     try:
         result, summary = reconstruct_into(
             folder, data, model, config=inference, execution=execution, output=output, formats=written
@@ -184,8 +188,8 @@ def reconstruct(
     except KeyboardInterrupt:
         output.say("Stopped before the reconstruction was whole; nothing was written. Run the same command again.")
         raise
-    if refine is not None:
-        _refined(folder, data, result, refine, configs, output, formats)
+    if solving is not None:
+        _refined(folder, data, result, solving, configs, output, formats)
         return
     counts = f"{summary['patterns']} patterns, {summary['patterns_per_second']:.0f} patterns/s"
     text = f"{summary['reconstruction']}: {counts}"
@@ -199,26 +203,32 @@ def _refined(
     folder: Path,
     scan: Scan,
     result: Reconstruction,
-    sweeps: int,
+    solving: SolveConfig,
     configs: dict[str, Any],
     output: Output,
     formats: tuple[str, ...],
 ) -> None:
     """A solve that begins with the reconstruction of a model, in its folder."""
-    from ptycho_core.runs.solve import solve_into
+    from ptycho_core.runs.reconstruct import refine_into
 
-    inference: InferenceConfig = configs["inference"]
-    backend = result.engine.name if inference.backend == "auto" else inference.backend
-    settings = attrs.evolve(configs["solving"], sweeps=sweeps, output_dir=folder, backend=backend)
-    execution, reading = configs["execution"], configs["reading"]
-    done = solve_into(
-        folder, scan, settings, start=result, execution=execution, reading=reading, output=output, formats=formats
+    done = refine_into(
+        folder,
+        scan,
+        result,
+        solving,
+        config=configs["inference"],
+        execution=configs["execution"],
+        reading=configs["reading"],
+        output=output,
+        formats=formats,
     )
-    if done.summary is not None:
-        text = (
-            f"{done.summary['reconstruction']}: R {result.R:.4g} before, {done.summary['R']:.4g} after {sweeps} sweeps"
-        )
-        output.result(done.summary, text)
+    if done.summary is None:
+        output.say("Stopped before the first sweep finished; the reconstruction is that of the model.")
+    else:
+        after = f"{done.summary['R']:.4g} after {len(done.run.history)} sweeps"
+        output.result(done.summary, f"{done.summary['reconstruction']}: R {result.R:.4g} before, {after}")
+        if isinstance(done.stop, KeyboardInterrupt) and configs["execution"].enable_checkpointing:
+            output.say(f"Next: {shlex.join(('ptycho', 'solve', '--resume', '--out', str(folder)))}")
     if done.stop is not None:
         raise done.stop
 

@@ -88,7 +88,7 @@ def reconstruction_steps(
     config, execution = config or InferenceConfig(), execution or ExecutionConfig()
     model = _named(config, "model_path", "a trained model", load_model) if model is None else model
     make_engine = prepare(model, config, backend)
-    scan = _named(config, "test_data_file", "a scan to reconstruct", load_scan) if scan is None else scan
+    scan = named_scan(config) if scan is None else scan
     scan.check_probe()
     check_size(scan, model.config.model.N)
     scan = subsample(scan, config)
@@ -163,6 +163,11 @@ def reconstruction_steps(
     rows = groups.indices.ravel()
     result = measured(result, scan, rows, engine, execution, probe=lit, should_stop=should_stop)
     return attrs.evolve(result, seconds={**seconds, "measure": time.perf_counter() - ended})
+
+
+def named_scan(config: InferenceConfig) -> Scan:
+    """The scan in `config.test_data_file`; ConfigurationError where that is not set."""
+    return _named(config, "test_data_file", "a scan to reconstruct", load_scan)
 
 
 def _named(config: InferenceConfig, field: str, what: str, load: Callable[[Path], T]) -> T:

@@ -1,4 +1,4 @@
-"""`ptycho reconstruct`: a reconstruction in a folder."""
+"""`ptycho reconstruct`: a reconstruction in a folder, and sweeps of a solve that begin with it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
+
+from ptycho_core.batches.sampling import subsample
 from ptycho_core.events import counting, told_file
 from ptycho_core.models.model import Model
 from ptycho_core.reconstruction.predict import reconstruct
@@ -15,10 +18,14 @@ from ptycho_core.reconstruction.writing import check_pixel_known
 from ptycho_core.report.plots import plot_reconstruction
 from ptycho_core.runs.console import Output
 from ptycho_core.runs.folder import draw, rescued, written_images
+from ptycho_core.runs.solve import Solved, solve_into
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.settings.solving import SolveConfig
+from ptycho_core.solving.refinement import going_on
 from ptycho_core.storage.files import make_folder, write_text
 from ptycho_core.storage.keeping import locked
 
@@ -58,3 +65,37 @@ def reconstruct_into(
     summary["written"] = written
     write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
     return result, summary
+
+
+def refine_into(
+    folder: Path,
+    scan: Scan,
+    result: Reconstruction,
+    solving: SolveConfig,
+    *,
+    config: InferenceConfig,
+    execution: ExecutionConfig | None = None,
+    reading: ReadOptions | None = None,
+    output: Output | None = None,
+    formats: Sequence[str] = (),
+) -> Solved:
+    """Solve on from a reconstruction of `scan` by `config`, and write that into `folder` in its place.
+
+    Arguments, files and errors are those of `solve_into`.
+    """
+    settings = attrs.evolve(
+        going_on(solving, result, config.backend),
+        data_file=config.test_data_file,
+        output_dir=folder,
+        start="flat" if config.model_path is None else str(config.model_path),
+    )
+    return solve_into(
+        folder,
+        subsample(scan, config),
+        settings,
+        start=result,
+        execution=execution,
+        reading=reading,
+        output=output,
+        formats=formats,
+    )

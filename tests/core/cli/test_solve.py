@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ptycho_core_reference import ReferenceEngine
 
-from ptycho_core import load_scan, save_scan
+from ptycho_core import SolveConfig, load_model, load_scan, reconstruct, save_scan, solve
 from ptycho_core.cli import Terminated
 from ptycho_core.reconstruction.result import load_reconstruction
 from ptycho_core.simulation import simulate
@@ -149,3 +149,69 @@ def test_the_object_is_written_for_other_programs(ptycho: Ptycho, scan_file: Pat
     outcome = ptycho("solve", str(scan_file), "--out", str(tmp_path / "out"), "--write", "tif")
     assert outcome.code == 2
     assert "--write: expected known formats; received 'tif'. Choose from tiff, cxi, ptychodus, hdf5" in outcome.err
+
+
+# -- a model's object, solved on ---------------------------------------------------------------------------------------
+
+SOLVING = '[solving]\nrefine = "none"\nmodes = "1"\nprior = "none"\nbatches = 4\n'
+
+
+@pytest.fixture
+def refining(
+    tmp_path: Path, scan_file: Path, saved: Path, fake_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> tuple[object, ...]:
+    """`ptycho reconstruct SCAN --model … --config …`, without pictures."""
+    monkeypatch.setattr("ptycho_core.runs.reconstruct.draw", lambda *arguments, **keywords: None)
+    (tmp_path / "solving.toml").write_text(SOLVING)
+    return "reconstruct", scan_file, "--model", saved, "--config", tmp_path / "solving.toml"
+
+
+def test_a_reconstruction_is_solved_on(
+    ptycho: Ptycho, refining: tuple[object, ...], scan_file: Path, saved: Path, tmp_path: Path
+) -> None:
+    outcome = ptycho(*refining, "--out", tmp_path / "out", "--refine", 2, "--json", "--quiet")
+    assert outcome.code == 0, outcome.err
+    summary = json.loads(outcome.out)
+    assert summary["method"] == "solver" and len(summary["history"]) == 2
+    result = load_reconstruction(tmp_path / "out")
+    assert result.settings["data_file"] == str(scan_file) and result.settings["start"] == str(saved)
+    seen = reconstruct(load_scan(scan_file), load_model(saved))
+    config = SolveConfig(sweeps=2, refine="none", modes="1", prior="none", batches=4)
+    expected = solve(load_scan(scan_file), config, start=seen)
+    np.testing.assert_array_equal(result.object_field, expected.object_field)
+
+
+def test_one_that_is_stopped_goes_on_as_a_solve(
+    ptycho: Ptycho, refining: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ptycho(*refining, "--out", tmp_path / "whole", "--refine", 3).code == 0
+    sweep = loop.Run.sweep
+
+    def interrupted(run: loop.Run) -> Any:
+        if run.done == stopped:
+            raise KeyboardInterrupt
+        return sweep(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "sweep", interrupted)
+        stopped = 0
+        outcome = ptycho(*refining, "--out", tmp_path / "none", "--refine", 3)
+        assert outcome.code == 130 and "the reconstruction is that of the model" in outcome.err
+        assert load_reconstruction(tmp_path / "none").method == "network"
+        stopped = 2
+        outcome = ptycho(*refining, "--out", tmp_path / "part", "--refine", 3)
+    assert outcome.code == 130
+    (command,) = [line for line in outcome.err.splitlines() if line.startswith("Next: ptycho ")]
+    assert ptycho(*command.split()[2:]).code == 0
+    whole, part = (load_reconstruction(tmp_path / name).object_field for name in ("whole", "part"))
+    np.testing.assert_array_equal(part, whole)
+
+
+def test_what_the_sweeps_cannot_do_is_refused_before_the_model_is_used(
+    ptycho: Ptycho, refining: tuple[object, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "solving.toml").write_text(SOLVING.replace('prior = "none"', 'prior = "tvv"'))
+    outcome = ptycho(*refining, "--out", tmp_path / "out", "--refine", 2)
+    assert outcome.code == 2 and "prior must be one of auto, none, tv; got 'tvv'" in outcome.err
+    assert not (tmp_path / "out").exists()
+    assert ptycho(*refining, "--out", tmp_path / "out", "--refine", 0).code == 2
