@@ -19,7 +19,7 @@ from ptycho_core.scans.steps import Orient
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.solving.choices import Trial
-from ptycho_core.solving.first_probe import around, chosen_probe, unknown
+from ptycho_core.solving.first_probe import around, chosen_probe, placed_probe, unknown
 from ptycho_core.solving.freedoms import stated, tried_freedoms, tried_priors
 from ptycho_core.solving.modes import with_modes
 from ptycho_core.solving.orientation import AS_READ, chosen_orientation, turned_task
@@ -83,7 +83,9 @@ def found_out(
     if unknown_probe or config.probe_defocus == "auto":
         few, _ = middle_of(task)
         candidates = unknown(task.scan) if unknown_probe else around(task.scan, task.scan.probe)
-        probe = scaled(task.scan, (yield from chosen_probe(bench(few), candidates, alone)))
+        found = yield from chosen_probe(bench(few), candidates, alone)
+        placed = (yield from placed_probe(bench(few), found, alone)) if unknown_probe else found.probe
+        probe = scaled(task.scan, placed)
     state = flat(task, probe) if start is None else begun_with(start, task, probe)
     few, index = middle_of(task)
     modes = config.mode_count or 0

@@ -17,7 +17,7 @@ from ptycho_core.errors import DataError
 from ptycho_core.scans.scan import Scan
 from ptycho_core.solving.choices import SIGNIFICANT, Candidate, Trial, margin, table
 from ptycho_core.solving.problem import scaled
-from ptycho_core.solving.run import Freedoms
+from ptycho_core.solving.run import Freedoms, State
 from ptycho_core.solving.start import flat
 from ptycho_core.solving.trials import Bench
 
@@ -27,6 +27,7 @@ NEIGHBOURS = 2  # candidates on either side that converge to the same probe
 SWEEPS, SWEEPS_LARGE, LARGE = 4, 2, 128
 LONGER = 4
 ALIKE = 0.95  # overlap of two probes that are one
+COARSEST = 16  # specs/solving.md, First probe: N over the first move of a probe in its window
 
 
 @attrs.frozen(eq=False)
@@ -67,19 +68,19 @@ def sweeps_for(N: int) -> int:
 
 def chosen_probe(
     bench: Bench, candidates: Sequence[ProbeCandidate], freedoms: Freedoms
-) -> Generator[Trial, None, NDArray[np.complex64]]:
-    """The candidate that the held-out pixels single out, as its trial refined it; DataError with the table otherwise.
+) -> Generator[Trial, None, State]:
+    """The candidate that the held-out pixels single out, as its trial left it; DataError with the table otherwise.
 
     The best is compared with the best of those that are not its neighbours, which come to the same probe. Where the
     two are close, both are carried on, until they differ or come to the same probe.
     """
     bench = bench.longer(sweeps_for(bench.task.N))
     tried: list[Candidate] = []
-    refined: list[NDArray[np.complex64]] = []
+    refined: list[State] = []
     for candidate in candidates:
         result, state = bench.tried(candidate.name, flat(bench.task, candidate.probe), freedoms)
         tried.append(result)
-        refined.append(state.probe)
+        refined.append(state)
         yield _trial(result, math.nan, False)
     order = sorted(range(len(tried)), key=lambda place: tried[place].mean_deviance)
     best = order[0]
@@ -91,10 +92,10 @@ def chosen_probe(
         for place in (best, rival):
             name, begun = f"{tried[place].name}, longer", flat(bench.task, candidates[place].probe)
             again[place], state = longer.tried(name, begun, freedoms)
-            refined[place] = state.probe
+            refined[place] = state
         best, rival = sorted(again, key=lambda place: again[place].mean_deviance)
         by = margin(again[best], again[rival])
-        decided = by >= SIGNIFICANT or overlap(refined[best], refined[rival]) >= ALIKE
+        decided = by >= SIGNIFICANT or overlap(refined[best].probe, refined[rival].probe) >= ALIKE
         for place in (best, rival):
             yield _trial(again[place], by if place == best else -by, place == best and decided)
         if not decided:
@@ -112,10 +113,46 @@ def chosen_probe(
     return refined[best]
 
 
+def placed_probe(bench: Bench, begun: State, freedoms: Freedoms) -> Generator[Trial, None, NDArray[np.complex64]]:
+    """The probe of a trial, moved by whole pixels to where its window cuts off least, as the held-out pixels tell.
+
+    Patterns hardly tell where in its window a probe lies, since the object can move with it; but what lies beyond the
+    window is lost. Where no move matters, it stays.
+    """
+    bench = bench.longer(sweeps_for(bench.task.N))
+    best, state = bench.tried("place as found", begun, freedoms)
+    yield _placing(best, math.nan, True)
+    place, step = (0, 0), bench.task.N // COARSEST
+    while step >= 1:
+        matters = False
+        for y, x in ((0, step), (step, 0)):
+            before, begun_from = best, place
+            for sign in (1, -1):
+                there = begun_from[0] + sign * y, begun_from[1] + sign * x
+                result, after = bench.tried(f"moved by {there[1]:+d}, {there[0]:+d} px", _moved(begun, there), freedoms)
+                by = margin(result, before)
+                matters |= abs(by) >= SIGNIFICANT
+                better = by >= SIGNIFICANT and result.mean_deviance < best.mean_deviance
+                if better:
+                    best, state, place = result, after, there
+                yield _placing(result, by, better)
+        step = step // 2 if matters else 0
+    return state.probe
+
+
+def _moved(state: State, place: tuple[int, int]) -> State:
+    """The state with its probe moved by whole pixels (rows, columns) in its window, and the object with it."""
+    return attrs.evolve(state, canvas=np.roll(state.canvas, place, (0, 1)), probe=np.roll(state.probe, place, (1, 2)))
+
+
 def overlap(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> float:
     """0 to 1: how much the first modes of two probes (modes, N, N) are alike, one moved by whole pixels to fit."""
     a, b = (np.fft.fft2(probe[0].astype(np.complex128)) for probe in (first, second))
     return float(np.abs(np.fft.ifft2(a * b.conj())).max() * a.size / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def _placing(result: Candidate, by: float, kept: bool) -> Trial:
+    return attrs.evolve(_trial(result, by, kept), question="place of the probe")
 
 
 def _trial(result: Candidate, by: float, kept: bool) -> Trial:

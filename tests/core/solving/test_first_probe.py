@@ -9,10 +9,19 @@ import pytest
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.scans.scan import Scan
 from ptycho_core.simulation import simulate
-from ptycho_core.solving.first_probe import ProbeCandidate, around, chosen_probe, overlap, sweeps_for, unknown
+from ptycho_core.solving.first_probe import (
+    ProbeCandidate,
+    around,
+    chosen_probe,
+    overlap,
+    placed_probe,
+    sweeps_for,
+    unknown,
+)
 from ptycho_core.solving.loop import Solving, solve
 from ptycho_core.solving.problem import begun, scaled
 from ptycho_core.solving.run import Freedoms
+from ptycho_core.solving.start import flat
 from tests.core.refusals import refusal_of
 from tests.core.solving.conftest import small
 from tests.core.solving.fakes import answered, fake_bench, kept
@@ -77,8 +86,8 @@ def choose(scan: Scan, deviances: list[float], **more: float) -> tuple[int, list
     bench = fake_bench(begun(scan, small()), {**names, **{f"{name}, longer": value for name, value in more.items()}})
     waves = [np.exp(2j * np.pi * number * np.arange(16) / 16) * np.ones((1, 16, 1)) for number in range(9)]
     candidates = [ProbeCandidate(name, wave.astype(np.complex64)) for name, wave in zip(NAMES, waves, strict=True)]
-    probe, trials = answered(chosen_probe(bench, candidates, Freedoms(probe=True)))
-    place = int(np.argmax([overlap(probe, candidate.probe) for candidate in candidates]))
+    state, trials = answered(chosen_probe(bench, candidates, Freedoms(probe=True)))
+    place = int(np.argmax([overlap(state.probe, candidate.probe) for candidate in candidates]))
     return place, kept(trials), [sweeps for *_, sweeps in bench.asked]
 
 
@@ -127,15 +136,47 @@ def test_probes_overlap_wherever_they_lie_and_whatever_their_phase_and_scale(sol
     assert overlap(probe, np.ones_like(probe)) < 0.9
 
 
-# -- in a solve --------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def bright() -> Scan:
     """40 patterns of 32 x 32 pixels, whose probe is not in focus."""
     return simulate(
         N=32, positions=40, step_px=4, object="dead-leaves", probe="defocused-gaussian", photons=1e6, seed=5
     )
+
+
+# -- its place in the window -------------------------------------------------------------------------------------------
+
+MOVES = ("+2, +0", "-2, +0", "+2, +2", "+2, -2", "+0, +2", "+0, -2", "+3, +0", "+1, +0", "+3, +1", "+3, -1")
+
+
+def placed(scan: Scan, by: dict[str, float]) -> tuple[tuple[int, int], list[str], int]:
+    """Where the probe comes to lie (rows, columns), the rows that are kept, and how many places were tried."""
+    task = begun(scan, small())
+    usual = {f"moved by {move} px": 900.0 for move in MOVES}
+    bench = fake_bench(
+        task, {"place as found": 900.0, **usual, **{f"moved by {move} px": to for move, to in by.items()}}
+    )
+    state = flat(task, np.zeros((1, 32, 32), np.complex64))
+    state.probe[0, 10, 20] = state.canvas[15, 25] = 7
+    probe, trials = answered(placed_probe(bench, state, Freedoms(probe=True)))
+    for _, tried, _, sweeps in bench.asked:
+        (y, x), (row, column) = (np.argwhere(field == 7)[0] for field in (tried.probe[0], tried.canvas))
+        assert (row - y, column - x, sweeps) == (5, 5, 4), "the object moves with the probe"
+    y, x = np.argwhere(probe[0] == 7)[0]
+    return (y - 10, x - 20), kept(trials), len(bench.asked)
+
+
+def test_a_probe_is_moved_to_where_its_window_cuts_off_least(bright: Scan) -> None:
+    place, names, tried = placed(bright, {"+2, +0": 500, "+3, +0": 450, "+3, +1": 448, "+2, +2": 950})
+    assert (place, names) == ((0, 3), ["place as found", "moved by +2, +0 px", "moved by +3, +0 px"])
+    assert tried == 1 + 4 + 4
+
+
+def test_where_no_move_matters_it_stays(bright: Scan) -> None:
+    assert placed(bright, {"+2, +0": 899}) == ((0, 0), ["place as found"], 1 + 4)
+
+
+# -- in a solve --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("engines")
