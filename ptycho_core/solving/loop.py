@@ -43,6 +43,8 @@ from ptycho_core.vocabulary import PROBE
 log = logging.getLogger(__name__)
 
 DIVERGED = 1.5  # specs/solving.md, Divergence: times the least R so far
+SMALL_R = 0.1  # specs/solving.md, Divergence: first steps bring any object so far from a better one, and are no fault
+FEW_SWEEPS = "they were too few, or their steps too large. Raise sweeps, or lower object_rate."
 WORK = "solve"
 Answer = TypeVar("Answer")
 
@@ -144,6 +146,8 @@ class Solving:
         self._orientation = AS_READ
         self._run: Run | None = None
         self._kept: State | None = None  # after the last whole sweep, or the best one of a run that diverged
+        self._best: State | None = None  # after the sweep with the least R
+        self._begun_R = math.inf  # of what the run began with; of a run that goes on, its first sweeps are known
         self._diverged = False
 
     @property
@@ -171,6 +175,7 @@ class Solving:
                 found = yield from self._told(asking)
                 self._task, self._orientation = found.task, found.orientation
                 self._run = self._like(found.task, found.state, found.freedoms)
+                self._begun_R = _R(self._run.measure())
         run = self._run
         done = len(self.history)
         yield Event(kind="prepared", work=WORK, done=done, total=config.sweeps, unit="sweep", message=_described(run))
@@ -183,9 +188,12 @@ class Solving:
                     f"R rose from {self._least:.4g} to {report.R:.4g} in sweep {report.done}: the run has diverged and "
                     f"stops, its best sweep is kept. {self._remedy()}"
                 )
+                self._kept = self._best
                 return
+            best = self._least >= report.R
             self.history.append(report.as_row())
             self._kept = run.state
+            self._best = self._kept if best or self._best is None else self._best
             yield report
 
     def result(self) -> Reconstruction:
@@ -201,6 +209,10 @@ class Solving:
             run = self._like(run.task, state, run.freedoms, done=len(self.history))
         seconds = {"total": time.perf_counter() - self._begun, "sweeps": sum(row["seconds"] for row in self.history)}
         facts = run.measure()
+        if self.ended and _R(facts) > self._begun_R:
+            words = f"R is {_R(facts):.4g} after the sweeps and was {self._begun_R:.4g} before them: {FEW_SWEEPS}"
+            if words not in self.warnings:
+                self._warning(words)
         whole = image(run.task, state, self.engine, seconds)
         without = run.before_prior if run.freedoms.prior is not None else None
         halves = self._halves(whole, run, state) if self.config.split_half else None
@@ -304,7 +316,7 @@ class Solving:
         state = attrs.evolve(flat(task, probe), positions_px=checkpoint.positions_px, intensity=checkpoint.intensity)
         run = self._like(task, state, free)
         run.load(checkpoint.weights, checkpoint.optimizer, len(self.history), checkpoint.counts)
-        self._kept = run.state
+        self._kept = self._best = run.state
         return run
 
     def _scan_fingerprint(self) -> Fingerprint:
@@ -316,12 +328,12 @@ class Solving:
 
     @property
     def _least(self) -> float:
-        return min((row["R"] for row in self.history), default=math.inf)
+        return min((row["R"] for row in self.history), default=self._begun_R)
 
     def _report(self, facts: FrameFacts, seconds: float) -> SweepReport:
         run = self._run
         assert run is not None
-        R = float(facts.error.sum() / facts.power.sum())
+        R = _R(facts)
         H = float(facts.held_error.sum() / facts.held_power.sum())
         moves = run.positions_px - run.task.scan.positions_px
         return SweepReport(
@@ -338,11 +350,14 @@ class Solving:
         )
 
     def _diverges(self, report: SweepReport) -> bool:
-        self._diverged = not (math.isfinite(report.R) and DIVERGED * self._least >= report.R)
+        limit = DIVERGED * max(self._least, SMALL_R)
+        self._diverged = not (math.isfinite(report.R) and limit >= report.R)
         if self._diverged and self._kept is None:
-            remedy = self._remedy()
             raise TrainingError(
-                "solving", expected="finite numbers", received=f"R {report.R} in sweep 1", remedy=remedy
+                "solving",
+                expected=f"R of at most {limit:.4g} in the first sweep; it is {self._begun_R:.4g} before",
+                received=f"{report.R:.4g}, the run has diverged",
+                remedy=self._remedy(),
             )
         return self._diverged
 
@@ -433,6 +448,11 @@ def solving_steps(
     solving = Solving(scan, config, start=start, execution=execution, should_stop=should_stop)
     yield from solving
     return solving.result()
+
+
+def _R(facts: FrameFacts) -> float:
+    """Σ(√I − A)² / ΣA² over the used pixels of all frames."""
+    return float(facts.error.sum() / facts.power.sum())
 
 
 def _with_solver(engine: Engine) -> Engine:

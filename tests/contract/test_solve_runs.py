@@ -11,6 +11,7 @@ import pytest
 from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core.engine.protocol import Engine
+from ptycho_core.errors import TrainingError
 from ptycho_core.quality.metrics import complex_correlation
 from ptycho_core.reconstruction.result import Reconstruction
 from ptycho_core.scans.scan import Scan
@@ -37,8 +38,8 @@ def scan() -> Scan:
     return simulate(N=32, positions=60, step_px=4, object="dead-leaves", photons=1e5, seed=2)
 
 
-def solving(engine: Engine, case: str, resume: SolveCheckpoint | None = None) -> Solving:
-    config = SolveConfig(sweeps=SWEEPS, batches=8, **{"modes": 1, "prior": "none", **CASES[case]})
+def solving(engine: Engine, case: str, resume: SolveCheckpoint | None = None, **changes: Any) -> Solving:
+    config = SolveConfig(sweeps=SWEEPS, batches=8, **{"modes": 1, "prior": "none", **CASES[case], **changes})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ptycho_core.solving.loop.load_engine", lambda backend: engine)
         return Solving(scan(), config, execution=ExecutionConfig(accelerator="cpu"), resume=resume)
@@ -95,3 +96,9 @@ def test_a_solve_that_goes_on_in_its_engine_is_the_same_to_the_last_bit(engine: 
     again = ended(solving(engine, "everything", load_solve_checkpoint(tmp_path)))
     for name in ("object_field", "probe", "positions_px", "intensities"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name), err_msg=name)
+
+
+def test_a_solve_that_diverges_is_an_error_that_says_what_to_lower(engine: Engine) -> None:
+    run = solving(engine, "amplitude", object_rate=5.0)
+    with pytest.raises(TrainingError, match=r"the run has diverged. Lower object_rate, now 5\."):
+        list(run)
