@@ -6,7 +6,8 @@ star-1, star-2: the real Siemens star, gridsize 1 and 2; complex correlation wit
 columns 50:190 (global phase removed). star-half: trained on the upper half of the positions, reported for each half.
 simulated: a Siemens-star object under a measured probe, 1000 random positions, 1e6 photons per frame, and a second
 object of the same kind that the network has not seen. dose: mean |object| of one scan at 1e4, 1e6 and 1e8 photons per
-frame. solve: no network; the same star, and the unseen object, solved with the defaults.
+frame. solve: no network; the same star, and the unseen object, solved with the defaults; beside pty-chi, where it is
+installed (benchmarks/pty_chi.py).
 The star was measured at the Advanced Photon Source and comes with tike (tests/data/siemens-star-small.npz.bz2): central
 64 x 64 pixels, square root of the counts, positions halved; the reference is 60 epochs of ePIE. The measured probe is
 that of LCLS XPP run 1084. PTYCHO_SHARED_DATA names the folder that holds both.
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pty_chi
 from cases import STAR, XPP_PROBE, print_table, require
 from numpy.typing import NDArray
 
@@ -146,7 +148,8 @@ def solve(backend: str, out: Path, epochs: int, kind: str = "siemens-star") -> l
     rows = star_rows("star, solved", "star-solved", backend, out, measured, result, epochs, result.seconds["total"])
     unseen = simulate(object=kind, probe=require(XPP_PROBE), positions=1000, photons=1e6, seed=1)
     solved = solve_scan(unseen, config)
-    return rows + truth_rows(kind, "solved", backend, unseen, solved, epochs, solved.seconds["total"])
+    rows += truth_rows(kind, "solved", backend, unseen, solved, epochs, solved.seconds["total"])
+    return rows + pty_chi.rows(backend)
 
 
 def dose(backend: str, out: Path, epochs: int) -> list[Row]:
