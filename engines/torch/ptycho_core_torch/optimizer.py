@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 
 from ptycho_core.engine.checks import check_optimizer_state, optimizer_moments
 from ptycho_core.physics.constants import ADAM_EPSILON, AGC_FLOOR
@@ -26,7 +28,8 @@ class Optimizer:
             for moment in optimizer_moments(training)
             for name, tensor in tensors.items()
         }
-        self.adam = None if training is None or training.optimizer == "sgd" else self._make_adam(training)
+        # Of each tensor, where it is, as the framework's Adam counts them.
+        self.counts = {name: torch.zeros((), device=tensor.device) for name, tensor in tensors.items()}
 
     def state(self) -> Weights:
         return {"step": np.asarray(float(self.steps)), **to_arrays(self.moments)}
@@ -36,9 +39,8 @@ class Optimizer:
         self.steps = int(state["step"])
         for name, moment in self.moments.items():
             moment.copy_(to_tensor(name, state[name], moment.dtype, moment.device))
-        if self.adam is not None:
-            for kept in self.adam.state.values():
-                kept["step"].fill_(self.steps)
+        for count in self.counts.values():
+            count.fill_(self.steps)
 
     def clipped(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The gradients, limited as configured."""
@@ -50,38 +52,37 @@ class Optimizer:
         """One step from the gradients as they are before clipping."""
         self.steps += 1
         gradients = self.clipped(gradients)
-        if self.adam is None:
+        if self.training is not None and self.training.optimizer == "sgd":
             self._sgd_step(gradients, learning_rate)
         else:
-            self._adam_step(self.adam, gradients, learning_rate)
+            self._adam_step(gradients, learning_rate)
 
-    def _make_adam(self, training: TrainingConfig) -> torch.optim.Optimizer:
-        """Every default of this optimiser that matters is stated: specs/physics.md, Optimiser."""
-        kernels = [tensor for name, tensor in self.tensors.items() if name.endswith("/kernel")]
-        others = [tensor for name, tensor in self.tensors.items() if not name.endswith("/kernel")]
-        make = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-        adam = make(
-            [{"params": kernels, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=0.0,
-            betas=(training.adam_beta1, training.adam_beta2),
-            eps=ADAM_EPSILON,
-            amsgrad=False,
-            fused=all(tensor.device.type in ("cpu", "cuda") for tensor in self.tensors.values()),
-        )
-        for name, tensor in self.tensors.items():  # its state is ours from the start, under our names
-            adam.state[tensor] = {
-                "step": torch.zeros((), dtype=torch.float32, device=tensor.device),
-                "exp_avg": self.moments[f"first_moment/{name}"],
-                "exp_avg_sq": self.moments[f"second_moment/{name}"],
-            }
-        return adam
+    def _adam_step(self, gradients: Mapping[str, Tensor], learning_rate: float) -> None:
+        """Every default of this framework's own that matters is stated: specs/physics.md, Optimiser.
 
-    def _adam_step(self, adam: torch.optim.Optimizer, gradients: Mapping[str, Tensor], learning_rate: float) -> None:
-        for group in adam.param_groups:
-            group["lr"] = learning_rate
-        for name, gradient in gradients.items():
-            self.tensors[name].grad = gradient
-        adam.step()
+        As functions, because the classes import its compiler, which takes as long as the framework itself.
+        """
+        assert self.training is not None
+        change = adamw if self.training.optimizer == "adamw" else adam
+        kernels = [name for name in self.tensors if name.endswith("/kernel")]
+        others = [name for name in self.tensors if not name.endswith("/kernel")]
+        for names, weight_decay in ((kernels, self.training.weight_decay), (others, 0.0)):
+            change(
+                [self.tensors[name] for name in names],
+                [gradients[name] for name in names],
+                [self.moments[f"first_moment/{name}"] for name in names],
+                [self.moments[f"second_moment/{name}"] for name in names],
+                [],
+                [self.counts[name] for name in names],
+                lr=learning_rate,
+                beta1=self.training.adam_beta1,
+                beta2=self.training.adam_beta2,
+                eps=ADAM_EPSILON,
+                weight_decay=weight_decay,
+                amsgrad=False,
+                maximize=False,
+                fused=all(self.tensors[name].device.type in ("cpu", "cuda") for name in names),
+            )
 
     def _sgd_step(self, gradients: Mapping[str, Tensor], learning_rate: float) -> None:
         """Written out: this framework's own keeps no buffer where the momentum is 0."""
