@@ -151,6 +151,109 @@ def test_the_object_is_written_for_other_programs(ptycho: Ptycho, scan_file: Pat
     assert "--write: expected known formats; received 'tif'. Choose from tiff, cxi, ptychodus, hdf5" in outcome.err
 
 
+# -- refused -----------------------------------------------------------------------------------------------------------
+
+
+def rewritten(path: Path, **changes: Any) -> Path:
+    with np.load(path) as source:
+        np.savez(path.with_name("bad.npz"), **{**source, **changes})
+    return path.with_name("bad.npz")
+
+
+def with_far_positions(path: Path) -> Path:
+    with np.load(path) as source:
+        return rewritten(path, **{name: 40 * source[name] for name in ("xcoords", "ycoords")})
+
+
+def array_file(path: Path, name: str, array: Any) -> Path:
+    np.savez(path.with_name("array.npz"), **{name: array})
+    return path.with_name("array.npz")
+
+
+def solved_elsewhere(ptycho: Ptycho, path: Path, N: int, distance_m: float) -> Path:
+    """The folder of a solve of a scan like this one, with patterns of N x N, at another distance."""
+    other, out = path.with_name("other.npz"), path.with_name("elsewhere")
+    save_scan(other, simulate(N=N, positions=40, step_px=3, object="lines", photons=1e5, seed=3))
+    solved(ptycho, other, out, *FAST, *at(distance_m))
+    return out
+
+
+def at(distance_m: float) -> tuple[str, ...]:
+    return "--energy-eV", "8000", "--distance-m", str(distance_m), "--detector-pixel-m", "1.5e-4"
+
+
+NAN = np.full((60, 60), np.nan + 0j)
+Refused = Callable[[Ptycho, Path], tuple[object, ...]]
+REFUSED: dict[str, tuple[Refused, str]] = {
+    "a probe of another size": (
+        lambda ptycho, scan: (scan, "--probe", array_file(scan, "probe", np.ones((8, 8), complex))),
+        "array.npz: expected 16 x 16 pixels",
+    ),
+    "a probe with NaN": (
+        lambda ptycho, scan: (rewritten(scan, probeGuess=np.full((16, 16), np.nan + 0j)),),
+        "probe (probeGuess): expected finite values",
+    ),
+    "a start of another size of pattern": (
+        lambda ptycho, scan: (scan, "--start", solved_elsewhere(ptycho, scan, 32, 2.0)),
+        "start: probe: expected 16 x 16 pixels",
+    ),
+    "a start of another size of pixel": (
+        lambda ptycho, scan: (scan, *at(3.0), "--start", solved_elsewhere(ptycho, scan, 16, 2.0)),
+        "start: object pixel: expected (1.9",
+    ),
+    "a start of another shape": (
+        lambda ptycho, scan: (scan, "--start", array_file(scan, "objectGuess", np.ones((9, 9), complex))),
+        "start: object: expected an object of the scanned area; received 9 x 9 pixels",
+    ),
+    "a start with NaN": (
+        lambda ptycho, scan: (scan, "--start", array_file(scan, "objectGuess", NAN)),
+        "start: object: expected finite values",
+    ),
+    "more modes than frames": (
+        lambda ptycho, scan: (few(scan, 3), "--batches", 2, "--modes", 5, "--refine", "probe"),
+        "flag --modes: modes must be at most 3, the frames of ",
+    ),
+    "fewer frames than batches": (
+        lambda ptycho, scan: (few(scan, 3),),
+        "flag --batches: batches must be at most 3, the frames of ",
+    ),
+    "positions that do not overlap": (
+        lambda ptycho, scan: (with_far_positions(scan),),
+        "xcoords, ycoords: expected patches of 16 px that overlap",
+    ),
+    "patterns that are all empty": (
+        lambda ptycho, scan: (rewritten(scan, diff3d=np.zeros((40, 16, 16), np.float32)),),
+        "diffraction_amplitude (diff3d): expected some counts",
+    ),
+    "steps that are too large": (
+        lambda ptycho, scan: (scan, "--object-rate", 5),
+        "the run has diverged. Lower object_rate, now 5.",
+    ),
+}
+
+
+def few(path: Path, count: int) -> Path:
+    save_scan(path.with_name("few.npz"), load_scan(path).subset(slice(count)))
+    return path.with_name("few.npz")
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_solved_is_refused(case: str, ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
+    asked, said = REFUSED[case]
+    scan, *flags = asked(ptycho, scan_file)
+    outcome = ptycho("solve", scan, "--out", tmp_path / "out", *FAST, *flags)
+    assert outcome.code == 2, outcome.err
+    assert said in outcome.err.splitlines()[-1] and "Traceback" not in outcome.err
+    assert not (tmp_path / "out" / "reconstruction.npz").exists()
+
+
+def test_a_probe_of_another_unit_gives_the_same_object(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
+    with np.load(scan_file) as source:
+        weak = rewritten(scan_file, probeGuess=1e-7 * source["probeGuess"])
+    R = [solved(ptycho, scan, tmp_path / scan.stem, *FAST)["R"] for scan in (scan_file, weak)]
+    assert R[1] == pytest.approx(R[0], rel=1e-5)
+
+
 # -- a model's object, solved on ---------------------------------------------------------------------------------------
 
 SOLVING = '[solving]\nrefine = "none"\nmodes = "1"\nprior = "none"\nbatches = 4\n'
