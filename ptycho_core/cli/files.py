@@ -53,10 +53,38 @@ if TYPE_CHECKING:
     help="Draw Poisson counts; otherwise write their expectation.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of object, positions and counts.")
+@click.option("--many", type=click.IntRange(min=1), default=None, help="Write so many scans into the folder OUT.")
+@click.option(
+    "--vary",
+    default=None,
+    metavar="LIST",
+    help="What differs from scan to scan: some of object,probe,photons,step,amplitude,phase.  [default: all of them]",
+)
 @overwrite_option
 @output_options
-def simulate(out: Path, object_: str, overwrite: bool, quiet: bool, as_json: bool, **settings: Any) -> None:
-    """Simulate a scan, with its ground truth, into OUT (.npz)."""
+def simulate(
+    out: Path,
+    object_: str,
+    many: int | None,
+    vary: str | None,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Simulate a scan, with its ground truth, into OUT (.npz).
+
+    With --many OUT is a folder of scans that differ.
+    """
+    if many is not None:
+        from ptycho_core.cli.many import simulate_many
+
+        settings = {**settings, "object": object_}
+        simulate_many(out, many, vary, settings, console(quiet, as_json), overwrite=overwrite)
+        return
+    if vary is not None:
+        remedy = "Say how many scans, --many 200."
+        raise ConfigurationError("--vary", expected="--many beside it", received="no --many", remedy=remedy)
     from ptycho_core.formats.convert import save_scan, targets_of
     from ptycho_core.simulation import simulate as simulate_scan
     from ptycho_core.storage.files import check_other_files

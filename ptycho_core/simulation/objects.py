@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+from scipy.spatial import cKDTree
 
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.simulation.files import (
@@ -104,12 +105,44 @@ def points(shape: Shape, rng: np.random.Generator) -> Pattern:
     return _stretched(1 - transmission)
 
 
+def lattice(shape: Shape, rng: np.random.Generator) -> Pattern:
+    """Grains of about 64 px across, each a lattice of soft atoms, 6 to 12 px apart, with an orientation of its own."""
+    seeds = _one_point_per_cell(shape, 64, rng)
+    rows, columns = np.indices(shape)
+    grain = cKDTree(seeds).query(np.stack([rows.ravel(), columns.ravel()], axis=-1))[1].reshape(shape)
+    ranges = ((6.0, 12.0), (0.0, np.pi), (1.0, 2.0), (0.4, 1.0))
+    spacing, turn, skew, strength = (rng.uniform(low, high, len(seeds)) for low, high in ranges)
+    waves = [
+        np.cos(2 * np.pi / spacing[grain] * (rows * np.sin(angle[grain]) + columns * np.cos(angle[grain])))
+        for angle in (turn, turn + skew)
+    ]
+    return _stretched(strength[grain] * ((2 + waves[0] + waves[1]) / 4) ** 2)
+
+
+def cells(shape: Shape, rng: np.random.Generator) -> Pattern:
+    """Round bodies of smooth thickness with a thin wall and a few grains, one in every cell of 40 × 40 px."""
+    pattern = np.zeros(shape)
+    for centre in _one_point_per_cell(shape, 40, rng):
+        radius, thickness = rng.uniform(12, 26), rng.uniform(0.2, 0.8)
+        window, rows, columns = _window(shape, centre, radius + 2)
+        depth = radius - np.hypot(rows, columns * rng.uniform(1, 1.5))
+        body = np.sqrt(np.clip(depth / radius * (2 - depth / radius), 0, 1))
+        wall = 0.3 * _coverage(1.5 - np.abs(depth))
+        pattern[window] += thickness * (body + wall)
+        for grain in centre + rng.uniform(-0.6, 0.6, (rng.integers(1, 6), 2)) * radius:
+            window, rows, columns = _window(shape, grain, 8)
+            pattern[window] += rng.uniform(0.05, 0.5) * _coverage(rng.uniform(0.5, 5) - np.hypot(rows, columns))
+    return _stretched(pattern)
+
+
 OBJECT_KINDS: dict[str, Callable[[Shape, np.random.Generator], Pattern]] = {
     "lines": lines,
     "grf": grf,
     "dead-leaves": dead_leaves,
     "siemens-star": siemens_star,
     "points": points,
+    "lattice": lattice,
+    "cells": cells,
 }
 
 
