@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import click
 
 from ptycho_core import __version__
-from ptycho_core.cli import files, running, solving
+from ptycho_core.cli import files, priors, running, solving
 from ptycho_core.errors import PtychoError
 from ptycho_core.settings.fields import flag_of
 
@@ -34,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (*running.COMMANDS, *solving.COMMANDS, *files.COMMANDS):
+for command in (*running.COMMANDS, *solving.COMMANDS, *priors.COMMANDS, *files.COMMANDS):
     cli.add_command(command)
 
 

@@ -25,6 +25,7 @@ HEADINGS = {
     "training": "Training",
     "inference": "Reconstruction",
     "solving": "Solving",
+    "prior": "Learning",
     "execution": "Execution",
     "reading": "Scan input",
 }

@@ -68,7 +68,21 @@ SOLVING = ArchiveKind(
     "checkpoint of a solve",
     "solving.h5.zip",
 )
-ARCHIVE_KINDS = {kind.format: kind for kind in (MODEL, CHECKPOINT, SOLVING)}
+PRIOR = ArchiveKind(
+    "ptycho-core prior",
+    1,
+    ("config.json", "weights.safetensors", "history.csv"),
+    "prior",
+    "prior.h5.zip",
+)
+TEACHING = ArchiveKind(
+    "ptycho-core prior checkpoint",
+    1,
+    ("config.json", "run.json", "weights.safetensors", "optimizer.safetensors", "history.csv"),
+    "checkpoint of a prior",
+    "teaching.h5.zip",
+)
+ARCHIVE_KINDS = {kind.format: kind for kind in (MODEL, CHECKPOINT, SOLVING, PRIOR, TEACHING)}
 
 
 # -- writing -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import DataError
+from ptycho_core.quality.change import change_by_prior, change_in_words
 from ptycho_core.quality.frc import FRC, read_curve
 from ptycho_core.quality.outliers import RULE, outliers
 from ptycho_core.scans.lengths import Lengths
@@ -111,6 +112,13 @@ class Reconstruction:
         return self.lengths.object_pixel_m
 
     @property
+    def prior_change(self) -> NDArray[np.float32] | None:
+        """float32 (H, W), what the prior changed in units of the predicted error; None where that is not known."""
+        if self.object_without_prior is None or self.predicted_error is None or self.known is None:
+            return None
+        return change_by_prior(self.object_field, self.object_without_prior, self.predicted_error, self.known)
+
+    @property
     def patterns_per_second(self) -> float:
         """Patterns per second, prediction and reassembly together."""
         return self.patterns / self.seconds["total"]
@@ -124,7 +132,7 @@ class Reconstruction:
     def summary(self) -> dict[str, Any]:
         """Plain values for a report; what is not known is None."""
         bad = self.bad_frames
-        error = self.predicted_error
+        error, change = self.predicted_error, self.prior_change
         unit = {True: "sqrt(photons)", False: "sqrt of the scan's unit", None: None}[self.dose_known]
         facts: dict[str, Any] = _plain(
             {
@@ -152,6 +160,7 @@ class Reconstruction:
                 "bad_frames_rule": RULE,
                 "lit_pixels": None if self.known is None else self.known.sum(),
                 "predicted_error_median": None if error is None or np.isnan(error).all() else np.nanmedian(error),
+                "prior_change": None if change is None else change_in_words(change),
                 "error_factor": self.error_factor,
                 "error_factor_from": self.error_factor_from,
                 "resolution": None if self.frc is None else self.frc.as_dict(self.pixel_m),

@@ -14,6 +14,7 @@ from ptycho_core.errors import MissingExtraError
 from ptycho_core.reconstruction import prepare as reconstruction
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.prior import PriorConfig
 from ptycho_core.settings.sections import existing_file
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.training import TrainingConfig
@@ -23,6 +24,7 @@ from ptycho_core.training import prepare as training
 
 TRAINED = ("wts.h5.zip", "checkpoint.h5.zip")
 RECONSTRUCTED = ("reconstruction.npz",)
+LEARNED = ("prior.h5.zip", "teaching.h5.zip")
 SOLVED = ("reconstruction.npz", "solving.h5.zip")
 """What a run leaves that another one would replace."""
 
@@ -61,13 +63,21 @@ def prepare_solving(
     config.validate()
     find_engine(config.backend)
     if config.prior not in ("auto", "none"):
-        from ptycho_core.solving.priors import PRIORS  # with numpy
+        from ptycho_core.solving.priors import check_prior  # with numpy
 
-        PRIORS.check(config.prior)
+        check_prior(config.prior)
     training.check_logger(execution.logger)
     check_image_formats(formats)
     check_folder(config.output_dir)
     check_folder_is_free(config.output_dir, SOLVED, overwrite=overwrite)
+
+
+def prepare_prior(config: PriorConfig, *, overwrite: bool = True) -> None:
+    """For a prior in `config.output_dir`. Raises ConfigurationError, BackendError or DataError."""
+    config.validate()
+    find_engine(config.backend)
+    check_folder(config.output_dir)
+    check_folder_is_free(config.output_dir, LEARNED, overwrite=overwrite)
 
 
 def check_image_formats(formats: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.prior import PriorConfig
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.training import TrainingConfig
@@ -32,6 +33,7 @@ SECTIONS: dict[str, type[Any]] = {
     "training": TrainingConfig,
     "inference": InferenceConfig,
     "solving": SolveConfig,
+    "prior": PriorConfig,
     "execution": ExecutionConfig,
     "reading": ReadOptions,
 }

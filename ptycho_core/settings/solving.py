@@ -91,9 +91,10 @@ class SolveConfig:
     )
     prior: str = setting(
         "auto",
-        "What is known of an object beforehand: none, a registered prior (tv: its total variation is small), or auto: "
-        "none or tv, with the weight that lowers the deviance of the held-out pixels.",
-        name=True,
+        "What is known of an object beforehand: none; tv (its total variation is small); learned (a network that came "
+        "with this package, or the file of one of your own); alternating (learned, three sweeps, learned); or auto: "
+        "the one that lowers the deviance of the held-out pixels.",
+        spellings={name: name for name in ("auto", "none", "tv", "learned", "alternating")},
         common=True,
     )
     prior_weight: float | None = setting(

@@ -14,11 +14,13 @@ import attrs
 from ptycho_core.settings.solving import MOST_MODES, SolveConfig
 from ptycho_core.solving.choices import SIGNIFICANT, Candidate, Trial, margin
 from ptycho_core.solving.modes import with_modes
-from ptycho_core.solving.priors import PRIORS
+from ptycho_core.solving.priors import prior_named
 from ptycho_core.solving.run import Freedoms, State
 from ptycho_core.solving.trials import Bench
 
 ALIKE = 2.0  # specs/solving.md, Prior: standard errors
+AUTO = ("tv", "learned", "alternating")  # specs/solving.md, Prior: in this order
+KEPT, NOT_USED = "contrast kept", "not used"
 LEAST_GAIN = 0.02  # specs/solving.md, Choices: of the deviance, for one more mode, which takes its time in every step
 
 
@@ -92,35 +94,67 @@ def tried_freedoms(bench: Bench, state: State, config: SolveConfig) -> Generator
 def tried_priors(
     bench: Bench, state: State, freedoms: Freedoms, config: SolveConfig
 ) -> Generator[Trial, None, Freedoms]:
-    """No prior, and each weight of one in rising order until the deviance rises again.
+    """No prior, and each of those that there are, with each of its weights in rising order until the deviance rises.
 
-    A prior must be significantly better than none. Of its weights the smallest is taken that is within `ALIKE` standard
-    errors of the best: the stronger a prior, the more it dims what is faint.
+    A prior must be significantly better than none. Of those within one standard error of the best it is the one that
+    leaves most of a faint disk, since the deviance does not see what is faint.
     """
-    name = "tv" if config.prior == "auto" else config.prior
-    prior = PRIORS.load(name)
-    if config.prior_weight is not None:
-        return attrs.evolve(freedoms, prior=prior, prior_name=name, prior_weight=config.prior_weight)
-    none: Candidate | None = None
-    if config.prior == "auto":
-        none, _ = bench.tried("none", state, freedoms)
-        yield _prior_trial(none, math.nan, kept=False)
-    tried: list[tuple[float, Candidate]] = []
-    for weight in prior.weights:
-        drawn = attrs.evolve(freedoms, prior=prior, prior_name=name, prior_weight=weight)
-        result, _ = bench.tried(f"{name} {weight:g}", state, drawn)
-        yield _prior_trial(result, math.nan if none is None else margin(result, none), kept=False)
-        before = tried[-1][1] if tried else none
-        tried.append((weight, result))
-        if before is not None and margin(result, before) <= -ALIKE:
-            break
-    best = min((result for _, result in tried), key=lambda result: result.mean_deviance)
-    weight, chosen = next((weight, result) for weight, result in tried if not margin(best, result) > ALIKE)
-    if none is not None and not margin(chosen, none) >= SIGNIFICANT:
+    if config.prior != "auto":
+        prior = prior_named(config.prior)
+        named = attrs.evolve(freedoms, prior=prior, prior_name=config.prior)
+        weight = config.prior_weight or (prior.weights[0] if len(prior.weights) == 1 else None)
+        if weight is not None:
+            return attrs.evolve(named, prior_weight=weight)
+        tried = yield from _tried_weights(bench, state, named, None, None)
+        chosen = _weakest(tried)
+        yield _prior_trial(chosen[1], math.nan, kept=True)
+        return chosen[0]
+    none, before = bench.tried("none", state, freedoms)
+    yield _prior_trial(none, math.nan, kept=False)
+    best: list[tuple[Freedoms, Candidate]] = []
+    for name in AUTO:
+        named = attrs.evolve(freedoms, prior=prior_named(name), prior_name=name)
+        tried = yield from _tried_weights(bench, state, named, none, before)
+        if tried:
+            best.append(_weakest(tried))
+    least = min(best, key=lambda each: each[1].mean_deviance, default=None)
+    if least is None or not margin(least[1], none) >= SIGNIFICANT:
         yield _prior_trial(none, math.nan, kept=True)
         return freedoms
-    yield _prior_trial(chosen, math.nan if none is None else margin(chosen, none), kept=True)
-    return attrs.evolve(freedoms, prior=prior, prior_name=name, prior_weight=weight)
+    alike = [each for each in best if not margin(least[1], each[1]) > 1]
+    free, chosen_one = max(alike, key=lambda each: float(each[1].facts[KEPT]))
+    yield _prior_trial(chosen_one, margin(chosen_one, none), kept=True)
+    return free
+
+
+def _tried_weights(
+    bench: Bench, state: State, named: Freedoms, none: Candidate | None, before: State | None
+) -> Generator[Trial, None, list[tuple[Freedoms, Candidate]]]:
+    """Each weight of one prior until the deviance rises; not one that the object does not suit.
+
+    none, before: the trial without a prior, and what it came to; the contrast that is kept is worked out of it.
+    """
+    prior, tried = named.prior, []
+    assert prior is not None
+    last = none
+    for weight in prior.weights:
+        drawn = attrs.evolve(named, prior_weight=weight)
+        name = named.prior_name if len(prior.weights) == 1 else f"{named.prior_name} {weight:g}"
+        facts = {} if before is None else {KEPT: bench.contrast_kept(before, prior, weight)}
+        result, _ = bench.tried(name, state, drawn, **facts)
+        yield _prior_trial(result, math.nan if none is None else margin(result, none), kept=False)
+        if NOT_USED not in result.facts:
+            tried.append((drawn, result))
+        if last is not None and margin(result, last) <= -ALIKE:
+            break
+        last = result
+    return tried
+
+
+def _weakest(tried: list[tuple[Freedoms, Candidate]]) -> tuple[Freedoms, Candidate]:
+    """Of the weights of one prior the smallest that is within `ALIKE` standard errors of the best."""
+    best = min((result for _, result in tried), key=lambda result: result.mean_deviance)
+    return next(each for each in tried if not margin(best, each[1]) > ALIKE)
 
 
 def _prior_trial(result: Candidate, by: float, *, kept: bool) -> Trial:

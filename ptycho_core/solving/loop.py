@@ -19,6 +19,7 @@ from ptycho_core.errors import BackendError, ConfigurationError, TrainingError
 from ptycho_core.events import Event, Listener
 from ptycho_core.io import load_scan
 from ptycho_core.physics.illumination import mean_frame_intensity
+from ptycho_core.quality.frc import FRC
 from ptycho_core.quality.trust import SplitHalf, lit_pixels, split_half
 from ptycho_core.reconstruction.evidence import with_evidence
 from ptycho_core.reconstruction.result import Reconstruction
@@ -34,7 +35,7 @@ from ptycho_core.solving.checkpoint import SolveCheckpoint, check_continues
 from ptycho_core.solving.choices import Trial
 from ptycho_core.solving.orientation import AS_READ, turned_task
 from ptycho_core.solving.outcome import image
-from ptycho_core.solving.priors import PRIORS
+from ptycho_core.solving.priors import check_prior, prior_named
 from ptycho_core.solving.problem import Task, begun, part, scaled
 from ptycho_core.solving.run import Freedoms, Run, State
 from ptycho_core.solving.start import Start, begun_with, flat, opened
@@ -115,8 +116,7 @@ class Solving:
         config.validate()
         if execution is None:
             execution = ExecutionConfig() if resume is None else resume.execution
-        if config.prior not in PRIORS.reserved:
-            PRIORS.check(config.prior)
+        check_prior(config.prior)
         scan = _given_or_loaded(scan, config)
         if not scan.probe_known and config.first_probe != "auto":
             config = attrs.evolve(config, first_probe="auto", probe_defocus="given")
@@ -149,6 +149,7 @@ class Solving:
         self._best: State | None = None  # after the sweep with the least R
         self._begun_R = math.inf  # of what the run began with; of a run that goes on, its first sweeps are known
         self._diverged = False
+        self._frc_with_prior: FRC | None = None
 
     @property
     def ended(self) -> bool:
@@ -195,6 +196,8 @@ class Solving:
             self._kept = run.state
             self._best = self._kept if best or self._best is None else self._best
             yield report
+            if run.unsuited is not None:
+                yield self._warning(f"prior {run.freedoms.prior_name} was not used: the object has {run.unsuited}")
 
     def result(self) -> Reconstruction:
         """The reconstruction of the last whole sweep, of the best one where the run diverged.
@@ -214,7 +217,7 @@ class Solving:
             if words not in self.warnings:
                 self._warning(words)
         whole = image(run.task, state, self.engine, seconds)
-        without = run.before_prior if run.freedoms.prior is not None else None
+        without = run.before_prior if run.unsuited is None else None
         halves = self._halves(whole, run, state) if self.config.split_half else None
         result = with_evidence(
             whole,
@@ -225,7 +228,10 @@ class Solving:
             halves=halves,
         )
         assert result.known is not None
-        told: dict[str, Any] = {"settings": to_mapping(self.config), "choices": self.choices, "history": self.history}
+        choices = self.choices
+        if self._frc_with_prior is not None:
+            choices["resolution_with_prior"] = self._frc_with_prior.as_dict(result.pixel_m)
+        told: dict[str, Any] = {"settings": to_mapping(self.config), "choices": choices, "history": self.history}
         told["object_field"] = np.where(result.known, result.object_field, np.complex64(0))
         if without is not None:
             told["object_without_prior"] = np.where(result.known, without, np.complex64(0))
@@ -296,6 +302,7 @@ class Solving:
             "refined": [name for name in ("probe", "positions", "intensity") if getattr(free, name)],
             "prior": free.prior_name,
             "prior_weight": free.prior_weight if free.prior is not None else None,
+            "prior_not_used": run.unsuited,
             "orientation": attrs.asdict(self._orientation),
         }
 
@@ -305,7 +312,7 @@ class Solving:
         self.trials = [Trial.from_mapping(row) for row in checkpoint.trials]
         self.history = [dict(row) for row in checkpoint.history]
         task = self._task = turned_task(self._task, self._orientation)
-        prior = None if chosen["prior"] == "none" else PRIORS.load(chosen["prior"])
+        prior = None if chosen["prior"] == "none" else prior_named(chosen["prior"])
         free = Freedoms(
             **{name: name in chosen["refined"] for name in ("probe", "positions", "intensity")},
             prior=prior,
@@ -386,7 +393,9 @@ class Solving:
         if run.freedoms.prior is None:
             return alone
         free = attrs.evolve(run.freedoms, probe=False, positions=False, intensity=False)
-        return attrs.evolve(self._compared(whole, run, state, free), frc=alone.frc)
+        drawn = self._compared(whole, run, state, free)
+        self._frc_with_prior = drawn.frc
+        return attrs.evolve(drawn, frc=alone.frc)
 
     def _compared(self, whole: Reconstruction, run: Run, state: State, freedoms: Freedoms) -> SplitHalf:
         def solved(index: NDArray[np.int64]) -> Reconstruction:

@@ -24,6 +24,7 @@ from ptycho_core.solving.priors import Prior
 from ptycho_core.solving.problem import Task, batch_count, cover_of
 from ptycho_core.vocabulary import OBJECT, PROBE, Weights
 
+BETWEEN_SWEEPS, BETWEEN_RATE = 3, 0.01  # specs/solving.md, Prior: between two rounds; the first step size of them
 LEAST_PRIOR = 0.1  # specs/solving.md, Prior: of its weight, at the end of a run
 MEASURED_FRAMES = 256
 
@@ -86,6 +87,8 @@ class Run:
         self.counts = float(np.square(np.abs(state.probe), dtype=np.float64).sum())
         self.done, self.in_sweep = 0, False
         self.before_prior: NDArray[np.complex64] | None = None
+        self.unsuited: str | None = None
+        self._apply = _nothing if freedoms.prior is None else freedoms.prior.on(engine, execution)
         self.batches = batch_count(task.scan, plan.batches)
         self._should_stop = should_stop
         self._searches = rules.searches(plan.sweeps, plan.position_error_px) if freedoms.positions else {}
@@ -146,14 +149,41 @@ class Run:
         if freedoms.probe:
             self.solver.rescale(self.counts)
         if freedoms.prior is not None:
-            if sweep == plan.sweeps:
-                self.before_prior = complex_of(self.solver.weights()[OBJECT])
-            weight = freedoms.prior_weight * max(self.share(sweep), LEAST_PRIOR)
-            freedoms.prior.apply(self.solver, weight, light)
-            if sweep == plan.sweeps:
-                self._relight()
+            self._draw_to(freedoms.prior, light * self.task.counts_per_intensity)
         self.done, self.in_sweep = sweep, False
         return in_order(FrameFacts.join(parts), np.concatenate(batches))
+
+    def _draw_to(self, prior: Prior, counts: NDArray[np.float64]) -> None:
+        """Bring the object nearer to the prior, after every sweep or after the last one alone."""
+        sweep, last = self.done + 1, self.done + 1 == self.plan.sweeps
+        if last:
+            self.before_prior = complex_of(self.solver.weights()[OBJECT])
+            self.unsuited = prior.suits(self.before_prior, counts)
+        if self.unsuited is not None or not (last or prior.each_sweep):
+            return
+        weight = self.freedoms.prior_weight
+        if prior.each_sweep:
+            weight *= max(self.share(sweep), LEAST_PRIOR)
+        self._apply(self.solver, weight, counts)
+        for number in range(prior.rounds if last else 0):
+            self.meet_patterns(number)
+            self._apply(self.solver, weight, counts)
+        if last:
+            self._relight()
+
+    def meet_patterns(self, number: int = 0) -> None:
+        """A few short sweeps of the object alone: what a prior has changed meets the patterns again."""
+        steps, first = BETWEEN_SWEEPS * self.batches, self.plan.sweeps + 1 + number * BETWEEN_SWEEPS
+        for sweep in range(BETWEEN_SWEEPS):
+            order = np.random.default_rng([self.plan.seed, first + sweep]).permutation(len(self.task))
+            batches = [np.sort(batch) for batch in np.array_split(order, self.batches)]
+            with contextlib.closing(self.task.gathered(batches, self.execution.num_workers)) as gathered:
+                for step, (index, amplitude) in enumerate(gathered, 1 + sweep * self.batches):
+                    if self._should_stop():
+                        raise Cancelled("stopped after the last sweep, before the prior was applied again")
+                    rate = BETWEEN_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+                    frames = self.task.frames(index, amplitude, self.positions_px[index], self.intensity[index])
+                    self.solver.step(frames, Rates(rate))
 
     def measure(self, *, deviance: bool = True) -> FrameFacts:
         """The facts of every frame with everything as it is, in their order."""
@@ -196,6 +226,10 @@ class Run:
             least[better], places[better] = error[better], tried[better]
         self.positions_px = places
         self._confine()
+
+
+def _nothing(solver: Solver, weight: float, counts: NDArray[np.float64]) -> None:
+    """No prior."""
 
 
 def in_order(facts: FrameFacts, index: NDArray[np.int64]) -> FrameFacts:

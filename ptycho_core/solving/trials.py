@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.solving.choices import Candidate
+from ptycho_core.solving.contrast import kept_contrast
+from ptycho_core.solving.priors import Prior
 from ptycho_core.solving.problem import Task, in_the_middle, part
 from ptycho_core.solving.run import Freedoms, Plan, Run, State
 
@@ -34,7 +36,13 @@ class Bench:
             run.sweep()
         measured = run.measure()
         facts["H"] = float(measured.held_error.sum() / measured.held_power.sum())
+        if run.unsuited is not None:
+            facts["not used"] = run.unsuited  # specs/prior.md, Range
         return Candidate(name, measured.held_deviance, int(measured.held_pixels.sum()), facts), run.state
+
+    def contrast_kept(self, state: State, prior: Prior, weight: float) -> float:
+        """The part of what is faint that a prior leaves of an object that was solved without it."""
+        return kept_contrast(self.task, self.engine, self.execution, state, prior, weight)
 
     def longer(self, sweeps: int) -> Bench:
         return attrs.evolve(self, plan=attrs.evolve(self.plan, sweeps=sweeps))

@@ -138,6 +138,7 @@ CONFIGURATIONS = {
     "training": training_configs(),
     "inference": inference_configs(),
     "solving": plain("solving").map(lambda values: SECTIONS["solving"](**values)),
+    "prior": plain("prior").map(lambda values: SECTIONS["prior"](**values)),
     "execution": plain("execution").map(lambda values: SECTIONS["execution"](**values)),
     "reading": read_options(),
 }

@@ -57,6 +57,7 @@ def plot_reconstruction(result: Reconstruction, path: StrPath, *, title: str = "
     wanted: list[tuple[bool, Panel]] = [
         (True, _draw_modes),
         (result.measured_amplitude is not None and result.modelled_amplitude is not None, _draw_pattern),
+        (result.prior_change is not None, _draw_change),
         (result.frc is not None, _draw_resolution),
         (any(_is_number(row.get("R")) for row in result.history), _draw_history),
         (True, _draw_positions),
@@ -103,6 +104,16 @@ def _draw_error(figure: Figure, axes: Axes, result: Reconstruction, canvas: Canv
     norm = LogNorm(max(low, 1e-3 * high, TINY), high) if high > WIDE * max(low, TINY) else None
     title = f"trust map: predicted RMS error, median {np.median(shown[canvas.focus]):.2g}"
     canvas.draw(figure, axes, shown, title, "error of the object", ERROR_MAP, (low, high), norm=norm)
+
+
+def _draw_change(figure: Figure, axes: Axes, result: Reconstruction, canvas: Canvas) -> None:
+    change = np.asarray(result.prior_change, np.float64)
+    known = np.isfinite(change)
+    shown = np.where(known, change, 0)
+    limits = (0.0, max(limits_of(shown[canvas.focus])[1], TINY))
+    name = result.choices.get("prior", "prior")
+    title = f"change by the prior ({name}), median {np.median(shown[canvas.focus]):.2g}"
+    canvas.draw(figure, axes, shown, title, "predicted errors", ERROR_MAP, limits)
 
 
 def _draw_overlap(figure: Figure, axes: Axes, result: Reconstruction, canvas: Canvas) -> None:

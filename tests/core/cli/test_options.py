@@ -22,7 +22,7 @@ from tests.core.configurations import ALL_FIELDS
 # -- flags ---------------------------------------------------------------------------------------------------------
 
 FLAGGED = [
-    *(("train", section, name) for section, name in ALL_FIELDS if section not in ("inference", "solving")),
+    *(("train", section, name) for section, name in ALL_FIELDS if section not in ("inference", "solving", "prior")),
     *(("reconstruct", *each) for each in ALL_FIELDS if each[0] in ("inference", "execution", "reading")),
 ]
 FLAGGED.remove(("train", "execution", "inference_batch_size"))  # nothing is inferred there

@@ -118,7 +118,7 @@ def test_the_demo_is_refused_before_it_simulates(
     ("arguments", "message"),
     [
         (["--backend", "tensorlfow"], "flag --backend: Unknown backend 'tensorlfow'."),
-        (["--prior", "tvv"], "flag --prior: prior must be one of auto, none, tv; got 'tvv'. Did you mean 'tv'?"),
+        (["--prior", "tvv"], "flag --prior: prior must be one of auto, none, tv, learned, alternating; got 'tvv'."),
         (["--logger", "tensorboard"], "flag --logger: logger 'tensorboard' needs the package tensorboardX"),
         (["--write", "tiff"], "flag --write: TIFF needs the package tifffile, which is not installed."),
         (["--out", "file/out"], "file/out: expected a folder; received one inside the file file"),

@@ -173,6 +173,7 @@ def test_a_page_holds_all_that_a_reconstruction_does(tmp_path: Path, drawn: list
         "trust map",
         "probe",
         "measured above modelled",
+        "change by the prior (prior)",
         "correlation of two halves of the frames",
         "misfit by sweep",
         "positions",

@@ -291,6 +291,7 @@ def test_a_field_that_would_have_no_effect_is_refused_with_what_it_needs(cls: ty
     value = value or {int: 7, float: 0.25}[type(fields[name].default) if fields[name].default is not None else int]
     without = {"scheduler": "Default", "optimizer": "sgd", "model_type": "supervised", "amp_activation": "relu"}
     without |= {"object_big": False, "gridsize": 1, "refine": "none", "prior": "none", "first_probe": "auto"}
+    without["from_scans"] = True
     if name == "momentum":
         without["optimizer"] = "adam"
     needed = {"gridsize": 2} if name == "merge_weights" else {}

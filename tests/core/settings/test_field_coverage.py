@@ -12,6 +12,7 @@ TESTS = Path(__file__).parents[2]
 FILES = (
     "core/settings/test_fields.py",
     "core/solving/test_fields.py",
+    "core/solving/test_prior_fields.py",
     "core/formats/test_readers.py",
     "core/formats/test_situations.py",
     "core/formats/test_cubes_and_links.py",

@@ -10,6 +10,7 @@ import numpy as np
 
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.solving.choices import Candidate, Trial
+from ptycho_core.solving.priors import Prior
 from ptycho_core.solving.problem import Task
 from ptycho_core.solving.run import Freedoms, Plan, State
 from ptycho_core.solving.trials import Bench
@@ -21,23 +22,34 @@ PLAN = Plan(sweeps=5, batches=4, object_rate=0.05, probe_rate=0.05, loss="poisso
 Answer = TypeVar("Answer")
 
 
-def candidate(name: str, deviance: float) -> Candidate:
+def candidate(name: str, deviance: float, **facts: float | str) -> Candidate:
     """`deviance`: summed over all frames. Two of different names differ by a standard error of about 1."""
     wiggle = np.random.default_rng([ord(letter) for letter in name]).normal(size=FRAMES)
     wiggle = (wiggle - wiggle.mean()) / wiggle.std(ddof=1) * SPREAD / np.sqrt(2)
-    return Candidate(name, deviance / FRAMES + wiggle, PIXELS)
+    return Candidate(name, deviance / FRAMES + wiggle, PIXELS, facts)
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class FakeBench(Bench):
-    """deviances: by name of candidate, and in a longer run by `name, longer`. `asked` fills with what was tried."""
+    """deviances: by name of candidate, and in a longer run by `name, longer`. `asked` fills with what was tried.
+
+    kept: the contrast that the priors leave, in the order in which they are asked for; not_used: names of those that
+    the object does not suit.
+    """
 
     deviances: Mapping[str, float]
+    kept: list[float] = attrs.field(factory=list)
+    not_used: tuple[str, ...] = ()
     asked: list[tuple[str, State, Freedoms, int]] = attrs.field(factory=list)
 
     def tried(self, name: str, state: State, freedoms: Freedoms, **facts: float | str) -> tuple[Candidate, State]:
         self.asked.append((name, state, freedoms, self.plan.sweeps))
-        return candidate(name, self.deviances[name]), state
+        if name in self.not_used:
+            facts["not used"] = "too much noise"
+        return candidate(name, self.deviances[name], **facts), state
+
+    def contrast_kept(self, state: State, prior: Prior, weight: float) -> float:
+        return self.kept.pop(0) if self.kept else 1.0
 
     @property
     def names(self) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import numpy as np
 import pytest
@@ -95,45 +97,77 @@ def test_more_modes_than_the_probe_has_are_refined() -> None:
 # -- priors ------------------------------------------------------------------------------------------------------------
 
 
-def chosen_prior(scan: Scan, state: State, deviances: list[float], **config: object) -> tuple[float | None, list[str]]:
-    names = ("none", "tv 0.02", "tv 0.05", "tv 0.1", "tv 0.2")
-    bench = fake_bench(begun(scan, small()), dict(zip(names, deviances, strict=False)))
-    free, trials = answered(tried_priors(bench, state, Freedoms(probe=True), small(**{"prior": "auto", **config})))
+NAMES = ("none", "tv 0.02", "tv 0.05", "tv 0.1", "tv 0.2")
+LAST = ["learned", "alternating"]
+
+
+def chosen_prior(
+    scan: Scan, state: State, deviances: list[float], learned: float = 2000, alternating: float = 2000, **more: Any
+) -> tuple[str, float | None, list[str]]:
+    """Name and weight, and what was tried."""
+    known = {**dict(zip(NAMES, deviances, strict=False)), "learned": learned, "alternating": alternating}
+    settings = {name: more.pop(name) for name in ("prior", "prior_weight") if name in more}
+    bench = attrs.evolve(fake_bench(begun(scan, small()), known), **more)
+    free, trials = answered(tried_priors(bench, state, Freedoms(probe=True), small(**{"prior": "auto", **settings})))
     assert free.probe
     assert len(kept(trials)) == (0 if not trials else 1)
-    return free.prior_weight if free.prior is not None else None, bench.names
+    return free.prior_name, free.prior_weight if free.prior is not None else None, bench.names
 
 
 def test_no_prior_where_none_lowers_the_deviance(solved_scan: Scan, state: State) -> None:
-    assert chosen_prior(solved_scan, state, [1000, 1010, 1020]) == (None, ["none", "tv 0.02"])
-    assert chosen_prior(solved_scan, state, [1000, 997, 1020])[0] is None
+    assert chosen_prior(solved_scan, state, [1000, 1010, 1020]) == ("none", None, ["none", "tv 0.02", *LAST])
+    assert chosen_prior(solved_scan, state, [1000, 997, 1020], learned=996)[:2] == ("none", None)
 
 
 def test_the_weight_of_the_least_deviance(solved_scan: Scan, state: State) -> None:
-    weight, names = chosen_prior(solved_scan, state, [1000, 900, 800, 700, 750])
-    assert (weight, names[-1]) == (0.1, "tv 0.2")
+    name, weight, names = chosen_prior(solved_scan, state, [1000, 900, 800, 700, 750])
+    assert (name, weight, names[-3]) == ("tv", 0.1, "tv 0.2")
 
 
 def test_no_stronger_prior_is_tried_once_the_deviance_rises(solved_scan: Scan, state: State) -> None:
-    weight, names = chosen_prior(solved_scan, state, [1000, 900, 950])
-    assert (weight, names) == (0.02, ["none", "tv 0.02", "tv 0.05"])
+    _, weight, names = chosen_prior(solved_scan, state, [1000, 900, 950])
+    assert (weight, names) == (0.02, ["none", "tv 0.02", "tv 0.05", *LAST])
 
 
 def test_of_weights_that_fit_alike_the_smallest_is_taken(solved_scan: Scan, state: State) -> None:
-    assert chosen_prior(solved_scan, state, [1000, 900, 850.5, 850, 851])[0] == 0.05
+    assert chosen_prior(solved_scan, state, [1000, 900, 850.5, 850, 851])[1] == 0.05
+
+
+def test_the_prior_of_the_least_deviance(solved_scan: Scan, state: State) -> None:
+    for name, others in {"tv": (910, 920), "learned": (890, 895), "alternating": (890, 880)}.items():
+        chosen = chosen_prior(solved_scan, state, [1000, 900, 950], *others)
+        assert chosen[:2] == (name, 0.02 if name == "tv" else 1.0)
+
+
+def test_of_priors_that_fit_alike_the_one_that_leaves_most_of_what_is_faint(solved_scan: Scan, state: State) -> None:
+    alike: dict[str, Any] = {"learned": 900.2, "alternating": 899.9}
+    for contrast, name in (([0.5, 0.9, 0.8], "tv"), ([0.5, 0.4, 0.9], "alternating"), ([0.5, 0.95, 0.9], "learned")):
+        kept_ = [*contrast[:1], 0.1, *contrast[1:]] if name != "tv" else [0.95, 0.1, 0.9, 0.8]
+        assert chosen_prior(solved_scan, state, [1000, 900, 950], **alike, kept=kept_)[0] == name
+    worse = chosen_prior(solved_scan, state, [1000, 900, 950], learned=905, kept=[0.5, 0.1, 0.9, 0.9])
+    assert worse[0] == "tv"
+
+
+def test_a_prior_that_the_object_does_not_suit_is_not_taken(solved_scan: Scan, state: State) -> None:
+    unsuited = ("learned", "alternating")
+    assert chosen_prior(solved_scan, state, [1000, 900, 950], 500, 500, not_used=unsuited)[0] == "tv"
+    assert chosen_prior(solved_scan, state, [1000, 1010], 500, 500, not_used=unsuited)[0] == "none"
 
 
 def test_a_prior_that_is_named_is_not_compared_with_none(solved_scan: Scan, state: State) -> None:
-    weight, names = chosen_prior(solved_scan, state, [np.nan, 1000, 900, 950], prior="tv")
+    _, weight, names = chosen_prior(solved_scan, state, [np.nan, 1000, 900, 950], prior="tv")
     assert (weight, names) == (0.05, ["tv 0.02", "tv 0.05", "tv 0.1"])
+    assert chosen_prior(solved_scan, state, [], prior="learned") == ("learned", 1.0, [])
 
 
 def test_a_weight_that_is_given_is_not_asked(solved_scan: Scan, state: State) -> None:
-    assert chosen_prior(solved_scan, state, [], prior="tv", prior_weight=0.07) == (0.07, [])
+    assert chosen_prior(solved_scan, state, [], prior="tv", prior_weight=0.07) == ("tv", 0.07, [])
 
 
 def test_a_state_is_the_same_for_every_candidate(solved_scan: Scan, state: State) -> None:
     bench = bench_of(solved_scan, none=1000, tv=0)
-    bench = attrs.evolve(bench, deviances={"none": 1000, "tv 0.02": 900, "tv 0.05": 1000})
+    bench = attrs.evolve(
+        bench, deviances={"none": 1000, "tv 0.02": 900, "tv 0.05": 1000, "learned": 900, "alternating": 900}
+    )
     answered(tried_priors(bench, state, Freedoms(), small(prior="auto")))
     assert {id(begun_) for _, begun_, _, _ in bench.asked} == {id(state)}

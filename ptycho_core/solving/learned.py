@@ -1,0 +1,97 @@
+"""A network that was taught once as a prior: it takes out of a solved object what solving leaves (specs/prior.md)."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptycho_core.engine.protocol import Engine, ImageNetwork, Solver
+from ptycho_core.models.prior import LearnedPrior, load_prior
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.solving.features import outside, view_of
+from ptycho_core.solving.priors import Apply, Prior
+from ptycho_core.vocabulary import OBJECT
+
+SHIPPED = Path(__file__).parent / "prior.h5.zip"
+ROUNDS = 2  # specs/solving.md, Prior: of `alternating`
+TILE_PX = 512  # specs/prior.md, Tiles
+
+
+def cleaned(
+    network: ImageNetwork,
+    prior: LearnedPrior,
+    canvas: NDArray[np.complex64],
+    counts: NDArray[np.float64],
+    weight: float = 1.0,
+) -> NDArray[np.complex64]:
+    """The canvas with `weight` times the network's change where it is lit; complex64 (H, W). Raises DataError."""
+    view = view_of(canvas, counts)
+    change = whole(network, prior.table.block, prior.table.reach_px, view.maps)
+    field = canvas + weight * view.mean * (change[..., 0] + 1j * change[..., 1])
+    return np.where(view.lit, field, canvas).astype(np.complex64)
+
+
+def whole(
+    network: ImageNetwork, block: int, reach_px: int, maps: NDArray[np.float32], tile_px: int = TILE_PX
+) -> NDArray[np.float32]:
+    """The network's two maps (H, W, 2), worked out in tiles with as much around them as it sees.
+
+    Up to whole blocks the edge is repeated below and to the right. Tiles begin at whole blocks, so that they are what
+    the whole is.
+    """
+    height, width = maps.shape[:2]
+    maps = np.pad(maps, ((0, -height % block), (0, -width % block), (0, 0)), mode="edge")
+    result = np.empty((*maps.shape[:2], 2), np.float32)
+    border, side = -(-reach_px // block) * block, max(block, tile_px // block * block)
+    for y in range(0, maps.shape[0], side):
+        for x in range(0, maps.shape[1], side):
+            top, left = max(0, y - border), max(0, x - border)
+            tile = maps[top : y + side + border, left : x + side + border]
+            inner = network.run(tile[None])[0][y - top : y - top + side, x - left : x - left + side]
+            result[y : y + side, x : x + side] = inner
+    return result[:height, :width]
+
+
+def as_prior(load: Callable[[], LearnedPrior], rounds: int = 0) -> Prior:
+    """A prior that is read when it is first used."""
+    loaded = functools.cache(load)
+
+    def build(engine: Engine, execution: ExecutionConfig) -> Apply:
+        prior = loaded()
+        network = functools.cache(
+            lambda: engine.build_image_network(prior.table, None, prior.weights, execution)
+        )  # once, when the run has come to it
+
+        def apply(solver: Solver, weight: float, counts: NDArray[np.float64]) -> None:
+            weights = dict(solver.weights())
+            pairs = np.ascontiguousarray(weights[OBJECT], np.float32)
+            field = cleaned(network(), prior, pairs.view(np.complex64)[..., 0], counts, weight)
+            weights[OBJECT] = np.stack([field.real, field.imag], axis=-1)
+            solver.load_weights(weights)
+
+        return apply
+
+    def suits(canvas: NDArray[np.complex64], counts: NDArray[np.float64]) -> str | None:
+        return outside(view_of(canvas, counts).facts(), loaded().seen)
+
+    return Prior((1.0,), build=build, each_sweep=False, rounds=rounds, suits=suits)
+
+
+def shipped() -> LearnedPrior:
+    """The prior of this package (docs/prior.md)."""
+    return load_prior(SHIPPED)
+
+
+def from_file(path: str | os.PathLike[str]) -> Prior:
+    """A prior of one's own. Raises ArchiveError."""
+    prior = load_prior(path)
+    return as_prior(lambda: prior)
+
+
+LEARNED = as_prior(shipped)
+ALTERNATING = as_prior(shipped, ROUNDS)
