@@ -72,3 +72,20 @@ def test_without_numba_steps_are_plain_and_that_is_logged(
         solver = solving.TorchSolver(solver_case("one_mode").problem, device=torch.device("cpu"), precision="32-true")
     assert solver.compiled is None
     assert "pip install 'ptycho-core[fast]'" in caplog.text
+
+
+def test_a_compiled_step_takes_one_thread_and_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, transform = [], torch.fft.fft2
+
+    def watched(*arguments: object, **more: object) -> object:
+        threads.append(torch.get_num_threads())
+        return transform(*arguments, **more)
+
+    monkeypatch.setattr(torch.fft, "fft2", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        started("one_mode", "32-true", compiled=True).step(solver_case("one_mode").frames, Rates(0.05, 0.03))
+        assert (set(threads), torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)

@@ -6,8 +6,9 @@ once: the code is kept on the disk.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numba
@@ -58,7 +59,8 @@ class CompiledSteps:
 
     def step(self, frames: Frames, numbers: Mapping[str, tuple[float, float]], cover: Tensor, shifts: bool) -> Table:
         """A step of Adam on what is named, with the numbers of `descent.adam_step`; the table of `descent.descend`."""
-        table = self.descend(frames, PROBE in numbers, shifts)
+        with one_thread():
+            table = self.descend(frames, PROBE in numbers, shifts)
         brightness = math.sqrt(np.vdot(self.probe, self.probe).real) / self.probe.shape[-1]
         for name, (rate, correction) in numbers.items():
             factor, unit = (self.same, brightness) if name == PROBE else (cover.numpy().ravel(), 1.0)
@@ -96,6 +98,17 @@ class CompiledSteps:
         sum_slopes(self.canvas, corners, light, by_patches, found)
         found[:2] /= intensity  # a step of the exit wave, not of the loss
         return gauss_newton(*found)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch in one thread: others, which its short transforms leave waiting, get in the way of what lies between."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def kernel(function: Callable[..., None]) -> Callable[..., None]:
