@@ -264,22 +264,7 @@ def probe(backend: str) -> list[Row]:
         rows.append(known.row(case, backend, "probe of the file", "H", known.result.H))
         rows.append(unknown.row(case, backend, found, "H", unknown.result.H))
         rows.append(unknown.row(case, backend, found, "H / H of the file's", unknown.result.H / known.result.H))
-        moved = attrs.evolve(scan, probe=moved_to(scan.probe, unknown.result.probe))
-        there = solved(moved, backend, refine="probe").result.H
-        assert there is not None
-        figure = "H / H of the file's, at the place of the found one"
-        rows.append(unknown.row(case, backend, found, figure, unknown.result.H / there))
     return rows
-
-
-def moved_to(probe: NDArray[np.complex64], place: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """The probe (modes, N, N), moved by whole pixels to where another one lies in its window.
-
-    Patterns do not tell where a probe lies in its window, but a simulated one is cut off at the edges of its own.
-    """
-    a, b = (np.fft.fft2(field[0]) for field in (place, probe))
-    y, x = np.unravel_index(np.abs(np.fft.ifft2(a * b.conj())).argmax(), a.shape)
-    return np.roll(probe, (y, x), axis=(1, 2))
 
 
 # -- a large scan ------------------------------------------------------------------------------------------------------
