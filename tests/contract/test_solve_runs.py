@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.errors import TrainingError
+from ptycho_core.physics.canvas import summed_weight
 from ptycho_core.quality.metrics import complex_correlation
 from ptycho_core.reconstruction.result import Reconstruction
 from ptycho_core.scans.scan import Scan
@@ -28,8 +30,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 SWEEPS, STOPPED = 8, 3
 R_RTOL, ALIKE = 0.01, 0.999
-ON_THE_EDGE = 5e-4
-"""Part of the pixels whose light may be just enough on one engine and just not on another: rounding moves positions."""
+ON_THE_EDGE = 1e-3
+"""How near the least light of a known pixel it may be enough on one engine and not on another: rounding moves it."""
 
 
 @functools.cache
@@ -63,6 +65,13 @@ def reference(case: str) -> Reconstruction:
     return ended(solving(ReferenceEngine(), case))
 
 
+def light_of(result: Reconstruction) -> NDArray[np.float64]:
+    """(H, W): Σ|P|² placed at every position."""
+    weight = np.square(np.abs(result.probe), dtype=np.float64).sum(axis=0)
+    shape = result.object_field.shape
+    return summed_weight(result.positions_px, weight, origin_px=result.origin_px, shape=shape)
+
+
 def assert_alike(actual: Reconstruction, expected: Reconstruction) -> None:
     """R within 1 %, and objects alike up to their phase, on all that both know."""
     assert actual.R is not None and actual.H is not None and expected.R is not None and expected.H is not None
@@ -70,7 +79,8 @@ def assert_alike(actual: Reconstruction, expected: Reconstruction) -> None:
     np.testing.assert_allclose([actual.R, actual.H], [expected.R, expected.H], rtol=R_RTOL)
     assert actual.known is not None
     known = actual.known & expected.known
-    assert (actual.known != expected.known).mean() <= ON_THE_EDGE
+    light = light_of(expected)
+    np.testing.assert_allclose(light[actual.known != expected.known], light[expected.known].min(), rtol=ON_THE_EDGE)
     assert complex_correlation(actual.object_field, expected.object_field, known) > ALIKE
     np.testing.assert_allclose(actual.positions_px, expected.positions_px, atol=0.01)
     np.testing.assert_allclose(actual.intensities, expected.intensities, rtol=1e-3)
