@@ -63,7 +63,7 @@ def lit_pixels(counts: NDArray[np.floating]) -> NDArray[np.bool_]:
     return np.asarray(counts > LIT * np.median(bright)) if len(bright) else np.zeros(counts.shape, bool)
 
 
-SLACK = 0.1  # specs/prior.md, Range: of the range, on both sides
+SLACK, LEAST_SLACK = 0.1, 0.3  # specs/prior.md, Range: of the range, on both sides; a factor of two
 Range = Mapping[str, tuple[float, float]]
 """Least and largest of each of `View.facts` among the canvases that were learned from."""
 
@@ -76,7 +76,7 @@ def range_of(facts: Iterable[Mapping[str, float]]) -> dict[str, tuple[float, flo
 def outside(facts: Mapping[str, float], seen: Range) -> str | None:
     """What of a canvas lies outside of what was seen, in words; None where nothing does."""
     for name, (low, high) in seen.items():
-        slack = SLACK * (high - low)
+        slack = max(SLACK * (high - low), LEAST_SLACK)
         if not low - slack <= facts[name] <= high + slack:
             return f"{WORDS[name]} of {facts[name]:.3g}, where {low:.3g} to {high:.3g} was learned from"
     return None

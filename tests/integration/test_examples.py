@@ -63,6 +63,18 @@ def test_a_scan_is_solved_and_drawn(backend: str, tmp_path: Path) -> None:
     assert (tmp_path / "solved" / "object.png").stat().st_size > 10_000
 
 
+@needs_an_engine
+def test_a_prior_that_two_scans_taught_brings_a_third_nearer_to_its_patterns(tmp_path: Path) -> None:
+    engine = "torch" if "torch" in INSTALLED else INSTALLED[0]
+    results = load_example("teach_a_prior").main(backend=engine, epochs=4, steps=40, sweeps=4, widths="4,8")
+    assert results["my_prior"].object_without_prior is not None
+    assert results["my_prior"].choices["prior_not_used"] is None
+    deviances = {prior: result.deviance for prior, result in results.items()}
+    assert deviances["none"] is not None and deviances["my_prior"] is not None
+    assert deviances["my_prior"] < deviances["none"]
+    assert (tmp_path / "my_prior" / "prior.h5.zip").is_file()
+
+
 def test_another_engine_reconstructs_the_same_object() -> None:
     if len(INSTALLED) < 2:
         with pytest.raises(SystemExit, match="this example compares two"):

@@ -130,14 +130,15 @@ def test_a_canvas_smaller_than_its_reach_is_seen_whole() -> None:
 # -- where it is not used ------------------------------------------------------------------------------------------
 
 
-def test_the_range_is_that_of_the_lessons_and_a_tenth_more() -> None:
-    seen = range_of([{"noise": 1.0, "real": 0.0}, {"noise": 2.0, "real": 0.0}])
-    assert seen == {"noise": (1.0, 2.0), "real": (0.0, 0.0)}
-    assert outside({"noise": 2.09, "real": 0.0}, seen) is None
-    assert outside({"noise": 0.91, "real": 0.0}, seen) is None
-    assert (
-        outside({"noise": 2.11, "real": 0.0}, seen) == "a logarithm of the noise of 2.11, where 1 to 2 was learned from"
-    )
+@pytest.mark.parametrize(("high", "slack"), [(2.0, 0.3), (1.0, 0.3), (11.0, 1.0)])
+def test_the_range_is_that_of_the_lessons_and_a_tenth_or_a_factor_of_two_more(high: float, slack: float) -> None:
+    seen = range_of([{"noise": 1.0, "real": 0.0}, {"noise": high, "real": 0.0}])
+    assert seen == {"noise": (1.0, high), "real": (0.0, 0.0)}
+    for noise in (high + slack - 0.01, 1 - slack + 0.01):
+        assert outside({"noise": noise, "real": 0.0}, seen) is None
+    for noise in (high + slack + 0.01, 1 - slack - 0.01):
+        told = outside({"noise": noise, "real": 0.0}, seen)
+        assert told == f"a logarithm of the noise of {noise:.3g}, where 1 to {high:.3g} was learned from"
 
 
 def test_an_object_outside_of_what_was_learned_is_left_as_it_is_with_a_warning(
