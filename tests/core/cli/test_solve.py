@@ -315,6 +315,6 @@ def test_what_the_sweeps_cannot_do_is_refused_before_the_model_is_used(
 ) -> None:
     (tmp_path / "solving.toml").write_text(SOLVING.replace('prior = "none"', 'prior = "tvv"'))
     outcome = ptycho(*refining, "--out", tmp_path / "out", "--refine", 2)
-    assert outcome.code == 2 and "prior must be one of auto, none, tv; got 'tvv'" in outcome.err
+    assert outcome.code == 2 and "prior must be one of auto, none, tv, learned, alternating; got 'tvv'" in outcome.err
     assert not (tmp_path / "out").exists()
     assert ptycho(*refining, "--out", tmp_path / "out", "--refine", 0).code == 2
