@@ -31,7 +31,7 @@ class PriorConfig:
     )
     sweeps: int = setting(20, "Passes over the frames of a solve.", at_least(1))
     epochs: int = setting(
-        36,
+        54,
         "Epochs of a round; in each the step size is lower, along a cosine, to a hundredth.",
         at_least(1),
         common=True,
