@@ -1,12 +1,14 @@
 """Training and reconstruction inside a program: arrays in metres, progress, partial objects, and a stop.
 
-    python examples/embed_in_a_program.py
+    python examples/embed_in_a_program.py [BACKEND]
 
 Each call works in a child process that it starts, so this process imports no deep-learning framework. The child imports
 this file, which is why the work stands under `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 
@@ -31,13 +33,13 @@ def arrays() -> embedding.ScanArrays:
     )
 
 
-def main() -> None:
+def main(backend: str = "auto") -> None:
     for setting in embedding.describe_settings("training")[:4]:  # enough to draw a form
         print(f"{setting.name}: {setting.help}")
 
     data = arrays()
     model = {"n_filters_scale": 1, "pad_object": False}
-    config = embedding.make_config("training", {"nepochs": 100, "n_groups": 120, **model})
+    config = embedding.make_config("training", {"backend": backend, "nepochs": 100, "n_groups": 120, **model})
     for progress in embedding.train(data, "model.zip", config):
         print(f"epoch {progress.epoch} of {progress.goal}: loss {progress.train['total']:.4f}")
         if progress.epoch == 3:
@@ -49,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ptycho_core.engine import registry
 from ptycho_core.engine.registry import is_installed, registered_engines
 from tests.pages import DOCS, run_page
 
@@ -15,7 +16,10 @@ needs_an_engine = pytest.mark.skipif(not INSTALLED, reason="no engine is install
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where PyTorch is the one engine that is installed, as the pages say, if it is installed at all."""
     monkeypatch.chdir(tmp_path)
+    if "torch" in INSTALLED:
+        monkeypatch.setattr(registry, "installed_engines", lambda: ("torch",))
 
 
 @pytest.mark.parametrize("page", ["your_data.md", "embedding.md"])
