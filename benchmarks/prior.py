@@ -1,31 +1,28 @@
-"""The learned prior, in figures: beside no prior and total variation, both engines.
-
-    python benchmarks/prior.py unseen many real faint time --backend torch --backend tensorflow
+"""The learned prior beside no prior and total variation: `python benchmarks/quality.py prior` prints it.
 
 unseen: a Siemens star, lines and dead leaves of seeds that the prior never saw, under the measured probe of LCLS XPP
 run 1084, which it never saw either; 1000 random positions, 1e3 and 1e4 photons per frame. many: 1e5 and 1e6, the star.
 real: the Siemens star of benchmarks/quality.py, its counts thinned to 1/300 and 1/30, against its full dose; and at
 its full dose. Likeness: correlation over lit pixels with the truth, or with the full dose; TV (best) has the weight
-that the truth would choose, all others know nothing of it. faint: what is left of phase disks of a radius of 3.5 px on
-a smooth object, a kind that it never saw. time: a pass over 500 x 500 pixels.
+that the truth would choose, all others know nothing of it. faint: phase disks of a radius of 3.5 px on a smooth object,
+a kind that it never saw: how much of their contrast is left; how many are found, with at least half of their contrast;
+how many of the places between them look like such a disk (invented). time: a pass over 500 x 500 pixels.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
-from cases import STAR, XPP_PROBE, print_table, require
+from cases import STAR, XPP_PROBE, require
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from ptycho_core import Scan, SolveConfig, Solving, load_scan, simulate
+from ptycho_core import Scan, SolveConfig, Solving, load_scan, simulate, solve
 from ptycho_core.engine.registry import load_engine
 from ptycho_core.models.prior import load_prior
 from ptycho_core.settings.execution import ExecutionConfig
@@ -34,10 +31,18 @@ from ptycho_core.solving.learned import SHIPPED, cleaned
 from ptycho_core.solving.problem import begun
 
 Row = list[object]
-HEADER = ("case", "backend", "prior", "likeness", "held-out deviance", "kept")
+"""case, engine, sweeps, figure, value, seconds"""
 TV_WEIGHTS = (0.02, 0.05, 0.1, 0.2)
 SEED = 99991
 PRIOR = ("none", "tv", "learned", "alternating", "auto")
+
+
+@attrs.frozen
+class Asked:
+    """An engine, and how many sweeps a solve has."""
+
+    backend: str
+    sweeps: int
 
 
 @attrs.frozen(eq=False)
@@ -48,16 +53,23 @@ class Solved:
     known: NDArray[np.bool_]
     deviance: float
     choices: dict[str, Any]
+    seconds: float
+
+    @property
+    def chosen(self) -> str:
+        """The prior that was used, and its weight."""
+        return f"{self.choices['prior']} {self.choices['prior_weight'] or ''}".strip()
 
 
-def solved(scan: Scan, backend: str, **settings: Any) -> Solved:
+def solved(scan: Scan, asked: Asked, **settings: Any) -> Solved:
     """A whole solve; what is not set is not refined."""
-    run = Solving(scan, SolveConfig(**{"refine": "none", "modes": "1", "backend": backend, **settings}))
+    known = {"refine": "none", "modes": "1", "sweeps": asked.sweeps, "backend": asked.backend}
+    run = Solving(scan, SolveConfig(**{**known, **settings}))
     for _ in run:
         pass
     result = run.result()
     assert result.known is not None and result.deviance is not None
-    return Solved(result.object_field, result.known, result.deviance, dict(result.choices))
+    return Solved(result.object_field, result.known, result.deviance, dict(result.choices), result.seconds["total"])
 
 
 def likeness(one: NDArray[np.complex64], other: NDArray[np.complex64], lit: NDArray[np.bool_]) -> float:
@@ -87,26 +99,28 @@ def on_canvas(scan: Scan) -> NDArray[np.complex64]:
     return truth
 
 
+def row(case: str, asked: Asked, figure: str, value: object, seconds: float = 0.0) -> Row:
+    """Also printed at once: a whole table takes minutes."""
+    print(f"  {case}, {asked.backend}: {figure} {value} ({seconds:.1f} s)", file=sys.stderr, flush=True)
+    return [case, asked.backend, asked.sweeps, figure, value, seconds]
+
+
 def beside_each_other(
-    case: str, scan: Scan, truth: NDArray[np.complex64], backend: str, priors: tuple[str, ...] = PRIOR
+    case: str, scan: Scan, truth: NDArray[np.complex64], asked: Asked, priors: tuple[str, ...] = PRIOR
 ) -> list[Row]:
-    """A row for every prior, that of TV with the weight that the truth would choose."""
+    """Likeness and deviance with every prior, that of TV with the weight that the truth would choose."""
     lit = well_lit(light_of(scan)) & (truth != 0)
     rows: list[Row] = []
-
-    def told(name: str, run: Solved) -> Row:
-        chosen = f"{run.choices['prior']} {run.choices['prior_weight'] or ''}".strip()
-        row: Row = [case, backend, name, likeness(run.canvas, truth, lit), run.deviance, chosen]
-        print(" ", *row, file=sys.stderr, flush=True)
-        return row
-
     for prior in priors:
-        if prior == "tv":
-            tried = [told(f"tv {w}", solved(scan, backend, prior="tv", prior_weight=w)) for w in TV_WEIGHTS]
-            best = max(tried, key=lambda row: float(str(row[3])))
-            rows.append([case, backend, "tv (best by the truth)", *best[3:]])
-        else:
-            rows.append(told(prior, solved(scan, backend, prior=prior)))
+        weights = TV_WEIGHTS if prior == "tv" else (None,)
+        runs = [solved(scan, asked, prior=prior, prior_weight=weight) for weight in weights]
+        likenesses = [likeness(run.canvas, truth, lit) for run in runs]
+        best = int(np.argmax(likenesses))
+        name = {"tv": f"{runs[best].chosen} (best by the truth)", "auto": f"auto: {runs[best].chosen}"}.get(
+            prior, prior
+        )
+        rows.append(row(case, asked, f"likeness, {name}", likenesses[best], runs[best].seconds))
+        rows.append(row(case, asked, f"held-out deviance, {name}", runs[best].deviance, runs[best].seconds))
     return rows
 
 
@@ -114,38 +128,41 @@ def simulated(kind: str, photons: float) -> Scan:
     return simulate(object=kind, probe=require(XPP_PROBE), positions=1000, photons=photons, seed=SEED)
 
 
-def unseen(backend: str) -> list[Row]:
+def unseen(asked: Asked) -> list[Row]:
     rows: list[Row] = []
     for kind in ("siemens-star", "lines", "dead-leaves"):
         for photons in (1e3, 1e4):
             scan = simulated(kind, photons)
-            rows += beside_each_other(f"{kind} {photons:.0e}", scan, on_canvas(scan), backend)
+            rows += beside_each_other(f"{kind} {photons:.0e}", scan, on_canvas(scan), asked)
     return rows
 
 
-def many(backend: str) -> list[Row]:
+def many(asked: Asked) -> list[Row]:
     rows: list[Row] = []
     for photons in (1e5, 1e6):
         scan = simulated("siemens-star", photons)
-        rows += beside_each_other(f"siemens-star {photons:.0e}", scan, on_canvas(scan), backend)
+        rows += beside_each_other(f"siemens-star {photons:.0e}", scan, on_canvas(scan), asked)
     return rows
 
 
-def real(backend: str) -> list[Row]:
-    """Of each dose both probes are the file's; the full dose's object is solved without a prior."""
+def real(asked: Asked) -> list[Row]:
+    """All doses are solved with the probe that the full dose refines; the full dose's object has no prior."""
     scan = attrs.evolve(load_scan(require(STAR)), dose_known=True)
-    full = solved(scan, backend, prior="none")
+    refined = SolveConfig(refine="probe", modes="1", prior="none", sweeps=asked.sweeps, backend=asked.backend)
+    scan = attrs.evolve(scan, probe=solve(scan, refined).probe)
+    full = solved(scan, asked, prior="none")
     rows: list[Row] = []
     for part in (1 / 300, 1 / 30):
         fewer = thinned(scan, part, np.random.default_rng(SEED))
-        rows += beside_each_other(f"real star 1/{1 / part:.0f}", fewer, full.canvas, backend)
-    rows += beside_each_other("real star, full", scan, full.canvas, backend, ("none", "auto"))
+        rows += beside_each_other(f"real star 1/{1 / part:.0f}", fewer, full.canvas, asked)
+    rows += beside_each_other("real star, full", scan, full.canvas, asked, ("none", "auto"))
     return rows
 
 
 # -- what is faint -----------------------------------------------------------------------------------------------------
 
 FAINT = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
+APART = 42
 
 
 def faint_object(side: int = 420) -> tuple[NDArray[np.complex64], list[tuple[int, int, float]]]:
@@ -155,40 +172,63 @@ def faint_object(side: int = 420) -> tuple[NDArray[np.complex64], list[tuple[int
     phase, disks = 0.4 * smooth / np.abs(smooth).max(), []
     for i in range(6):
         for j, strength in enumerate(FAINT):
-            y, x = 90 + i * 42, 90 + j * 42
+            y, x = 90 + i * APART, 90 + j * APART
             phase = phase + strength * (np.hypot(rows - y, columns - x) < 3.5)
             disks.append((y, x, strength))
     return (0.9 * np.exp(1j * phase)).astype(np.complex64), disks
 
 
-def contrasts(
-    canvas: NDArray[np.complex64], disks: list[tuple[int, int, float]], lit: NDArray[np.bool_], corner: tuple[int, int]
-) -> list[float]:
-    """Mean phase of the disks of each strength above that of the rings around them; `corner`: of the canvas."""
-    found: dict[float, list[float]] = {strength: [] for strength in FAINT}
+def contrast_at(canvas: NDArray[np.complex64], lit: NDArray[np.bool_], y: int, x: int) -> float:
+    """Mean phase of a disk above that of the ring around it; NaN where a pixel is not lit."""
+    if not (10 <= y < canvas.shape[0] - 10 and 10 <= x < canvas.shape[1] - 10):
+        return float("nan")
+    part = slice(y - 10, y + 11), slice(x - 10, x + 11)
+    if not lit[part].all():
+        return float("nan")
     radius = np.hypot(*np.mgrid[-10:11, -10:11])
     ring = (radius > 5) & (radius < 9)
-    for row, column, strength in disks:
-        y, x = row - corner[0], column - corner[1]
-        inside = 12 < y < canvas.shape[0] - 12 and 12 < x < canvas.shape[1] - 12
-        part = slice(y - 10, y + 11), slice(x - 10, x + 11)
-        if inside and lit[part].all():
-            angle = np.angle(canvas[part] * np.exp(-1j * np.angle(canvas[part][ring].mean())))
-            found[strength].append(float(angle[radius < 3].mean() - angle[ring].mean()))
-    return [float(np.mean(values)) if values else float("nan") for values in found.values()]
+    angle = np.angle(canvas[part] * np.exp(-1j * np.angle(canvas[part][ring].mean())))
+    return float(angle[radius < 3].mean() - angle[ring].mean())
 
 
-def faint(backend: str) -> list[Row]:
+def faint_rows(
+    case: str,
+    asked: Asked,
+    name: str,
+    run: Solved,
+    truth: NDArray[np.complex64],
+    lit: NDArray[np.bool_],
+    disks: list[tuple[int, int, float]],
+) -> list[Row]:
+    """Of each strength: contrast left, found, invented. disks: row and column on the canvas."""
+
+    def excess(y: int, x: int) -> float:
+        return contrast_at(run.canvas, lit, y, x) - contrast_at(truth, lit, y, x)
+
+    between = np.array([excess(y + APART // 2, x + APART // 2) for y, x, _ in disks])
+    between = between[~np.isnan(between)]
+    rows: list[Row] = []
+    for strength in FAINT:
+        left = strength + np.array([excess(y, x) for y, x, s in disks if s == strength])
+        left = left[~np.isnan(left)]
+        found = f"{(left >= strength / 2).sum()} of {len(left)}"
+        invented = f"{(between >= strength / 2).sum()} of {len(between)}"
+        value = f"{left.mean() / strength:.2f} ± {left.std() / strength:.2f}; {found}; {invented}"
+        rows.append(row(case, asked, f"{strength} rad, {name}: contrast left; found; invented", value, run.seconds))
+    return [*rows, row(case, asked, f"held-out deviance, {name}", run.deviance, run.seconds)]
+
+
+def faint(asked: Asked) -> list[Row]:
     field, disks = faint_object()
     rows: list[Row] = []
     for photons in (1e3, 1e4, 1e5):
         scan = simulate(object=field, positions=1400, seed=5, probe=require(XPP_PROBE), photons=photons)
         assert scan.object_field is not None
         task = begun(scan, SolveConfig(refine="none", prior="none"))
-        lit = well_lit(light_of(scan))
+        lit, truth = well_lit(light_of(scan)), on_canvas(scan)
         cut = [(have - want) // 2 for have, want in zip(field.shape, scan.object_field.shape, strict=True)]
         corner = cut[0] + round(task.origin_px[1]), cut[1] + round(task.origin_px[0])
-        rows.append([f"{photons:.0e}", backend, "truth", *contrasts(on_canvas(scan), disks, lit, corner), ""])
+        placed = [(y - corner[0], x - corner[1], strength) for y, x, strength in disks]
         for name, settings in (
             ("none", {"prior": "none"}),
             ("tv 0.05", {"prior": "tv", "prior_weight": 0.05}),
@@ -197,27 +237,23 @@ def faint(backend: str) -> list[Row]:
             ("alternating", {"prior": "alternating"}),
             ("auto", {"prior": "auto"}),
         ):
-            run = solved(scan, backend, **settings)
-            name = f"auto: {run.choices['prior']}" if name == "auto" else name
-            rows.append([f"{photons:.0e}", backend, name, *contrasts(run.canvas, disks, lit, corner), run.deviance])
-            print(" ", *rows[-1], file=sys.stderr, flush=True)
+            run = solved(scan, asked, **settings)
+            name = f"auto: {run.chosen}" if name == "auto" else name
+            rows += faint_rows(f"faint {photons:.0e}", asked, name, run, truth, lit, placed)
     return rows
-
-
-FAINT_HEADER = ("photons", "backend", "prior", *(f"{strength} rad" for strength in FAINT), "held-out deviance")
 
 
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
-def timed(backend: str) -> list[Row]:
+def timed(asked: Asked) -> list[Row]:
     prior = load_prior(SHIPPED)
     rng = np.random.default_rng(0)
     canvas = (1 + 0.1 * rng.standard_normal((500, 500, 2)).astype(np.float32).view(np.complex64)[..., 0]).astype(
         np.complex64
     )
     counts = np.full((500, 500), 1e3)
-    network = load_engine(backend).build_image_network(
+    network = load_engine(asked.backend).build_image_network(
         prior.table, None, prior.weights, ExecutionConfig(accelerator="cpu")
     )
     seconds = []
@@ -225,30 +261,45 @@ def timed(backend: str) -> list[Row]:
         begun_at = time.perf_counter()
         cleaned(network, prior, canvas, counts)
         seconds.append(time.perf_counter() - begun_at)
-    return [[backend, seconds[0], min(seconds[1:])]]
+    case = "500 x 500 pixels"
+    return [
+        row(case, asked, "first pass, s", seconds[0], seconds[0]),
+        row(case, asked, "later passes, s", min(seconds[1:]), min(seconds[1:])),
+    ]
 
 
-CASES: dict[str, tuple[Callable[[str], list[Row]], tuple[str, ...]]] = {
-    "unseen": (unseen, HEADER),
-    "many": (many, HEADER),
-    "real": (real, HEADER),
-    "faint": (faint, FAINT_HEADER),
-    "time": (timed, ("backend", "first pass, s", "later ones, s")),
-}
+# -- a picture ---------------------------------------------------------------------------------------------------------
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="+", choices=[*CASES])
-    parser.add_argument("--backend", action="append", help="engine; may be given again", required=True)
-    parser.add_argument("--threads", type=int, default=1, help="of the engine")
-    asked = parser.parse_args()
-    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ[variable] = str(asked.threads)
-    for case in asked.cases:
-        work, header = CASES[case]
-        print_table(header, [row for backend in asked.backend for row in work(backend)])
+def draw(asked: Asked, path: Path) -> list[Row]:
+    """Amplitude and phase of dead leaves at 1e3 photons per frame: no prior, TV, learned, the truth."""
+    from ptycho_core.report.plots.drawing import new_figure, save
+
+    scan = simulated("dead-leaves", 1e3)
+    truth = on_canvas(scan)
+    lit = well_lit(light_of(scan)) & (truth != 0)
+    runs = {"no prior": "none", "total variation": "tv", "learned": "alternating"}
+    images, rows = {}, []
+    for name, prior in runs.items():
+        weight = 0.2 if prior == "tv" else None
+        run = solved(scan, asked, prior=prior, prior_weight=weight)
+        factor = np.vdot(run.canvas[lit], truth[lit]) / np.square(np.abs(run.canvas[lit])).sum()
+        alike = likeness(run.canvas, truth, lit)
+        images[f"{name}, {alike:.2f}"] = factor * run.canvas
+        rows.append(row("picture", asked, f"likeness, {prior} {weight or ''}", alike, run.seconds))
+    images["truth"] = truth
+    inner = tuple(slice(side // 2 - 80, side // 2 + 80) for side in truth.shape)
+    figure = new_figure(8, 4.3)
+    axes = figure.subplots(2, len(images))
+    for column, (name, image) in enumerate(images.items()):
+        for axis, part, limits in ((axes[0][column], np.abs, (0.3, 1.1)), (axes[1][column], np.angle, (-0.2, 1.0))):
+            axis.imshow(part(image[inner]), cmap="gray", vmin=limits[0], vmax=limits[1])
+            axis.set_axis_off()
+        axes[0][column].set_title(name)
+    save(figure, path)
+    return rows
 
 
-if __name__ == "__main__":
-    main()
+def rows(asked: Asked) -> list[Row]:
+    """The whole table of one engine."""
+    return [each for case in (unseen, real, many, faint, timed) for each in case(asked)]

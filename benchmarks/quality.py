@@ -1,13 +1,14 @@
 """Quality of reconstructions: real and simulated scans, both engines, the recipe stated in the output.
 
-    python benchmarks/quality.py star-1 star-2 star-half simulated dose solve --backend torch --backend tensorflow
+    python benchmarks/quality.py star-1 star-2 star-half simulated dose solve prior --backend torch --backend tensorflow
 
 star-1, star-2: the real Siemens star, gridsize 1 and 2; complex correlation with its iterative reference over rows and
 columns 50:190 (global phase removed). star-half: trained on the upper half of the positions, reported for each half.
 simulated: a Siemens-star object under a measured probe, 1000 random positions, 1e6 photons per frame, and a second
 object of the same kind that the network has not seen. dose: mean |object| of one scan at 1e4, 1e6 and 1e8 photons per
 frame. solve: no network; the same star, and the unseen object, solved with the defaults; beside pty-chi, where it is
-installed (benchmarks/pty_chi.py).
+installed (benchmarks/pty_chi.py). prior: objects at few photons without a prior, with total variation and with the
+learned one, and what is left of what is faint (benchmarks/prior.py); picture: few_photons.png, in --out.
 The star was measured at the Advanced Photon Source and comes with tike (tests/data/siemens-star-small.npz.bz2): central
 64 x 64 pixels, square root of the counts, positions halved; the reference is 60 epochs of ePIE. The measured probe is
 that of LCLS XPP run 1084. PTYCHO_SHARED_DATA names the folder that holds both.
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import prior as priors
 import pty_chi
 from cases import STAR, XPP_PROBE, print_table, require
 from numpy.typing import NDArray
@@ -152,6 +154,14 @@ def solve(backend: str, out: Path, epochs: int, kind: str = "siemens-star") -> l
     return rows + pty_chi.rows(backend)
 
 
+def prior(backend: str, out: Path, epochs: int) -> list[Row]:
+    return priors.rows(priors.Asked(backend, epochs))
+
+
+def picture(backend: str, out: Path, epochs: int) -> list[Row]:
+    return priors.draw(priors.Asked(backend, epochs), out / "few_photons.png")
+
+
 def dose(backend: str, out: Path, epochs: int) -> list[Row]:
     rows: list[Row] = []
     for photons in (1e4, 1e6, 1e8):
@@ -173,6 +183,8 @@ CASES: dict[str, tuple[Callable[..., list[Row]], dict[str, Any]]] = {
     "simulated": (simulated, {"epochs": 12}),
     "dose": (dose, {"epochs": 20}),
     "solve": (solve, {"epochs": 20}),
+    "prior": (prior, {"epochs": 20}),
+    "picture": (picture, {"epochs": 20}),
 }
 
 

@@ -29,7 +29,7 @@ def stand_ins(folder: Path) -> Path:
         scan = simulate(object="dead-leaves", N=32, positions=100, photons=2e5, seed=seed)
         save_scan(folder / f"good-{seed}.npz", attrs.evolve(scan, object_field=None))
     new = Path("new.npz")
-    save_scan(new, simulate(object="dead-leaves", N=32, positions=100, photons=2e3, seed=3))
+    save_scan(new, simulate(object="dead-leaves", N=32, positions=100, photons=5e3, seed=3))
     return new
 
 
