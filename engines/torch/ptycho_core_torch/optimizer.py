@@ -29,7 +29,9 @@ class Optimizer:
             for name, tensor in tensors.items()
         }
         # Of each tensor, where it is, as the framework's Adam counts them.
-        self.counts = {name: torch.zeros((), device=tensor.device) for name, tensor in tensors.items()}
+        self.counts = {
+            name: torch.zeros((), dtype=torch.float32, device=tensor.device) for name, tensor in tensors.items()
+        }
 
     def state(self) -> Weights:
         return {"step": np.asarray(float(self.steps)), **to_arrays(self.moments)}
