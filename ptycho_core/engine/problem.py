@@ -110,16 +110,16 @@ class FrameFacts:
     """Sums over the pixels of each frame before a step; float64 (B,), in the order of the frames.
 
     Used pixels are neither bad nor held out; held-out pixels that are bad are not counted. In the unit of A²:
-    error, held_error: sum of (sqrt(I) - A)². power, held_power: sum of A².
+    error, held_error: sum of (sqrt(I) - A)². power, held_power: sum of A². intensity: sum of I over used pixels.
     In counts, NaN from `step`: deviance, held_deviance: sum of d = twice the `h` of specs/physics.md, Losses;
     held_deviance_squares: sum of d².
     pixels, held_pixels: their numbers.
-    intensity_ratio: (sum of A sqrt(I) / sum of I)² over used pixels, the factor on the frame's present intensity.
     shift_px: (B, 2), [x, y], Gauss-Newton step to be added to the position; NaN where it was not asked for.
     """
 
     error: NDArray[np.float64]
     power: NDArray[np.float64]
+    intensity: NDArray[np.float64]
     held_error: NDArray[np.float64]
     held_power: NDArray[np.float64]
     deviance: NDArray[np.float64]
@@ -127,11 +127,16 @@ class FrameFacts:
     held_deviance_squares: NDArray[np.float64]
     pixels: NDArray[np.float64]
     held_pixels: NDArray[np.float64]
-    intensity_ratio: NDArray[np.float64]
     shift_px: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.error)
+
+    @property
+    def intensity_ratio(self) -> NDArray[np.float64]:
+        """(B,) (sum of A sqrt(I) / sum of I)² over used pixels, the factor on the frame's present intensity."""
+        seen = (self.intensity + self.power - self.error) / 2  # since the error is the sum of I - 2 A sqrt(I) + A²
+        return np.divide(seen, self.intensity, out=np.ones_like(seen), where=self.intensity > 0) ** 2
 
     @classmethod
     def join(cls, parts: Iterable[FrameFacts]) -> FrameFacts:

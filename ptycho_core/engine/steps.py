@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import SupportsFloat
 
 import attrs
@@ -56,6 +56,7 @@ class LossMeans:
         return {name: math.fsum(parts) / self._groups for name, parts in self._parts.items()}
 
 
+SHIFTS = ("shift_x", "shift_y")
 FACTS = tuple(field.name for field in attrs.fields(FrameFacts))
 
 
@@ -71,15 +72,13 @@ def held_pixels(problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.bool_]]
     return pixels, counted
 
 
-def frame_facts(problem: Problem, frames: Frames, sums: Mapping[str, NDArray[np.floating]]) -> FrameFacts:
-    """Facts from the sums (B,) of a device, by name; NaN for those that were not asked for.
+def frame_facts(problem: Problem, frames: Frames, names: Sequence[str], table: NDArray[np.floating]) -> FrameFacts:
+    """Facts from a device's table (columns, B) of sums, by name; NaN for those that were not asked for.
 
-    Beside the facts' own, sums are "intensity", of the predicted intensity of used pixels, "shift_x" and "shift_y".
+    Beside the facts' own, sums are "shift_x" and "shift_y".
     """
-    known = {name: np.asarray(array, np.float64) for name, array in sums.items()}
-    bright, unknown = known.pop("intensity"), np.full(len(frames), np.nan)
-    seen = (bright + known["power"] - known["error"]) / 2  # sum of A sqrt(I), since the error is I - 2 A sqrt(I) + A²
-    known["intensity_ratio"] = np.divide(seen, bright, out=np.ones_like(bright), where=bright > 0) ** 2
+    known, unknown = dict(zip(names, np.asarray(table, np.float64), strict=True)), np.full((len(frames), 2), np.nan)
     known["pixels"], known["held_pixels"] = problem.pixels[:, frames.held_out]
-    known["shift_px"] = np.array([known.pop("shift_x", unknown), known.pop("shift_y", unknown)]).T
-    return FrameFacts(**{name: known.get(name, unknown) for name in FACTS})
+    known["shift_px"] = np.stack([known.pop(name) for name in SHIFTS], axis=1) if SHIFTS[0] in known else unknown
+    missing = unknown[:, 0]
+    return FrameFacts(**{name: known.get(name, missing) for name in FACTS})

@@ -218,12 +218,10 @@ class ReferenceSolver:
             summed: Array = np.sum(x, axis=(1, 2), where=where)
             return summed
 
-        bright = total(predicted, used)
-        seen = total(measured * np.sqrt(predicted), used)
-        ratio = np.divide(seen, bright, out=np.ones(len(frames)), where=bright > 0) ** 2
         return FrameFacts(
             error=total(error, used),
             power=total(measured**2, used),
+            intensity=total(predicted, used),
             held_error=total(error, held),
             held_power=total(measured**2, held),
             deviance=total(counted, used) if deviance else unknown,
@@ -231,7 +229,6 @@ class ReferenceSolver:
             held_deviance_squares=total(counted**2, held) if deviance else unknown,
             pixels=used.sum(axis=(1, 2), dtype=np.float64),
             held_pixels=held.sum(axis=(1, 2), dtype=np.float64),
-            intensity_ratio=ratio,
             shift_px=self.shifts(frames, result) if shifts else np.full((len(frames), 2), np.nan),
         )
 

@@ -204,7 +204,7 @@ class TensorFlowSolver:
     def _facts(self, frames: Frames, table: tf.Tensor, names: tuple[str, ...]) -> FrameFacts:
         """The facts of a batch from its table, which comes from the device at once."""
         columns = _by_frame(table)[: len(frames)].T
-        return frame_facts(self.problem, frames, dict(zip(names, columns, strict=True)))
+        return frame_facts(self.problem, frames, names, columns)
 
 
 def _by_frame(table: tf.Tensor) -> NDArray[np.floating]:

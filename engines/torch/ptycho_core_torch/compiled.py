@@ -6,9 +6,8 @@ once: the code is kept on the disk.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numba
@@ -33,6 +32,9 @@ from ptycho_core_torch.descent import SHIFTS, SUMS, Fields, Rule, Trained, gauss
 PIECE_PIXELS = 2**17
 """Pixels of the far fields that are worked on at a time: few enough to stay in a processor's cache."""
 
+BLOCK = 1024
+"""Pixels of a frame that are summed in the frames' own precision, and of which a loop makes one pass."""
+
 Field = NDArray[np.complexfloating]
 Numbers = NDArray[np.floating]
 Index = NDArray[np.int64]
@@ -48,7 +50,7 @@ class CompiledSteps:
         self.chance = POISSON_CHANCE / rule.counts_per_intensity
         self.canvas, self.probe, *self.masks = (x.numpy() for x in fields)
         self.flat = {name: [x.view(-1).numpy() for x in trained] for name, trained in state.items()}
-        self.gradients = {OBJECT: np.empty_like(self.canvas), PROBE: np.empty_like(self.probe)}
+        self.gradients, self.zero = {OBJECT: np.empty_like(self.canvas), PROBE: np.empty_like(self.probe)}, False
         self.number = self.masks[0].dtype
         self.same = np.ones(1, self.number)
         modes, N, _ = self.probe.shape
@@ -59,12 +61,17 @@ class CompiledSteps:
 
     def step(self, frames: Frames, numbers: Mapping[str, tuple[float, float]], cover: Tensor, shifts: bool) -> Table:
         """A step of Adam on what is named, with the numbers of `descent.adam_step`; the table of `descent.descend`."""
-        with one_thread():
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # others, which short transforms leave waiting, get in the way of what lies between
+        try:
             table = self.descend(frames, PROBE in numbers, shifts)
+        finally:
+            torch.set_num_threads(threads)
         brightness = math.sqrt(np.vdot(self.probe, self.probe).real) / self.probe.shape[-1]
         for name, (rate, correction) in numbers.items():
-            factor, unit = (self.same, brightness) if name == PROBE else (cover.numpy().ravel(), 1.0)
-            adam(*self.flat[name], self.gradients[name].ravel(), factor, unit * rate * correction, correction)
+            factor, unit = (self.same, brightness) if name == PROBE else (cover.numpy().reshape(-1), 1.0)
+            adam(*self.flat[name], self.gradients[name].reshape(-1), factor, unit * rate * correction, correction)
+        self.zero = OBJECT in numbers  # `adam` leaves 0 behind, which spares the next step a pass
         return table
 
     def descend(self, frames: Frames, with_probe: bool, shifts: bool) -> Table:
@@ -74,9 +81,11 @@ class CompiledSteps:
         amplitude = np.ascontiguousarray(frames.diffraction_amplitude, self.number)
         corners = np.ascontiguousarray(frames.corners_px, np.float64)
         intensity, pattern = np.asarray(frames.intensity, self.number), np.asarray(frames.held_out, np.int64)
+        if not self.zero:  # after a step that was interrupted, too
+            for gradient in self.gradients.values():
+                gradient.fill(0)
+        self.zero = False
         by_canvas, by_probe = self.gradients[OBJECT], self.gradients[PROBE][: None if with_probe else 0]
-        by_canvas.fill(0)
-        by_probe.fill(0)
         by_patches = np.empty((size if shifts else 0, N, N), self.probe.dtype)
         table = np.empty((len(SUMS) + len(SHIFTS) * shifts, len(frames)))
         for start in range(0, len(frames), size):
@@ -98,17 +107,6 @@ class CompiledSteps:
         sum_slopes(self.canvas, corners, light, by_patches, found)
         found[:2] /= intensity  # a step of the exit wave, not of the loss
         return gauss_newton(*found)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch in one thread: others, which its short transforms leave waiting, get in the way of what lies between."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def kernel(function: Callable[..., None]) -> Callable[..., None]:
@@ -167,23 +165,25 @@ def compare(
 ) -> None:
     """Far fields (B, K, N, N) times -s · e; SUMS (5, B) before that."""
     count, modes, N, _ = far_field.shape
-    number, numbers = amplitude.dtype.type, far_field.view(amplitude.dtype)
+    number, pixels = amplitude.dtype.type, N * N
+    numbers = far_field.reshape(count, modes, pixels).view(amplitude.dtype)
+    amplitudes, masks = amplitude.reshape(count, pixels), used.reshape(len(used), pixels)
     zero, one, half, least = number(0), number(1), number(0.5), number(floor)
     factor, more = number(POISSON_FACTOR), number(chance)
-    predicted, excess = np.empty((N, N), amplitude.dtype), np.empty(N, amplitude.dtype)
+    predicted, excess = np.empty(pixels, amplitude.dtype), np.empty(BLOCK, amplitude.dtype)
     for b in range(count):
         s = intensity[b]
         table[:5, b] = 0
-        for r in range(N):
-            row, measured, good = predicted[r], amplitude[b, r], used[pattern[b], r]
-            row[:] = zero
+        for start in range(0, pixels, BLOCK):
+            stop = min(start + BLOCK, pixels)
+            row, measured, good = predicted[start:stop], amplitudes[b, start:stop], masks[pattern[b], start:stop]
             for k in range(modes):
-                field = numbers[b, k, r]
-                for i in range(N):
+                field, first = numbers[b, k, 2 * start : 2 * stop], k == 0
+                for i in range(stop - start):
                     real, imaginary = field[2 * i], field[2 * i + 1]
-                    row[i] += s * (real * real + imaginary * imaginary)
+                    row[i] = (zero if first else row[i]) + s * (real * real + imaginary * imaginary)
             error, power, bright = zero, zero, zero
-            for i in range(N):
+            for i in range(stop - start):
                 distance = math.sqrt(row[i]) - measured[i]
                 error += good[i] * distance * distance
                 power += good[i] * measured[i] * measured[i]
@@ -192,26 +192,24 @@ def compare(
             table[1, b] += power
             table[2, b] += bright
             if poisson:
-                for i in range(N):
+                for i in range(stop - start):
                     floored = row[i] + least
                     believed = min(measured[i] * measured[i], factor * floored + more)
                     excess[i] = -s * good[i] * half * (believed / floored - one)
             else:
-                for i in range(N):
+                for i in range(stop - start):
                     excess[i] = -s * good[i] * (measured[i] / math.sqrt(row[i] + least) - one)
             for k in range(modes):
-                field = numbers[b, k, r]
-                for i in range(N):
+                field = numbers[b, k, 2 * start : 2 * stop]
+                for i in range(stop - start):
                     real, imaginary, share = field[2 * i], field[2 * i + 1], excess[i]
                     field[2 * i] = real * share
                     field[2 * i + 1] = imaginary * share
-        flat, amplitudes = predicted.reshape(-1), amplitude[b].reshape(-1)
-        pixels, counts = held[pattern[b]], counted[pattern[b]]
-        for j in range(len(pixels)):
-            there = amplitudes[pixels[j]]
-            distance = math.sqrt(flat[pixels[j]]) - there
+        chosen, counts, there = held[pattern[b]], counted[pattern[b]], amplitudes[b]
+        for j in range(len(chosen)):
+            distance = math.sqrt(predicted[chosen[j]]) - there[chosen[j]]
             table[3, b] += counts[j] * distance * distance
-            table[4, b] += counts[j] * there * there
+            table[4, b] += counts[j] * there[chosen[j]] * there[chosen[j]]
 
 
 @kernel
@@ -296,16 +294,20 @@ def sum_slopes(canvas: Field, corners: Table, light: Numbers, by_patches: Field,
 def adam(
     field: Field, first: Numbers, second: Numbers, gradient: Field, factor: Numbers, rate: float, correction: float
 ) -> None:
-    """Kingma & Ba, Adam, ICLR 2015, Algorithm 1, on flat arrays; a factor for two numbers each, or one for all."""
+    """Kingma & Ba, Adam, ICLR 2015, Algorithm 1, on flat arrays; a factor for two numbers each, or one for all.
+
+    The gradient is 0 afterwards.
+    """
     number, fields, gradients = factor.dtype.type, field.view(factor.dtype), gradient.view(factor.dtype)
     new1, new2 = number(1 - SOLVER_BETA1), number(1 - SOLVER_BETA2)
-    step, small, each = number(rate), number(ADAM_EPSILON * correction), len(factor) > 1
+    step, small, each, zero = number(rate), number(ADAM_EPSILON * correction), len(factor) > 1, number(0)
     for i in range(len(field)):
         real, imaginary = 2 * i, 2 * i + 1
         g, h, share = gradients[real], gradients[imaginary], step * factor[i if each else 0]
         m, n = first[real] + new1 * (g - first[real]), first[imaginary] + new1 * (h - first[imaginary])
         v, w = second[real] + new2 * (g * g - second[real]), second[imaginary] + new2 * (h * h - second[imaginary])
         first[real], first[imaginary], second[real], second[imaginary] = m, n, v, w
+        gradients[real], gradients[imaginary] = zero, zero
         fields[real] -= share * m / (math.sqrt(v) + small)
         fields[imaginary] -= share * n / (math.sqrt(w) + small)
 

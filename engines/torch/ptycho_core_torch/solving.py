@@ -198,7 +198,7 @@ class TorchSolver:
 
     def _facts(self, frames: Frames, table: NDArray[np.floating], names: tuple[str, ...]) -> FrameFacts:
         """The facts of a batch from its table, which comes from the device at once."""
-        return frame_facts(self.problem, frames, dict(zip(names, table, strict=True)))
+        return frame_facts(self.problem, frames, names, table)
 
 
 def can_compile(device: torch.device) -> bool:

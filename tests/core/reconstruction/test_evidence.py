@@ -162,7 +162,7 @@ def facts(held: bool) -> FrameFacts:
         "held_deviance_squares": [20.0, 30.0],
         "pixels": [96.0, 94.0],
         "held_pixels": [4.0, 6.0],
-        "intensity_ratio": [1.0, 1.0],
+        "intensity": [100.0, 200.0],
     }
     empty = {name: [0.0, 0.0] for name in fields if name.startswith("held")}
     arrays = {name: np.array(values) for name, values in ({**fields, **({} if held else empty)}).items()}
