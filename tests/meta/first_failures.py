@@ -22,9 +22,9 @@ def fault(item: pytest.Item) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if NOTICED_BY.get(fault(item), item.path.stem) != item.path.stem]
-    items[:] = [item for item in items if item not in set(left_out)]
-    config.hook.pytest_deselected(items=left_out)
+    left_out = {item for item in items if NOTICED_BY.get(fault(item), item.path.stem) != item.path.stem}
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=list(left_out))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

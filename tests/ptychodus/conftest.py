@@ -79,11 +79,11 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(scope="session")
 def star(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Measured counts; the lengths are not known and made up, so that there are metres."""
+    """The first 200 patterns, in counts; the lengths are not known and made up, so that there are metres."""
     file = SHARED / "siemens_star" / "siemens_star_64.npz"
     if not file.exists():
         pytest.skip(f"no {file}: set PTYCHO_SHARED_DATA")
-    scan = load_scan(file, measurement="amplitude")
+    scan = load_scan(file, measurement="amplitude").subset(slice(200))
     counts = np.rint(np.square(np.asarray(scan.diffraction_amplitude)))
     scan = attrs.evolve(scan, diffraction_amplitude=np.sqrt(counts), dose_known=True)
     return _case(tmp_path_factory.mktemp("star"), scan, {"nepochs": 2, "n_groups": 96}, least=0.5)
