@@ -1,9 +1,9 @@
 """A step of the solver beside what it cannot do without; `python benchmarks/solving.py step` prints it.
 
-A sweep over the real Siemens star (516 frames of 64 x 64, 32 batches, the probe refined) beside the Fourier transforms
-of as many frames, forward and back, orthonormal, in the same framework and precision, in pieces as large as suits them
-best. Sweeps and transforms take turns; CPU time of one thread, medians, after sweeps that are not counted. Machines are
-noisy: compare the ratios.
+A sweep over the real Siemens star (516 frames of 64 x 64) and over simulated scans of 1,000 frames (64 x 64 and 128 x
+128), in 32 batches, the probe refined, beside the Fourier transforms of as many frames, forward and back, orthonormal,
+in the same framework and precision, in pieces as large as suits them best. Sweeps and transforms take turns; CPU time of
+one thread, medians, after sweeps that are not counted. Machines are noisy: compare the ratios.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from cases import STAR, require
 from numpy.typing import NDArray
 
-from ptycho_core import ExecutionConfig, Scan, load_scan
+from ptycho_core import ExecutionConfig, Scan, load_scan, simulate
 from ptycho_core.engine.problem import Frames, Problem, Rates
 from ptycho_core.engine.protocol import Solver
 from ptycho_core.engine.registry import load_engine
@@ -27,7 +27,12 @@ BATCHES, PATTERNS, HELD_OUT, MARGIN_PX = 32, 16, 0.03, 6
 PIECES = (4, 8, 16, 32, 64, 128, 516)
 ROUNDS = 15
 Row = list[object]
-STEP_HEADER = ("engine", "modes", "step, per frame", "transforms alone", "in pieces of", "ratio")
+STEP_SCANS: dict[str, Callable[[], Scan]] = {
+    "star, 516 of 64": lambda: load_scan(require(STAR)),
+    "simulated, 1,000 of 64": lambda: simulate(N=64, positions=1000, photons=1e6, seed=0),
+    "simulated, 1,000 of 128": lambda: simulate(N=128, positions=1000, photons=1e6, seed=0),
+}
+STEP_HEADER = ("scan", "engine", "modes", "step, per frame", "transforms alone", "in pieces of", "ratio")
 
 
 def star_solver(backend: str, scan: Scan, modes: int, rng: np.random.Generator) -> tuple[Solver, list[Frames]]:
@@ -84,8 +89,8 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def step_row(backend: str, modes: int, rounds: int = ROUNDS) -> Row:
-    scan, rng = load_scan(require(STAR)), np.random.default_rng(0)
+def step_row(name: str, backend: str, modes: int, rounds: int = ROUNDS) -> Row:
+    scan, rng = STEP_SCANS[name](), np.random.default_rng(0)
     solver, batches = star_solver(backend, scan, modes, rng)
     pairs = rng.normal(size=(len(scan), modes, *scan.diffraction_amplitude.shape[1:], 2)).astype(np.float32)
     alone = {piece: transforms(backend, pairs.view(np.complex64)[..., 0], piece) for piece in PIECES}
@@ -103,4 +108,4 @@ def step_row(backend: str, modes: int, rounds: int = ROUNDS) -> Row:
     taken = [(seconds(sweep), seconds(alone[best])) for _ in range(rounds)]
     ratio = statistics.median(a / b for a, b in taken)
     each, transformed = (statistics.median(times) / len(scan) * 1e6 for times in zip(*taken, strict=True))
-    return [backend, modes, f"{each:.1f} µs", f"{transformed:.1f} µs", f"{best} frames", f"{ratio:.2f}"]
+    return [name, backend, modes, f"{each:.1f} µs", f"{transformed:.1f} µs", f"{best} frames", f"{ratio:.2f}"]

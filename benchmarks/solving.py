@@ -36,7 +36,7 @@ import numpy as np
 import scipy
 from cases import SHARED_DATA, STAR, XPP_PROBE, print_table, require
 from numpy.typing import NDArray
-from solver_step import STEP_HEADER, step_row
+from solver_step import STEP_HEADER, STEP_SCANS, step_row
 
 from ptycho_core import Scan, SolveConfig, Solving, load_scan, simulate
 from ptycho_core.quality.evaluation import Comparison, evaluate
@@ -340,7 +340,7 @@ def large(backend: str) -> list[Row]:
 
 
 def step(backend: str) -> list[Row]:
-    return [step_row(backend, modes) for modes in (1, 3)]
+    return [step_row(name, backend, modes) for name in STEP_SCANS for modes in (1, 3)]
 
 
 CASES: dict[str, Callable[[str], list[Row]]] = {

@@ -129,22 +129,18 @@ def cut_and_expose(canvas: Field, corners: Table, probe: Field, patches: Field, 
     """Patches (B, N, N) of the canvas, bilinear, from the corners (B, 2), [x, y], on; exit waves (B, K, N, N)."""
     N, real = probe.shape[1], canvas.real.dtype
     flat, numbers = canvas.view(real), patches.view(real)
-    lower, upper = np.empty(2 * N, real), np.empty(2 * N, real)
     for b in range(len(corners)):
         left, top = math.floor(corners[b, 0]), math.floor(corners[b, 1])
         x, y = real.type(corners[b, 0] - left), real.type(corners[b, 1] - top)
-        for r in range(N + 1):
-            source = flat[top + r, 2 * left :]
-            lower, upper = upper, lower
+        for r in range(N):
+            before, after = flat[top + r, 2 * left :], flat[top + r + 1, 2 * left :]
+            row, patch = numbers[b, r], patches[b, r]
             for i in range(2 * N):
-                lower[i] = source[i] + x * (source[i + 2] - source[i])
-            if r == 0:
-                continue
-            row, patch = numbers[b, r - 1], patches[b, r - 1]
-            for i in range(2 * N):
-                row[i] = upper[i] + y * (lower[i] - upper[i])
+                upper = before[i] + x * (before[i + 2] - before[i])
+                lower = after[i] + x * (after[i + 2] - after[i])
+                row[i] = upper + y * (lower - upper)
             for k in range(len(probe)):
-                light, wave = probe[k, r - 1], exit_waves[b, k, r - 1]
+                light, wave = probe[k, r], exit_waves[b, k, r]
                 for i in range(N):
                     wave[i] = patch[i] * light[i]
 
@@ -228,16 +224,14 @@ def place(
     count, modes, N, _ = residual.shape
     real = by_canvas.real.dtype
     flat, bordered = by_canvas.view(real), np.zeros((N + 2, N + 2), residual.dtype)
-    numbers, length = bordered.view(real), 2 * (N + 1)
-    lower, upper = np.empty(length, real), np.empty(length, real)
+    numbers, zero = bordered.view(real), residual.dtype.type(0)
     for b in range(count):
         for r in range(N):
             total, patch = bordered[r + 1, 1 : N + 1], patches[b, r]
-            total[:] = 0
             for k in range(modes):
-                wave, light = residual[b, k, r], probe[k, r]
+                wave, light, first = residual[b, k, r], probe[k, r], k == 0
                 for i in range(N):
-                    total[i] += wave[i] * np.conj(light[i])
+                    total[i] = (zero if first else total[i]) + wave[i] * np.conj(light[i])
             for k in range(len(by_probe)):
                 wave, gradient = residual[b, k, r], by_probe[k, r]
                 for i in range(N):
@@ -246,16 +240,12 @@ def place(
                 by_patches[b, r] = total
         left, top = math.floor(corners[b, 0]), math.floor(corners[b, 1])
         x, y = real.type(corners[b, 0] - left), real.type(corners[b, 1] - top)
-        for r in range(N + 2):
-            source = numbers[r]
-            lower, upper = upper, lower
-            for i in range(length):
-                lower[i] = source[i + 2] + x * (source[i] - source[i + 2])
-            if r == 0:
-                continue
-            target = flat[top + r - 1, 2 * left :]
-            for i in range(length):
-                target[i] += lower[i] + y * (upper[i] - lower[i])
+        for r in range(N + 1):
+            before, after, target = numbers[r], numbers[r + 1], flat[top + r, 2 * left :]
+            for i in range(2 * (N + 1)):
+                upper = before[i + 2] + x * (before[i] - before[i + 2])
+                lower = after[i + 2] + x * (after[i] - after[i + 2])
+                target[i] += lower + y * (upper - lower)
 
 
 @kernel
@@ -308,8 +298,10 @@ def adam(
         v, w = second[real] + new2 * (g * g - second[real]), second[imaginary] + new2 * (h * h - second[imaginary])
         first[real], first[imaginary], second[real], second[imaginary] = m, n, v, w
         gradients[real], gradients[imaginary] = zero, zero
-        fields[real] -= share * m / (math.sqrt(v) + small)
-        fields[imaginary] -= share * n / (math.sqrt(w) + small)
+        a, b = math.sqrt(v) + small, math.sqrt(w) + small
+        share /= a * b  # one division for two numbers
+        fields[real] -= share * b * m
+        fields[imaginary] -= share * a * n
 
 
 @kernel
