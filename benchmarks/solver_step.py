@@ -2,8 +2,8 @@
 
 A sweep over the real Siemens star (516 frames of 64 x 64) and over simulated scans of 1,000 frames (64 x 64 and 128 x
 128), in 32 batches, the probe refined, beside the Fourier transforms of as many frames, forward and back, orthonormal,
-in the same framework and precision, in pieces as large as suits them best. Sweeps and transforms take turns; CPU time of
-one thread, medians, after sweeps that are not counted. Machines are noisy: compare the ratios.
+in the same framework and precision, in pieces as large as suits them best. Sweeps and transforms take turns; CPU time
+of one thread, medians, after sweeps that are not counted. Machines are noisy: compare the ratios.
 """
 
 from __future__ import annotations
