@@ -6,8 +6,10 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import attrs
@@ -34,10 +36,14 @@ def run_here(*arguments: object) -> Outcome:
     ):
         patch.setattr(sys, "argv", ["ptycho", *map(str, arguments)])
         patch.setenv("TF_CPP_MIN_LOG_LEVEL", os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"))
+        handler = signal.getsignal(signal.SIGINT)
         try:
             main()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, handler)  # which a command that was interrupted ignores to its end
     return Outcome(code, out.getvalue(), err.getvalue())
 
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -46,27 +47,52 @@ class Terminated(KeyboardInterrupt):
         self.signum = signum
 
 
+PATIENCE = 3
+"""Further Ctrl-C that do not break off the saving of what is done."""
+SAVING = b"\nEnding: what is done is being saved.\n"
+
+
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, once; one that is ignored (nohup) stays so."""
-    taken: list[int] = []
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, once; one that is ignored (nohup) stays so.
+
+    After the first of all, Ctrl-C says that results are being saved, and ends the block only after `PATIENCE` of them.
+    """
+    taken: dict[int, Any] = {}
+    asked = 0
 
     def stop(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = max(asked, 1)
         signal.signal(number, signal.SIG_DFL)
         raise Terminated(signal.Signals(number))
 
-    for name in ("SIGTERM", "SIGHUP"):
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal asked
+        asked += 1
+        if not 1 < asked <= 1 + PATIENCE:
+            raise KeyboardInterrupt
+        with contextlib.suppress(OSError):
+            os.write(2, SAVING)  # a stream must not be written to from within itself
+
+    handlers: dict[str, tuple[Any, Any]] = {
+        "SIGTERM": (stop, signal.SIG_DFL),
+        "SIGHUP": (stop, signal.SIG_DFL),
+        "SIGINT": (interrupt, signal.default_int_handler),
+    }
+    for name, (handler, usual) in handlers.items():
         number = getattr(signal, name, None)
         if number is None or threading.current_thread() is not threading.main_thread():
             continue
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, stop)
-            taken.append(number)
+        if signal.getsignal(number) is usual:
+            signal.signal(number, handler)
+            taken[number] = usual
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+        for number, usual in taken.items():
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, usual)
 
 
 def main() -> None:
@@ -76,9 +102,13 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe of any encoding
             stream.reconfigure(errors="backslashreplace")
+    with stopped_by_signals():
+        _run()
+
+
+def _run() -> None:
     try:
-        with stopped_by_signals():
-            cli.main(standalone_mode=False)
+        cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -88,6 +118,8 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort) as stop:
         cause = stop.__cause__ if isinstance(stop, click.Abort) else stop  # click puts its own in its place
         signum = cause.signum if isinstance(cause, Terminated) else signal.SIGINT
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # frameworks take a while to end
         with contextlib.suppress(OSError):  # the terminal may be gone
             click.echo("Interrupted." if signum == signal.SIGINT else f"Ended by {signum.name}.", err=True)
         sys.exit(EXIT_SIGNAL + signum)

@@ -297,7 +297,7 @@ def split(
     settings = {name: options.pop(name) for name in ("test_fraction", "how", "axis", "margin_px", "seed")}
     reading: ReadOptions = build_config(config, options, "reading")["reading"]
     from ptycho_core.formats.convert import save_scan, targets_of
-    from ptycho_core.io import load_scan
+    from ptycho_core.io.readers import read_known
     from ptycho_core.scans.splitting import split as split_scan
     from ptycho_core.storage.files import check_folder, check_other_files
     from ptycho_core.storage.keeping import check_new
@@ -307,7 +307,7 @@ def split(
     for target in (train, test):  # both before either is written
         check_folder(target.parent)
         check_new(*targets_of(target), overwrite=overwrite)
-    parts = split_scan(load_scan(scan, reading), **settings)
+    parts = split_scan(read_known(scan, reading), **settings)
     save_scan(train, parts.train)
     save_scan(test, parts.test)
     summary = {"train": str(train), "test": str(test), **parts.as_dict()}

@@ -12,7 +12,7 @@ from ptycho_core.formats.npz import save_npz_scan
 from ptycho_core.formats.writers import pair_of, write_cxi, write_ptychodus
 from ptycho_core.io.assembly import UNKNOWN_PROBE
 from ptycho_core.io.places import place_of
-from ptycho_core.io.readers import read_scan
+from ptycho_core.io.readers import read_known
 from ptycho_core.scans.frames import Frames
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.reading import ReadOptions
@@ -48,7 +48,7 @@ def convert(
     options = options or ReadOptions()
     for read in _files_read(path, options):
         check_other_files(read, *written)
-    scan = read_scan(path, options)
+    scan = read_known(path, options)
     try:
         return write_scan(out, scan, format=kind, progress=progress)
     finally:
@@ -68,9 +68,9 @@ def write_scan(
     target: Path, scan: Scan, *, format: str | None = None, progress: Count | None = None
 ) -> tuple[Path, ...]:
     """Write a scan in the stated format, or in that of the ending; returns the files written. Raises DataError."""
-    scan.check_probe()
     kind = format_of(target, format)
     if kind == PTYCHODUS:
+        scan.check_probe()  # which a product has
         return write_ptychodus(target, scan, progress)
     if kind == CXI:
         return (write_cxi(target, scan, progress),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import UNKNOWN_PROBE, Pair, Stored, assemble
+from ptycho_core.scans.counts import counts_beyond_roots, counts_type
 from ptycho_core.scans.frames import Frames
 from ptycho_core.scans.scan import Scan
 from ptycho_core.scans.steps import Orient, Step
@@ -108,10 +109,30 @@ def _require(path: Path, members: Collection[str], key: str, what: str) -> None:
         raise DataError(path, key, expected=what, received="no such key", remedy=remedy, state=state)
 
 
+@attrs.frozen(eq=False)
+class _Counts:
+    """Counts to write, in pieces: an array as `write_npz` takes it."""
+
+    frames: Frames
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.frames.shape
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        return self.frames.counts()
+
+
 def save_npz_scan(path: Path, scan: Scan) -> None:
-    """The scan in the NPZ contract: amplitudes under `diff3d`, `_metadata` as JSON text. Whole or not at all."""
+    """The scan in the NPZ contract: amplitudes under `diff3d`, `_metadata` as JSON text. Whole or not at all.
+
+    Counts whose roots in float32 do not tell them are written as counts; a probe that is not known is left out.
+    """
     assert scan.nominal_positions_px is not None and scan.bad_pixels is not None and scan.scan_index is not None
-    metadata = {**scan.metadata, "measurement": "amplitude", "axes": AXES}
+    frames = counts_beyond_roots(scan)
+    counts = None if frames is None else _Counts(frames, counts_type(scan))
+    metadata = {**scan.metadata, "measurement": "amplitude" if counts is None else "intensity", "axes": AXES}
     metadata.pop("amplitude_unit", None)
     if scan.dose_known:
         metadata["amplitude_unit"] = AMPLITUDE_UNIT
@@ -121,7 +142,7 @@ def save_npz_scan(path: Path, scan: Scan) -> None:
         remedy = "Keep plain numbers, text, lists and mappings in a scan's metadata."
         raise DataError(path, METADATA, expected="JSON", received=error, remedy=remedy) from error
     arrays = {
-        "diff3d": scan.diffraction_amplitude,
+        "diff3d": scan.diffraction_amplitude if counts is None else counts,
         "xcoords": scan.positions_px[:, 0],
         "ycoords": scan.positions_px[:, 1],
         "xcoords_start": scan.nominal_positions_px[:, 0],
@@ -131,6 +152,8 @@ def save_npz_scan(path: Path, scan: Scan) -> None:
         "scan_index": scan.scan_index,
         METADATA: np.array(text),
     }
+    if not scan.probe_known:
+        del arrays["probeGuess"]
     if scan.object_field is not None:
         arrays["objectGuess"] = scan.object_field
     write_npz(path, arrays)

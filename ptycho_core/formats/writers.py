@@ -20,10 +20,9 @@ from ptycho_core.events import Count
 from ptycho_core.formats import cxi
 from ptycho_core.formats.ptychodus import ARBITRARY, DIFFRACTION, FACTS, ORIGIN, PLACEHOLDER, PRODUCT
 from ptycho_core.io.metres import Metres, metres_of
-from ptycho_core.scans.frames import Frames
+from ptycho_core.scans.counts import counts_type, intensity_blocks
 from ptycho_core.scans.scan import Scan
 from ptycho_core.storage.files import make_folder, replacing
-from ptycho_core.storage.source import BLOCK_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ def pair_of(path: Path) -> tuple[Path, Path]:
 
 
 def write_cxi(path: Path, scan: Scan, progress: Count | None = None) -> Path:
-    """One CXI file: patterns, translations, energy, distance, mask, probe and, where there is one, the object."""
+    """One CXI file: patterns, translations, energy, distance, mask and, where they are known, probe and object."""
     metres = metres_of(path, scan)
     width, height = metres.detector_pixel_m
     with _hdf5(path) as file:
@@ -83,8 +82,9 @@ def write_cxi(path: Path, scan: Scan, progress: Count | None = None) -> Path:
         places = np.pad(metres.positions_m, ((0, 0), (0, 1)))
         file[f"{cxi.ENTRY}/sample_1/geometry_1/translation"] = places
         file[f"{cxi.ENTRY}/data_1/translation"] = _soft(f"{cxi.ENTRY}/sample_1/geometry_1/translation")
-        _image(file, f"{cxi.ENTRY}/image_1", scan.probe[None], "coherent:incoherent:y:x")
-        file[f"{cxi.SOURCE}/illumination"] = _soft(f"{cxi.ENTRY}/image_1/data")
+        if scan.probe_known:
+            _image(file, f"{cxi.ENTRY}/image_1", scan.probe[None], "coherent:incoherent:y:x")
+            file[f"{cxi.SOURCE}/illumination"] = _soft(f"{cxi.ENTRY}/image_1/data")
         if scan.object_field is not None:
             _image(file, f"{cxi.ENTRY}/image_2", scan.object_field[None], "layer:y:x")
         for key, name in (("name", "title"), ("comments", "experiment_description"), ("start_time", "start_time")):
@@ -147,36 +147,6 @@ def _patterns(file: Any, name: str, scan: Scan, progress: Count | None) -> Any:
         if progress is not None:
             progress(done, count)
     return data
-
-
-def intensity_blocks(scan: Scan, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-    """A² in the type that `counts_type` gave, some patterns at a time, in their order."""
-    for block in _blocks(scan):
-        if dtype == np.float32:
-            yield np.square(block)
-        else:
-            yield np.rint(np.square(block, dtype=np.float64)).astype(dtype)
-
-
-def counts_type(scan: Scan) -> np.dtype[Any]:
-    """uint16 or uint32 where every amplitude is the root of a whole number, else float32."""
-    largest = 0.0
-    for block in _blocks(scan):
-        counts = np.rint(np.square(block, dtype=np.float64))
-        largest = max(largest, float(counts.max(initial=0)))
-        if largest >= 2**32 or not np.array_equal(np.sqrt(counts.astype(np.float32)), block):
-            return np.dtype(np.float32)
-    return np.dtype(np.uint16 if largest < 2**16 else np.uint32)
-
-
-def _blocks(scan: Scan) -> Iterator[NDArray[np.float32]]:
-    amplitude = scan.diffraction_amplitude
-    if isinstance(amplitude, Frames):
-        yield from amplitude.blocks()
-        return
-    count = max(1, BLOCK_BYTES // max(1, amplitude[:1].nbytes))
-    for start in range(0, len(amplitude), count):
-        yield amplitude[start : start + count]
 
 
 def unique_index(scan: Scan) -> NDArray[np.int64]:

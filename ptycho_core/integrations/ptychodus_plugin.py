@@ -29,11 +29,12 @@ from ptychodus.api.probe import ProbeFileReader, ProbeSequence
 from ptychodus.api.probe_positions import ProbePosition, ProbePositionSequence
 from ptychodus.api.product import Product, ProductFileReader, ProductMetadata
 
-from ptycho_core.formats.writers import counts_type, intensity_blocks, unique_index
+from ptycho_core.formats.writers import unique_index
 from ptycho_core.io import load_scan
 from ptycho_core.io.metres import metres_of
 from ptycho_core.models.model import load_model
 from ptycho_core.reconstruction.result import load_reconstruction
+from ptycho_core.scans.counts import counts_type, intensity_blocks
 from ptycho_core.scans.scan import Scan
 from ptycho_core.storage.files import write_text
 

@@ -63,8 +63,10 @@ def assemble(stored: Stored, options: ReadOptions) -> Scan:
     if nominal is not None:
         nominal = _bent(_positions(stored, options, grid, lengths, nominal), options, middle)
     if stored.unit == "m":
-        pixel, span = lengths["object_pixel_m"], np.ptp(positions, axis=0).max()
-        log.info("%s: object pixels of %s m; the positions span %.4g of them", stored.path, pixel, span)
+        (x, y), span = lengths["object_pixel_m"], np.ptp(positions, axis=0).max()
+        log.info("%s: object pixels of %.4g x %.4g nm; the positions span %.4g px", stored.path, x * 1e9, y * 1e9, span)
+    elif not np.allclose(grid.scale, 1):
+        log.info("%s: positions in pixels of the stored patterns: times %.4g (x), %.4g (y)", stored.path, *grid.scale)
     left = measured_frames(stored, frames, positions, options, counts=dose_known)
     if left is not None:
         stored, frames, frame_numbers = taken(stored, left), frames.select(left), frame_numbers[left]

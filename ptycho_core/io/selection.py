@@ -69,7 +69,7 @@ def stated_frames(stored: Stored, options: ReadOptions) -> tuple[Stored, NDArray
                 stored.path, "positions", expected="finite numbers", received=received, remedy=remedy, state=state
             )
         numbers = numbers[placed[numbers]]
-        log.info("%s: %d patterns without a position are left out: %s", stored.path, len(lost), ranges(lost))
+        log.info("%s: left out, without a position: %s (%d)", stored.path, ranges(lost), len(lost))
     if not len(numbers):
         expected, received, remedy = "at least one pattern", f"none left of {count}", "Leave out fewer."
         raise DataError(stored.path, "frames", expected=expected, received=received, remedy=remedy)

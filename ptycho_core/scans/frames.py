@@ -169,16 +169,31 @@ class Frames:
             saturation=self.saturation,
         )
 
-    def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """All amplitudes in order, in pieces of about `BLOCK_BYTES` stored bytes."""
+    @property
+    def whole_numbers(self) -> bool:
+        """Whether `counts` are known exactly: stored as integers, and nothing but moved and added since."""
+        stored = self.measurement == "intensity" and self.source.dtype.kind in "iu"
+        return stored and not any(isinstance(step, Level) for step in self.steps)
+
+    def counts(self) -> Iterator[NDArray[Any]]:
+        """As `blocks`, before the root: the counts themselves, where they are `whole_numbers`."""
+        for values in self._stored_blocks():
+            for step in self.steps:
+                values = step.apply(values)
+            yield values
+
+    def _stored_blocks(self) -> Iterator[NDArray[Any]]:
         count = frames_of_a_block(self.source)
         if self._index is None:
-            stored = self.source.blocks(count)
-        else:
-            pieces = (self._index[start : start + count] for start in range(0, len(self), count))
-            stored = (self.source.read(piece) for piece in pieces)
+            yield from self.source.blocks(count)
+            return
+        for start in range(0, len(self), count):
+            yield self.source.read(self._index[start : start + count])
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """All amplitudes in order, in pieces of about `BLOCK_BYTES` stored bytes."""
         watch = Watch(self._blank, self.saturation)
-        for block in stored:
+        for block in self._stored_blocks():
             watch.add(block)
             if self._must_not_be_negative:
                 self._check_sign(block)
@@ -309,9 +324,16 @@ def measure(
     return tally.statistics()
 
 
+EXACT_ROOT = 2.0**11
+"""Amplitude below which its square in float32 tells the count: √n is known to n · 2⁻²³."""
+
+
 def in_memory(frames: Frames) -> NDArray[np.float32] | Frames:
-    """Few patterns as an array, many as they are."""
-    return np.asarray(frames) if fits_in_memory(frames.shape) else frames
+    """Few patterns as an array; many as they are, and counts so large that their roots do not tell them."""
+    if not fits_in_memory(frames.shape):
+        return frames
+    amplitude = np.asarray(frames)
+    return frames if frames.whole_numbers and amplitude.max(initial=0) >= EXACT_ROOT else amplitude
 
 
 def _largest(dtype: np.dtype[Any]) -> float | None:

@@ -122,8 +122,11 @@ class Scan:
             self._refuse_infinite(statistics)
         if statistics.lowest < 0:
             received = f"a minimum of {statistics.lowest:g}"
-            remedy = "Cut what a background subtraction left below 0, or mark pixels that are negative as bad"
-            state = ("clip_negative", "mask=negative")
+            remedy = (
+                "No amplitude is negative: if these are counts, say so, and cut what a background subtraction left below "
+                "0, or mark pixels that are negative as bad"
+            )
+            state = ("measurement=intensity", "clip_negative", "mask=negative")
             self._refuse("diffraction_amplitude", "values >= 0", received, remedy, state)
         if not statistics.frame_intensity.any():
             remedy = "Check which data set was read, and that the mask is True where a pixel is bad."

@@ -128,7 +128,8 @@ class Bin:
 
     def apply(self, values: NDArray[Any]) -> NDArray[Any]:
         """Adds values: amplitudes have been squared before."""
-        return np.asarray(self._bins(values).sum(axis=(2, 4), dtype=np.float32))
+        whole = values.dtype.kind in "iub"  # whose sums stay exact
+        return np.asarray(self._bins(values).sum(axis=(2, 4), dtype=np.float64 if whole else np.float32))
 
     def mask(self, bad: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return np.asarray(self._bins(bad[None])[0].any(axis=(1, 3)), np.bool_)

@@ -73,6 +73,8 @@ def _remedy_of(reason: str, text: str) -> str:
     """What is wrong with that line, where it is known."""
     if text.lstrip().startswith("{"):
         return "It looks like JSON: write TOML, such as [training] and below it nepochs = 50."
+    if "'\\t' that cannot start any token" in reason:
+        return "Indent with spaces in place of tabs."
     if "\\" in reason or "hex value" in reason:
         return "Write a path with / in place of \\, or in single quotes."
     if "merge" in reason or "alias" in reason:

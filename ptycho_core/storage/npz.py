@@ -215,10 +215,13 @@ def _unreadable(path: Path, key: str | None, received: object, remedy: str) -> D
 
 
 class Blocks(Protocol):
-    """Patterns (M, N, N) that come in pieces, to be written as float32; `Frames` is one."""
+    """Patterns (M, N, N) that come in pieces, to be written in their dtype; `Frames` is one."""
 
     @property
     def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
 
     def blocks(self) -> Iterator[NDArray[Any]]: ...
 
@@ -229,9 +232,10 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | Blocks]) -> None:
         for key, array in arrays.items():
             with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
                 if hasattr(array, "blocks"):
-                    header = {"descr": "<f4", "fortran_order": False, "shape": array.shape}
+                    dtype = np.dtype(array.dtype).newbyteorder("<")
+                    header = {"descr": dtype.str, "fortran_order": False, "shape": array.shape}
                     np.lib.format.write_array_header_1_0(member, header)
                     for block in array.blocks():
-                        member.write(np.ascontiguousarray(block, "<f4").data)
+                        member.write(np.ascontiguousarray(block, dtype).data)
                 else:
                     np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)  # never a pickle

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
+from ptycho_core.errors import BackendError
 from ptycho_core.settings.execution import ExecutionConfig
 from tests.contract.backends import engine_or_skip
 from tests.contract.cases import build, named_case
@@ -38,3 +40,24 @@ def test_pytorch_is_as_deterministic_as_the_last_network_asks_for(then: bool) ->
         engine.build(case.model, case.training, case.weights, execution)
     assert torch.are_deterministic_algorithms_enabled() == then
     build(engine, case)  # off again
+
+
+def test_tensorflow_is_refused_in_a_process_forked_from_one_that_has_used_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, case = engine_or_skip("tensorflow"), named_case("short")
+    build(engine, case)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with pytest.raises(BackendError, match=r"forked from .* by spawn or forkserver"):
+        build(engine, case)
+
+
+@pytest.mark.parametrize(("level", "shown"), [("3", "kept\n"), ("0", "I0000 00:00:1 port.cc] a note\nkept\n")])
+def test_tensorflows_first_lines_are_shown_to_who_asks_for_them(
+    level: str, shown: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    engine_or_skip("tensorflow")
+    from ptycho_core_tensorflow.starting import without_chatter
+
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    with without_chatter():
+        os.write(2, b"I0000 00:00:1 port.cc] a note\nkept\n")
+    assert capfd.readouterr().err == shown

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,12 +57,22 @@ class TensorFlowEngine:
 
 def _prepare(execution: ExecutionConfig) -> str:
     """The device, and the switches of the whole process that the configuration asks for."""
+    if first_process() != os.getpid():
+        received = f"process {os.getpid()}, forked from {first_process()}, which has used it and keeps its threads"
+        remedy = "Start processes by spawn or forkserver (multiprocessing.get_context), or use ptycho_core.embedding."
+        raise BackendError("TensorFlow", expected="the process that began with it", received=received, remedy=remedy)
     device = select_device(execution.accelerator)
     if device == "/GPU:0":  # this framework's default rounds float32 products to TensorFloat-32
         tf.config.experimental.enable_tensor_float_32_execution(False)
     if execution.deterministic:  # for the whole process and for good: the framework knows no narrower switch
         tf.config.experimental.enable_op_determinism()
     return device
+
+
+@functools.cache
+def first_process() -> int:
+    """The process that has used the framework first; one forked from it lacks its threads and would wait for ever."""
+    return os.getpid()
 
 
 def _devices() -> tuple[str, ...]:

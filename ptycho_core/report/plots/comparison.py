@@ -12,6 +12,7 @@ from ptycho_core.report.plots.drawing import (
     DIFFERENCE_MAP,
     Image,
     StrPath,
+    as_text,
     limits_of,
     new_figure,
     save,
@@ -45,7 +46,7 @@ def plot_comparison(
     if comparison.correlation_at_origin is not None:
         x, y = comparison.moved_px
         figures += f"\norigins differ: the truth was found {x:+d}, {y:+d} px from its own"
-    figure.suptitle(f"{title}\n{figures}" if title else figures)
+    figure.suptitle(f"{as_text(title)}\n{figures}" if title else figures)
     grid = figure.add_gridspec(2, 4, width_ratios=(1, 1, 1, 1.15))
     difference = np.angle(estimate * np.conj(truth))
     phase = np.angle(truth)

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import MissingExtraError
+from ptycho_core.errors import MissingExtraError, visible
 from ptycho_core.storage.files import make_folder, replacing
 
 Figure = Any  # matplotlib.figure.Figure
@@ -41,6 +41,11 @@ def new_figure(width: float, height: float, *, arranged: bool = True) -> Figure:
         figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
     FigureCanvasAgg(figure)
     return figure
+
+
+def as_text(words: str) -> str:
+    """As matplotlib draws it letter by letter: names of files may hold `$`, which begins a formula, and any byte."""
+    return visible(words).replace("$", r"\$")
 
 
 def save(figure: Figure, path: StrPath) -> None:

@@ -18,6 +18,7 @@ from ptycho_core.report.plots.drawing import (
     Axes,
     Figure,
     StrPath,
+    as_text,
     color_bar,
     draw_patterns,
     limits_of,
@@ -70,7 +71,7 @@ def plot_reconstruction(result: Reconstruction, path: StrPath, *, title: str = "
     if object_alone:
         rows, width, high = [(0.6, 3.2, rows[0][2])], WIDTH_ALONE, 4.95
     figure = new_figure(width, high, arranged=False)
-    figure.suptitle(f"{title or _heading(result)}\n{_figures(result, canvas)}", y=1 - 0.18 / high, va="top")
+    figure.suptitle(f"{as_text(title or _heading(result))}\n{_figures(result, canvas)}", y=1 - 0.18 / high, va="top")
     for bottom, height, panels in rows:
         cell = width / len(panels)
         for number, draw in enumerate(panels):

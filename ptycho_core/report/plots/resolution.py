@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ptycho_core.quality.frc import nanometres
-from ptycho_core.report.plots.drawing import Axes, StrPath, new_figure, save
+from ptycho_core.report.plots.drawing import Axes, StrPath, as_text, new_figure, save
 
 if TYPE_CHECKING:
     from ptycho_core.quality.frc import FRC
@@ -21,7 +21,7 @@ def plot_resolution(frc: FRC, path: StrPath, *, pixel_m: tuple[float, float] | N
     figure = new_figure(7.0, 4.6)
     axes = figure.add_subplot()
     draw_frc(axes, frc, pixel_m)
-    axes.set_title(title or "Fourier ring correlation")
+    axes.set_title(as_text(title) or "Fourier ring correlation")
     save(figure, path)
 
 

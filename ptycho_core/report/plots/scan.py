@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptycho_core.report.plots.drawing import FRAME_MAP, StrPath, color_bar, draw_patterns, new_figure, save
+from ptycho_core.report.plots.drawing import FRAME_MAP, StrPath, as_text, color_bar, draw_patterns, new_figure, save
 from ptycho_core.report.plots.probe import draw_probe
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def plot_scan(scan: Scan, path: StrPath) -> None:
     part is drawn.
     """
     figure = new_figure(14.0, 4.4)
-    figure.suptitle(f"{scan.source}: {len(scan)} patterns of {scan.N} × {scan.N} pixels")
+    figure.suptitle(f"{as_text(scan.source)}: {len(scan)} patterns of {scan.N} × {scan.N} pixels")
     pattern_axes, probe_axes, position_axes = figure.subplots(1, 3)
 
     bad = np.asarray(scan.bad_pixels)

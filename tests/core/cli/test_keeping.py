@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from ptycho_core import save_scan, simulate
-from ptycho_core.cli import Terminated, stopped_by_signals
+from ptycho_core.cli import PATIENCE, Terminated, stopped_by_signals
 from ptycho_core.errors import DataError
 from ptycho_core.runs.folder import rescued
 from ptycho_core.runs.train import train_into
@@ -161,3 +162,33 @@ def test_a_signal_has_an_exit_code_of_its_own(ptycho: Ptycho, monkeypatch: pytes
     monkeypatch.setattr("ptycho_core.simulation.simulate", end)
     outcome = ptycho("simulate", tmp_path / "scan.npz")
     assert outcome.code == 143 and "Ended by SIGTERM." in outcome.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals of POSIX")
+@pytest.mark.parametrize("more", [0, 2, 3])
+def test_further_interrupts_do_not_break_off_the_saving(more: int, capfd: pytest.CaptureFixture[str]) -> None:
+    saved = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        finally:
+            for _ in range(more):
+                os.kill(os.getpid(), signal.SIGINT)
+            saved.append(more)
+
+    def impatient() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(PATIENCE + 1):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for each in (work, impatient):
+            with pytest.raises(KeyboardInterrupt), stopped_by_signals():
+                each()
+        assert saved == [more] and capfd.readouterr().err.count("is being saved") == more + PATIENCE
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ptycho_core import load_scan, simulate
 from ptycho_core.errors import DataError
+from ptycho_core.formats.convert import convert
 from ptycho_core.io.assembly import Stored, assemble
 from ptycho_core.quality.judging import checked, judge
 from ptycho_core.scans.findings import ranges
@@ -154,6 +155,11 @@ CASES = {
     "negative counts": Case(
         lambda folder: npz(folder, diff3d=changed(set_to(np.s_[:, 0, :4], -1), counts().astype(np.int32))),
         "refused", "diff3d", ("a minimum of -1", "--clip-negative", "--mask negative"), remedy=("mask=negative",),
+    ),
+    "counts after a background subtraction": Case(
+        lambda folder: npz(folder, diff3d=counts().astype(np.float32) - 0.5),
+        "refused", "diffraction_amplitude (diff3d)", ("--measurement intensity, --clip-negative",),
+        remedy=("measurement=intensity", "clip_negative"),
     ),
     "a stray position": Case(
         lambda folder: npz(folder, positions=changed(set_to(9, [3e5, 60]), places())),
@@ -486,3 +492,47 @@ def test_a_transposed_detector_has_its_pixels_transposed(tmp_path: Path) -> None
     assert scan.metadata["object_pixel_m"] == pytest.approx([3e-8, 1e-8])
     assert scan.metadata["detector_pixel_m"] == pytest.approx([25e-6, 75e-6])
     np.testing.assert_allclose(scan.positions_px, places() / [3.0, 1.0])
+
+
+# -- counts and scans without a probe, from file to file -----------------------------------------------------------
+
+METRES = {"energy_eV": 8000.0, "distance_m": 1.0, "detector_pixel_m": 75e-6}
+
+
+@pytest.mark.parametrize("binned", [False, True])
+@pytest.mark.parametrize("ending", [".npz", ".cxi", ".h5"])
+def test_counts_beyond_float32_stay_exact(tmp_path: Path, ending: str, binned: bool) -> None:
+    bright = counts()
+    bright[:, 15, 15] += 3_000_000_017
+    target = tmp_path / f"diffraction{ending}"
+    convert(npz(tmp_path, diff3d=bright), target, ReadOptions(**METRES, bin=2 if binned else 1))
+    if ending == ".npz":
+        written = np.load(target)["diff3d"]
+    else:
+        with h5py.File(target) as file:
+            written = file["patterns" if ending == ".h5" else "entry_1/data_1/data"][:]
+    right = bright.astype(np.int64)
+    right = right.reshape(COUNT, N // 2, 2, N // 2, 2).sum(axis=(2, 4)) if binned else right
+    assert written.dtype == np.uint32
+    np.testing.assert_array_equal(written, right)
+    read = load_scan(target, **(METRES if ending == ".npz" else {}))
+    assert read.dose_known and read.statistics.frame_intensity.max() == pytest.approx(right.sum((1, 2)).max(), rel=1e-6)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".cxi"])
+def test_a_scan_without_a_probe_is_converted_and_split(tmp_path: Path, ending: str) -> None:
+    path = cxi(tmp_path)
+    with h5py.File(path, "a") as file:
+        del file["entry_1/instrument_1/source_1/illumination"]
+    targets = [tmp_path / f"{name}{ending}" for name in ("whole", "first", "second")]
+    assert run_here("convert", path, targets[0]).code == 0
+    assert run_here("split", path, *targets[1:]).code == 0
+    sizes = []
+    for target in targets:
+        with pytest.raises(DataError, match="probe") as caught:
+            load_scan(target)
+        assert caught.value.state == ("probe",)
+        sizes.append(len(load_scan(target, probe="auto")))
+    assert sizes[0] == COUNT == sizes[1] + sizes[2]
+    refused = run_here("convert", path, tmp_path / "pair")
+    assert refused.code == 2 and "--probe auto" in refused.err

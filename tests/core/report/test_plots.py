@@ -95,6 +95,13 @@ def test_each_figure_is_one_png_and_nothing_else(name: str, tmp_path: Path) -> N
     assert list(target.parent.iterdir()) == [target]
 
 
+def test_a_name_of_any_bytes_is_drawn_as_it_is(tmp_path: Path) -> None:
+    """Half a letter, and what begins a formula."""
+    path = tmp_path / "figure.png"
+    plots.plot_reconstruction(attrs.evolve(make_reconstruction(), source="half \udcff $x^ scan_$1.npz"), path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_failed_drawing_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "losses.png"
     target.write_text("old")
