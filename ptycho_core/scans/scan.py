@@ -123,8 +123,8 @@ class Scan:
         if statistics.lowest < 0:
             received = f"a minimum of {statistics.lowest:g}"
             remedy = (
-                "No amplitude is negative: if these are counts, say so, and cut what a background subtraction left below "
-                "0, or mark pixels that are negative as bad"
+                "No amplitude is negative: if these are counts, say so, and cut what a background subtraction left "
+                "below 0, or mark pixels that are negative as bad"
             )
             state = ("measurement=intensity", "clip_negative", "mask=negative")
             self._refuse("diffraction_amplitude", "values >= 0", received, remedy, state)
