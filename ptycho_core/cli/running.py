@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,19 +24,23 @@ from ptycho_core.cli.shared import (
     write_option,
 )
 from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.fields import flag_of
 from ptycho_core.settings.files import annotated_toml
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import ModelConfig
-from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.settings.reading import ReadOptions, read_like
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.sources import Layers, build_config
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.reports import in_words
 
 if TYPE_CHECKING:
+    from ptycho_core.models.model import Model
     from ptycho_core.reconstruction.result import Reconstruction
     from ptycho_core.runs.console import Output
     from ptycho_core.scans.scan import Scan
+
+log = logging.getLogger(__name__)
 
 
 @click.command(cls=SectionedCommand)
@@ -161,7 +166,8 @@ def reconstruct(
     formats = image_formats(write)
     with_scan(flags, "test_data_file", scan)
     sections = ("inference", "execution", "reading", *(("solving",) if refine is not None else ()))
-    configs = build_config(config, flags, *sections)
+    layers = Layers(config, flags, *sections)
+    configs = layers.build()
     output = console(quiet, as_json, configs["execution"].enable_progress_bar)
     inference: InferenceConfig = configs["inference"]
     if inference.model_path is None:
@@ -170,6 +176,8 @@ def reconstruct(
     from ptycho_core.runs.prepare import check_image_formats, prepare_reconstruction, prepare_solving
 
     model = load_model(inference.model_path)
+    if model.reading is not None:
+        configs["reading"] = _read_as_trained(model, layers, config, flags)
     prepare_reconstruction(model, inference, overwrite=overwrite)
     check_image_formats(formats)
     solving = None
@@ -197,6 +205,22 @@ def reconstruct(
     if data.object_field is not None and configs["reading"] == ReadOptions():
         truth = str(inference.test_data_file)
         output.say(f"Next: {shlex.join(('ptycho', 'evaluate', str(folder), '--truth', truth))}")
+
+
+def _read_as_trained(model: Model, layers: Layers, config: Path | None, flags: dict[str, Any]) -> ReadOptions:
+    """How to read the scan: as the model's training scan was read, where the command says nothing else."""
+    assert model.reading is not None
+    stated = {name for name, source in layers.sources["reading"].items() if source != "default"}
+    named, trained = layers.values["inference"].get("test_data_file"), model.config.train_data_file
+    same = named is not None and trained is not None and Path(named).resolve() == Path(trained).resolve()
+    taken = read_like(model.reading, stated, same_file=same)
+    if taken:
+        words = ", ".join(f"{flag_of(name)} {value}" for name, value in taken.items())
+        log.info("read as the training scan: %s", words)
+    defaults = {name: (value, "the model") for name, value in taken.items()}
+    reading: ReadOptions = build_config(config, flags, "reading", defaults=defaults)["reading"]
+    click.get_current_context().obj = layers
+    return reading
 
 
 def _refined(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -30,8 +31,10 @@ from ptycho_core.models.container import (
 from ptycho_core.models.flat import to_legacy_dict
 from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.illumination import Illumination
+from ptycho_core.scans.lengths import Lengths
 from ptycho_core.settings.fields import from_mapping, to_mapping
 from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, MEAN_INTENSITY, PROBE, Weights
 
@@ -46,7 +49,8 @@ class Model:
     weights: canonical names → arrays: those of the network, and beside them the illumination that it was trained with,
     a refined probe in place of the one that training began with. history: one row for each epoch.
     engine: what trained it. best_epoch: the epoch that the weights are from, 0 where it is not known. backend: the
-    engine to use it with.
+    engine to use it with. object_pixel_m: (x, y) of the training scan; None where that is not known. reading: how its
+    file was read; None where nobody said.
     """
 
     config: TrainingConfig
@@ -55,6 +59,13 @@ class Model:
     engine: EngineInfo
     best_epoch: int
     backend: str = "auto"
+    object_pixel_m: tuple[float, float] | None = None
+    reading: ReadOptions | None = None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights, in hexadecimal: which model made a result."""
+        return hashlib.sha256(from_arrays(self.weights)).hexdigest()
 
     @functools.cached_property
     def illumination(self) -> Illumination:
@@ -71,13 +82,17 @@ class Model:
 
         A path without an ending is a folder, created if missing; the archive in it is `wts.h5.zip`.
         """
+        tables = {"model": to_mapping(self.config.model), "training": to_mapping(self.config)}
+        if self.reading is not None:
+            tables["reading"] = to_mapping(self.reading)
         members = {
-            "config.json": to_json({"model": to_mapping(self.config.model), "training": to_mapping(self.config)}),
+            "config.json": to_json(tables),
             "params.json": to_json(self.parameters()),
             "weights.safetensors": from_arrays(self.weights),
             "history.csv": history_csv(self.history).encode(),
         }
-        facts = {"engine": attrs.asdict(self.engine), "models": list(MODELS), "best_epoch": self.best_epoch}
+        facts: dict[str, Any] = {"engine": attrs.asdict(self.engine), "models": list(MODELS)}
+        facts |= {"best_epoch": self.best_epoch, "object_pixel_m": self.object_pixel_m}
         return write_container(path, MODEL, facts, members)
 
     def parameters(self) -> dict[str, Any]:
@@ -97,7 +112,10 @@ def load_model(path: str | os.PathLike[str], *, backend: str = "auto") -> Model:
     target = located(path, MODEL)
     manifest, members = read_container(target, MODEL)
     with decoding(target, MODEL):
-        config, _ = read_config_member(members["config.json"])
+        config, tables = read_config_member(members["config.json"])
+        reading = (
+            None if "reading" not in tables else from_mapping(ReadOptions, tables["reading"], source="config.json")
+        )
         weights = to_arrays(members["weights.safetensors"], "weights")
         check_model_weights(build_table(config.model), weights, config.model.N)
         check_sense(weights)
@@ -112,6 +130,8 @@ def load_model(path: str | os.PathLike[str], *, backend: str = "auto") -> Model:
             engine=EngineInfo.from_mapping(manifest["engine"]),
             best_epoch=best,
             backend=backend,
+            object_pixel_m=Lengths.of(manifest).object_pixel_m,
+            reading=reading,
         )
 
 

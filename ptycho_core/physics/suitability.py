@@ -10,6 +10,7 @@ import numpy as np
 from ptycho_core.errors import DataError
 from ptycho_core.physics.illumination import Illumination, counts_per_frame, mean_frame_intensity
 from ptycho_core.physics.weights import outside_centre_mask, probe_mask
+from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.training import TrainingConfig
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 SYMMETRIC_PROBE = 0.9  # specs/physics.md, Ambiguity
 SMALLEST_EXTENT_PX = 0.1  # specs/data.md, Groups
 OTHER_PROBE = 0.7  # specs/physics.md, Scale
+OTHER_PIXEL = 0.02  # specs/physics.md, Scale
 WIDE_PROBE = 0.2  # specs/model.md, Wide probes
 
 
@@ -70,6 +72,19 @@ def warn_of_other_probe(scan: Scan, trained_on: Illumination) -> None:
             scan.source,
             alike,
         )
+
+
+def warn_of_other_pixel(scan: Scan, trained_on_m: tuple[float, float] | None) -> None:
+    """A network has learned in pixels: of another size they hold other features, and another curvature of the probe."""
+    here = Lengths.of(scan.metadata, scan.N).object_pixel_m
+    if here is None or trained_on_m is None or np.allclose(here, trained_on_m, rtol=OTHER_PIXEL, atol=0):
+        return
+    log.warning(
+        "%s: object pixels of %.4g x %.4g nm here, %.4g x %.4g nm in the training scan. Crop or pad the patterns so "
+        "that they agree (--crop, --pad), or train on this scan.",
+        scan.source,
+        *(1e9 * side for side in (*here, *trained_on_m)),
+    )
 
 
 def report_dose(scan: Scan, config: TrainingConfig) -> None:

@@ -24,7 +24,12 @@ from ptycho_core.io import load_scan
 from ptycho_core.layouts import BHWC_TO_PATCHES
 from ptycho_core.models.model import Model, load_model
 from ptycho_core.physics.canvas import ObjectCanvas
-from ptycho_core.physics.suitability import check_size, warn_of_other_intensity, warn_of_other_probe
+from ptycho_core.physics.suitability import (
+    check_size,
+    warn_of_other_intensity,
+    warn_of_other_pixel,
+    warn_of_other_probe,
+)
 from ptycho_core.physics.weights import probe_mask, reassembly_weight
 from ptycho_core.reconstruction.evidence import measured
 from ptycho_core.reconstruction.prepare import prepare
@@ -95,6 +100,7 @@ def reconstruction_steps(
     _check_groups(scan, config)
     warn_of_other_intensity(scan, model.illumination)
     warn_of_other_probe(scan, model.illumination)
+    warn_of_other_pixel(scan, model.object_pixel_m)
     engine = make_engine()
     begun = time.perf_counter()
     network = engine.build(model.config.model, None, model.network_weights, execution)
@@ -156,6 +162,7 @@ def reconstruction_steps(
         seconds=seconds,
         engine=engine.describe(),
         model_engine=model.engine,
+        model_digest=model.digest,
         method=NETWORK,
         settings=to_mapping(config),
     )

@@ -48,7 +48,8 @@ class Reconstruction:
         frc: of two reconstructions of half of the frames each.
         measured_amplitude, modelled_amplitude: float32 (N, N), of frame `pattern_frame`, one of median misfit.
     Where it comes from
-        method: "network" or "solver". engine: what made it; model_engine: what trained its model. source: the scan's
+        method: "network" or "solver". engine: what made it; model_engine: what trained its model, and model_digest
+        which model it was (`Model.digest`). source: the scan's
         name. lengths: of its experiment. dose_known: whether intensities are in photons. settings, choices: plain
         values, tables of what was tried. history: a row a sweep. seconds: wall time by step; `total` holds prediction
         and reassembly, not the making of the network.
@@ -63,6 +64,7 @@ class Reconstruction:
     seconds: dict[str, float]
     engine: EngineInfo
     model_engine: EngineInfo | None = None
+    model_digest: str | None = None
     known: NDArray[np.bool_] | None = None
     object_without_prior: NDArray[np.complex64] | None = None
     given_positions_px: NDArray[np.float64] | None = None
@@ -141,6 +143,7 @@ class Reconstruction:
                 "backend": self.engine.name,
                 "engine": attrs.asdict(self.engine),
                 "model_engine": None if self.model_engine is None else attrs.asdict(self.model_engine),
+                "model_digest": self.model_digest,
                 "patterns": self.patterns,
                 "patterns_per_second": self.patterns_per_second,
                 "seconds": self.seconds,
@@ -226,8 +229,8 @@ def load_reconstruction(path: str | os.PathLike[str]) -> Reconstruction:
 
 
 PLAIN = (
-    *("method", "source", "dose_known", "R", "H", "deviance", "deviance_error", "error_factor", "error_factor_from"),
-    *("pattern_frame", "settings", "choices", "history"),
+    *("model_digest", "method", "source", "dose_known", "R", "H", "deviance", "deviance_error", "error_factor"),
+    *("error_factor_from", "pattern_frame", "settings", "choices", "history"),
 )
 """Fields that the summary holds as they are; files of earlier versions lack them."""
 

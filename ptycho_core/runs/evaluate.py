@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+from ptycho_core.models.model import ARCHIVE_NAME, load_model
 from ptycho_core.quality.evaluation import evaluate
 from ptycho_core.quality.truth import load_truth
-from ptycho_core.reconstruction.result import load_reconstruction
+from ptycho_core.reconstruction.result import Reconstruction, load_reconstruction
 from ptycho_core.report.plots import plot_comparison
 from ptycho_core.runs.console import Output
 from ptycho_core.runs.folder import draw
 from ptycho_core.storage.files import write_text
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_into(reconstructed: Path, truth: Path, output: Output) -> tuple[dict[str, Any], str]:
     """`evaluation.json` and `evaluation.png` beside the reconstruction; returns the summary and a table."""
     result = load_reconstruction(reconstructed)
     folder = reconstructed if reconstructed.is_dir() else reconstructed.parent
+    if (stale := _stale(result, folder)) is not None:
+        log.warning("%s", stale)
     evaluation = evaluate(result, load_truth(truth), pixel_m=result.pixel_m)
     titles = {"origin_px": result.origin_px, "title": f"{reconstructed} against {truth}"}
     with output.listening() as tell:
@@ -26,3 +32,11 @@ def evaluate_into(reconstructed: Path, truth: Path, output: Output) -> tuple[dic
     summary = {**evaluation.as_dict(), "truth": str(truth), "figure": figure}
     write_text(folder / "evaluation.json", json.dumps(summary, indent=2) + "\n")
     return summary, evaluation.table()
+
+
+def _stale(result: Reconstruction, folder: Path) -> str | None:
+    """A sentence where the model beside the result is not the one that made it."""
+    archive = folder / ARCHIVE_NAME
+    if result.model_digest is None or not archive.exists() or load_model(archive).digest == result.model_digest:
+        return None
+    return f"{folder}: the reconstruction is not of the model in {archive.name}, which has been trained since."

@@ -62,13 +62,13 @@ def train_into(
     stop: KeyboardInterrupt | TrainingError | None = None
     with locked(make_folder(folder)), output.listening() as tell:
         run = fit(scan, config, test=test, execution=execution, on_batch=tell, resume=resume)
-        begin = _prepare(run, folder, resume)
+        begin = _prepare(run, folder, reading, resume)
         tell(begin)
         try:
             with logger(execution.logger, folder, run) as log:
                 for report in run:
                     if execution.enable_checkpointing:  # whatever ends the run later, what it has done is on disk
-                        _keep(run, folder)
+                        _keep(run, folder, reading)
                         checkpoint = attrs.evolve(run.checkpoint(), reading=reading)
                         told_file(tell, "train", checkpoint.save(folder / CHECKPOINT_NAME))
                     log(report)
@@ -82,7 +82,7 @@ def train_into(
     return Trained(run, stop, summary)
 
 
-def _prepare(run: Fit, folder: Path, resume: Checkpoint | None) -> Event:
+def _prepare(run: Fit, folder: Path, reading: ReadOptions, resume: Checkpoint | None) -> Event:
     """The folder as the run needs it: nothing of another run, or of what an interrupted epoch of this one had done."""
     for place in (folder, folder / BEST_MODELS):
         remove_partial(place)
@@ -97,23 +97,24 @@ def _prepare(run: Fit, folder: Path, resume: Checkpoint | None) -> Event:
     else:
         told.append(f"{file}: the run goes on after {done}")
         if run.execution.enable_checkpointing:
-            _keep(run, folder, rewrite=True)
+            _keep(run, folder, reading, rewrite=True)
     epochs, message = len(run.history), "\n".join(told)
     return Event(kind="prepared", work="train", done=epochs, total=run.config.nepochs, unit="epoch", message=message)
 
 
-def _keep(run: Fit, folder: Path, rewrite: bool = False) -> None:
+def _keep(run: Fit, folder: Path, reading: ReadOptions, rewrite: bool = False) -> None:
     """The best model in `folder`, and where more are kept, each of them in `checkpoints`, better ones' places taken.
 
     Files that exist are left, unless `rewrite`.
     """
-    best, *_ = run.best
+    models = [attrs.evolve(model, reading=reading) for model in run.best]
+    best, *_ = models
     if rewrite or best.best_epoch == len(run.history) or not (folder / ARCHIVE_NAME).exists():
         best.save(folder / ARCHIVE_NAME)
     if run.execution.checkpoint_save_top_k == 1:
         return
     place = make_folder(folder / BEST_MODELS)
-    kept = {f"epoch-{model.best_epoch:04d}.h5.zip": model for model in run.best}
+    kept = {f"epoch-{model.best_epoch:04d}.h5.zip": model for model in models}
     for name, model in kept.items():
         if rewrite or model.best_epoch == len(run.history) or not (place / name).exists():
             model.save(place / name)
@@ -126,8 +127,9 @@ def _write(
     run: Fit, folder: Path, configs: dict[str, Any], tell: Listener, stop: BaseException | None
 ) -> dict[str, Any]:
     assert run.model is not None
-    _keep(run, folder)
-    archive = rescued(run.model.save, folder / ARCHIVE_NAME)  # once more, now with the whole history
+    _keep(run, folder, configs["reading"])
+    model = attrs.evolve(run.model, reading=configs["reading"])
+    archive = rescued(model.save, folder / ARCHIVE_NAME)  # once more, now with the whole history
     told_file(tell, "train", archive)
     write_text(folder / "config.toml", to_toml(**configs))
     return {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
@@ -13,6 +14,16 @@ from ptycho_core.settings.words import is_frame_list, is_frame_slice, is_mask, i
 from ptycho_core.vocabulary import Measurement
 
 positive = at_least(0, exclusive=True)
+
+
+EXCLUSIVE = (
+    ("energy_eV", "wavelength_m", "voltage_kV"),
+    ("positions", "scan_step"),
+    ("bad_pixels", "good_pixels"),
+    ("centre", "centre_row"),
+    ("probe_pixel_m", "resample_probe"),
+)
+"""Settings that say the same in several ways."""
 
 
 def finite(value: float) -> str | None:
@@ -162,11 +173,8 @@ class ReadOptions:
 
     def __attrs_post_init__(self) -> None:
         check_effects(self)
-        self._one_of("energy_eV", "wavelength_m", "voltage_kV")
-        self._one_of("positions", "scan_step")
-        self._one_of("bad_pixels", "good_pixels")
-        self._one_of("centre", "centre_row")
-        self._one_of("probe_pixel_m", "resample_probe")
+        for names in EXCLUSIVE:
+            self._one_of(*names)
         if self.position_unit is not None and self.positions is None and self.scan_step is None:
             raise NoEffectError(
                 "ReadOptions",
@@ -207,3 +215,33 @@ class ReadOptions:
     @property
     def bent_positions(self) -> bool:
         return self.affine is not None or self.rotate_positions != 0
+
+
+_OF_ONE_FILE = ("frames", "drop_frames", "companion", "object", "scan_shape")
+_PLACES = ("position_order", "position_unit", "scan_rotation", "scan_shape")
+
+
+def read_like(reading: ReadOptions, stated: Collection[str], *, same_file: bool) -> dict[str, Any]:
+    """The settings by which another scan was read, as far as they can hold for this one, beneath those `stated`.
+
+    same_file: whether it is that scan. Of another one, what names its frames or the files of its positions is left out.
+    """
+    usual = ReadOptions()
+    values = {
+        field.name: value
+        for field in attrs.fields(ReadOptions)
+        if (value := getattr(reading, field.name)) != getattr(usual, field.name)
+    }
+    left = set(stated)
+    for names in EXCLUSIVE:
+        if left.intersection(names):
+            left.update(names)
+    if "centre_row" in left or "centre_column" in left or "dc" in left:
+        left.update(("centre_row", "centre_column", "centre", "dc"))
+    if not same_file:
+        left.update(_OF_ONE_FILE)
+        if reading.positions is not None and Path(reading.positions.partition(":")[0]).is_file():
+            left.add("positions")
+    if "positions" in left and "scan_step" not in stated and "positions" not in stated:
+        left.update(_PLACES)
+    return {name: value for name, value in values.items() if name not in left}

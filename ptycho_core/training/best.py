@@ -12,6 +12,7 @@ from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import TrainingError
 from ptycho_core.models.checkpoint import Checkpoint
 from ptycho_core.models.model import Model
+from ptycho_core.scans.lengths import Pair
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.schedules import physics_weight
@@ -21,8 +22,8 @@ from ptycho_core.vocabulary import LossTerms, Weights
 class Best:
     """The `checkpoint_save_top_k` best models so far, `models`, the best first.
 
-    history: the run's own list, which every model shares. tested: whether a test scan chooses. scores: the monitored
-    value of every epoch so far, lower is better.
+    history: the run's own list, which every model shares. tested: whether a test scan chooses. object_pixel_m: of the
+    training scan. scores: the monitored value of every epoch so far, lower is better.
     """
 
     def __init__(
@@ -33,13 +34,17 @@ class Best:
         engine: EngineInfo,
         history: list[dict[str, float]],
         tested: bool,
+        object_pixel_m: Pair | None = None,
         resume: Checkpoint | None = None,
     ) -> None:
         self._config, self._execution = config, execution
         self._engine, self._history, self._tested = engine, history, tested
+        self._object_pixel_m = object_pixel_m
         self.scores = [] if resume is None else list(resume.scores)
         self.models: tuple[Model, ...] = tuple(
-            attrs.evolve(model, config=config, history=history, backend=model.engine.name)
+            attrs.evolve(
+                model, config=config, history=history, backend=model.engine.name, object_pixel_m=object_pixel_m
+            )
             for model in (() if resume is None else resume.best)
         )
 
@@ -79,6 +84,7 @@ class Best:
             engine=self._engine,
             best_epoch=epoch,
             backend=self._engine.name,
+            object_pixel_m=self._object_pixel_m,
         )
 
 

@@ -13,6 +13,7 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.errors import Cancelled, TrainingError
 from ptycho_core.models.checkpoint import Checkpoint
 from ptycho_core.models.model import Model
+from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
@@ -51,6 +52,7 @@ class Fit:
             engine=self.engine,
             history=self.history,
             tested=started.test is not None,
+            object_pixel_m=Lengths.of(started.data.scan.metadata, started.data.scan.N).object_pixel_m,
             resume=resume,
         )
         self._on_batch, self._should_stop = on_batch, should_stop

@@ -517,6 +517,43 @@ def test_how_the_scan_was_read_is_in_the_command_that_reconstructs(
     np.testing.assert_allclose(load_reconstruction(run).positions_px, mirrored)
 
 
+@pytest.mark.parametrize(
+    ("stated", "same", "mirrored"),
+    [((), True, True), (("--no-flip-x",), True, False), ((), False, True), (("--frames", "0:20"), True, True)],
+)
+def test_a_scan_is_read_as_that_of_the_model_unless_stated(
+    ptycho: Ptycho, run_of_frames: Path, scan_file: Path, stated: tuple[str, ...], same: bool, mirrored: bool
+) -> None:
+    """What names frames holds for the training scan alone."""
+    path = scan_file if same else scan_file.with_name("other.npz")
+    if not same:
+        path.write_bytes(scan_file.read_bytes())
+    out = scan_file.parent / "out"
+    done = ptycho("reconstruct", path, "--model", run_of_frames, "--out", out, *stated)
+    assert done.code == 0, done.err
+    assert ("read as the training scan" in done.err) == (mirrored or same)
+    frames = None if not same else "0:20" if "--frames" in stated else "0:30"
+    expected = load_scan(scan_file, flip_x=mirrored, frames=frames).positions_px
+    np.testing.assert_allclose(load_reconstruction(out).positions_px, expected)
+
+
+@pytest.fixture
+def run_of_frames(ptycho: Ptycho, fake_engine: Any, no_matplotlib: None, scan_file: Path, tmp_path: Path) -> Path:
+    done = ptycho("train", scan_file, "--out", tmp_path / "run", "--nepochs", 1, "--flip-x", "--frames", "0:30")
+    assert done.code == 0, done.err
+    return tmp_path / "run"
+
+
+def test_a_result_says_that_its_model_is_gone(ptycho: Ptycho, run_folder: Path, scan_file: Path) -> None:
+    assert ptycho("reconstruct", scan_file, "--model", run_folder, "--out", run_folder).code == 0
+    evaluate = ("evaluate", run_folder, "--truth", scan_file)
+    assert "trained since" not in ptycho(*evaluate).err
+    assert load_reconstruction(run_folder).model_digest == load_model(run_folder).digest
+    retrained = ptycho("train", scan_file, "--out", run_folder, "--nepochs", 1, "--seed", 8, "--overwrite")
+    assert retrained.code == 0, retrained.err
+    assert "not of the model in wts.h5.zip, which has been trained since" in ptycho(*evaluate).err
+
+
 def test_the_size_is_taken_from_the_scan_unless_it_is_set(
     ptycho: Ptycho, fake_engine: Any, no_matplotlib: None, scan_file: Path, tmp_path: Path
 ) -> None:

@@ -120,7 +120,7 @@ def test_a_file_without_a_probe_is_solved_with_one_that_is_found(
 def test_what_needs_a_probe_refuses_an_unknown_one(
     command: str, ptycho: Ptycho, scan_file: Path, tmp_path: Path
 ) -> None:
-    target = {"train": ("--out", str(tmp_path / "out"), "--N", "32"), "convert": (str(tmp_path / "other.npz"),)}
+    target = {"train": ("--out", str(tmp_path / "out"), "--N", "32"), "convert": (str(tmp_path / "pair"),)}
     assert not load_scan(scan_file, probe="auto").probe_known
     outcome = ptycho(command, str(scan_file), *target[command], "--probe", "auto")
     assert outcome.code == 2

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import h5py
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from ptycho_core import load_scan, save_scan
 from ptycho_core.errors import ConfigurationError, DataError, visible
 from ptycho_core.formats.convert import write_scan
 from ptycho_core.physics.illumination import Illumination
-from ptycho_core.physics.suitability import warn_of_other_probe
+from ptycho_core.physics.suitability import warn_of_other_pixel, warn_of_other_probe
 from ptycho_core.report.facts import archive_facts, inspect_file, scan_facts, scan_table
 from ptycho_core.settings.files import read_config
 from tests.core import scan_files
@@ -180,3 +181,15 @@ def test_a_scan_of_another_probe_is_warned_of(caplog: pytest.LogCaptureFixture, 
     warn_of_other_probe(load_scan(tmp_path / "scan.npz", probe="two.npy"), light)
     assert "differs from that of the training scan" in caplog.text and "modes: 2 here, 1 in" in caplog.text
     assert len(scan) == COUNT and N == scan.N
+
+
+def test_a_scan_of_another_pixel_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    lengths = {"wavelength_m": 1e-10, "detector_distance_m": 1.0, "detector_pixel_m": (75e-6, 75e-6)}
+    scan = attrs.evolve(simulated(), metadata=lengths)
+    x, y = (1e-10 / (N * 75e-6),) * 2
+    for trained in (None, (x, y), (1.01 * x, 0.99 * y)):
+        warn_of_other_pixel(scan, trained)
+    warn_of_other_pixel(simulated(), (x, y))
+    assert caplog.text == ""
+    warn_of_other_pixel(scan, (x, 1.5 * y))
+    assert "object pixels of 41.67 x 41.67 nm here, 41.67 x 62.5 nm in the training scan" in caplog.text

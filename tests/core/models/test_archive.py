@@ -288,3 +288,11 @@ def test_numbers_without_sense_are_refused(tmp_path: Path, change: dict[str, Any
     with pytest.raises(ArchiveError) as caught:
         load_model(path)
     assert words in str(caught.value)
+
+
+def test_an_archive_keeps_pixel_and_reading(tmp_path: Path) -> None:
+    reading = ReadOptions(flip_x=True, crop=32)
+    model = attrs.evolve(tiny_model(), object_pixel_m=(2e-8, 3e-8), reading=reading)
+    model.save(tmp_path / "model.zip")
+    again = load_model(tmp_path / "model.zip")
+    assert (again.object_pixel_m, again.reading, again.digest) == ((2e-8, 3e-8), reading, model.digest)
