@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from ptycho_core.errors import ArchiveError, DataError
 from ptycho_core.models.container import MANIFEST
 from ptycho_core.models.model import ARCHIVE_NAME, load_model
+from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.vocabulary import INPUT_SCALE, LOG_SCALE
 from tests.core.archives import MEMBERS, assert_same, members_of, tiny_model
 
