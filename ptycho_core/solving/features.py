@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 import numpy as np
+import scipy  # its submodules load on first use
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
@@ -14,6 +15,7 @@ from ptycho_core.errors import DataError
 LIT, OF = 0.2, 0.05  # of the median light of the pixels that have so much of the largest
 LEAST_LIGHT = 1e-3  # of the largest
 LARGEST_NOISE = 3.0
+SMOOTH_PX = 3.0
 NOISE_FLOOR, NOISE_SHIFT = 1e-4, 1.5
 CHANNELS = 3
 
@@ -61,6 +63,16 @@ def lit_pixels(counts: NDArray[np.floating]) -> NDArray[np.bool_]:
     """bool (H, W), where the prior may change an object."""
     bright = counts[counts > OF * counts.max()]
     return np.asarray(counts > LIT * np.median(bright)) if len(bright) else np.zeros(counts.shape, bool)
+
+
+def smoothed(field: NDArray[np.complexfloating], counts: NDArray[np.floating]) -> NDArray[np.complex64]:
+    """A Gaussian mean of `SMOOTH_PX` over the field (H, W), each pixel weighted by its light."""
+    light = np.maximum(counts, LEAST_LIGHT * counts.max()).astype(np.float32)
+    real, imaginary, weight = (
+        scipy.ndimage.gaussian_filter(part, SMOOTH_PX, truncate=3)
+        for part in (field.real * light, field.imag * light, light)
+    )
+    return np.asarray((real + 1j * imaginary) / weight, np.complex64)
 
 
 SLACK, LEAST_SLACK = 0.1, 0.3  # specs/prior.md, Range: of the range, on both sides; a factor of two

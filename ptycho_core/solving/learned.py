@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ptycho_core.engine.protocol import Engine, ImageNetwork, Solver
 from ptycho_core.models.prior import LearnedPrior, load_prior
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.solving.features import outside, view_of
+from ptycho_core.solving.features import outside, smoothed, view_of
 from ptycho_core.solving.priors import Apply, Prior
 from ptycho_core.vocabulary import OBJECT
 
@@ -29,11 +29,18 @@ def cleaned(
     counts: NDArray[np.float64],
     weight: float = 1.0,
 ) -> NDArray[np.complex64]:
-    """The canvas with `weight` times the network's change where it is lit; complex64 (H, W). Raises DataError."""
+    """The canvas with `weight` times the network's change, complex64 (H, W); smoothed where it is hardly lit.
+
+    Raises DataError.
+    """
     view = view_of(canvas, counts)
     change = whole(network, prior.table.block, prior.table.reach_px, view.maps)
-    field = canvas + weight * view.mean * (change[..., 0] + 1j * change[..., 1])
-    return np.where(view.lit, field, canvas).astype(np.complex64)
+    field = canvas + view.lit * view.mean * (change[..., 0] + 1j * change[..., 1])
+    smooth = smoothed(field, counts)
+    contrast = np.square(np.abs(field - smooth)[view.lit]).mean()
+    kept = contrast * counts / (contrast * counts + 1)  # the noise of a pixel is 1 over its photons
+    clean = np.where(view.lit, field, smooth + kept * (field - smooth))
+    return np.asarray(canvas + weight * (clean - canvas), np.complex64)
 
 
 def whole(

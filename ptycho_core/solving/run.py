@@ -20,6 +20,7 @@ from ptycho_core.engine.protocol import Engine, Solver
 from ptycho_core.errors import Cancelled
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.solving import positions as rules
+from ptycho_core.solving.features import smoothed
 from ptycho_core.solving.priors import Prior
 from ptycho_core.solving.problem import Task, batch_count, cover_of
 from ptycho_core.vocabulary import OBJECT, PROBE, Weights
@@ -165,11 +166,22 @@ class Run:
         if prior.each_sweep:
             weight *= max(self.share(sweep), LEAST_PRIOR)
         self._apply(self.solver, weight, counts)
-        for number in range(prior.rounds if last else 0):
-            self.meet_patterns(number)
-            self._apply(self.solver, weight, counts)
         if last:
+            for number in range(prior.rounds):
+                self.meet_patterns(number)
+                self._apply(self.solver, weight, counts)
+            if prior.rounds:
+                self._settle(prior.rounds, counts)
             self._relight()
+
+    def _settle(self, number: int, counts: NDArray[np.float64]) -> None:
+        """Let the patterns correct what changes slowly over the object, which they tell best."""
+        drawn = complex_of(self.solver.weights()[OBJECT])
+        self.meet_patterns(number)
+        weights = dict(self.solver.weights())
+        settled = drawn + smoothed(complex_of(weights[OBJECT]) - drawn, counts)
+        weights[OBJECT] = np.stack([settled.real, settled.imag], axis=-1)
+        self.solver.load_weights(weights)
 
     def meet_patterns(self, number: int = 0) -> None:
         """A few short sweeps of the object alone: what a prior has changed meets the patterns again."""

@@ -19,13 +19,14 @@ from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.simulation import simulate
 from ptycho_core.solving.asking import plan_of
-from ptycho_core.solving.features import outside, range_of, view_of
+from ptycho_core.solving.features import outside, range_of, smoothed, view_of
 from ptycho_core.solving.learned import ALTERNATING, LEARNED, cleaned, from_file, shipped, whole
 from ptycho_core.solving.loop import Solving, solve
 from ptycho_core.solving.priors import Prior, check_prior, prior_named
 from ptycho_core.solving.problem import begun
 from ptycho_core.solving.run import Freedoms, Run
 from ptycho_core.solving.start import flat
+from ptycho_core.vocabulary import OBJECT
 from tests.core.solving.conftest import small
 
 WIDE = {"noise": (-9.0, 9.0), "real": (-9.0, 9.0), "imaginary": (-9.0, 9.0)}
@@ -96,16 +97,29 @@ def test_a_canvas_without_light_or_mean_is_refused(spoil, message: str) -> None:
 # -- what it changes -----------------------------------------------------------------------------------------------
 
 
-def test_an_untaught_prior_changes_nothing_and_another_what_is_lit_alone() -> None:
+def test_an_untaught_prior_smooths_what_is_hardly_lit_and_another_changes_the_rest() -> None:
     field, counts = canvas()
     untaught, prior = some_prior(untaught=True), some_prior()
-    np.testing.assert_array_equal(cleaned(network_of(untaught), untaught, field, counts), field)
+    lit, unchanged = view_of(field, counts).lit, cleaned(network_of(untaught), untaught, field, counts)
+    np.testing.assert_allclose(unchanged[lit], field[lit], rtol=1e-6)
+    smooth = smoothed(field, counts)
+    signal = counts * np.square(np.abs(field - smooth)[lit]).mean()
+    expected = smooth + (field - smooth) * signal / (signal + 1)
+    np.testing.assert_allclose(unchanged[~lit], expected[~lit], rtol=1e-5)
     changed = cleaned(network_of(prior), prior, field, counts)
-    lit = view_of(field, counts).lit
-    np.testing.assert_array_equal(changed[~lit], field[~lit])
-    assert (changed != field)[lit].mean() > 0.95
+    assert (np.abs(changed - field) > 1e-6)[lit].mean() > 0.95
     half = cleaned(network_of(prior), prior, field, counts, weight=0.5)
     np.testing.assert_allclose(half - field, (changed - field) / 2, atol=1e-6)
+
+
+def test_smoothing_weighs_each_pixel_by_its_light_and_keeps_what_is_even() -> None:
+    counts = np.zeros((40, 40))
+    counts[:, :20] = 1e4
+    halves = np.where(counts > 0, 1 + 1j, 9).astype(np.complex64)
+    smooth = smoothed(halves, counts)
+    np.testing.assert_allclose(smooth[:, :20], 1 + 1j, atol=0.02)
+    np.testing.assert_allclose(smooth[:, 21], 1 + 1j, atol=0.1)
+    np.testing.assert_allclose(smooth[:, 31:], 9, rtol=1e-5)
 
 
 def test_tiles_are_the_whole() -> None:
@@ -190,6 +204,25 @@ def test_alternating_meets_the_patterns_between(solved_scan: Scan, engines: list
     errors = [run.measure().error.sum() for run in runs.values()]
     assert errors[1] < errors[0]
     assert ALTERNATING.rounds == 2 and LEARNED.rounds == 0
+
+
+def test_of_the_last_meeting_with_the_patterns_what_is_smooth_is_kept(solved_scan: Scan) -> None:
+    config, engine = small(), ReferenceEngine()
+    task = begun(solved_scan, config)
+    run = Run(task, engine, ExecutionConfig(), flat(task, solved_scan.probe), Freedoms(), plan_of(config))
+    before = run.state.canvas
+    rows, columns = np.indices(before.shape)
+    noise = 0.2 * (-1.0) ** (rows + columns)
+
+    def meet_patterns(number: int = 0) -> None:
+        weights = dict(run.solver.weights())
+        weights[OBJECT] = weights[OBJECT] + np.stack([0.1 + noise, noise], axis=-1)
+        run.solver.load_weights(weights)
+
+    run.meet_patterns = meet_patterns  # type: ignore[method-assign]
+    run._settle(0, np.ones(before.shape))
+    inside = slice(12, -12), slice(12, -12)  # at an edge, pixels count twice
+    np.testing.assert_allclose((run.state.canvas - before)[inside], 0.1, atol=1e-3)
 
 
 def test_a_prior_is_named_or_a_file_that_is_there(tmp_path: Path) -> None:
