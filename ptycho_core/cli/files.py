@@ -87,7 +87,7 @@ def simulate(
         raise ConfigurationError("--vary", expected="--many beside it", received="no --many", remedy=remedy)
     from ptycho_core.formats.convert import save_scan, targets_of
     from ptycho_core.simulation import simulate as simulate_scan
-    from ptycho_core.storage.files import check_other_files
+    from ptycho_core.storage.files import check_other_files, check_space
     from ptycho_core.storage.keeping import check_new
 
     output = console(quiet, as_json)
@@ -95,6 +95,7 @@ def simulate(
         if source.is_file():  # and no kind
             check_other_files(source, out)
     check_new(*targets_of(out), overwrite=overwrite)
+    check_space(out, 4 * settings["positions"] * settings["N"] ** 2)
     scan = simulate_scan(object=object_, **settings)
     save_scan(out, scan)
     summary = {"scan": str(out), "frames": len(scan), "N": scan.N, "seed": settings["seed"]}

@@ -1,4 +1,4 @@
-"""Any HDF5, NPZ or NPY file whose parts are named by the user (specs/data.md, Mapped files)."""
+"""Any HDF5, NPZ, NPY, MATLAB or TIFF file whose parts are named by the user (specs/data.md, Mapped files)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from ptycho_core.storage.matlab5 import is_matlab5
 from ptycho_core.storage.npz import MAGIC
 from ptycho_core.storage.source import FrameSource
 from ptycho_core.storage.stored import JoinedFrames
+from ptycho_core.storage.tiff import TiffFrames, is_tiff
 
 
 class MappedReader:
     name = "mapped"
-    description = "HDF5, NPZ or NPY whose parts are named: --dataset, --positions, --probe"
-    endings = (".h5", ".hdf5", ".npz", ".npy")
+    description = "HDF5, NPZ, NPY, MATLAB or TIFF whose parts are named: --dataset, --positions, --probe"
+    endings = (".h5", ".hdf5", ".npz", ".npy", ".mat", ".tif", ".tiff")
 
     def matches(self, path: Path) -> bool:
         """Never by itself: nothing in such a file says what it holds."""
@@ -29,8 +30,8 @@ class MappedReader:
     def read(self, path: Path, options: ReadOptions) -> Scan:
         signature = signature_of(path)
         single = signature.startswith(MAGIC)
-        if not (is_hdf5(path) or single or is_matlab5(path) or signature.startswith(b"PK")):
-            expected, received = "an HDF5, NPZ, NPY or MATLAB file", f"a file that begins with {signature!r}"
+        if not (is_hdf5(path) or single or is_matlab5(path) or is_tiff(path) or signature.startswith(b"PK")):
+            expected, received = "an HDF5, NPZ, NPY, MATLAB or TIFF file", f"a file that begins with {signature!r}"
             remedy = "Convert it to one of these."
             raise DataError(path, expected=expected, received=received, remedy=remedy)
         frames, steps, raster = _patterns(path, options)
@@ -56,6 +57,8 @@ def _patterns(path: Path, options: ReadOptions) -> tuple[FrameSource, tuple[Step
     series = None if text is None else series_of(text, path)
     if series is not None:
         files, dataset = series
+        if dataset is None and all(map(is_tiff, files)):
+            return TiffFrames(files), (), None
         parts = [patterns_of(Place(file, dataset), options.follow_links) for file in files]
         return JoinedFrames([source for source, *_ in parts]), parts[0][1], None
     if text is not None and ":" in text and (place := place_of(text, path)).path.samefile(path):

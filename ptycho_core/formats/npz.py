@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ptycho_core.scans.frames import Frames
 from ptycho_core.scans.scan import Scan
 from ptycho_core.scans.steps import Orient, Step
 from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.storage.files import check_space
 from ptycho_core.storage.hdf5 import signature_of
 from ptycho_core.storage.npz import MAGIC, Member, npz_frames, npz_members, read_npz, write_npz
 from ptycho_core.storage.source import ArraySource, FrameSource
@@ -156,6 +158,7 @@ def save_npz_scan(path: Path, scan: Scan) -> None:
         del arrays["probeGuess"]
     if scan.object_field is not None:
         arrays["objectGuess"] = scan.object_field
+    check_space(path, sum(np.dtype(array.dtype).itemsize * math.prod(array.shape) for array in arrays.values()))
     write_npz(path, arrays)
 
 

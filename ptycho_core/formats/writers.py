@@ -22,7 +22,7 @@ from ptycho_core.formats.ptychodus import ARBITRARY, DIFFRACTION, FACTS, ORIGIN,
 from ptycho_core.io.metres import Metres, metres_of
 from ptycho_core.scans.counts import counts_type, intensity_blocks
 from ptycho_core.scans.scan import Scan
-from ptycho_core.storage.files import make_folder, replacing
+from ptycho_core.storage.files import check_space, make_folder, replacing
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +137,7 @@ def _patterns(file: Any, name: str, scan: Scan, progress: Count | None) -> Any:
     """Intensities, block by block: whole numbers as such, so that no digit is lost, others as float32."""
     dtype = counts_type(scan)
     count = len(scan)
+    check_space(Path(file.filename).parent, dtype.itemsize * scan.diffraction_amplitude.size)
     data = file.create_dataset(name, scan.diffraction_amplitude.shape, dtype)
     if not scan.dose_known:
         data.attrs[ARBITRARY] = 1

@@ -22,6 +22,7 @@ from ptycho_core.storage.matlab5 import is_matlab5, mat_names, read_mat
 from ptycho_core.storage.npz import MAGIC, npz_frames, npz_members, read_npz
 from ptycho_core.storage.source import ArraySource, FrameSource
 from ptycho_core.storage.stored import JoinedFrames, StoredFrames, as_frames
+from ptycho_core.storage.tiff import TiffFrames, is_tiff
 
 
 @attrs.frozen
@@ -103,7 +104,8 @@ def patterns_of(place: Place, follow: Path | None = None) -> tuple[FrameSource, 
             return source, (), (shape[0], shape[1]) if len(shape) == 4 else None
     if signature_of(path).startswith(b"PK"):
         members = npz_members(path)
-        name = dataset or _only(path, "dataset", list(members))
+        deep = [key for key, each in members.items() if len(each.shape) > 2 and each.dtype.kind in "biuf"]
+        name = dataset or _only(path, "dataset", deep or list(members))
         if name not in members:
             raise no_such(path, name, "dataset", list(members))
         stored = members[name]
@@ -114,17 +116,31 @@ def patterns_of(place: Place, follow: Path | None = None) -> tuple[FrameSource, 
         return source, (Orient(transpose=True),) if turned else (), _raster(stored.shape)
     if is_matlab5(path):
         shapes = mat_names(path)
-        array = read_mat(path, dataset or _only(path, "dataset", [n for n, shape in shapes.items() if len(shape) > 2]))
+        name = dataset or _only(path, "dataset", [n for n, shape in shapes.items() if len(shape) > 2])
+        array = _frames_first(path, name, read_mat(path, name))
         raster = _raster(array.shape)
-        if array.ndim == 3 and array.shape[0] == array.shape[1] != array.shape[2]:  # as MATLAB has them
-            array = np.ascontiguousarray(np.moveaxis(array, -1, 0))
         return ArraySource(array.reshape(as_frames(path, dataset, array.shape, cube=True))), (), raster
+    if is_tiff(path):
+        return TiffFrames([path]), (), None
     shape, dtype, fortran_order, offset = _npy_header(path)
     if fortran_order and len(shape) > 1:
         remedy = "Save it with numpy.ascontiguousarray."
         raise DataError(path, expected="frames in C order", received="Fortran order", remedy=remedy)
     _real(path, None, dtype)
     return StoredFrames(path, offset, as_frames(path, None, shape, cube=True), dtype), (), _raster(shape)
+
+
+def _frames_first(path: Path, name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """(M, H, W) or (rows, columns, H, W) of a MATLAB array, whose last axes count the patterns as a rule."""
+    if array.ndim == 3 and array.shape[0] == array.shape[1] != array.shape[2]:
+        return np.ascontiguousarray(np.moveaxis(array, -1, 0))
+    if array.ndim == 4 and array.shape[0] == array.shape[1]:
+        if array.shape[2] == array.shape[3]:
+            expected = "a raster that is not square, or patterns (M, H, W)"
+            remedy = "Save it as (M, H, W), one (H, W) pattern a position: either pair of axes may count the positions."
+            raise DataError(path, name, expected=expected, received=f"shape {array.shape}", remedy=remedy)
+        return np.ascontiguousarray(np.moveaxis(array, (2, 3), (0, 1)))
+    return array
 
 
 def _raster(shape: tuple[int, ...]) -> Raster | None:
@@ -153,17 +169,21 @@ def by_number(name: str) -> list[Any]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def series_of(text: str, own: Path) -> tuple[list[Path], str] | None:
-    """The files and the data set of `raw/*.h5:/entry/data`, by their numbers; None where it is no such series."""
+def series_of(text: str, own: Path) -> tuple[list[Path], str | None] | None:
+    """The files and the data set of `raw/*.h5:/entry/data`, by their numbers; None where it is no such series.
+
+    `raw/*.tif` names files that hold nothing else.
+    """
     pattern, separator, dataset = text.rpartition(":")
-    if not separator or not any(mark in pattern for mark in "*?["):
+    pattern = pattern if separator else text
+    if not any(mark in pattern for mark in "*?["):
         return None
     found = glob.glob(pattern) or glob.glob(str(own.parent / pattern))
     files = sorted((Path(name) for name in found if Path(name).is_file()), key=lambda path: by_number(path.name))
     if not files:
         expected, remedy = "files of this name", "Correct the pattern."
         raise DataError(own, text, expected=expected, received="none", remedy=remedy, state=("dataset",))
-    return files, dataset
+    return files, dataset if separator else None
 
 
 def no_such(path: Path, name: str, option: str, names: list[str]) -> DataError:

@@ -25,6 +25,7 @@ from ptycho_core.storage.files import UNREADABLE
 from ptycho_core.storage.hdf5 import HDF5File, is_hdf5, signature_of
 from ptycho_core.storage.matlab5 import is_matlab5, mat_names
 from ptycho_core.storage.npz import MAGIC, npz_members
+from ptycho_core.storage.tiff import is_tiff
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +87,10 @@ def choose_reader(path: Path, options: ReadOptions) -> Reader:
     if named and signature_of(path).startswith(MAGIC):  # one array, which is then the patterns
         return READERS.load(MAPPED)
     found = [reader for name, reader in READERS.load_all() if _matches(name, reader, path)]
-    if not found and named and (is_matlab5(path) or (is_hdf5(path) and _has_patterns(path))):
+    if not found and named and (is_matlab5(path) or is_tiff(path) or (is_hdf5(path) and _has_patterns(path))):
         return READERS.load(MAPPED)  # its parts are named, and its patterns are those of three axes or more
+    if named and [reader.name for reader in found] == ["npz"] and _is_of_no_contract(path):
+        return READERS.load(MAPPED)
     if len(found) == 1:
         log.debug("%s: read by %r", path, found[0].name)
         return found[0]
@@ -108,6 +111,15 @@ def _has_patterns(path: Path) -> bool:
     """Whether an HDF5 file holds one data set that may be patterns."""
     with HDF5File(path) as file:
         return len(patterns_in(file)) == 1
+
+
+def _is_of_no_contract(path: Path) -> bool:
+    """Whether an NPZ file lacks the contract's keys and holds one array of real numbers that may be patterns."""
+    if not signature_of(path).startswith(b"PK"):
+        return False
+    members = npz_members(path)
+    deep = [member for member in members.values() if len(member.shape) > 2 and member.dtype.kind in "biuf"]
+    return not {"diff3d", "diffraction"} & set(members) and len(deep) == 1
 
 
 def _matches(name: str, reader: Reader, path: Path) -> bool:
@@ -186,6 +198,8 @@ def describe_contents(path: Path, most: int = 12) -> str:
         return f"nothing that can be read ({str(reason)[:200]})"
     if signature_of(path).startswith(MAGIC):
         return "a single array (NPY)"
+    if is_tiff(path):
+        return "pictures (TIFF), whose parts have to be named"
     return f"{path.stat().st_size} bytes of another kind, beginning with {signature_of(path)!r}"
 
 

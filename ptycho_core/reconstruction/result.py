@@ -25,6 +25,15 @@ from ptycho_core.storage.npz import read_npz, write_npz
 NETWORK, SOLVER = "network", "solver"
 FILE_NAME = "reconstruction.npz"
 
+RESULT_BYTES = 17
+"""Of an object pixel in the file of a reconstruction: object, overlap, known, predicted error."""
+
+
+def canvas_pixels(positions_px: NDArray[np.float64], N: int) -> int:
+    """Pixels of the object that patches of N x N at these positions cover."""
+    spans = np.ptp(np.floor(positions_px), axis=0) + N + 1
+    return int(spans[0]) * int(spans[1])
+
 
 @attrs.frozen(eq=False, kw_only=True)
 class Reconstruction:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,17 @@ def rescued(save: Callable[[Path], Any], path: Path) -> Path:
         remedy = f"The result is in {place}: move it from there."
         raise DataError(path, expected=error.expected, received=error.received, remedy=remedy) from error
     return path
+
+
+@contextmanager
+def after_result(path: Path) -> Iterator[None]:
+    """An error in the block says where the result is, which has been written before it."""
+    try:
+        yield
+    except DataError as error:
+        remedy = f"{error.remedy or ''} The result itself is in {path}.".strip()
+        facts = {"expected": error.expected, "received": error.received}
+        raise DataError(error.source, error.key, **facts, remedy=remedy, state=error.state) from error
 
 
 def draw(tell: Listener, plot: Callable[..., None], *arguments: Any, **keywords: Any) -> str | None:

@@ -13,11 +13,11 @@ from ptycho_core.batches.sampling import subsample
 from ptycho_core.events import counting, told_file
 from ptycho_core.models.model import Model
 from ptycho_core.reconstruction.predict import reconstruct
-from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.reconstruction.result import RESULT_BYTES, Reconstruction, canvas_pixels
 from ptycho_core.reconstruction.writing import check_pixel_known
 from ptycho_core.report.plots import plot_reconstruction
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import draw, rescued, written_images
+from ptycho_core.runs.folder import after_result, draw, rescued, written_images
 from ptycho_core.runs.solve import Solved, solve_into
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
@@ -26,7 +26,7 @@ from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.solving.refinement import going_on
-from ptycho_core.storage.files import make_folder, write_text
+from ptycho_core.storage.files import check_space, make_folder, write_text
 from ptycho_core.storage.keeping import locked
 
 
@@ -46,6 +46,7 @@ def reconstruct_into(
     formats: further files of the object, by the names of `IMAGE_FORMATS`.
     """
     check_pixel_known(folder, formats, Lengths.of(scan.metadata, scan.N))
+    check_space(folder, RESULT_BYTES * canvas_pixels(scan.positions_px, scan.N))
     config, output = config or InferenceConfig(), output or Output(quiet=True)
     with locked(make_folder(folder)), output.listening() as tell:
         result = reconstruct(
@@ -59,11 +60,12 @@ def reconstruct_into(
         path = folder / "reconstruction.npz"
         rescued(result.save, path)
         told_file(tell, "reconstruct", path)
-        figure = draw(tell, plot_reconstruction, result, folder / "reconstruction.png")
-        written = written_images(tell, "reconstruct", folder, result, formats)
-    summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
-    summary["written"] = written
-    write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
+        with after_result(path):
+            figure = draw(tell, plot_reconstruction, result, folder / "reconstruction.png")
+            written = written_images(tell, "reconstruct", folder, result, formats)
+            summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
+            summary["written"] = written
+            write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
     return result, summary
 
 

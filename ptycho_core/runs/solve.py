@@ -9,13 +9,13 @@ from typing import Any
 
 import attrs
 
-from ptycho_core.errors import TrainingError
+from ptycho_core.errors import DataError, TrainingError
 from ptycho_core.events import Event, told_file
-from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.reconstruction.result import RESULT_BYTES, Reconstruction, canvas_pixels
 from ptycho_core.reconstruction.writing import check_pixel_known
 from ptycho_core.report.plots import plot_reconstruction
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import draw, kind_of_end, rescued, written_images
+from ptycho_core.runs.folder import after_result, draw, kind_of_end, rescued, written_images
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
@@ -25,9 +25,12 @@ from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.solving.checkpoint import SOLVING_NAME, SolveCheckpoint
 from ptycho_core.solving.loop import Solving, SweepReport
 from ptycho_core.solving.start import Start
-from ptycho_core.storage.files import make_folder, remove_partial, write_text
+from ptycho_core.storage.files import check_space, make_folder, remove_partial, write_text
 from ptycho_core.storage.keeping import locked
 from ptycho_core.training.loggers import logger
+
+CHECKPOINT_BYTES = 32
+"""Of an object pixel in the checkpoint of a solve, at least: the object and the state of its step."""
 
 
 @attrs.frozen(eq=False)
@@ -35,7 +38,7 @@ class Solved:
     """A solve that has ended. `stop`: what ended it early, for the caller to raise; None at its regular end."""
 
     run: Solving
-    stop: KeyboardInterrupt | TrainingError | None
+    stop: KeyboardInterrupt | TrainingError | DataError | None
     result: Reconstruction | None
     summary: dict[str, Any] | None
     """What was written; None where no sweep had ended and so nothing was."""
@@ -62,8 +65,10 @@ def solve_into(
     work for a format that cannot be written.
     """
     check_pixel_known(folder, formats, Lengths.of(scan.metadata, scan.N))
+    kept = CHECKPOINT_BYTES if (execution or ExecutionConfig()).enable_checkpointing else 0
+    check_space(folder, (RESULT_BYTES + kept) * canvas_pixels(scan.positions_px, scan.N))
     output, reading = output or Output(quiet=True), reading or ReadOptions()
-    stop: KeyboardInterrupt | TrainingError | None = None
+    stop: KeyboardInterrupt | TrainingError | DataError | None = None
     result: Reconstruction | None = None
     summary: dict[str, Any] | None = None
     with locked(make_folder(folder)), output.listening() as tell:
@@ -81,20 +86,21 @@ def solve_into(
                             told_file(tell, "solve", attrs.evolve(run.checkpoint(), reading=reading).save(file))
                         log(event)
                     tell(event)
-        except (KeyboardInterrupt, TrainingError) as error:
+        except (KeyboardInterrupt, TrainingError, DataError) as error:  # a full disk is one, too
             stop = error
         if run.history:
             result = run.result()
             path = folder / "reconstruction.npz"
             rescued(result.save, path)
             told_file(tell, "solve", path)
-            figure = draw(tell, plot_reconstruction, result, folder / "reconstruction.png")
-            summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
-            summary["stopped_early"] = stop is not None
-            summary["written"] = written_images(tell, "solve", folder, result, formats)
-            write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
-            configs = {"solving": run.config, "execution": run.execution, "reading": reading}
-            write_text(folder / "config.toml", to_toml(**configs))
+            with after_result(path):
+                figure = draw(tell, plot_reconstruction, result, folder / "reconstruction.png")
+                summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
+                summary["stopped_early"] = stop is not None
+                summary["written"] = written_images(tell, "solve", folder, result, formats)
+                write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
+                configs = {"solving": run.config, "execution": run.execution, "reading": reading}
+                write_text(folder / "config.toml", to_toml(**configs))
         kind = kind_of_end(stop)
         done, message = len(run.history), "" if stop is None else str(stop)
         tell(Event(kind=kind, work="solve", done=done, total=run.config.sweeps, unit="sweep", message=message))

@@ -7,19 +7,19 @@ from typing import Any
 
 import attrs
 
-from ptycho_core.errors import TrainingError
+from ptycho_core.errors import DataError, TrainingError
 from ptycho_core.events import Event, Listener, told_file
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint
 from ptycho_core.models.model import ARCHIVE_NAME, Model
 from ptycho_core.report.plots import plot_losses
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import BEST_MODELS, draw, kind_of_end, rescued
+from ptycho_core.runs.folder import BEST_MODELS, after_result, draw, kind_of_end, rescued
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.files import to_toml
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.training import TrainingConfig
-from ptycho_core.storage.files import make_folder, remove_partial, write_text
+from ptycho_core.storage.files import check_space, make_folder, remove_partial, write_text
 from ptycho_core.storage.keeping import locked
 from ptycho_core.training.fit import Fit, fit
 from ptycho_core.training.loggers import logger
@@ -30,7 +30,7 @@ class Trained:
     """A run that has ended. `stop`: what ended it early, for the caller to raise; None at its regular end."""
 
     run: Fit
-    stop: KeyboardInterrupt | TrainingError | None
+    stop: KeyboardInterrupt | TrainingError | DataError | None
     summary: dict[str, Any] | None
     """What was written; None where no epoch had finished and so nothing was."""
 
@@ -59,9 +59,10 @@ def train_into(
     """
     execution, output = execution or ExecutionConfig(), output or Output(quiet=True)
     reading = reading or ReadOptions()
-    stop: KeyboardInterrupt | TrainingError | None = None
+    stop: KeyboardInterrupt | TrainingError | DataError | None = None
     with locked(make_folder(folder)), output.listening() as tell:
         run = fit(scan, config, test=test, execution=execution, on_batch=tell, resume=resume)
+        check_space(folder, run.bytes_on_disk)
         begin = _prepare(run, folder, reading, resume)
         tell(begin)
         try:
@@ -73,7 +74,7 @@ def train_into(
                         told_file(tell, "train", checkpoint.save(folder / CHECKPOINT_NAME))
                     log(report)
                     tell(report)
-        except (KeyboardInterrupt, TrainingError) as error:
+        except (KeyboardInterrupt, TrainingError, DataError) as error:  # a full disk is one, too
             stop = error
         configs = {"model": run.config.model, "training": run.config, "execution": execution, "reading": reading}
         summary = None if run.model is None else _write(run, folder, configs, tell, stop)
@@ -127,11 +128,13 @@ def _write(
     run: Fit, folder: Path, configs: dict[str, Any], tell: Listener, stop: BaseException | None
 ) -> dict[str, Any]:
     assert run.model is not None
-    _keep(run, folder, configs["reading"])
     model = attrs.evolve(run.model, reading=configs["reading"])
     archive = rescued(model.save, folder / ARCHIVE_NAME)  # once more, now with the whole history
     told_file(tell, "train", archive)
-    write_text(folder / "config.toml", to_toml(**configs))
+    with after_result(archive):
+        _keep(run, folder, configs["reading"])
+        write_text(folder / "config.toml", to_toml(**configs))
+        figure = draw(tell, plot_losses, run.history, folder / "loss.png", best_epoch=run.model.best_epoch)
     return {
         "archive": str(archive),
         "backend": run.engine.name,
@@ -140,6 +143,6 @@ def _write(
         "best_epoch": run.model.best_epoch,
         "losses": run.history[run.model.best_epoch - 1],
         "seconds": sum(row["seconds"] for row in run.history),
-        "figure": draw(tell, plot_losses, run.history, folder / "loss.png", best_epoch=run.model.best_epoch),
+        "figure": figure,
         "stopped_early": stop is not None,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
 import tokenize
 import zipfile
@@ -165,6 +166,24 @@ def check_folder(path: Path) -> None:
     if not os.access(there, os.W_OK):
         remedy = "Change its permissions or choose another output folder."
         raise DataError(path, expected="a writable folder", received="a read-only one", remedy=remedy)
+
+
+def check_space(place: Path, needed: int) -> None:
+    """DataError where the disk of a file or folder, which need not be there yet, has less than `needed` bytes free."""
+    there = next((folder for folder in (place, *place.absolute().parents) if folder.exists()), place)
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError:  # a disk that does not say
+        return
+    if free < needed:
+        expected, received = f"{_size(needed)} free on its disk", f"{_size(free)}"
+        raise DataError(place, expected=expected, received=received, remedy="Free some space or choose another place.")
+
+
+def _size(count: int) -> str:
+    """Bytes in words: 1.25 GiB."""
+    power = min(4, max(0, (max(count, 1).bit_length() - 1) // 10))
+    return f"{count / 1024**power:.4g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
 def check_other_files(source: Path, *targets: Path) -> None:

@@ -79,6 +79,15 @@ class Fit:
         impatient = patience is not None and bool(self.best) and done - self.best[0].best_epoch >= patience
         return done >= self.config.nepochs or impatient
 
+    @property
+    def bytes_on_disk(self) -> int:
+        """What models and checkpoint take at least, the one that is being written beside the one that it replaces."""
+        weights = sum(array.nbytes for array in self._started.weights().values())
+        kept = self.execution.checkpoint_save_top_k
+        models = kept + 1 if kept > 1 else 1
+        whole = 2 * (3 + kept) if self.execution.enable_checkpointing else 0  # weights, two moments, the best
+        return weights * (models + whole)
+
     def checkpoint(self) -> Checkpoint:
         """What the run needs to go on after its last whole epoch: `fit(..., resume=checkpoint)`.
 

@@ -196,3 +196,63 @@ def test_links_to_another_folder_are_followed_where_that_is_stated(
         assert caught.value.state == (f"follow_links={tmp_path / 'raw'}",)
     scan = load_scan(path, dataset=dataset, follow_links=tmp_path / "raw", **named)
     np.testing.assert_array_equal(scan.diffraction_amplitude, np.sqrt(counts(), dtype=np.float32))
+
+
+# -- pictures, and arrays under names of other programs ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["series", "pages", "deflated"])
+def test_pictures_are_read_in_the_order_of_their_numbers(tmp_path: Path, parts: dict[str, Any], kind: str) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    (tmp_path / "raw").mkdir()
+    patterns = counts().astype(np.uint16)
+    if kind == "series":
+        for number, pattern in enumerate(patterns):
+            tifffile.imwrite(tmp_path / "raw" / f"frame_{number}.tif", pattern)
+        path, named = tmp_path / "raw" / "frame_0.tif", {"dataset": str(tmp_path / "raw" / "*.tif")}
+        parts |= {name: str(tmp_path / parts[name]) for name in ("positions", "probe")}
+    else:
+        path, named = tmp_path / "stack.tif", {}
+        packing = {"compression": "zlib"} if kind == "deflated" else {}
+        tifffile.imwrite(path, patterns, photometric="minisblack", **packing)
+    scan = load_scan(path, **named, **parts)
+    assert scan.dose_known
+    np.testing.assert_array_equal(scan.diffraction_amplitude, np.sqrt(patterns, dtype=np.float32))
+
+
+@pytest.mark.parametrize("fault", ["another size", "colours", "cut short", "no picture"])
+def test_pictures_that_are_no_patterns_are_refused(tmp_path: Path, parts: dict[str, Any], fault: str) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    for number, size in enumerate((N, N, N // 2 if fault == "another size" else N)):
+        shape = (size, size, 3) if fault == "colours" else (size, size)
+        tifffile.imwrite(tmp_path / f"frame_{number}.tif", np.ones(shape, np.uint8))
+    last = tmp_path / "frame_2.tif"
+    if fault == "cut short":
+        last.write_bytes(last.read_bytes()[:300])
+    if fault == "no picture":
+        last.write_bytes(b"II*\0" + bytes(range(200)))
+    with pytest.raises(DataError, match="frame_"):
+        load_scan(tmp_path / "frame_0.tif", dataset=str(tmp_path / "*.tif"), **parts)
+
+
+def test_one_array_of_patterns_needs_no_name(tmp_path: Path, parts: dict[str, Any]) -> None:
+    """As PtychoNN has them: amplitudes of a raster beside the complex object."""
+    amplitude = np.sqrt(counts()).astype(np.float32).reshape(ROWS, COLUMNS, N, N)
+    np.savez(tmp_path / "arr.npz", arr_0=amplitude)
+    np.savez(tmp_path / "two.npz", reciprocal=amplitude[0], real=amplitude[0].astype(np.complex64))
+    for name, count, by in (("arr", COUNT, parts), ("two", COLUMNS, {"scan_step": "3", "scan_shape": "3,3"})):
+        settings = {**by, "probe": "probe.npy", "position_unit": "px", "measurement": "amplitude"}
+        scan = load_scan(tmp_path / f"{name}.npz", **settings)
+        np.testing.assert_array_equal(scan.diffraction_amplitude, amplitude.reshape(-1, N, N)[:count])
+
+
+def test_the_raster_of_a_matlab_array_comes_last_where_its_patterns_are_square(
+    tmp_path: Path, parts: dict[str, Any]
+) -> None:
+    cube = counts().reshape(ROWS, COLUMNS, N, N)
+    scipy.io.savemat(tmp_path / "last.mat", {"dp": np.moveaxis(cube, (0, 1), (2, 3))})
+    scipy.io.savemat(tmp_path / "square.mat", {"dp": cube.reshape(6, 6, N, N)})
+    scan = load_scan(tmp_path / "last.mat", **parts)
+    np.testing.assert_array_equal(scan.diffraction_amplitude, np.sqrt(counts(), dtype=np.float32))
+    with pytest.raises(DataError, match="either pair of axes may count the positions"):
+        load_scan(tmp_path / "square.mat", **parts)
