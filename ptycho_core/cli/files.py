@@ -91,6 +91,10 @@ def simulate(
     from ptycho_core.storage.keeping import check_new
 
     output = console(quiet, as_json)
+    if out.suffix.lower() != ".npz":
+        received = f"the ending {out.suffix!r}"
+        remedy = "Give a file name that ends in .npz."
+        raise ConfigurationError(out, expected="the ending .npz", received=received, remedy=remedy)
     for source in map(Path, (object_, settings["probe"])):
         if source.is_file():  # and no kind
             check_other_files(source, out)
@@ -297,7 +301,7 @@ def split(
     """
     settings = {name: options.pop(name) for name in ("test_fraction", "how", "axis", "margin_px", "seed")}
     reading: ReadOptions = build_config(config, options, "reading")["reading"]
-    from ptycho_core.formats.convert import save_scan, targets_of
+    from ptycho_core.formats.convert import format_of, targets_of, write_scan
     from ptycho_core.io.readers import read_known
     from ptycho_core.scans.splitting import split as split_scan
     from ptycho_core.storage.files import check_folder, check_other_files
@@ -306,11 +310,12 @@ def split(
     output = console(quiet, as_json)
     check_other_files(scan, train, test)
     for target in (train, test):  # both before either is written
+        format_of(target)
         check_folder(target.parent)
         check_new(*targets_of(target), overwrite=overwrite)
     parts = split_scan(read_known(scan, reading), **settings)
-    save_scan(train, parts.train)
-    save_scan(test, parts.test)
+    write_scan(train, parts.train)
+    write_scan(test, parts.test)
     summary = {"train": str(train), "test": str(test), **parts.as_dict()}
     counts = f"{train}: {len(parts.train)} patterns\n{test}: {len(parts.test)} patterns"
     output.result(summary, counts + (f"\nleft out: {len(parts.left_out)}" if len(parts.left_out) else ""))

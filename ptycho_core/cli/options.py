@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 FILE = click.Path(path_type=Path)
-ALIASES = {"output_dir": "--out", "model_path": "--model", "test_data_file": "--test"}
+ALIASES = {"learning_rate": "--lr", "output_dir": "--out", "model_path": "--model", "test_data_file": "--test"}
 """Short spellings of the flags that are used most."""
 LONG_CHOICE = 40
 """Letters of choices that would not fit beside their flag."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_core.batches.batch import Batch
 from ptycho_core.errors import ArchiveError, ConfigurationError, DataError
 from ptycho_core.networks.table import Table
 from ptycho_core.settings.training import TrainingConfig
@@ -75,6 +77,16 @@ def check_solver_weights(weights: Weights, like: Weights) -> None:
     """Refuse weights whose names or shapes are not those of `like`, the solver's own: ArchiveError likewise."""
     expected = {name: np.shape(array) for name, array in like.items()}
     _check_arrays("weights", weights, expected, "they are of another canvas or probe")
+
+
+def check_border(batch: Batch) -> None:
+    """Refuse a batch whose canvas does not hold its patches: DataError. Engines ask where they merge them."""
+    reach = float(np.abs(batch.relative_offsets_px).max(initial=0))
+    if reach > batch.canvas_padding_px:
+        expected = f"at least {math.ceil(reach)} px, the largest relative offset"
+        remedy = "Give every batch of a run the border that its farthest group needs."
+        received = batch.canvas_padding_px
+        raise DataError("batch", "canvas_padding_px", expected=expected, received=received, remedy=remedy)
 
 
 def check_cover(cover: NDArray[np.floating], shape: tuple[int, ...]) -> None:

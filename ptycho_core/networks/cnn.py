@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from ptycho_core.errors import ConfigurationError
-from ptycho_core.networks.registry import network_channels
+from ptycho_core.networks.registry import network_channels, reads
 from ptycho_core.networks.table import INPUT, Table, TableBuilder
+from ptycho_core.settings.effects import OF_THE_NETWORK
 from ptycho_core.settings.model import ModelConfig
 
 
@@ -24,11 +25,13 @@ def _depth(N: int) -> int:
     raise ConfigurationError("ModelConfig", "N", expected=expected, received=N, remedy=remedy)
 
 
+@reads(*OF_THE_NETWORK)
 def cnn(model: ModelConfig) -> Table:
     """One encoder and two decoders, as in PtychoPINN (Hoidn et al., Sci. Rep. 13, 22789, 2023)."""
     return _autoencoder(model, outer_channels=4, outer_width=model.n_filters_scale * 2048 // model.N)
 
 
+@reads(*OF_THE_NETWORK)
 def published_torch(model: ModelConfig) -> Table:
     """`cnn` as in the published PyTorch implementation: the outer part has one channel per map, and another width.
 

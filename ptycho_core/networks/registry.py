@@ -30,6 +30,25 @@ def register_architecture(name: str, *, replace: bool = False) -> Callable[[A], 
     return ARCHITECTURES.register(name, replace=replace)
 
 
+def reads(*fields: str) -> Callable[[A], A]:
+    """Decorator: the fields of `ModelConfig` that an architecture reads; one that is set and not read is warned of.
+
+    Left out, nothing is known of that, and nothing is warned of.
+    """
+
+    def declare(architecture: A) -> A:
+        architecture.reads = fields  # type: ignore[attr-defined]
+        return architecture
+
+    return declare
+
+
+def fields_read(model: ModelConfig) -> tuple[str, ...] | None:
+    """What the architecture declares that it reads of the configuration; None where it does not say."""
+    declared: tuple[str, ...] | None = getattr(architecture_of(model), "reads", None)
+    return declared
+
+
 def network_channels(model: ModelConfig) -> int:
     """Patterns the network sees together: the whole group when merged, otherwise one frame at a time."""
     return model.channels if model.object_big else 1

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ptycho_core.engine.registry import backend_for, find_engine
-from ptycho_core.errors import ConfigurationError
+from ptycho_core.errors import ConfigurationError, NoEffectError
 from ptycho_core.settings.fields import fields_of
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import ModelConfig
@@ -32,6 +32,10 @@ def prepare(model: Model, config: InferenceConfig, backend: str | None = None) -
 def _check_model(config: InferenceConfig, model: Model) -> None:
     """What the caller takes the model to be, where it says so, must be what the model is."""
     check_pool(config, model.config.model)
+    if config.middle_trim is not None and config.middle_trim > model.config.model.N:
+        expected, received = f"it is at most {model.config.model.N}, the side of a patch", str(config.middle_trim)
+        remedy = "Set it to less, or leave it unset."
+        raise NoEffectError("InferenceConfig", "middle_trim", expected=expected, received=received, remedy=remedy)
     if config.model is None:
         return
     for name, field in fields_of(ModelConfig).items():

@@ -7,14 +7,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from ptycho_core.errors import DataError
+from ptycho_core.io.readers import read_known
 from ptycho_core.models.model import ARCHIVE_NAME, load_model
 from ptycho_core.quality.evaluation import evaluate
-from ptycho_core.quality.truth import load_truth
+from ptycho_core.quality.truth import Truth, load_truth
 from ptycho_core.reconstruction.result import Reconstruction, load_reconstruction
 from ptycho_core.report.plots import plot_comparison
 from ptycho_core.runs.console import Output
 from ptycho_core.runs.folder import draw
+from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.storage.files import write_text
+from ptycho_core.storage.hdf5 import signature_of
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +29,24 @@ def evaluate_into(reconstructed: Path, truth: Path, output: Output) -> tuple[dic
     folder = reconstructed if reconstructed.is_dir() else reconstructed.parent
     if (stale := _stale(result, folder)) is not None:
         log.warning("%s", stale)
-    evaluation = evaluate(result, load_truth(truth), pixel_m=result.pixel_m)
+    evaluation = evaluate(result, _truth(truth), pixel_m=result.pixel_m)
     titles = {"origin_px": result.origin_px, "title": f"{reconstructed} against {truth}"}
     with output.listening() as tell:
         figure = draw(tell, plot_comparison, evaluation, folder / "evaluation.png", **titles)
     summary = {**evaluation.as_dict(), "truth": str(truth), "figure": figure}
     write_text(folder / "evaluation.json", json.dumps(summary, indent=2) + "\n")
     return summary, evaluation.table()
+
+
+def _truth(path: Path) -> Truth:
+    """The object of a reconstruction, or of a scan in any format. Raises DataError."""
+    if (path.is_dir() and not (path / "diffraction.h5").exists()) or signature_of(path).startswith(b"PK"):
+        return load_truth(path)
+    scan = read_known(path, ReadOptions())
+    if scan.object_field is None:
+        remedy = "Give a file with the true object."
+        raise DataError(path, "object", expected="a scan with an object", received="none", remedy=remedy)
+    return Truth(object_field=scan.object_field, source=str(path))
 
 
 def _stale(result: Reconstruction, folder: Path) -> str | None:

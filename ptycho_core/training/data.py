@@ -44,13 +44,19 @@ class TrainingData:
         self.scan, self._config = scan if whole else subsample(scan, config), config
 
     def draw(self, rng: np.random.Generator, n_groups: int | None = None) -> Groups:
-        """Groups of the scan: `config.n_groups` of them unless another number is asked for."""
+        """Groups of the scan: `config.n_groups` of them unless another number is asked for.
+
+        Unset, it is no more than there are positions.
+        """
         config = self._config
+        if n_groups is None:
+            usual = config.n_groups == attrs.fields(TrainingConfig).n_groups.default and not config.enable_oversampling
+            n_groups = min(config.n_groups, len(self.scan)) if usual else config.n_groups
         return draw_groups(
             self.scan.positions_px,
             rng,
             gridsize=config.model.gridsize,
-            n_groups=config.n_groups if n_groups is None else n_groups,
+            n_groups=n_groups,
             neighbor_count=config.neighbor_count,
             enable_oversampling=config.enable_oversampling,
             neighbor_pool_size=config.neighbor_pool_size,

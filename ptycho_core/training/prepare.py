@@ -6,6 +6,7 @@ It imports no reader and no framework, so that a misspelt setting is refused at 
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,8 +17,9 @@ import attrs
 from ptycho_core.engine.objective import check_monitor
 from ptycho_core.engine.registry import find_engine
 from ptycho_core.errors import MissingExtraError
-from ptycho_core.networks.registry import architecture_of, build_table
+from ptycho_core.networks.registry import architecture_of, build_table, fields_read
 from ptycho_core.registry import Registry
+from ptycho_core.settings.effects import idle_fields
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.resuming import check_continues
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from ptycho_core.engine.protocol import Engine
     from ptycho_core.models.checkpoint import Checkpoint
     from ptycho_core.training.reports import Log, LoggedRun
+
+log = logging.getLogger(__name__)
 
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 """Loggers that are extras, and what they need."""
@@ -71,6 +75,8 @@ def prepare(
     if sized:
         build_table(config.model)
     check_monitor(execution, config)
+    for name, reason in idle_fields(config, fields_read(config.model)):
+        log.warning("%s has no effect %s", name, reason)
     if resume is not None:
         check_continues(resume, config, execution)
     # Another engine goes on to rounding alone, so the one that began is preferred.

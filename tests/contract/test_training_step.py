@@ -11,6 +11,7 @@ import pytest
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.protocol import Engine, Network
+from ptycho_core.errors import DataError
 from ptycho_core.physics.constants import ADAM_EPSILON
 from ptycho_core.vocabulary import LOG_SCALE, PROBE, Weights
 from tests.contract.cases import (
@@ -239,3 +240,13 @@ def test_an_exception_of_the_batches_passes_through(engine: Engine) -> None:
     with pytest.raises(Stop):
         network.train_epoch(interrupted(), RATE)
     assert np.isfinite(network.evaluate([case.batch])["total"])
+
+
+def test_a_border_that_its_offsets_overrun_is_refused(engine: Engine) -> None:
+    """A canvas that does not hold its patches would make a loss of another object, without a word."""
+    case = named_case("merged")
+    tight = attrs.evolve(case.batch, canvas_padding_px=int(np.abs(case.batch.relative_offsets_px).max()) - 1)
+    network = build(engine, case)
+    for step in (network.evaluate, lambda batches: network.train_epoch(batches, 1e-3, 1.0)):
+        with pytest.raises(DataError, match="canvas_padding_px: expected at least"):
+            step([tight])

@@ -10,7 +10,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
-from ptycho_core.engine.checks import check_weights, trainable_names
+from ptycho_core.engine.checks import check_border, check_weights, trainable_names
 from ptycho_core.engine.objective import TERMS, Objective
 from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BCHW
@@ -121,6 +121,7 @@ class ReferenceNetwork:
         """Where the patches of each group lie on its canvas; None where nothing is merged."""
         if not self.model.merges:
             return None
+        check_border(batch)
         return self.physics.placement(batch.relative_offsets_px, batch.canvas_padding_px)
 
     def _merged(self, batch: Batch, patches: Field, placement: Placement | None) -> Field:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
-from ptycho_core.engine.checks import check_weights
+from ptycho_core.engine.checks import check_border, check_weights
 from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
@@ -134,6 +134,8 @@ class TensorFlowNetwork:
     def _arguments(self, batch: Batch) -> tuple[Any, ...]:
         """Variables and a batch as tensors; the canvas border stays a whole number, because shapes follow from it."""
         truth = batch.object_patches
+        if self.model.merges:
+            check_border(batch)
         return (
             self.tensors,
             self._constant(batch.diffraction_amplitude),

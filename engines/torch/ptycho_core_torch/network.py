@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptycho_core.batches.batch import Batch
-from ptycho_core.engine.checks import check_weights, trainable_names
+from ptycho_core.engine.checks import check_border, check_weights, trainable_names
 from ptycho_core.engine.objective import Objective
 from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
@@ -158,6 +158,7 @@ class TorchNetwork:
         measured_amplitude, light = self._amplitude(batch), self._light(batch.illumination)
         patches = physics.polar_to_field(*self._maps(measured_amplitude, light))
         if self.model.merges:
+            check_border(batch)
             offsets = self._constant(batch.relative_offsets_px)
             placement = physics.placement_matrices(offsets, self.model.N, batch.canvas_padding_px)
             epsilon = MERGE_EPSILON[self.model.merge_weights]

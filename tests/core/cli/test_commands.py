@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import h5py
 import numpy as np
 import pytest
 from einops import rearrange
@@ -426,6 +427,19 @@ def test_evaluation_prints_a_table_and_writes_every_figure(
 
 
 @pytest.mark.usefixtures("no_matplotlib")
+def test_the_truth_may_be_a_scan_of_any_format(ptycho: Ptycho, true_reconstruction: Path, scan_file: Path) -> None:
+    lengths = ("--energy-eV", 8000, "--distance-m", 1, "--detector-pixel-m", 75e-6)
+    with_object, without = scan_file.with_name("truth.cxi"), scan_file.with_name("bare.cxi")
+    for target in (with_object, without):
+        assert ptycho("convert", scan_file, target, *lengths).code == 0
+    with h5py.File(without, "a") as file:
+        del file["entry_1/image_2"]
+    outcome = ptycho("evaluate", true_reconstruction, "--truth", with_object, "--json")
+    assert outcome.code == 0 and json.loads(outcome.out)["correlation"] > 0.999, outcome.err
+    refused = ptycho("evaluate", true_reconstruction, "--truth", without)
+    assert refused.code == 2 and "bare.cxi: object: expected a scan with an object" in refused.err
+
+
 def test_a_reconstruction_can_be_inspected(ptycho: Ptycho, true_reconstruction: Path) -> None:
     facts = json.loads(ptycho("inspect", true_reconstruction / "reconstruction.npz", "--json").out)
     assert (facts["kind"], facts["backend"], facts["patterns_per_second"]) == ("reconstruction", "fake", 20.0)

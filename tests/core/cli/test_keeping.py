@@ -66,6 +66,20 @@ def test_a_file_that_is_there_is_not_replaced_unasked(
         assert Path(kept).read_bytes() != b"work of weeks"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("simulate", "scan.foo"), ("split", "scan.npz", "first.npz", "second.foo")],
+    ids=lambda words: words[0],
+)
+def test_an_ending_that_means_no_format_is_refused(
+    ptycho: Ptycho, scan_file: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(scan_file.parent)
+    outcome = ptycho(*arguments)
+    assert outcome.code == 2 and "received the ending '.foo'" in outcome.err
+    assert [path.name for path in scan_file.parent.iterdir()] == ["scan.npz"]
+
+
 def test_both_parts_of_a_split_can_be_written_before_either_is(ptycho: Ptycho, scan_file: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     outcome = ptycho("split", scan_file, tmp_path / "train.npz", tmp_path / "file" / "test.npz")

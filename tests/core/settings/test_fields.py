@@ -16,7 +16,7 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.errors import BackendError, ConfigurationError
+from ptycho_core.errors import BackendError, ConfigurationError, NoEffectError
 from ptycho_core.events import Event
 from ptycho_core.formats.convert import save_scan
 from ptycho_core.models.model import Model, load_model
@@ -563,3 +563,8 @@ def test_reconstructing_into_a_folder_writes_object_and_facts(model: Model, scan
     result, summary = reconstruct_into(tmp_path, scan, model)
     assert summary["patterns"] == result.patterns == 9
     assert {"reconstruction.npz", "reconstruction.json"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_trim_beyond_the_patch_is_refused(model: Model, scan: Scan) -> None:
+    with pytest.raises(NoEffectError, match=r"middle_trim has no effect unless it is at most \d+, the side of a patch"):
+        seen(model, scan.subset([0]), middle_trim=scan.N + 1)

@@ -1,0 +1,65 @@
+"""A setting that changes nothing beside the others is warned of, and one that changes something is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+
+from ptycho_core.networks.registry import ARCHITECTURES, build_table, fields_read, reads, register_architecture
+from ptycho_core.networks.table import Table
+from ptycho_core.settings.effects import OF_THE_NETWORK, idle_fields
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.prepare import prepare
+
+OTHER: dict[str, Any] = {"n_filters_scale": 1, "amp_activation": "softplus", "amplitude_ceiling": 1.5}
+"""Values that are not the default; True for all others."""
+
+
+@pytest.mark.parametrize(
+    ("model", "training", "idle"),
+    [
+        ({}, {}, []),
+        ({}, {"neighbor_count": 6}, ["neighbor_count"]),
+        ({"object_big": False}, {}, ["object_big"]),
+        ({"gridsize": 2, "object_big": False}, {"neighbor_count": 6}, []),
+        ({"probe_big": False}, {}, []),
+        ({"probe_big": False, "pad_object": False}, {}, ["probe_big"]),
+        ({"model_type": "supervised"}, {"nphotons": 1e5, "probe_gauge": "given"}, ["probe_gauge", "nphotons"]),
+        ({"model_type": "supervised", "probe_scale": 3.0}, {}, ["probe_scale"]),
+        ({"model_type": "supervised"}, {"intensity_scale_trainable": False}, ["intensity_scale_trainable"]),
+        ({}, {"nepochs": 9, "early_stop_patience": 8}, []),
+        ({}, {"nepochs": 9, "early_stop_patience": 9}, ["early_stop_patience"]),
+        ({"n_filters_scale": 1, "eca_encoder": True}, {}, []),
+    ],
+)
+def test_what_has_no_effect_is_named(model: dict[str, Any], training: dict[str, Any], idle: list[str]) -> None:
+    config = TrainingConfig(model=ModelConfig(**model), **training)
+    assert [name for name, _ in idle_fields(config, OF_THE_NETWORK)] == idle
+
+
+@pytest.mark.parametrize("architecture", ["cnn", "published_torch"])
+def test_ours_read_the_fields_that_they_declare(architecture: str) -> None:
+    plain = ModelConfig(N=32, architecture=architecture)
+    for name in OF_THE_NETWORK:
+        changed = attrs.evolve(plain, **{name: OTHER.get(name, True)})
+        declared = fields_read(plain)
+        assert declared is not None and (name in declared) == (build_table(changed) != build_table(plain)), name
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_what_another_architecture_does_not_read_is_warned_of(
+    declares: bool, core_log: pytest.LogCaptureFixture, fake_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ARCHITECTURES, "_registered", dict(ARCHITECTURES._registered))
+
+    def plain(model: ModelConfig) -> Table:
+        return build_table(ModelConfig(N=model.N, n_filters_scale=model.n_filters_scale))
+
+    register_architecture("plain")(reads("n_filters_scale")(plain) if declares else plain)
+    model = ModelConfig(N=32, architecture="plain", n_filters_scale=1, cbam_encoder=True)
+    prepare(TrainingConfig(model=model))
+    warned = "cbam_encoder has no effect on the architecture plain" in core_log.text
+    assert warned == declares and "n_filters_scale" not in core_log.text
