@@ -202,7 +202,11 @@ def dose(backend: str, photons: float) -> list[Row]:
         case = f"{kind}, {photons:.0e} photons"
         for prior in ("none", "auto"):
             run = solved(scan, backend, prior=prior)
-            name = "no prior" if prior == "none" else f"prior auto: tv {run.result.choices['prior_weight']}"
+            name = (
+                "no prior"
+                if prior == "none"
+                else f"prior auto: {run.result.choices['prior']} {run.result.choices['prior_weight'] or ''}"
+            )
             against = compared(run.result, scan)
             image, truth = (np.abs(field[against.compared]) for field in (run.result.object_field, against.truth))
             # of the true probe, whose light the solver's has but for noise: so amplitudes can be compared as they are
