@@ -27,6 +27,7 @@ NEIGHBOURS = 2  # candidates on either side that converge to the same probe
 SWEEPS, SWEEPS_LARGE, LARGE = 4, 2, 128
 LONGER = 4
 ALIKE = 0.95  # overlap of two probes that are one
+MOVES = 2.0  # specs/solving.md, First probe: standard errors that a move in its window has to bring
 COARSEST = 16  # specs/solving.md, First probe: N over the first move of a probe in its window
 
 
@@ -132,7 +133,7 @@ def placed_probe(bench: Bench, begun: State, freedoms: Freedoms) -> Generator[Tr
                 result, after = bench.tried(f"moved by {there[1]:+d}, {there[0]:+d} px", _moved(begun, there), freedoms)
                 by = margin(result, before)
                 matters |= abs(by) >= SIGNIFICANT
-                better = by >= SIGNIFICANT and result.mean_deviance < best.mean_deviance
+                better = by >= MOVES and result.mean_deviance < best.mean_deviance
                 if better:
                     best, state, place = result, after, there
                 yield _placing(result, by, better)

@@ -172,6 +172,10 @@ def test_a_probe_is_moved_to_where_its_window_cuts_off_least(bright: Scan) -> No
     assert tried == 1 + 4 + 4
 
 
+def test_a_move_needs_less_to_be_kept_than_a_choice(bright: Scan) -> None:
+    assert placed(bright, {"+2, +0": 897}) == ((0, 2), ["place as found", "moved by +2, +0 px"], 1 + 4)
+
+
 def test_where_no_move_matters_it_stays(bright: Scan) -> None:
     assert placed(bright, {"+2, +0": 899}) == ((0, 0), ["place as found"], 1 + 4)
 
