@@ -8,6 +8,7 @@ from __future__ import annotations
 import bz2
 import functools
 import gzip
+import importlib.util
 import io
 import os
 import re
@@ -20,6 +21,7 @@ from typing import Any
 import attrs
 import h5py
 import numpy as np
+import scipy.io
 from numpy.typing import NDArray
 
 from ptycho_core.formats.convert import save_scan
@@ -240,6 +242,56 @@ def table(folder: Path) -> ScanFile:
     return ScanFile(file.path, {**file.settings, **names}, folder / "positions.csv")
 
 
+def eiger(folder: Path) -> ScanFile:
+    """A master with its mask and two linked files of patterns."""
+    with h5py.File(folder / "scan_master.h5", "w") as file:
+        group = file.create_group("entry/data")
+        for number, part in enumerate((slice(0, 4), slice(4, COUNT)), 1):
+            with h5py.File(folder / f"scan_data_{number:06d}.h5", "w") as data:
+                data.create_dataset("entry/data/data", data=counts()[part], chunks=(1, N, N), compression="gzip")
+            group[f"data_{number:06d}"] = h5py.ExternalLink(f"scan_data_{number:06d}.h5", "/entry/data/data")
+        detector = file.create_group("entry/instrument/detector")
+        detector["detectorSpecific/pixel_mask"] = np.zeros((N, N), np.uint32)
+        detector["x_pixel_size"] = detector["y_pixel_size"] = DETECTOR_PIXEL_M
+        detector["detector_distance"] = DISTANCE_M
+        file["entry/instrument/beam/incident_wavelength"] = photon_wavelength_m(ENERGY_EV) * 1e10
+    np.save(folder / "positions.npy", positions())
+    return ScanFile(
+        folder / "scan_master.h5",
+        {**MAPPED, "positions": str(folder / "positions.npy"), "probe": probe_file(folder)},
+    )
+
+
+def eiger_data(folder: Path) -> ScanFile:
+    return attrs.evolve(eiger(folder), victim=folder / "scan_data_000002.h5")
+
+
+def mapped_cube(folder: Path) -> ScanFile:
+    """Patterns of a raster, as 4D-STEM has them."""
+    with h5py.File(folder / "stem.h5", "w") as file:
+        file.create_dataset("datacube/data", data=counts().reshape(2, 3, N, N), chunks=(1, 2, N, N))
+    np.save(folder / "positions.npy", positions())
+    return ScanFile(
+        folder / "stem.h5", {**MAPPED, "positions": str(folder / "positions.npy"), "probe": probe_file(folder)}
+    )
+
+
+def mapped_matlab(folder: Path) -> ScanFile:
+    arrays = {"dp": np.moveaxis(counts(), 0, -1), "places": positions(), "probe": probe()}
+    scipy.io.savemat(folder / "scan.mat", arrays, do_compression=True)
+    return ScanFile(folder / "scan.mat", {**MAPPED, "dataset": "dp", "positions": "places", "probe": "probe"})
+
+
+def mapped_tiff(folder: Path) -> ScanFile:
+    import tifffile
+
+    tifffile.imwrite(folder / "scan.tif", counts(), photometric="minisblack", compression="zlib")
+    np.save(folder / "positions.npy", positions())
+    return ScanFile(
+        folder / "scan.tif", {**MAPPED, "positions": str(folder / "positions.npy"), "probe": probe_file(folder)}
+    )
+
+
 def probe_array(folder: Path) -> ScanFile:
     file = mapped_npy(folder)
     return attrs.evolve(file, victim=folder / "probe.npy")
@@ -267,6 +319,11 @@ MAKERS: dict[str, Callable[[Path], ScanFile]] = {
         mapped_npz,
         table,
         probe_array,
+        eiger,
+        eiger_data,
+        mapped_cube,
+        mapped_matlab,
+        *((mapped_tiff,) if importlib.util.find_spec("tifffile") else ()),
     )
 }
 

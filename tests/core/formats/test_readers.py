@@ -35,7 +35,14 @@ from tests.core.reading import load, put, refusal
 from tests.core.scan_files import COUNT, ENERGY_EV, MAKERS, PIXEL_M, N, ScanFile, counts, make_scan, positions, probe
 
 ROOT = Path(__file__).parents[3]
-READ_BY = {"packed": "npz", "ptychodus_product": "ptychodus", "ptyd_linked": "ptyd", "shelves_parameters": "shelves"}
+READ_BY = {
+    "eiger": "nexus",
+    "eiger_data": "nexus",
+    "packed": "npz",
+    "ptychodus_product": "ptychodus",
+    "ptyd_linked": "ptyd",
+    "shelves_parameters": "shelves",
+}
 GOOD = np.ones((N, N), bool)
 GOOD[0, 0] = False  # bad in the PtyPy files
 
