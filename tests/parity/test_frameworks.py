@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ptycho_core.errors import BackendError
@@ -61,3 +62,21 @@ def test_tensorflows_first_lines_are_shown_to_who_asks_for_them(
     with without_chatter():
         os.write(2, b"I0000 00:00:1 port.cc] a note\nkept\n")
     assert capfd.readouterr().err == shown
+
+
+@pytest.mark.parametrize("name", ["torch", "tensorflow"])
+def test_softplus_is_no_line_yet_where_float64_still_sees_it(name: str) -> None:
+    """A framework takes the line from a threshold on, which may be too low."""
+    engine_or_skip(name)
+    x = np.linspace(15.0, 37.0, 50)
+    if name == "torch":
+        import torch
+        from ptycho_core_torch.ops import ACTIVATIONS
+
+        soft = ACTIVATIONS["softplus"](torch.from_numpy(x)).numpy()
+    else:
+        import tensorflow as tf
+        from ptycho_core_tensorflow.ops import ACTIVATIONS as ACTIVATIONS_TF
+
+        soft = ACTIVATIONS_TF["softplus"](tf.constant(x)).numpy()
+    np.testing.assert_allclose(soft, np.logaddexp(0, x), rtol=4e-16)

@@ -36,12 +36,8 @@ from tests.core.scan_files import COUNT, ENERGY_EV, MAKERS, PIXEL_M, N, ScanFile
 
 ROOT = Path(__file__).parents[3]
 READ_BY = {
-    "eiger": "nexus",
-    "eiger_data": "nexus",
-    "packed": "npz",
-    "ptychodus_product": "ptychodus",
-    "ptyd_linked": "ptyd",
-    "shelves_parameters": "shelves",
+    **{"packed": "npz", "ptychodus_product": "ptychodus", "ptyd_linked": "ptyd", "shelves_parameters": "shelves"},
+    **{"eiger": "nexus", "eiger_data": "nexus"},
 }
 GOOD = np.ones((N, N), bool)
 GOOD[0, 0] = False  # bad in the PtyPy files

@@ -15,7 +15,7 @@ from scipy import ndimage
 from ptycho_core.errors import DataError
 from ptycho_core.quality.area import scanned_area
 from ptycho_core.quality.evaluation import evaluate
-from ptycho_core.quality.truth import Truth, load_truth, search
+from ptycho_core.quality.truth import Truth, load_truth, on_grid, search
 from ptycho_core.reconstruction.result import Reconstruction
 from tests.core.reconstructions import make_reconstruction
 
@@ -142,3 +142,12 @@ def test_a_damaged_mask_of_a_truth_is_named(result: Reconstruction, tmp_path: Pa
     np.savez(tmp_path / "reconstruction.npz", **arrays)
     with pytest.raises(DataError, match=r"reconstruction\.npz: known: expected booleans of shape"):
         load_truth(tmp_path)
+
+
+def test_grids_that_are_not_whole_pixels_apart_are_taken_to_the_nearest(result: Reconstruction) -> None:
+    """Not to the one nearer to 0."""
+    x, y = result.origin_px
+    truth = Truth(object_field=result.object_field, origin_px=(x + 0.9, y - 0.9))
+    found, inside = on_grid(truth, result)
+    np.testing.assert_array_equal(found[:-1, 1:], result.object_field[1:, :-1])
+    assert not inside[:, 0].any() and not inside[-1].any()

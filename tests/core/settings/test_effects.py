@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -11,6 +12,7 @@ from ptycho_core.networks.registry import ARCHITECTURES, build_table, fields_rea
 from ptycho_core.networks.table import Table
 from ptycho_core.settings.effects import OF_THE_NETWORK, idle_fields
 from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.reading import ReadOptions, read_like
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.prepare import prepare
 
@@ -63,3 +65,26 @@ def test_what_another_architecture_does_not_read_is_warned_of(
     prepare(TrainingConfig(model=model))
     warned = "cbam_encoder has no effect on the architecture plain" in core_log.text
     assert warned == declares and "n_filters_scale" not in core_log.text
+
+
+@pytest.mark.parametrize(
+    ("trained", "stated", "same", "taken"),
+    [
+        ({"energy_eV": 8000.0, "bin": 2}, {"wavelength_m"}, True, {"bin": 2}),
+        ({"dc": "corner"}, {"centre"}, True, {}),
+        ({"crop": 32, "frames": "0:9"}, set(), True, {"crop": 32, "frames": "0:9"}),
+        ({"crop": 32, "frames": "0:9", "drop_frames": "7"}, set(), False, {"crop": 32}),
+        ({"positions": "x,y", "position_order": "xy", "position_unit": "px"}, set(), False, "all"),
+        ({"scan_step": "3", "position_unit": "px"}, {"positions"}, True, {"position_unit": "px"}),
+    ],
+)
+def test_how_another_scan_was_read_lies_beneath_what_is_stated(
+    trained: dict[str, Any], stated: set[str], same: bool, taken: Any
+) -> None:
+    assert read_like(ReadOptions(**trained), stated, same_file=same) == (trained if taken == "all" else taken)
+
+
+def test_a_file_of_positions_is_of_one_scan(tmp_path: Path) -> None:
+    (tmp_path / "places.txt").write_text("")
+    reading = ReadOptions(positions=str(tmp_path / "places.txt"), position_order="xy", position_unit="m", flip_x=True)
+    assert read_like(reading, (), same_file=False) == {"flip_x": True}
