@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.solving.features import lit_pixels
-from ptycho_core.solving.priors import Prior
+from ptycho_core.solving.prior import Prior
 from ptycho_core.solving.problem import Task
 from ptycho_core.solving.run import State, complex_of
 from ptycho_core.vocabulary import OBJECT

@@ -14,7 +14,7 @@ from ptycho_core.engine.protocol import Engine, ImageNetwork, Solver
 from ptycho_core.models.prior import LearnedPrior, load_prior
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.solving.features import outside, smoothed, view_of
-from ptycho_core.solving.priors import Apply, Prior
+from ptycho_core.solving.prior import Apply, Prior
 from ptycho_core.vocabulary import OBJECT
 
 SHIPPED = Path(__file__).parent / "prior.h5.zip"

@@ -21,7 +21,7 @@ from ptycho_core.errors import Cancelled
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.solving import positions as rules
 from ptycho_core.solving.features import smoothed
-from ptycho_core.solving.priors import Prior
+from ptycho_core.solving.prior import Prior
 from ptycho_core.solving.problem import Task, batch_count, cover_of
 from ptycho_core.vocabulary import OBJECT, PROBE, Weights
 

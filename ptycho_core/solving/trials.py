@@ -12,7 +12,7 @@ from ptycho_core.engine.protocol import Engine
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.solving.choices import Candidate
 from ptycho_core.solving.contrast import kept_contrast
-from ptycho_core.solving.priors import Prior
+from ptycho_core.solving.prior import Prior
 from ptycho_core.solving.problem import Task, in_the_middle, part
 from ptycho_core.solving.run import Freedoms, Plan, Run, State
 

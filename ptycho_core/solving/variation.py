@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.engine.protocol import Solver
-from ptycho_core.solving.priors import Prior
+from ptycho_core.solving.prior import Prior
 
 
 def less_variation(solver: Solver, weight: float, light: NDArray[np.float64]) -> None:

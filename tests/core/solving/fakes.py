@@ -10,7 +10,7 @@ import numpy as np
 
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.solving.choices import Candidate, Trial
-from ptycho_core.solving.priors import Prior
+from ptycho_core.solving.prior import Prior
 from ptycho_core.solving.problem import Task
 from ptycho_core.solving.run import Freedoms, Plan, State
 from ptycho_core.solving.trials import Bench

@@ -22,7 +22,8 @@ from ptycho_core.solving.asking import plan_of
 from ptycho_core.solving.features import outside, range_of, smoothed, view_of
 from ptycho_core.solving.learned import ALTERNATING, LEARNED, cleaned, from_file, shipped, whole
 from ptycho_core.solving.loop import Solving, solve
-from ptycho_core.solving.priors import Prior, check_prior, prior_named
+from ptycho_core.solving.prior import Prior
+from ptycho_core.solving.priors import check_prior, prior_named
 from ptycho_core.solving.problem import begun
 from ptycho_core.solving.run import Freedoms, Run
 from ptycho_core.solving.start import flat
