@@ -131,10 +131,20 @@ def summed_weight(
     at each position; default 1.
     """
     points = np.zeros(shape)
-    corners = positions_px - len(weight) // 2 - np.asarray(origin_px)
+    corners = corners_on(positions_px, len(weight), origin_px)
     whole = np.floor(corners)
     _add_points(points, whole.astype(int), corners - whole, factors)
     return np.maximum(_convolved(points, weight), 0)
+
+
+def corners_on(positions_px: NDArray[np.float64], N: int, origin_px: tuple[float, float]) -> NDArray[np.float64]:
+    """Where on a canvas pixel [0, 0] of the patch at each position lies: position − N/2 − origin, (B, 2).
+
+    A position that is just short of a whole pixel stays short of it, so that no corner leaves the bounding box.
+    """
+    whole = np.floor(positions_px)
+    corner = whole - N // 2 - np.asarray(origin_px)
+    return np.asarray(np.minimum(corner + (positions_px - whole), np.nextafter(corner + 1, 0)))
 
 
 def _add_points(

@@ -16,6 +16,7 @@ from ptycho_core.batches.prefetch import prefetch
 from ptycho_core.engine.problem import FrameFacts, Frames, Problem
 from ptycho_core.engine.protocol import Engine, Solver
 from ptycho_core.errors import Cancelled
+from ptycho_core.physics.canvas import corners_on
 from ptycho_core.physics.patches import extract_patches
 from ptycho_core.quality.trust import SplitHalf, trust_map
 from ptycho_core.reconstruction.result import Reconstruction
@@ -141,7 +142,7 @@ def measured(
     solver: Solver = start(problem, execution)
     # A frame may have several patches; it is measured once, at its place in the scan.
     frames, back = np.unique(rows, return_inverse=True)
-    corners = scan.positions_px[frames] - scan.N // 2 - np.asarray(result.origin_px)
+    corners = corners_on(scan.positions_px[frames], scan.N, result.origin_px)
 
     def facts_of(chosen: NDArray[np.int64], factor: float, *, deviance: bool) -> FrameFacts:
         pieces = np.array_split(chosen, range(BATCH_FRAMES, len(chosen), BATCH_FRAMES))

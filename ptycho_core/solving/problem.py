@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from ptycho_core.batches.prefetch import prefetch
 from ptycho_core.engine.problem import Frames, Problem
 from ptycho_core.errors import ConfigurationError, DataError
-from ptycho_core.physics.canvas import SMALL_CANVAS, SPARSEST, summed_weight
+from ptycho_core.physics.canvas import SMALL_CANVAS, SPARSEST, corners_on, summed_weight
 from ptycho_core.physics.illumination import counts_per_frame, mean_frame_intensity
 from ptycho_core.physics.suitability import check_size
 from ptycho_core.scans.scan import Scan
@@ -68,7 +68,7 @@ class Task:
 
     def corners_px(self, positions_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """Where the first pixels of patches lie on the canvas."""
-        return np.asarray(positions_px - self.N // 2 - np.asarray(self.origin_px))
+        return corners_on(positions_px, self.N, self.origin_px)
 
     def frames(
         self,

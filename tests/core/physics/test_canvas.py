@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ptycho_core.physics.canvas import ObjectCanvas, summed_weight
+from ptycho_core.physics.canvas import ObjectCanvas, corners_on, summed_weight
 from ptycho_core.physics.patches import extract_patches
 
 whole = st.lists(st.tuples(st.integers(-9, 40), st.integers(-9, 40)), min_size=1, max_size=8).map(
@@ -279,3 +279,17 @@ def test_canvases_that_do_not_fit_are_not_merged() -> None:
         canvas.merge(ObjectCanvas(here - 1, np.ones((8, 8))))
     with pytest.raises(ValueError, match="weights"):
         canvas.merge(ObjectCanvas(here, np.full((8, 8), 2.0)))
+
+
+def test_positions_just_short_of_a_pixel_stay_in_the_box_of_all() -> None:
+    """A raster in metres has them: 13.999999999999998 + 14 is 28, and the canvas ends there."""
+    short = np.nextafter(np.arange(1.0, 40.0), -np.inf)
+    positions = np.stack([np.r_[-14.0, short], np.r_[-31.25, short]], axis=1)
+    N, low = 8, np.floor(positions.min(axis=0))
+    origin = (float(low[0]) - N // 2, float(low[1]) - N // 2)
+    corners = corners_on(positions, N, origin)
+    np.testing.assert_array_equal(np.floor(corners), np.floor(positions) - low)
+    np.testing.assert_allclose(corners, positions - low, atol=1e-13)
+    width, height = np.floor(positions.max(axis=0)) - low + N + 1
+    light = summed_weight(positions, np.ones((N, N)), origin_px=origin, shape=(int(height), int(width)))
+    assert light.sum() == pytest.approx(len(positions) * N**2)
