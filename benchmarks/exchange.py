@@ -66,7 +66,7 @@ def scan_of(N: int) -> Scan:
 
 def batch_of(scan: Scan, gridsize: int) -> Batch:
     groups = draw_groups(scan.positions_px, np.random.default_rng(0), gridsize=gridsize, n_groups=4, neighbor_count=4)
-    reach = largest_reach_px(scan.positions_px, gridsize=gridsize, neighbor_count=4)
+    reach = largest_reach_px(scan.positions_px, channels=gridsize**2, neighbor_count=4)
     return next(
         groups.batches(
             scan, 4, illumination=Illumination.of(scan, nphotons=1e9), canvas_padding_px=reach, with_truth=False

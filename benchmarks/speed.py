@@ -83,7 +83,7 @@ def build(backend: str, scan: Scan, config: TrainingConfig) -> tuple[Network, Mo
     groups = draw_groups(
         scan.positions_px, np.random.default_rng(0), gridsize=grid, n_groups=len(scan), neighbor_count=neighbours
     )
-    reach = largest_reach_px(scan.positions_px, gridsize=grid, neighbor_count=neighbours)
+    reach = largest_reach_px(scan.positions_px, channels=grid**2, neighbor_count=neighbours)
     weights |= Illumination.of(scan, nphotons=config.nphotons).arrays()
     model = Model(config=config, weights=weights, history=[], engine=engine.describe(), best_epoch=1, backend=backend)
     return network, model, groups, reach
@@ -187,7 +187,7 @@ def core_rows(scan: Scan, repeats: int) -> list[Row]:
 
 GROUPING = {
     "groups of 4": "draw_groups(p, np.random.default_rng(0), gridsize=2, n_groups=None, neighbor_count=7)",
-    "largest reach": "largest_reach_px(p, gridsize=2, neighbor_count=7)",
+    "largest reach": "largest_reach_px(p, channels=4, neighbor_count=7)",
 }
 
 

@@ -21,6 +21,7 @@ class Batch:
     bad_pixels: bool (N, N).
     illumination: probe and data scale, of the whole batch; another batch may have another.
     object_patches: complex64 (B, N, N, C) ground truth at the same positions, or None.
+    held_out: int64 (B, H), which frames of each group a network of a canvas does not see; None is none of them.
     """
 
     diffraction_amplitude: NDArray[np.float32]
@@ -29,6 +30,7 @@ class Batch:
     bad_pixels: NDArray[np.bool_]
     illumination: Illumination
     object_patches: NDArray[np.complex64] | None = None
+    held_out: NDArray[np.int64] | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.illumination.probe.shape[-1] != self.diffraction_amplitude.shape[1]:
@@ -37,6 +39,32 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.diffraction_amplitude)
+
+    @property
+    def seen(self) -> Batch:
+        """The frames that are not held out, as a batch of smaller groups."""
+        if self.held_out is None:
+            return self
+        rest = np.ones((len(self), self.diffraction_amplitude.shape[3]), bool)
+        np.put_along_axis(rest, self.held_out, False, axis=1)
+        return self._of_frames(np.nonzero(rest)[1].reshape(len(self), -1))
+
+    @property
+    def compared(self) -> Batch:
+        """The frames whose loss it is: those that are held out, or all where none is."""
+        return self if self.held_out is None else self._of_frames(self.held_out)
+
+    def _of_frames(self, chosen: NDArray[np.int64]) -> Batch:
+        """chosen: (B, n), of each group."""
+        index = chosen[:, None, None]
+        truth = self.object_patches
+        return attrs.evolve(
+            self,
+            diffraction_amplitude=np.take_along_axis(self.diffraction_amplitude, index, axis=3),
+            relative_offsets_px=np.take_along_axis(self.relative_offsets_px, index, axis=3),
+            object_patches=None if truth is None else np.take_along_axis(truth, index, axis=3),
+            held_out=None,
+        )
 
     def parts(self, size: int) -> Iterator[Batch]:
         """Views of at most `size` groups each, in order."""
@@ -49,4 +77,5 @@ class Batch:
                 bad_pixels=self.bad_pixels,
                 illumination=self.illumination,
                 object_patches=None if self.object_patches is None else self.object_patches[groups],
+                held_out=None if self.held_out is None else self.held_out[groups],
             )

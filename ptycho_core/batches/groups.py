@@ -30,14 +30,28 @@ class Groups:
     indices: int64 (G, C), row-major on the gridsize × gridsize layout: rows by y, within a row by x.
     centres_px: float64 (G, 1, 2, 1), mean position of each group, [x, y] on axis 2.
     relative_offsets_px: float32 (G, 1, 2, C), -(position - centre).
+    held_out: int64 (G, H), which members a network of a canvas does not see; None is none of them.
     """
 
     indices: NDArray[np.int64]
     centres_px: NDArray[np.float64]
     relative_offsets_px: NDArray[np.float32]
+    held_out: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def holding_out(self, count: int, rng: np.random.Generator) -> Groups:
+        """The same groups, `count` members of each held out, drawn from those of its half that are nearest its centre.
+
+        They are seen from all sides, as a frame is within a scan (specs/data.md, Groups).
+        """
+        if count == 0:
+            return self
+        near = np.argsort(np.square(self.relative_offsets_px[:, 0]).sum(axis=1), axis=1, kind="stable")
+        near = near[:, : max(count, self.indices.shape[1] // 2)]
+        chosen = np.argsort(rng.random(near.shape), axis=1, kind="stable")[:, :count]
+        return attrs.evolve(self, held_out=np.sort(np.take_along_axis(near, chosen, axis=1), axis=1))
 
     @property
     def reach_px(self) -> int:
@@ -47,7 +61,8 @@ class Groups:
     def in_scan_order(self) -> Groups:
         """The same groups by their first frame: frames that are read together lie together, and so do their patches."""
         order = np.argsort(self.indices.min(axis=1), kind="stable")
-        return Groups(self.indices[order], self.centres_px[order], self.relative_offsets_px[order])
+        held = None if self.held_out is None else self.held_out[order]
+        return Groups(self.indices[order], self.centres_px[order], self.relative_offsets_px[order], held)
 
     def batches(
         self,
@@ -103,6 +118,7 @@ class Groups:
             bad_pixels=scan.bad_pixels,
             illumination=illumination,
             object_patches=truth,
+            held_out=None if self.held_out is None else self.held_out[chosen],
         )
 
 
@@ -116,8 +132,11 @@ def draw_groups(
     enable_oversampling: bool = False,
     neighbor_pool_size: int | None = None,
     sequential: bool = False,
+    group_size: int | None = None,
 ) -> Groups:
     """Sample seed positions, then group each with C - 1 of its nearest neighbours, C = gridsize².
+
+    group_size: C, where it is no square; members are then in rising order of y.
 
     positions_px: float64 (M, 2). n_groups None is one group for every position. A seed belongs to its own group, so
     one group for every position covers every position. More groups than positions (gridsize > 1) draw further choices
@@ -125,12 +144,13 @@ def draw_groups(
     more to draw, and every position is taken once. Raises ConfigurationError otherwise, DataError for fewer points
     than a group.
     """
-    points, channels = len(positions_px), gridsize**2
+    points, channels = len(positions_px), gridsize**2 if group_size is None else group_size
     n_groups = points if n_groups is None else n_groups
     pool = neighbor_count if neighbor_pool_size is None else neighbor_pool_size
     if points < channels:
-        remedy = "Scan more positions, or lower gridsize."
-        raise DataError("positions", expected=f">= gridsize² = {channels}", received=points, remedy=remedy)
+        named = "gridsize²" if group_size is None else "group_size"
+        remedy = f"Scan more positions, or lower {named.removesuffix('²')}."
+        raise DataError("positions", expected=f">= {named} = {channels}", received=points, remedy=remedy)
     if channels == 1:
         n_groups = min(n_groups, points)
     if n_groups > points and not (enable_oversampling and pool >= channels):
@@ -148,6 +168,7 @@ def draw_groups(
     centres = np.empty((n_groups, 1, 2, 1))
     offsets = np.empty((n_groups, 1, 2, channels), np.float32)
     search, choice, order = None, None, None
+    rows_of = gridsize if group_size is None else 1
     if others:
         search, choice = Search.of(positions_px, k), _choices(n_groups, others, k, rng)
         order = np.argsort(search.place[seeds], kind="stable")
@@ -159,7 +180,7 @@ def draw_groups(
             neighbours = search.neighbours(seeds[rows])
             if choice is not None:
                 neighbours = np.take_along_axis(neighbours, choice[rows].astype(np.intp), axis=1)
-            indices[rows] = _row_major(positions_px, np.column_stack([seeds[rows], neighbours]), gridsize)
+            indices[rows] = _row_major(positions_px, np.column_stack([seeds[rows], neighbours]), rows_of)
         centres[rows], offsets[rows] = centres_and_offsets(positions_px[indices[rows]])
 
     in_chunks(fill, n_groups, k)
@@ -192,8 +213,13 @@ def _choices(n_groups: int, others: int, k: int, rng: np.random.Generator) -> ND
 
 
 def _row_major(positions_px: NDArray[np.float64], indices: NDArray[np.int64], gridsize: int) -> NDArray[np.int64]:
-    """Each group's members as rows of rising y, each row by rising x: channel c is at row c // gridsize."""
+    """Each group's members as rows of rising y, each row by rising x: channel c is at row c // gridsize.
+
+    A gridsize of 1 is for members in no layout: they come in one order, by y.
+    """
     by_y = np.take_along_axis(indices, np.argsort(positions_px[indices, 1], axis=1, kind="stable"), axis=1)
+    if gridsize == 1:
+        return by_y
     rows = by_y.reshape(len(indices), gridsize, gridsize)
     rows = np.take_along_axis(rows, np.argsort(positions_px[rows, 0], axis=2, kind="stable"), axis=2)
     return rows.reshape(len(indices), gridsize**2)

@@ -20,9 +20,8 @@ EXTRA = 2  # candidates beyond K, so that most ties at the K-th are seen whole a
 ROUNDING = 1e-12  # more than the relative difference of a distance computed in two ways
 
 
-def largest_reach_px(positions_px: NDArray[np.float64], *, gridsize: int, neighbor_count: int) -> int:
-    """A canvas border, whole pixels, that fits every group which `draw_groups` can draw from these positions."""
-    channels = gridsize**2
+def largest_reach_px(positions_px: NDArray[np.float64], *, channels: int, neighbor_count: int) -> int:
+    """A canvas border, whole pixels, that fits every group of `channels` that can be drawn from these positions."""
     if channels == 1:
         return 0
     search = Search.of(positions_px, min(max(neighbor_count, channels - 1), len(positions_px) - 1))

@@ -27,11 +27,11 @@ from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import flag_of
 from ptycho_core.settings.files import annotated_toml
 from ptycho_core.settings.inference import InferenceConfig
-from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.model import CANVAS, ModelConfig
 from ptycho_core.settings.reading import ReadOptions, read_like
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.sources import Layers, build_config
-from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.settings.training import CANVAS_TRAINING, TrainingConfig
 from ptycho_core.training.reports import in_words
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ def train(
     sections = ("model", "training", "execution", "reading")
     with_scan(flags, "train_data_file", scan)
     layers, checkpoint = Layers(config, flags, *sections), None
+    own = {name: (value, f"architecture {CANVAS}") for name, value in CANVAS_TRAINING.items()}
+    own = own if layers.values["model"].get("architecture") == CANVAS else {}
+    layers = Layers(config, flags, *sections, defaults=own)
     if resume:
         layers, checkpoint = resumed_layers(config, flags, *sections)
     configs = layers.build()  # its errors come before a large scan is read
@@ -87,7 +90,7 @@ def train(
     if not show_config or configs["training"].train_data_file is not None:
         data = load(configs["training"], "train_data_file", configs["reading"], "a scan to train on")
     if data is not None and not resume:
-        layers = Layers(config, flags, *sections, defaults={"N": (data.N, "scan")})
+        layers = Layers(config, flags, *sections, defaults={"N": (data.N, "scan"), **own})
         configs = layers.build()
     if data is None or show_config:
         click.echo(annotated_toml(layers.sources, **configs), nl=False)

@@ -21,7 +21,7 @@ def trainable_names(table: Table, training: TrainingConfig | None) -> tuple[str,
     if training is None:
         return ()
     probe = (PROBE,) if training.probe_trainable else ()
-    scale = (LOG_SCALE,) if training.intensity_scale_trainable else ()
+    scale = (LOG_SCALE,) if training.intensity_scale_trainable and not table.canvas else ()
     return (*table.parameters, *probe, *scale)
 
 

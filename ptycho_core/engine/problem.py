@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
+from ptycho_core.physics.constants import AMPLITUDE_FLOOR
 
 SolverLoss = Literal["poisson", "amplitude"]
 
@@ -24,6 +25,7 @@ class Problem:
     bad_pixels: bool (N, N), true = bad.
     held_out: bool (P, N, N), true = held out; each frame uses one of these patterns.
     loss: the rule of the residual. counts_per_intensity: counts in one unit of A²; 1 where A² is in counts.
+    amplitude_floor: counts, added to the predicted ones in the residual of the amplitude loss.
     """
 
     canvas: NDArray[np.complex64]
@@ -32,6 +34,7 @@ class Problem:
     held_out: NDArray[np.bool_]
     loss: SolverLoss = "poisson"
     counts_per_intensity: float = 1.0
+    amplitude_floor: float = AMPLITUDE_FLOOR
 
     @property
     def N(self) -> int:

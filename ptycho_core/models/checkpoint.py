@@ -152,7 +152,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
                     backend=engine.name,
                 )
             )
-        if run or not best or any(not 1 <= model.best_epoch <= len(history) for model in best):
+        if run or not best or any(not 0 <= model.best_epoch <= len(history) for model in best):
             raise ValueError("the best models are not those that the manifest names")
         return Checkpoint(
             config=config,

@@ -48,9 +48,9 @@ class Model:
 
     weights: canonical names → arrays: those of the network, and beside them the illumination that it was trained with,
     a refined probe in place of the one that training began with. history: one row for each epoch.
-    engine: what trained it. best_epoch: the epoch that the weights are from, 0 where it is not known. backend: the
-    engine to use it with. object_pixel_m: (x, y) of the training scan; None where that is not known. reading: how its
-    file was read; None where nobody said.
+    engine: what trained it. best_epoch: the epoch that the weights are from, 0 where they are untrained or it is not
+    known. backend: the engine to use it with. object_pixel_m: (x, y) of the training scan; None where that is not
+    known. reading: how its file was read; None where nobody said.
     """
 
     config: TrainingConfig

@@ -12,7 +12,7 @@ from ptycho_core.networks.table import Table
 
 
 def initial_weights(table: Table, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
-    """Glorot-uniform kernels, drawn in the order of the table (Glorot & Bengio, AISTATS 2010).
+    """Glorot-uniform kernels, drawn in the order of the table (Glorot & Bengio, AISTATS 2010); those of `zeros` are 0.
 
     Other parameters begin with what their op says, 0 as a rule.
     """
@@ -23,7 +23,8 @@ def initial_weights(table: Table, rng: np.random.Generator) -> dict[str, NDArray
             if parameter == "kernel":
                 *window, channels_in, channels_out = shape
                 limit = math.sqrt(6 / (math.prod(window) * (channels_in + channels_out)))
-                weights[name] = rng.uniform(-limit, limit, shape).astype(np.float32)
+                drawn = rng.uniform(-limit, limit, shape).astype(np.float32)
+                weights[name] = np.zeros_like(drawn) if layer.name in table.zeros else drawn
             else:
                 weights[name] = np.full(shape, op_named(layer.op).initial.get(parameter, 0.0), np.float32)
     return weights

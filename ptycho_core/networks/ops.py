@@ -56,6 +56,11 @@ class Layer:
         return {parameter: f"{self.shares or self.name}/{parameter}" for parameter in self.shapes}
 
     @property
+    def sees_batch(self) -> bool:
+        """Whether it is of the physics, and its function given the batch."""
+        return op_named(self.op).sees_batch
+
+    @property
     def parameters(self) -> dict[str, Shape]:
         """Canonical names and shapes of the parameters that it brings; none where it shares those of another layer."""
         return {} if self.shares else {f"{self.name}/{parameter}": shape for parameter, shape in self.shapes.items()}
@@ -73,8 +78,9 @@ class Op:
     given. parameters: layer → name and shape of each; one called "kernel" is (kh, kw, in, out), begins as Glorot has it
     and decays, and an engine may hold it in a layout of its own. initial: what any other begins with, unless with 0.
     out_channels: of the output; None where each layer says so. size: pixels along a side of the input, and the layer →
-    those of the output. functions: engine → what computes it, or "module:function", which is imported when it is first
-    used; those of our own ops are in each engine's `ops.py` instead.
+    those of the output. sees_batch: whether it is an op of the physics, whose function is given the batch as `scene`
+    (specs/model.md, Tables of a canvas). functions: engine → what computes it, or "module:function", which is imported
+    when it is first used; those of our own ops are in each engine's `ops.py` instead.
     """
 
     name: str
@@ -85,6 +91,7 @@ class Op:
     initial: Mapping[str, float]
     out_channels: Callable[[Layer], int] | None
     size: Callable[[int, Layer], int]
+    sees_batch: bool
     functions: Mapping[str, Function | str]
 
 
@@ -101,6 +108,7 @@ def register_op(
     initial: Mapping[str, float] = MappingProxyType({}),
     out_channels: Callable[[Layer], int] | None = lambda layer: layer.in_channels[0],
     size: Callable[[int, Layer], int] = lambda size, layer: size,
+    sees_batch: bool = False,
     **functions: Function | str,
 ) -> None:
     """Make an op available to every table: what it is, as the fields of `Op` say, and a function for each engine.
@@ -115,7 +123,7 @@ def register_op(
     for engine, function in functions.items():
         if not callable(function) and not (isinstance(function, str) and function.count(":") == 1):
             raise ValueError(f"op {name!r}: {engine}: expected a function or 'module:function'; received {function!r}")
-    _OPS[name] = Op(name, meaning, inputs, settings, parameters, initial, out_channels, size, functions)
+    _OPS[name] = Op(name, meaning, inputs, settings, parameters, initial, out_channels, size, sees_batch, functions)
 
 
 def registered_ops() -> tuple[str, ...]:
@@ -219,4 +227,36 @@ register_op(
     "multiply",
     "the first input times the second, a gate of one pixel `(B, 1, 1, channels)` or of one channel `(B, H, W, 1)`",
     inputs=2,
+)
+
+# -- of the physics: specs/physics.md, Data steps ------------------------------------------------------------------
+
+register_op(
+    "warm_sweeps",
+    "of a canvas: `sweeps` data steps of `epsilon` with `momentum`; no gradient flows through them "
+    "(`specs/physics.md`, Data steps)",
+    settings={"sweeps": int, "epsilon": 0.01, "momentum": 0.7},
+    sees_batch=True,
+)
+register_op(
+    "data_step",
+    "of a canvas: `(B, Q, Q, 5)`, [Re, Im of the canvas after one data step of `epsilon`, Re, Im of its change U, "
+    "cover]",
+    settings={"epsilon": 0.1},
+    out_channels=lambda layer: 5,
+    sees_batch=True,
+)
+register_op(
+    "in_gauge",
+    "of what `data_step` gives: canvas and change divided by the gauge m, then cover: [Re(O/m) − 1, Im(O/m), Re(U/m), "
+    "Im(U/m), cover]",
+    out_channels=lambda layer: 5,
+    sees_batch=True,
+)
+register_op(
+    "correct",
+    "of what `data_step` gives and two maps y: the canvas O + m·(y₀ + i y₁)",
+    inputs=2,
+    out_channels=lambda layer: 2,
+    sees_batch=True,
 )

@@ -17,7 +17,8 @@ ARCHITECTURES: Registry[Architecture] = Registry(
     "architecture",
     ("ModelConfig", "architecture"),
     group="ptycho_core.architectures",
-    ours={name: f"ptycho_core.networks.cnn:{name}" for name in ("cnn", "published_torch")},
+    ours={name: f"ptycho_core.networks.cnn:{name}" for name in ("cnn", "published_torch")}
+    | {"canvas": "ptycho_core.networks.canvas:canvas"},
 )
 
 
@@ -62,9 +63,13 @@ def architecture_of(model: ModelConfig) -> Architecture:
 def build_table(model: ModelConfig) -> Table:
     """The layers of `model.architecture` for this configuration.
 
-    Raises ConfigurationError for an unknown name or N, and where the table gives other maps than N × N, one a pattern.
+    Raises ConfigurationError for an unknown name or N, and where the table gives other maps than N × N, one a pattern,
+    or a canvas that is not of two.
     """
     table = architecture_of(model)(model)
+    if table.canvas:
+        _check_canvas(table, model)
+        return table
     channels = {layer.name: layer.out_channels for layer in table.layers}
     for output, name in (("amplitude", table.amplitude), ("phase", table.phase)):
         given = (channels.get(name), table.sizes(model.N).get(name))
@@ -74,3 +79,12 @@ def build_table(model: ModelConfig) -> Table:
             received = f"{given[0]} of {given[1]} × {given[1]}" if name in channels else f"no layer {name!r}"
             raise ConfigurationError(owner, output, expected=expected, received=received, remedy=remedy)
     return table
+
+
+def _check_canvas(table: Table, model: ModelConfig) -> None:
+    channels = {layer.name: layer.out_channels for layer in table.layers}
+    given = (table.in_channels, channels.get(table.canvas))
+    if given != (2, 2):
+        owner, remedy = f"architecture {model.architecture!r}", "Correct the function that makes its table."
+        expected = "an input and an output of two maps, real and imaginary part"
+        raise ConfigurationError(owner, "canvas", expected=expected, received=given, remedy=remedy)

@@ -20,11 +20,22 @@ KINDS = {int: "a whole number", float: "a number", str: "text"}
 
 @attrs.frozen
 class Table:
-    """A network (B, N, N, in) → amplitude and phase, (B, N, N, out) each: the outputs of the layers so named."""
+    """A network (B, N, N, in) → amplitude and phase, (B, N, N, out) each: the outputs of the layers so named.
+
+    canvas: where it is named, a network (B, Q, Q, 2) → canvas instead (specs/model.md, Tables of a canvas).
+    zeros: layers whose kernels begin as 0.
+    """
 
     layers: tuple[Layer, ...]
-    amplitude: str
-    phase: str
+    amplitude: str = ""
+    phase: str = ""
+    canvas: str = ""
+    zeros: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The layers whose outputs are the network's: its canvas, or amplitude and phase."""
+        return (self.canvas,) if self.canvas else (self.amplitude, self.phase)
 
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
@@ -50,10 +61,11 @@ class Table:
     def reach_px(self) -> int:
         """How far away a pixel of the input can be that an output depends on; ValueError where there is no limit.
 
-        Pixels along x or y. It holds for parts of an image that begin at multiples of `block`.
+        Pixels along x or y. It holds for parts of an image that begin at multiples of `block`. Of a table of a canvas
+        it is that of the layers after the last op of the physics, each of which sees the whole.
         """
         reaches = self._reaches()
-        return max(reaches[name][0] for name in (self.amplitude, self.phase))
+        return max(reaches[name][0] for name in self.outputs)
 
     def _reaches(self) -> dict[str, tuple[int, int]]:
         """Each layer's reach in pixels of the input, and how often it was halved."""
@@ -61,6 +73,8 @@ class Table:
         for layer in self.layers:
             reach, level = max(found[name] for name in layer.inputs)
             match layer.op:
+                case _ if layer.sees_batch:
+                    reach, level = 0, 0
                 case "conv":
                     reach += layer.settings["kernel_size"] // 2 * 2**level
                 case "max_pool":
@@ -73,6 +87,37 @@ class Table:
                     raise ValueError(f"layer {layer.name!r}: {other!r} has no reach that is known")
             found[layer.name] = (reach, level)
         return found
+
+    def image_part(self, output: str) -> tuple[str, Table]:
+        """The layers between the last op of the physics and an output of two maps, as a table of images; its source.
+
+        The source is the output of that op, which is the part's input; its amplitude and phase are the two maps.
+        ValueError where the output needs more than one op of the physics.
+        """
+        layers = {layer.name: layer for layer in self.layers}
+        needed, sources, waiting = set[str](), set[str](), [output]
+        while waiting:
+            name = waiting.pop()
+            if name == INPUT or layers[name].sees_batch:
+                sources.add(name)
+            elif name not in needed:
+                needed.add(name)
+                waiting += layers[name].inputs
+        if len(sources) != 1 or not needed:
+            raise ValueError(
+                f"layer {output!r}: expected layers after one op of the physics; received {sorted(sources)}"
+            )
+        (source,) = sources
+        part = [
+            attrs.evolve(layer, inputs=tuple(INPUT if name == source else name for name in layer.inputs))
+            for layer in self.layers
+            if layer.name in needed
+        ]
+        maps = [f"{output}/{index}" for index in (0, 1)]
+        for index, name in enumerate(maps):
+            settings = {"start": index, "stop": index + 1}
+            part.append(Layer(name, "channels", (output,), (layers[output].out_channels,), 1, settings))
+        return source, Table(tuple(part), amplitude=maps[0], phase=maps[1])
 
     def sizes(self, N: int) -> dict[str, int]:
         """Pixels along a side of every layer's output, and of the input, for patterns of N × N."""
@@ -213,6 +258,20 @@ class TableBuilder:
         """gate: of one pixel and x's channels, or of x's pixels and one channel."""
         return self.op(name, "multiply", x, gate)
 
+    # -- of the physics: tables of a canvas ------------------------------------------------------------------------
+
+    def warm_sweeps(self, name: str, canvas: str, sweeps: int) -> str:
+        return self.op(name, "warm_sweeps", canvas, sweeps=sweeps)
+
+    def data_step(self, name: str, canvas: str) -> str:
+        return self.op(name, "data_step", canvas)
+
+    def in_gauge(self, name: str, stepped: str) -> str:
+        return self.op(name, "in_gauge", stepped)
+
+    def correct(self, name: str, stepped: str, maps: str) -> str:
+        return self.op(name, "correct", stepped, maps)
+
     # -- compositions ----------------------------------------------------------------------------------------------
 
     def eca(self, name: str, x: str) -> str:
@@ -261,8 +320,9 @@ class TableBuilder:
         """[conv relu, conv relu, attention, upsample 2]."""
         return self.upsample(f"{name}/upsample", self.conv_block(name, x, out_channels, **attention))
 
-    def finish(self, *, amplitude: str, phase: str) -> Table:
-        return Table(tuple(self._layers), amplitude, phase)
+    def finish(self, *, amplitude: str = "", phase: str = "", canvas: str = "", zeros: tuple[str, ...] = ()) -> Table:
+        """amplitude and phase, or a canvas. zeros: layers whose kernels begin as 0."""
+        return Table(tuple(self._layers), amplitude, phase, canvas, zeros)
 
 
 def eca_size(channels: int) -> int:

@@ -67,6 +67,12 @@ class ObjectCanvas:
             for (x, y), patch in zip(corners[piece].tolist(), placed, strict=True):
                 total[y : y + self.N + 1, 2 * x : 2 * (x + self.N + 1)] += patch
 
+    def overlap_of(self, positions_px: NDArray[np.float64]) -> NDArray[np.int32]:
+        """`overlap_count` once patches at these positions were added, of an empty canvas."""
+        corners = (np.floor(positions_px) - self.N // 2 - np.asarray(self.origin_px)).astype(int)
+        np.add.at(self._corners, (corners[:, 1], corners[:, 0]), 1)
+        return self.overlap_count
+
     def merge(self, other: ObjectCanvas) -> None:
         """Add all that was added to another canvas, of the same weights, that lies within this one.
 

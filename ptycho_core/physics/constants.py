@@ -5,6 +5,7 @@ from __future__ import annotations
 INTENSITY_FLOOR = 1e-8  # specs/physics.md, Losses: predicted counts are at least this
 MODULUS_FLOOR = 1e-6  # specs/physics.md, Losses: sqrt(|z|² + floor²) - floor stands for |z|, differentiable at 0
 ADAM_EPSILON = 1e-8  # specs/physics.md, Optimiser
+DATA_STEP_FLOOR = 1e-3  # specs/physics.md, Data steps: of the data's mean intensity, added to the predicted one
 AGC_FLOOR = 1e-3  # specs/physics.md, Optimiser: smallest norm of a unit's weights that its gradient is measured by
 
 # specs/solving.md

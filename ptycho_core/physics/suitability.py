@@ -49,10 +49,25 @@ def warn_of_other_intensity(scan: Scan, trained_on: Illumination) -> None:
         )
 
 
-def warn_of_other_probe(scan: Scan, trained_on: Illumination) -> None:
-    """A network has learned how one probe lights an object: of another it knows nothing."""
+def warn_of_other_probe(scan: Scan, trained_on: Illumination, *, used: bool = False) -> None:
+    """A network has learned how one probe lights an object: of another it knows nothing.
+
+    used: it is given the scan's own probe, and has merely learned to correct what another leaves.
+    """
     ours, theirs = np.asarray(scan.probe, np.complex128), np.asarray(trained_on.probe, np.complex128)
     if not scan.probe_known or ours.shape[1:] != theirs.shape[1:]:
+        return
+    if used:
+        common = min(len(ours), len(theirs))
+        first, second = ours[:common].ravel(), theirs[:common].ravel()
+        alike = abs(np.vdot(first, second)) / float(np.linalg.norm(ours) * np.linalg.norm(theirs) or 1)
+        if alike < OTHER_PROBE:
+            log.warning(
+                "%s: the network was trained with another probe (overlap %.2f of 1); this scan's own is used, to whose "
+                "errors it is new: compare the held-out misfit with that of a solve, or train on this scan.",
+                scan.source,
+                alike,
+            )
         return
     if len(ours) != len(theirs):
         log.warning(

@@ -74,3 +74,13 @@ def merge_weight(intensity: NDArray[np.float64], model: ModelConfig) -> NDArray[
     if model.probe_mask:
         intensity = intensity * probe_mask(model.N)
     return np.asarray(intensity / intensity.max() + PROBE_WEIGHT_FLOOR)
+
+
+def canvas_border(N: int, padding: int, block: int) -> int:
+    """The least border from `padding` on with which a canvas has whole blocks: N + 2 border is a multiple of block."""
+    return next(border for border in range(padding, padding + block) if (N + 2 * border) % block == 0)
+
+
+def lit_probe(intensity: NDArray[np.float64], model: ModelConfig) -> NDArray[np.float64]:
+    """(N, N): Σ |P|² over the modes as data steps weigh it, within the probe mask where there is one."""
+    return intensity * probe_mask(model.N) if model.probe_mask else intensity

@@ -18,12 +18,16 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.groups import draw_groups
 from ptycho_core.batches.prefetch import gathered
 from ptycho_core.batches.sampling import subsample
+from ptycho_core.engine.protocol import Engine
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError
 from ptycho_core.events import Count, Event
 from ptycho_core.io import load_scan
 from ptycho_core.layouts import BHWC_TO_PATCHES
+from ptycho_core.models.canvas import WholeScan
 from ptycho_core.models.model import Model, load_model
+from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.canvas import ObjectCanvas
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.suitability import (
     check_size,
     warn_of_other_intensity,
@@ -98,6 +102,8 @@ def reconstruction_steps(
     check_size(scan, model.config.model.N)
     scan = subsample(scan, config)
     _check_groups(scan, config)
+    if build_table(model.config.model).canvas:
+        return (yield from _on_one_canvas(scan, model, make_engine(), config, execution, should_stop))
     warn_of_other_intensity(scan, model.illumination)
     warn_of_other_probe(scan, model.illumination)
     warn_of_other_pixel(scan, model.object_pixel_m)
@@ -168,6 +174,59 @@ def reconstruction_steps(
     )
     lit = (probe * probe_mask(scan.N)).astype(np.complex64) if model.config.model.probe_mask else probe
     rows = groups.indices.ravel()
+    result = measured(result, scan, rows, engine, execution, probe=lit, should_stop=should_stop)
+    return attrs.evolve(result, seconds={**seconds, "measure": time.perf_counter() - ended})
+
+
+def _on_one_canvas(
+    scan: Scan,
+    model: Model,
+    engine: Engine,
+    config: InferenceConfig,
+    execution: ExecutionConfig,
+    should_stop: Callable[[], bool],
+) -> Generator[Event, None, Reconstruction]:
+    """With a network of a canvas: all patterns on one, in the light of the scan's own probe and dose."""
+    for name in ("n_groups", "middle_trim"):
+        if getattr(config, name) is not None:
+            expected, remedy = "a network that works on patches", f"Leave {name} unset."
+            received = f"architecture = {model.config.model.architecture}, which works on one canvas"
+            raise ConfigurationError("InferenceConfig", name, expected=expected, received=received, remedy=remedy)
+    training = model.config
+    illumination = Illumination.of(
+        scan,
+        nphotons=training.nphotons,
+        gauge=training.probe_gauge,
+        masked=training.model.probe_mask,
+        probe_scale=training.model.probe_scale,
+    )
+    warn_of_other_probe(scan, model.illumination, used=True)
+    started = time.perf_counter()
+    whole = WholeScan.of(engine, execution, training.model, scan, illumination, should_stop=should_stop)
+    field = yield from whole.predict(model.weights)
+    if not np.isfinite(field).all():
+        expected, remedy = "finite predictions", "Check the scan's intensities and the model, or use precision 32-true."
+        raise DataError(scan.source, expected=expected, received="NaN or infinity", remedy=remedy)
+    ended = time.perf_counter()
+    seconds = {"predict": ended - started, "total": ended - started}
+    probe = illumination.probe.astype(np.complex64)
+    canvas = ObjectCanvas(scan.positions_px, np.ones((scan.N, scan.N)))
+    result = Reconstruction(
+        object_field=np.where(whole.known, field, 0).astype(np.complex64),
+        origin_px=whole.origin_px,
+        overlap_count=canvas.overlap_of(scan.positions_px),
+        known=whole.known,
+        probe=probe,
+        positions_px=scan.positions_px,
+        patterns=len(scan),
+        seconds=seconds,
+        engine=engine.describe(),
+        model_engine=model.engine,
+        method=NETWORK,
+        settings=to_mapping(config),
+    )
+    lit = (probe * probe_mask(scan.N)).astype(np.complex64) if training.model.probe_mask else probe
+    rows = np.arange(len(scan))
     result = measured(result, scan, rows, engine, execution, probe=lit, should_stop=should_stop)
     return attrs.evolve(result, seconds={**seconds, "measure": time.perf_counter() - ended})
 

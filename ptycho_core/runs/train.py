@@ -141,7 +141,7 @@ def _write(
         "framework_version": run.engine.version,
         "epochs": len(run.history),
         "best_epoch": run.model.best_epoch,
-        "losses": run.history[run.model.best_epoch - 1],
+        "losses": next((row for row in run.history if row["epoch"] == run.model.best_epoch), {}),
         "seconds": sum(row["seconds"] for row in run.history),
         "figure": figure,
         "stopped_early": stop is not None,

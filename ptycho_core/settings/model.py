@@ -6,7 +6,17 @@ from typing import Literal
 
 import attrs
 
-from ptycho_core.settings.fields import at_least, check_effects, only, setting
+from ptycho_core.errors import NoEffectError
+from ptycho_core.settings.fields import at_least, check_effects, fields_of, only, setting
+
+CANVAS, CANVAS_GROUP = "canvas", 16
+"""The architecture that works on the canvas of a group, and the patterns in one of its groups."""
+NO_CANVAS = (
+    *("gridsize", "model_type", "amp_activation", "object_big", "probe_big", "pad_object", "gaussian_smoothing_sigma"),
+    *("amplitude_ceiling", "merge_weights", "cbam_encoder", "cbam_bottleneck", "cbam_decoder"),
+    *("eca_encoder", "eca_decoder", "spatial_decoder"),
+)
+"""Settings that it does not know."""
 
 
 @attrs.define(kw_only=True)
@@ -22,6 +32,9 @@ class ModelConfig:
 
     N: int = setting(64, "Side of a diffraction pattern and of an object patch, pixels.", at_least(16))
     gridsize: int = setting(1, "A group holds gridsize² overlapping patterns.", at_least(1), common=True)
+    group_size: int | None = setting(
+        None, "Patterns in a group, any number; gridsize² if unset, and 16 with architecture = canvas.", at_least(1)
+    )
     n_filters_scale: int = setting(2, "Multiplier of the width of every layer.", at_least(1))
     model_type: Literal["pinn", "supervised"] = setting(
         "pinn",
@@ -49,6 +62,15 @@ class ModelConfig:
         beside={"model_type": only("pinn")},
     )
     architecture: str = setting("cnn", "Name of the network in the architecture table.", name=True, common=True)
+    canvas_blocks: int = setting(
+        2, "Blocks of a data step and a U-Net.", at_least(1), beside={"architecture": only("canvas")}
+    )
+    warm_sweeps: int = setting(
+        8,
+        "Data steps with momentum before the first block; 0 below about 1e4 photons per pattern.",
+        at_least(0),
+        beside={"architecture": only("canvas")},
+    )
     amplitude_ceiling: float = setting(
         2.0,
         "Largest amplitude of a sigmoid head; an untrained network predicts half of it.",
@@ -73,11 +95,22 @@ class ModelConfig:
     def validate(self) -> None:
         """Refuse a field that has no effect with the others as they are: on construction, and when a run starts."""
         check_effects(self)
+        known = fields_of(type(self))
+        without = NO_CANVAS if self.architecture == CANVAS else ()
+        for name in (*without, *(("gridsize",) if self.group_size is not None else ())):
+            value, default = getattr(self, name), known[name].default
+            if value != default:
+                beside = f"architecture = {CANVAS}" if name in without else f"group_size = {self.group_size}"
+                remedy = f"Leave {name} at {default}" + (", and set group_size." if name == "gridsize" else ".")
+                expected, received = f"{default} with {beside}, on which it has no effect", f"{value}"
+                raise NoEffectError("ModelConfig", name, expected=expected, received=received, remedy=remedy)
 
     @property
     def channels(self) -> int:
         """C, patterns per group."""
-        return self.gridsize**2
+        if self.group_size is not None:
+            return self.group_size
+        return CANVAS_GROUP if self.architecture == CANVAS else self.gridsize**2
 
     @property
     def merges(self) -> bool:

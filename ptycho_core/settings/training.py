@@ -23,7 +23,10 @@ from ptycho_core.settings.fields import (
     setting,
 )
 from ptycho_core.settings.inference import InferenceConfig
-from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.model import CANVAS, ModelConfig
+
+CANVAS_TRAINING = {"batch_size": 1, "n_groups": 64, "nepochs": 20}
+"""What `ptycho train` takes for a network of a canvas, whose groups are large, in place of the defaults."""
 
 
 @takes_n_images
@@ -50,6 +53,12 @@ class TrainingConfig:
         "Number of neighbours to draw from, in place of neighbor_count.",
         at_least(1),
         beside={"enable_oversampling": only(True)},
+    )
+    held_out_frames: int | None = setting(
+        None,
+        "Patterns of each group, of its inner half, that the network does not see and the losses are of; a quarter of "
+        "the group if unset. Only where the network works on a canvas.",
+        at_least(0),
     )
     enable_oversampling: bool = setting(False, "Allow more groups than positions (gridsize > 1).")
     sequential_sampling: bool = setting(
@@ -166,6 +175,11 @@ class TrainingConfig:
         """Epochs of the three stages together; 0 where there are no stages."""
         return self.stage_1_epochs + self.stage_2_epochs + self.stage_3_epochs
 
+    @property
+    def frames_held_out(self) -> int:
+        """Of each group, where the network works on a canvas."""
+        return self.model.channels // 4 if self.held_out_frames is None else self.held_out_frames
+
     def validate(self) -> None:
         """Check what no single field can: called on construction, and again when a run starts.
 
@@ -176,8 +190,11 @@ class TrainingConfig:
         self._check_losses()
         self._check_schedule()
         check_pool(self, self.model)
+        if self.frames_held_out >= self.model.channels:
+            expected, remedy = f"fewer than the {self.model.channels} patterns of a group", "Lower it."
+            self._refuse("held_out_frames", expected, self.frames_held_out, remedy)
         needed = self.model.channels - 1
-        if self.neighbor_count < needed:
+        if self.neighbor_count < needed and self.model.architecture != CANVAS:  # which takes its nearest at least
             expected, remedy = f">= gridsize² - 1 = {needed}", f"Set neighbor_count to {needed} or more."
             self._refuse("neighbor_count", expected, self.neighbor_count, remedy)
         if self.probe_gauge == "given" and self.model.probe_scale != 4.0:

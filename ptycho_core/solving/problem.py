@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ptycho_core.batches.held_out import PATTERNS, held_out_patterns
 from ptycho_core.batches.prefetch import prefetch
 from ptycho_core.engine.problem import Frames, Problem
 from ptycho_core.errors import ConfigurationError, DataError
@@ -25,7 +26,6 @@ from ptycho_core.solving.positions import reach_px
 
 log = logging.getLogger(__name__)
 
-PATTERNS = 64  # specs/solving.md, Held-out pixels: how many there are, each for a part of the frames
 COVER_FLOOR = 1e-3  # specs/solving.md, Cover: ε
 BYTES_PER_PIXEL = 120  # specs/solving.md, Memory: of the canvas: its two moments, its gradient, the cover, and copies
 BATCH_BYTES = 2**28  # specs/solving.md, Memory: largest batch of amplitudes
@@ -129,17 +129,6 @@ def begun(scan: Scan, config: SolveConfig) -> Task:
         held_out=held_out_patterns(scan.N, config.held_out, rng),
         pattern=rng.permutation(np.arange(len(scan)) % PATTERNS),
     )
-
-
-def held_out_patterns(N: int, part: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """bool (PATTERNS, N, N), true = held out: every pixel in `part` of the patterns, as near as whole numbers come.
-
-    So a bright pixel is held out as often as a dark one, whatever the seed: H is far less a matter of luck.
-    """
-    often = np.floor(PATTERNS * part + rng.random((N, N))).astype(np.uint8)
-    first = rng.integers(0, PATTERNS, (N, N), np.uint8)
-    stride = 2 * rng.integers(0, PATTERNS // 2, (N, N), np.uint8) + 1  # odd: each place of the cycle comes once
-    return np.stack([(first + np.uint8(number) * stride) % PATTERNS < often for number in range(PATTERNS)])
 
 
 def bounds(positions_px: NDArray[np.float64], N: int, room: int) -> tuple[tuple[float, float], tuple[int, int]]:

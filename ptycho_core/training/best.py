@@ -15,6 +15,7 @@ from ptycho_core.models.model import Model
 from ptycho_core.scans.lengths import Pair
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.guard import HELD_OUT
 from ptycho_core.training.schedules import physics_weight
 from ptycho_core.vocabulary import LossTerms, Weights
 
@@ -23,7 +24,8 @@ class Best:
     """The `checkpoint_save_top_k` best models so far, `models`, the best first.
 
     history: the run's own list, which every model shares. tested: whether a test scan chooses. object_pixel_m: of the
-    training scan. scores: the monitored value of every epoch so far, lower is better.
+    training scan. scores: the monitored value of every epoch so far, lower is better. untrained: that of the network
+    before its first epoch, where it is judged.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Best:
         self._config, self._execution = config, execution
         self._engine, self._history, self._tested = engine, history, tested
         self._object_pixel_m = object_pixel_m
+        self.untrained = math.inf
         self.scores = [] if resume is None else list(resume.scores)
         self.models: tuple[Model, ...] = tuple(
             attrs.evolve(
@@ -47,6 +50,12 @@ class Best:
             )
             for model in (() if resume is None else resume.best)
         )
+
+    def begin(self, value: float, weights: Weights) -> None:
+        """Epoch 0: the untrained network, the best until an epoch is better."""
+        self.untrained = value
+        if not self.scores:
+            self.models = (self._snapshot(0, weights),)
 
     def rank(
         self, epoch: int, train: LossTerms, monitored: LossTerms, weights: Callable[[], Weights]
@@ -56,11 +65,12 @@ class Best:
         weights: gives a copy of those of a model; asked only where they are kept. Raises TrainingError where a loss, or
         a weight that would be kept, is not finite.
         """
-        metric = self._execution.checkpoint_monitor_metric
+        metric: str = self._execution.checkpoint_monitor_metric
+        metric = HELD_OUT if HELD_OUT in monitored and metric == "total" else metric
         value = monitored[metric]
         if not math.isfinite(train["total"]) or not math.isfinite(value):
             raise diverged(f"loss of epoch {epoch}", f"train {train['total']}, monitored {metric} {value}")
-        self.scores.append(value if self._execution.checkpoint_mode == "min" else -value)
+        self.scores.append(value if metric == HELD_OUT or self._execution.checkpoint_mode == "min" else -value)
         models = {model.best_epoch: model for model in self.models}
         best = sorted([*models, epoch], key=self._rank)[: self._execution.checkpoint_save_top_k]
         if epoch in best:
@@ -71,8 +81,8 @@ class Best:
     def _rank(self, epoch: int) -> tuple[float, float, int]:
         """By what an epoch is ranked, the lowest first."""
         # Under another physics weight the training loss means another thing: what came under the last one is best.
-        weight = 1.0 if self._tested else physics_weight(self._config, epoch)
-        return -weight, self.scores[epoch - 1], epoch
+        weight = 1.0 if self._tested or self.untrained < math.inf else physics_weight(self._config, epoch)
+        return -weight, self.scores[epoch - 1] if epoch else self.untrained, epoch
 
     def _snapshot(self, epoch: int, weights: Weights) -> Model:
         if any(not np.isfinite(array).all() for array in weights.values()):

@@ -16,6 +16,7 @@ from ptycho_core.batches.prefetch import gathered
 from ptycho_core.batches.sampling import subsample
 from ptycho_core.engine.objective import Objective
 from ptycho_core.errors import DataError
+from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.suitability import check_size
 from ptycho_core.scans.fingerprint import Fingerprint, check_same_scan, fingerprint
@@ -48,20 +49,22 @@ class TrainingData:
 
         Unset, it is no more than there are positions.
         """
-        config = self._config
+        config, model = self._config, self._config.model
         if n_groups is None:
             usual = config.n_groups == attrs.fields(TrainingConfig).n_groups.default and not config.enable_oversampling
             n_groups = min(config.n_groups, len(self.scan)) if usual else config.n_groups
-        return draw_groups(
+        groups = draw_groups(
             self.scan.positions_px,
             rng,
-            gridsize=config.model.gridsize,
+            gridsize=model.gridsize,
+            group_size=model.channels if self._on_canvas else None,
             n_groups=n_groups,
             neighbor_count=config.neighbor_count,
             enable_oversampling=config.enable_oversampling,
             neighbor_pool_size=config.neighbor_pool_size,
             sequential=config.sequential_sampling,
         )
+        return groups.holding_out(config.frames_held_out, rng) if self._on_canvas else groups
 
     def batches(
         self,
@@ -85,6 +88,10 @@ class TrainingData:
         )
 
     @functools.cached_property
+    def _on_canvas(self) -> bool:
+        return bool(build_table(self._config.model).canvas)
+
+    @functools.cached_property
     def fingerprint(self) -> Fingerprint:
         return fingerprint(self.scan, with_truth=self._with_truth)
 
@@ -95,8 +102,8 @@ class TrainingData:
     def canvas_padding_px(self) -> int:
         """Large enough for every group that can be drawn. DataError where a group would not fit on a canvas."""
         scan, config = self.scan, self._config
-        pool = config.neighbor_pool_size or config.neighbor_count
-        reach = largest_reach_px(scan.positions_px, gridsize=config.model.gridsize, neighbor_count=pool)
+        pool = max(config.neighbor_pool_size or config.neighbor_count, config.model.channels - 1)
+        reach = largest_reach_px(scan.positions_px, channels=config.model.channels, neighbor_count=pool)
         if reach > LARGEST_REACH * scan.N:
             expected = f"neighbours within {LARGEST_REACH} patches of each other, so that a group fits on a canvas"
             received, remedy = f"a reach of {reach} px at N = {scan.N}", "Drop stray positions, or use gridsize 1."

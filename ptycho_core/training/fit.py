@@ -18,6 +18,7 @@ from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.best import Best, diverged
+from ptycho_core.training.guard import HELD_OUT
 from ptycho_core.training.prepare import prepare
 from ptycho_core.training.reports import LOSSES_EVERY_S, EpochReport, Progress
 from ptycho_core.training.schedules import learning_rate, physics_weight
@@ -119,6 +120,9 @@ class Fit:
 
     def __iter__(self) -> Iterator[EpochReport]:
         config, started = self.config, self._started
+        if started.guard is not None and not self.ended:
+            untrained = started.untrained()  # the same when a run goes on
+            self._best.begin(started.guard(untrained), untrained)
         while not self.ended:
             epoch = len(self.history) + 1
             began = time.perf_counter()
@@ -138,6 +142,9 @@ class Fit:
                 with contextlib.closing(started.batches(started.test, started.test_groups)) as batches:
                     validation = self._network.evaluate(batches)
             monitored = train if validation is None else validation
+            if started.guard is not None:
+                monitored = {**monitored, HELD_OUT: started.guard(started.weights())}
+                train, validation = (monitored, None) if validation is None else (train, monitored)
             is_best, is_kept = self._best.rank(epoch, train, monitored, started.weights)
             report = EpochReport(
                 done=epoch,

@@ -24,8 +24,11 @@ from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.sections import existing_file
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.data import TrainingData
+from ptycho_core.training.guard import Guard
 from ptycho_core.training.prepare import Prepared
 from ptycho_core.vocabulary import LOG_SCALE, PROBE, Weights
+
+PADDING_STEP = 8  # specs/data.md, Batch: of the border of a canvas, so that few shapes occur
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -33,7 +36,8 @@ class Started:
     """All that the loop needs.
 
     test_groups: drawn once; None without a test scan. illumination, canvas_padding_px: those of every batch, of both
-    scans. patterns_per_epoch: a pattern counts once for each group that it is in. resume: the run that goes on; the
+    scans. guard: judges a network of a canvas; None for any other.
+    patterns_per_epoch: a pattern counts once for each group that it is in. resume: the run that goes on; the
     network holds its weights and its optimiser's state.
     """
 
@@ -48,16 +52,25 @@ class Started:
     engine: EngineInfo
     network: Network
     resume: Checkpoint | None
+    guard: Guard | None = None
 
     def batches(self, data: TrainingData, groups: Groups, order: NDArray[np.int64] | None = None) -> Generator[Batch]:
-        """Batches of one of the two scans, on the one canvas, gathered ahead."""
+        """Batches of one of the two scans, on the one canvas, gathered ahead.
+
+        A network of a canvas has one that fits these groups: what it costs grows with its area.
+        """
+        padding = self.canvas_padding_px if self.guard is None else -(-groups.reach_px // PADDING_STEP) * PADDING_STEP
         return data.batches(
             groups,
             illumination=self.illumination,
-            canvas_padding_px=self.canvas_padding_px,
+            canvas_padding_px=padding,
             order=order,
             workers=self.execution.num_workers,
         )
+
+    def untrained(self) -> Weights:
+        """Those of a model before the first epoch of the run."""
+        return {**self.illumination.arrays(), **_begun(self.illumination, self.config)}
 
     def weights(self) -> Weights:
         """A copy of those of a model: the network's, and the illumination beside them."""
@@ -89,6 +102,9 @@ def start(prepared: Prepared, scan: Scan | None = None, test: Scan | None = None
     if tested is not None:
         warn_of_other_intensity(tested.scan, illumination)
     engine = prepared.load_engine()
+    guard = None
+    if build_table(config.model).canvas:
+        guard = Guard(engine, prepared.execution, config, (tested or data).scan)
     network = engine.build(config.model, config, weights, prepared.execution)
     if resume is not None:
         network.load_optimizer_state(resume.optimizer)
@@ -104,6 +120,7 @@ def start(prepared: Prepared, scan: Scan | None = None, test: Scan | None = None
         engine=engine.describe(),
         network=network,
         resume=resume,
+        guard=guard,
     )
 
 
@@ -123,8 +140,9 @@ def _given_or_loaded(config: TrainingConfig, scan: Scan | None, test: Scan | Non
 def _measured(scan: Scan, config: TrainingConfig) -> Illumination:
     """The illumination that all batches of the run have, the test scan's too."""
     report_dose(scan, config)
-    warn_if_ambiguous(scan, config)
-    warn_if_wide(scan, config)
+    if not build_table(config.model).canvas:
+        warn_if_ambiguous(scan, config)
+        warn_if_wide(scan, config)
     return Illumination.of(
         scan,
         nphotons=config.nphotons,

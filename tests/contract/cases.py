@@ -81,6 +81,17 @@ CASES: dict[str, dict[str, Any]] = {
     "supervised": {"model_type": "supervised"},
     "supervised_frames_alone": {"model_type": "supervised", "object_big": False},
     "cnn": {"architecture": "cnn", "groups": 1, "modes": 2},
+    "canvas": {
+        "architecture": "canvas",
+        "N": 16,
+        "group_size": 5,
+        "gridsize": 1,
+        "modes": 2,
+        "groups": 2,
+        "bad_pixels": True,
+        "warm_sweeps": 2,
+        "held_out_frames": 2,
+    },
     # Compared with a truth too: else the global phase is free, and the gradient by its bias a sum that cancels.
     "cnn_one_frame": {"architecture": "cnn", "gridsize": 1, "groups": 1, "pad_object": False, "training": ALL_TERMS},
 }
@@ -170,11 +181,12 @@ def make_case(
     bad_pixels: bool = False,
     canvas_margin_px: int = 0,
     training: Mapping[str, Any] | None = None,
+    held_out_frames: int = 0,
     **model: Any,
 ) -> Case:
     """Three batches of `groups`, `groups` and 1 groups; so few `photons` per frame that many pixels count none."""
     config = ModelConfig(N=N, gridsize=gridsize, **{"architecture": "contract", "n_filters_scale": 1, **model})
-    neighbor_count = max(4, gridsize**2)
+    neighbor_count = max(4, config.channels)
     trained = config.model_type == "pinn"  # a supervised network touches no probe
     settings = {"probe_trainable": trained, "neighbor_count": neighbor_count, "nphotons": photons, **(training or {})}
     scan = make_scan(N, modes, photons, bad_pixels)
@@ -182,10 +194,12 @@ def make_case(
         scan.positions_px,
         np.random.default_rng(1),
         gridsize=gridsize,
+        group_size=config.group_size,
         n_groups=2 * groups + 1,
         neighbor_count=neighbor_count,
-    )
-    padding = largest_reach_px(scan.positions_px, gridsize=gridsize, neighbor_count=neighbor_count) + canvas_margin_px
+    ).holding_out(held_out_frames, np.random.default_rng(2))
+    reach = largest_reach_px(scan.positions_px, channels=config.channels, neighbor_count=neighbor_count)
+    padding = reach + canvas_margin_px
     illumination = Illumination.of(scan, nphotons=photons)
     batches = drawn.batches(scan, groups, illumination=illumination, canvas_padding_px=padding, with_truth=True)
     train = TrainingConfig(model=config, **settings)
@@ -342,7 +356,7 @@ def network_weights(model: ModelConfig, seed: int) -> dict[str, NDArray[np.float
     """Initial weights, with biases that are not zero: gates are rather open than not, and what feeds them is alive."""
     rng = np.random.default_rng(seed)
     weights: dict[str, NDArray[np.floating]] = {}
-    for name, array in initial_weights(build_table(model), rng).items():
+    for name, array in initial_weights(attrs.evolve(build_table(model), zeros=()), rng).items():
         nudge = rng.normal(scale=0.05, size=array.shape) if name.endswith("/bias") else 0
         gating = name.endswith(("/channel/conv0/bias", "/spatial/conv/bias"))
         weights[name] = (array + nudge + gating).astype(np.float32)

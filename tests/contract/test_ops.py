@@ -50,6 +50,8 @@ USES: dict[str, Callable[[TableBuilder, str], str]] = {
     "leaky": lambda table, x: table.op("y", "leaky", x, slope=0.3),
 }
 """Every op at work between two convolutions: of x, four channels of 32 × 32, to any number of channels of that size."""
+ON_A_CANVAS = ("warm_sweeps", "data_step", "in_gauge", "correct")
+"""Ops of the physics, at work together."""
 
 
 @register_architecture("one op")
@@ -60,18 +62,34 @@ def one_op(model: ModelConfig) -> Table:
     return table.finish(amplitude=table.conv("amplitude", y, 1, "sigmoid"), phase=table.conv("phase", y, 1, "tanh"))
 
 
+@register_architecture("canvas ops")
+def canvas_ops(model: ModelConfig) -> Table:
+    """Two data steps, so that a gradient goes through one to what comes before it; sweeps end it."""
+    table = TableBuilder(2)
+    first = table.data_step("first", INPUT)
+    maps = table.conv("maps", table.in_gauge("view", first), 2, "tanh")
+    second = table.data_step("second", table.correct("corrected", first, maps))
+    change = table.conv("change", table.in_gauge("second/view", second), 2, "tanh")
+    swept = table.warm_sweeps("swept", table.channels("canvas", second, 0, 2), 3)
+    return table.finish(canvas=table.add("sum", swept, table.correct("again", second, change)))
+
+
 def case_of(op: str) -> Case:
+    if op in ON_A_CANVAS:
+        return make_case(architecture="canvas ops", N=16, modes=2, bad_pixels=True, held_out_frames=1)
     return make_case(architecture="one op", n_filters_scale=list(USES).index(op) + 1, gridsize=1)
 
 
 def test_every_registered_op_is_tested() -> None:
-    assert set(USES) == set(registered_ops())
+    assert {*USES, *ON_A_CANVAS} == set(registered_ops())
 
 
-@pytest.mark.parametrize("op", USES)
+@pytest.mark.parametrize("op", [*USES, ON_A_CANVAS[0]])
 def test_an_op_has_the_value_and_the_gradient_of_the_reference(engine: Engine, op: str) -> None:
     case = case_of(op)
     assert op in {layer.op for layer in build_table(case.model).layers}
+    if op in ON_A_CANVAS:
+        assert {layer.op for layer in build_table(case.model).layers} >= set(ON_A_CANVAS)
     network, reference = build(engine, case), build_reference(case)
     assert_field_close(network.predict(case.batch), reference.predict(case.batch), 1.2e-7, "patches")
     assert_terms_close(network.evaluate([case.batch]), reference.evaluate([case.batch]), FORWARD_RTOL["64-true"])

@@ -63,6 +63,7 @@ def plain(section: str) -> st.SearchStrategy[dict[str, Any]]:
 @st.composite
 def model_configs(draw: st.DrawFn) -> ModelConfig:
     values = {**draw(plain("model")), "gridsize": draw(st.integers(1, 5))}
+    values["group_size"] = draw(st.none() | st.integers(1, 25)) if values["gridsize"] == 1 else None
     return ModelConfig(**effective(ModelConfig, values))
 
 
@@ -70,6 +71,7 @@ def model_configs(draw: st.DrawFn) -> ModelConfig:
 def training_configs(draw: st.DrawFn) -> TrainingConfig:
     """Any valid one: fields drawn each by itself, then mended where they contradict each other."""
     model, values = draw(model_configs()), draw(plain("training"))
+    values["held_out_frames"] = draw(st.none() | st.integers(0, model.channels - 1))
     stages = [draw(st.integers(0, 9)) for _ in range(3)]
     if values["scheduler"] == "MultiStage":
         stages[2] += 1

@@ -16,7 +16,8 @@ from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BCHW
 from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
-from ptycho_core.physics.weights import merge_weight
+from ptycho_core.physics.constants import DATA_STEP_FLOOR
+from ptycho_core.physics.weights import canvas_border, lit_probe, merge_weight
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import LOG_SCALE, PROBE, Field, LossTerms, Weights
@@ -24,6 +25,7 @@ from ptycho_core_reference import losses
 from ptycho_core_reference.ops import ENGINE, OPS, Back, pull_back, run_table
 from ptycho_core_reference.optimizer import Optimizer
 from ptycho_core_reference.physics import Array, ForwardModel, Placement
+from ptycho_core_reference.steps import Scene, to_field, to_maps
 
 
 class ReferenceNetwork:
@@ -85,7 +87,11 @@ class ReferenceNetwork:
     def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
         means = LossMeans()
         for batch in batches:
-            means.add(len(batch), self._loss(batch, self._patches(batch), 1.0)[0])
+            if self.table.canvas:
+                patches = self._shown(self.run(batch.seen)[0], batch.compared)
+                means.add(len(batch), self._loss(batch.compared, patches, 1.0)[0])
+            else:
+                means.add(len(batch), self._loss(batch, self._patches(batch), 1.0)[0])
         return means.means()
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
@@ -96,8 +102,27 @@ class ReferenceNetwork:
 
     def run(self, batch: Batch) -> tuple[dict[str, Array], dict[str, Back]]:
         """Every layer's output for a batch, and every layer's way back; frame by frame unless the object is merged."""
+        if self.table.canvas:
+            return run_table(self.table, self.arrays, self._empty(batch), self.scene(batch))
         x = batch.illumination.input_scale * batch.diffraction_amplitude.astype(np.float64)
         return run_table(self.table, self.arrays, x if self.model.object_big else rearrange(x, BHWC_TO_FRAMES))
+
+    def scene(self, batch: Batch) -> Scene:
+        """What ops of the physics see of a batch."""
+        probe, placement = self._probe(batch), self._placement(batch)
+        light = lit_probe(batch.illumination.intensity, self.model)
+        assert placement is not None
+        return Scene(
+            physics=self.physics,
+            placement=placement,
+            amplitude=rearrange(batch.diffraction_amplitude.astype(np.float64), BHWC_TO_BCHW),
+            good=(~batch.bad_pixels).astype(np.float64),
+            probe=probe,
+            light=self.physics.place(light.astype(np.complex128), placement).real,
+            brightest=float(light.max()),
+            floor=DATA_STEP_FLOOR * batch.illumination.mean_intensity,
+            by_probe=np.zeros_like(probe),
+        )
 
     def predicted_intensity(self, batch: Batch) -> Array:
         """What the detector should have seen, (B, C, N, N), in the unit of the squared diffraction amplitude."""
@@ -115,18 +140,31 @@ class ReferenceNetwork:
         return amplitude, phase
 
     def _patches(self, batch: Batch) -> Field:
+        if self.table.canvas:
+            return self._shown(self.run(batch)[0], batch)
         return self.physics.polar_to_field(*self._polar(self.run(batch)[0]))
+
+    def _shown(self, outputs: dict[str, Array], batch: Batch) -> Field:
+        """The canvas seen from each position of a batch, (B, C, N, N)."""
+        placement = self._placement(batch)
+        assert placement is not None
+        return self.physics.extract(to_field(outputs[self.table.canvas]), placement)
+
+    def _border(self, batch: Batch) -> int:
+        return canvas_border(self.model.N, batch.canvas_padding_px, self.table.block)
 
     def _placement(self, batch: Batch) -> Placement | None:
         """Where the patches of each group lie on its canvas; None where nothing is merged."""
-        if not self.model.merges:
+        if not self.model.merges and not self.table.canvas:
             return None
         check_border(batch)
+        if self.table.canvas:
+            return self.physics.placement(batch.relative_offsets_px, self._border(batch))
         return self.physics.placement(batch.relative_offsets_px, batch.canvas_padding_px)
 
     def _merged(self, batch: Batch, patches: Field, placement: Placement | None) -> Field:
         """What the patches (B, C, N, N) of each group say together, seen from each position."""
-        if placement is None:
+        if placement is None or self.table.canvas:
             return patches
         weight = merge_weight(batch.illumination.intensity, self.model)
         return self.physics.extract(self.physics.merge_group(patches, weight, placement), placement)
@@ -143,6 +181,8 @@ class ReferenceNetwork:
 
     def _terms_and_gradients(self, batch: Batch, physics_weight: float) -> tuple[dict[str, float], dict[str, Array]]:
         """Loss terms of a batch, and the gradient of the total by every trainable array."""
+        if self.table.canvas:
+            return self._canvas_terms_and_gradients(batch, physics_weight)
         outputs, ways_back = self.run(batch)
         amplitude, phase = self._polar(outputs)
         patches = self.physics.polar_to_field(amplitude, phase)
@@ -153,6 +193,28 @@ class ReferenceNetwork:
         cotangents = dict(zip((self.table.amplitude, self.table.phase), by_maps, strict=True))
         gradients |= pull_back(self.table, ways_back, cotangents)
         return terms, {name: gradients[name] for name in self.trainable}
+
+    def _canvas_terms_and_gradients(
+        self, batch: Batch, physics_weight: float
+    ) -> tuple[dict[str, float], dict[str, Array]]:
+        """The same where the network gives a canvas: of the frames that are compared, through those that are seen."""
+        seen, compared = batch.seen, batch.compared
+        scene, placement = self.scene(seen), self._placement(compared)
+        assert placement is not None
+        outputs, ways_back = run_table(self.table, self.arrays, self._empty(batch), scene)
+        terms, by_patches, gradients = self._loss(compared, self._shown(outputs, compared), physics_weight)
+        by_canvas = to_maps(self.physics.place(by_patches, placement))
+        gradients |= pull_back(self.table, ways_back, {self.table.canvas: by_canvas})
+        if PROBE in gradients:
+            gradients[PROBE] = gradients[PROBE] + to_maps(scene.by_probe)
+        return terms, {name: gradients[name] for name in self.trainable}
+
+    def _empty(self, batch: Batch) -> Array:
+        """The canvases that a table begins with."""
+        side = self.model.N + 2 * self._border(batch)
+        canvas = np.zeros((len(batch), side, side, 2))
+        canvas[..., 0] = 1
+        return canvas
 
     def _loss(
         self, batch: Batch, patches: Field, physics_weight: float
@@ -196,7 +258,7 @@ class ReferenceNetwork:
             more, by_probe = self.physics.exit_wave_gradient(by_exit_wave, patches, self._probe(batch))
             by_patches = by_patches + more
             gradients[PROBE] = np.stack([by_probe.real, by_probe.imag], axis=-1)
-        if placement is not None:
+        if placement is not None and not self.table.canvas:
             by_canvas = self.physics.place(by_patches, placement)
             weight = merge_weight(batch.illumination.intensity, self.model)
             by_patches = self.physics.merge_adjoint(by_canvas, weight, placement)

@@ -7,6 +7,7 @@ the parameters, in their order.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -16,6 +17,7 @@ from scipy.special import expit
 from ptycho_core.networks.ops import op_function
 from ptycho_core.networks.table import INPUT, Table
 from ptycho_core.physics.weights import outside_centre_mask
+from ptycho_core_reference.steps import correct, data_step, in_gauge, warm_sweeps
 
 Array = NDArray[np.float64]
 Back = Callable[[Array], tuple[Array, ...]]
@@ -32,20 +34,29 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
 """Each activation and its derivative."""
 
 
-def run_table(table: Table, weights: Mapping[str, Array], x: Array) -> tuple[dict[str, Array], dict[str, Back]]:
-    """Every layer's output by name for the network input x (B, N, N, C), and every layer's way back."""
+def run_table(
+    table: Table, weights: Mapping[str, Array], x: Array, scene: Any = None
+) -> tuple[dict[str, Array], dict[str, Back]]:
+    """Every layer's output by name for the network input x (B, N, N, C), and every layer's way back.
+
+    scene: what ops of the physics see of the batch.
+    """
     outputs: dict[str, Array] = {INPUT: x}
     ways_back: dict[str, Back] = {}
     for layer in table.layers:
         function = op_function(layer, ENGINE, OPS)
         inputs = (outputs[name] for name in layer.inputs)
         own = {parameter: weights[name] for parameter, name in layer.uses.items()}
-        outputs[layer.name], ways_back[layer.name] = function(*inputs, **own, **layer.settings)
+        seen = {"scene": scene} if layer.sees_batch else {}
+        outputs[layer.name], ways_back[layer.name] = function(*inputs, **own, **layer.settings, **seen)
     return outputs, ways_back
 
 
 def pull_back(table: Table, ways_back: Mapping[str, Back], cotangents: Mapping[str, Array]) -> dict[str, Array]:
-    """Gradient by every parameter, from the gradients by some layers' outputs; `ways_back` as `run_table` gave them."""
+    """Gradient by every parameter, from the gradients by some layers' outputs; `ways_back` as `run_table` gave them.
+
+    Ops of the physics add theirs by the probe to their scene.
+    """
     found = dict(cotangents)
     gradients = {name: np.zeros(shape) for name, shape in table.parameters.items()}
     for layer in reversed(table.layers):
@@ -163,6 +174,7 @@ OPS: dict[str, Callable[..., tuple[Array, Back]]] = {
     for op in (
         *(conv, max_pool, upsample, channels, pad, outside_centre, add, concat, scale, activate),
         *(global_mean, global_max, channel_max_mean, channel_conv, multiply),
+        *(warm_sweeps, data_step, in_gauge, correct),
     )
 }
 """Inputs, then parameters and settings by name (specs/model.md, Layers)."""

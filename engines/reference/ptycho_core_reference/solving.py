@@ -13,7 +13,6 @@ from ptycho_core.engine.checks import check_cover, check_optimizer_state, check_
 from ptycho_core.engine.problem import FrameFacts, Frames, Problem, Rates
 from ptycho_core.physics.constants import (
     ADAM_EPSILON,
-    AMPLITUDE_FLOOR,
     INTENSITY_FLOOR,
     POISSON_CHANCE,
     POISSON_FACTOR,
@@ -185,7 +184,7 @@ class ReferenceSolver:
             believed = np.minimum(measured**2, POISSON_FACTOR * floored + POISSON_CHANCE * per_count)
             excess = (believed / floored - 1) / 2
         else:
-            excess = measured / np.sqrt(result.intensity + AMPLITUDE_FLOOR * per_count) - 1
+            excess = measured / np.sqrt(result.intensity + self.problem.amplitude_floor * per_count) - 1
         excess = np.where(self.used(frames), excess, 0)
         return self.far_field_adjoint(excess[:, None] * result.far_field)
 

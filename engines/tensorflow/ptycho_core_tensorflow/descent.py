@@ -17,7 +17,6 @@ import tensorflow as tf
 from ptycho_core.engine.problem import SolverLoss
 from ptycho_core.physics.constants import (
     ADAM_EPSILON,
-    AMPLITUDE_FLOOR,
     INTENSITY_FLOOR,
     POISSON_CHANCE,
     POISSON_FACTOR,
@@ -42,7 +41,7 @@ class Fields(NamedTuple):
     """What stays as it is during a step.
 
     canvas: complex (H, W). probe: complex (K, N, N), times the checkerboard. good: (N, N) and used: (P, N, N), 1 or 0.
-    counts: (), for each unit of intensity.
+    counts: (), for each unit of intensity. floor: (), of the amplitude loss, in counts.
     """
 
     canvas: tf.Tensor
@@ -50,6 +49,7 @@ class Fields(NamedTuple):
     good: tf.Tensor
     used: tf.Tensor
     counts: tf.Tensor
+    floor: tf.Tensor
 
 
 class Piece(NamedTuple):
@@ -98,13 +98,14 @@ def descend(
     good: tf.Tensor,
     used: tf.Tensor,
     counts: tf.Tensor,
+    floor: tf.Tensor,
     batch: Piece,
 ) -> tuple[dict[str, Trained], tf.Tensor]:
     """The state after a step of Adam on what is named; table (pieces, columns, B) of SUMS and SHIFTS before it.
 
     numbers: (names, 2), of each the rate over 1 - β₁ᵗ, and √(1 - β₂ᵗ).
     """
-    fields = Fields(state[OBJECT].field, state[PROBE].field, good, used, counts)
+    fields = Fields(state[OBJECT].field, state[PROBE].field, good, used, counts, floor)
 
     def work(piece: Piece, by_canvas: tf.Tensor, by_probe: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         result = forward(fields, piece)
@@ -202,7 +203,7 @@ def excess(loss: SolverLoss, fields: Fields, piece: Piece, result: Pass) -> tf.T
         believed = tf.minimum(tf.square(piece.amplitude), POISSON_FACTOR * floored + POISSON_CHANCE * per_count)
         lack = (believed / floored - 1) / 2
     else:
-        lack = piece.amplitude / tf.sqrt(result.intensity + AMPLITUDE_FLOOR * per_count) - 1
+        lack = piece.amplitude / tf.sqrt(result.intensity + fields.floor * per_count) - 1
     return -lack * result.used * piece.intensity[:, None, None]
 
 

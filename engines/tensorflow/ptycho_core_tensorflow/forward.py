@@ -20,12 +20,14 @@ from ptycho_core.engine.objective import Objective
 from ptycho_core.layouts import ALONE_LAST_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES
 from ptycho_core.networks.ops import op_function
 from ptycho_core.networks.table import Table
-from ptycho_core.physics.weights import MERGE_EPSILON, probe_mask, smoothing_matrix
+from ptycho_core.physics.constants import DATA_STEP_FLOOR
+from ptycho_core.physics.weights import MERGE_EPSILON, canvas_border, probe_mask, smoothing_matrix
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import LOG_SCALE, PROBE
 from ptycho_core_tensorflow import losses, physics
 from ptycho_core_tensorflow.ops import ENGINE, OPS, run_table
+from ptycho_core_tensorflow.steps import Scene
 
 Tensors = Mapping[str, tf.Variable]
 
@@ -72,6 +74,7 @@ class Forward:
         self.graph_terms_and_gradients = tf.function(self.terms_and_gradients, autograph=False)
         self.graph_loss_terms = tf.function(self.loss_terms, autograph=False)
         self.graph_patches = tf.function(self.patches, autograph=False)
+        self.graph_canvas_patches = tf.function(self.canvas_patches, autograph=False)
 
     def maps(
         self, tensors: Tensors, diffraction_amplitude: tf.Tensor, light: physics.Light
@@ -91,6 +94,40 @@ class Forward:
         amplitude, phase = self.maps(tensors, diffraction_amplitude, light)
         return tf.complex(amplitude * tf.cos(phase), amplitude * tf.sin(phase))
 
+    def probe(self, tensors: Tensors, light: physics.Light) -> tf.Tensor:
+        """Refined, or as it came with the batch; within the mask."""
+        probe = tensors.get(PROBE, light.probe)
+        return tf.convert_to_tensor(probe if self.probe_mask is None else probe * self.probe_mask)
+
+    def canvas_patches(
+        self,
+        tensors: Tensors,
+        amplitude: tf.Tensor,
+        light: physics.Light,
+        offsets: tf.Tensor,
+        good: tf.Tensor,
+        padding: int,
+        compared_offsets: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """What the canvases of frames (B, N, N, C) show at their own places, or at those that are compared."""
+        border = canvas_border(self.model.N, padding, self.table.block)
+        placement = physics.placement_matrices(offsets, self.model.N, border)
+        summed = physics.place_alike(light.lit, placement)
+        scene = Scene(
+            placement=placement,
+            amplitude=tf.signal.ifftshift(rearrange(amplitude, BHWC_TO_BCHW), axes=(-2, -1)),
+            good=tf.signal.ifftshift(good),
+            probe=tf.complex(*tf.unstack(self.probe(tensors, light), axis=-1)),
+            light=summed[..., None],
+            brightest=tf.reduce_max(light.lit),
+            floor=tf.constant(DATA_STEP_FLOOR, self.dtype) * light.mean_intensity,
+        )
+        start = tf.stack([tf.ones_like(summed), tf.zeros_like(summed)], axis=3)
+        (canvas,) = run_table(self.table, tensors, start, scene, self.layer_dtype)
+        if compared_offsets is not None:
+            placement = physics.placement_matrices(compared_offsets, self.model.N, border)
+        return physics.extract_patches(tf.stack(tf.unstack(canvas, axis=3)), placement)
+
     def loss_terms(
         self,
         tensors: Tensors,
@@ -100,13 +137,18 @@ class Forward:
         good: tf.Tensor,
         truth: tf.Tensor | None,
         padding: int,
+        seen: tuple[tf.Tensor, tf.Tensor] | None,
         physics_weight: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
+        """seen: amplitudes and offsets of the frames that a network of a canvas sees; None for any other network."""
         assert self.objective is not None
-        maps = (rearrange(m, BHWC_TO_BCHW) for m in self.maps(tensors, measured_amplitude, light))
+        if seen is None:
+            maps = (rearrange(m, BHWC_TO_BCHW) for m in self.maps(tensors, measured_amplitude, light))
+            patches = physics.polar_to_field(*maps)
+        else:
+            patches = self.canvas_patches(tensors, seen[0], light, seen[1], good, padding, offsets)
         measured_amplitude = rearrange(measured_amplitude, BHWC_TO_BCHW)
-        patches = physics.polar_to_field(*maps)
-        if self.model.merges:
+        if self.model.merges and seen is None:
             placement = physics.placement_matrices(offsets, self.model.N, padding)
             epsilon = MERGE_EPSILON[self.model.merge_weights]
             canvas = physics.merge_group(patches, light.merge_weight, placement, epsilon)
@@ -117,9 +159,7 @@ class Forward:
                 compared, truth=tf.stack([rearrange(part, BHWC_TO_BCHW) for part in tf.unstack(truth)])
             )
         if self.objective.compares("counts"):
-            probe = tensors.get(PROBE, light.probe)  # refined, or as it came with the batch
-            probe = probe if self.probe_mask is None else probe * self.probe_mask
-            intensity = physics.far_field_intensity(patches, tf.convert_to_tensor(probe), self.smoothing)
+            intensity = physics.far_field_intensity(patches, self.probe(tensors, light), self.smoothing)
             counts = light.counts_per_intensity
             compared = attrs.evolve(
                 compared,

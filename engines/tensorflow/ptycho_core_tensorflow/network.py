@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from einops import rearrange
 from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_border, check_weights
 from ptycho_core.engine.steps import LossMeans, windows
+from ptycho_core.layouts import BCHW_TO_BHWC
 from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.illumination import Illumination
-from ptycho_core.physics.weights import merge_weight
+from ptycho_core.physics.weights import lit_probe, merge_weight
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import PROBE, LossTerms, Weights
@@ -104,6 +106,8 @@ class TensorFlowNetwork:
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
         with tf.device(self.device):
+            if self.table.canvas:
+                return self._predict_on_canvas(batch)
             amplitude = self._constant(batch.diffraction_amplitude)
             patches = self.forward.graph_patches(self.tensors, amplitude, self._light(batch.illumination))
             return patches.numpy().astype(np.complex64, copy=False)
@@ -115,6 +119,18 @@ class TensorFlowNetwork:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
+    def _predict_on_canvas(self, batch: Batch) -> NDArray[np.complex64]:
+        check_border(batch)
+        parts = self.forward.graph_canvas_patches(
+            self.tensors,
+            self._constant(batch.diffraction_amplitude),
+            self._light(batch.illumination),
+            self._constant(batch.relative_offsets_px),
+            self._constant(~batch.bad_pixels),
+            batch.canvas_padding_px,
+        ).numpy()
+        return np.ascontiguousarray(rearrange(parts[0] + 1j * parts[1], BCHW_TO_BHWC), np.complex64)
+
     def _constant(self, array: NDArray[np.generic]) -> tf.Tensor:
         with tf.device(self.device):
             return tf.cast(array, self.dtype)
@@ -125,6 +141,7 @@ class TensorFlowNetwork:
             self._lit[illumination] = physics.Light(
                 probe=self._constant(illumination.pairs),
                 merge_weight=self._constant(merge_weight(illumination.intensity, self.model)),
+                lit=self._constant(lit_probe(illumination.intensity, self.model)),
                 input_scale=self._constant(np.asarray(illumination.input_scale)),
                 mean_intensity=self._constant(np.asarray(illumination.mean_intensity)),
                 counts_per_intensity=self._constant(np.asarray(illumination.counts_per_intensity)),
@@ -133,6 +150,11 @@ class TensorFlowNetwork:
 
     def _arguments(self, batch: Batch) -> tuple[Any, ...]:
         """Variables and a batch as tensors; the canvas border stays a whole number, because shapes follow from it."""
+        seen = None
+        if self.table.canvas:
+            check_border(batch)
+            shown, batch = batch.seen, batch.compared
+            seen = self._constant(shown.diffraction_amplitude), self._constant(shown.relative_offsets_px)
         truth = batch.object_patches
         if self.model.merges:
             check_border(batch)
@@ -144,4 +166,5 @@ class TensorFlowNetwork:
             self._constant(~batch.bad_pixels),
             None if truth is None else self._constant(np.stack([truth.real, truth.imag])),
             batch.canvas_padding_px,
+            seen,
         )

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ptycho_core.networks.ops import op_function
 from ptycho_core.networks.table import INPUT, Table
+from ptycho_core_tensorflow.steps import Scene, correct, data_step, in_gauge, warm_sweeps
 
 ENGINE = "tensorflow"
 ACTIVATIONS = {
@@ -20,15 +21,27 @@ ACTIVATIONS = {
 }
 
 
-def run_table(table: Table, parameters: Mapping[str, tf.Tensor], x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Amplitude and phase maps (B, N, N, C) of the network input x (B, N, N, C)."""
-    outputs = {INPUT: x}
+def run_table(
+    table: Table,
+    parameters: Mapping[str, tf.Tensor],
+    x: tf.Tensor,
+    scene: Scene | None = None,
+    dtype: tf.DType | None = None,
+) -> tuple[tf.Tensor, ...]:
+    """The table's outputs, as amplitude and phase maps (B, N, N, C), of the network input x (B, N, N, C).
+
+    scene: what ops of the physics see of the batch; they compute in the precision of x, whatever that of the layers.
+    dtype: of the layers, that of x unless given.
+    """
+    outputs, dtype = {INPUT: x}, x.dtype if dtype is None else dtype
     for layer in table.layers:
         function = op_function(layer, ENGINE, OPS)
-        inputs = (outputs[name] for name in layer.inputs)
-        own = {parameter: tf.cast(parameters[name], x.dtype) for parameter, name in layer.uses.items()}
-        outputs[layer.name] = function(*inputs, **own, **layer.settings)
-    return outputs[table.amplitude], outputs[table.phase]
+        kind = x.dtype if layer.sees_batch else dtype
+        inputs = (tf.cast(outputs[name], kind) for name in layer.inputs)
+        own = {parameter: tf.cast(parameters[name], kind) for parameter, name in layer.uses.items()}
+        seen = {"scene": scene} if layer.sees_batch else {}
+        outputs[layer.name] = function(*inputs, **own, **layer.settings, **seen)
+    return tuple(outputs[name] for name in table.outputs)
 
 
 # -- maps are (B, H, W, C), kernels (kh, kw, in, out) --------------------------------------------------------------
@@ -105,6 +118,7 @@ OPS: dict[str, Callable[..., tf.Tensor]] = {
     for op in (
         *(conv, max_pool, upsample, channels, pad, outside_centre, add, concat, scale, activate),
         *(global_mean, global_max, channel_max_mean, channel_conv, multiply),
+        *(warm_sweeps, data_step, in_gauge, correct),
     )
 }
 """Inputs, then parameters and settings by name (specs/model.md, Layers)."""

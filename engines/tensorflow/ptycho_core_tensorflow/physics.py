@@ -16,11 +16,13 @@ from ptycho_core.layouts import OFFSETS_TO_XY
 class Light(NamedTuple):
     """An illumination on the device.
 
-    probe: (modes, N, N, 2), real and imaginary part. merge_weight: (N, N), that follows from it. The others: ().
+    probe: (modes, N, N, 2), real and imaginary part. merge_weight, lit: (N, N), that follow from it, as merges and as
+    data steps weigh a pixel. The others: ().
     """
 
     probe: tf.Tensor
     merge_weight: tf.Tensor
+    lit: tf.Tensor
     input_scale: tf.Tensor
     mean_intensity: tf.Tensor
     counts_per_intensity: tf.Tensor
@@ -44,10 +46,20 @@ def placement_matrices(relative_offsets_px: tf.Tensor, N: int, padding: int) -> 
 
 def merge_group(patches: tf.Tensor, weight: tf.Tensor, placement: tf.Tensor, epsilon: float) -> tf.Tensor:
     """Weighted mean of the patches (2, B, C, N, N) of each group on one canvas (2, B, M, M); weight (N, N)."""
+    placed = place_patches(patches * weight, placement)
+    return placed / (place_alike(weight, placement) + epsilon)
+
+
+def place_patches(patches: tf.Tensor, placement: tf.Tensor) -> tf.Tensor:
+    """The sum of the patches (2, B, C, N, N) of each group on its canvas (2, B, M, M)."""
     x, y = tf.unstack(placement)
-    placed = tf.reduce_sum(tf.matmul(tf.matmul(y, patches * weight), x, transpose_b=True), axis=2)
-    total = tf.reduce_sum(tf.matmul(tf.matmul(y, weight), x, transpose_b=True), axis=1)
-    return placed / (total + epsilon)
+    return tf.reduce_sum(tf.matmul(tf.matmul(y, patches), x, transpose_b=True), axis=2)
+
+
+def place_alike(image: tf.Tensor, placement: tf.Tensor) -> tf.Tensor:
+    """The same image (N, N) at every position of each group, summed: (B, M, M)."""
+    x, y = tf.unstack(placement)
+    return tf.reduce_sum(tf.matmul(tf.matmul(y, image), x, transpose_b=True), axis=1)
 
 
 def extract_patches(canvas: tf.Tensor, placement: tf.Tensor) -> tf.Tensor:

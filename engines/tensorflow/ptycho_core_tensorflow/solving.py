@@ -55,6 +55,7 @@ class TensorFlowSolver:
         self.good = self._constant(~problem.bad_pixels)
         self.used = self._constant(np.concatenate([~problem.bad_pixels & ~problem.held_out, nothing]))
         self.counts = self._constant(np.asarray(problem.counts_per_intensity))
+        self.floor = self._constant(np.asarray(problem.amplitude_floor))
         self.cover = self._constant(np.ones(problem.canvas.shape))
         start = {OBJECT: problem.canvas, PROBE: problem.probe}
         self._load({name: np.stack([field.real, field.imag], axis=-1) for name, field in start.items()})
@@ -110,7 +111,7 @@ class TensorFlowSolver:
         with tf.device(self.device):
             pieces = self._pieces(frames)
             numbers = np.array([self._count(name, rate) for name, rate in trained.items()]).reshape(-1, 2)
-            constants = self._constant(numbers), self.cover, self.good, self.used, self.counts
+            constants = self._constant(numbers), self.cover, self.good, self.used, self.counts, self.floor
             settings = self.problem.loss, tuple(trained), shifts
             self.state, table = self._run(descend, settings, self.state, *constants, pieces)
             return self._facts(frames, table, SUMS + SHIFTS * shifts)
@@ -159,7 +160,7 @@ class TensorFlowSolver:
         return self.graphs[key](*arguments)
 
     def _fields(self) -> Fields:
-        return Fields(self.state[OBJECT].field, self.state[PROBE].field, self.good, self.used, self.counts)
+        return Fields(self.state[OBJECT].field, self.state[PROBE].field, self.good, self.used, self.counts, self.floor)
 
     def _replace(self, name: str, field: tf.Tensor) -> None:
         self.state[name] = self.state[name]._replace(field=field)

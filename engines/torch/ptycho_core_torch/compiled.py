@@ -19,7 +19,6 @@ from torch import Tensor
 from ptycho_core.engine.problem import Frames
 from ptycho_core.physics.constants import (
     ADAM_EPSILON,
-    AMPLITUDE_FLOOR,
     POISSON_CHANCE,
     POISSON_FACTOR,
     POISSON_FLOOR,
@@ -46,7 +45,7 @@ class CompiledSteps:
 
     def __init__(self, rule: Rule, fields: Fields, state: Mapping[str, Trained]) -> None:
         self.poisson = rule.loss == "poisson"
-        self.floor = (POISSON_FLOOR if self.poisson else AMPLITUDE_FLOOR) / rule.counts_per_intensity
+        self.floor = (POISSON_FLOOR if self.poisson else rule.amplitude_floor) / rule.counts_per_intensity
         self.chance = POISSON_CHANCE / rule.counts_per_intensity
         self.canvas, self.probe, *self.masks = (x.numpy() for x in fields)
         self.flat = {name: [x.view(-1).numpy() for x in trained] for name, trained in state.items()}

@@ -14,7 +14,6 @@ from torch import Tensor
 from ptycho_core.engine.problem import SolverLoss
 from ptycho_core.physics.constants import (
     ADAM_EPSILON,
-    AMPLITUDE_FLOOR,
     INTENSITY_FLOOR,
     POISSON_CHANCE,
     POISSON_FACTOR,
@@ -31,10 +30,11 @@ BLOCK = 2**17
 
 
 class Rule(NamedTuple):
-    """What is fitted, and counts in one unit of intensity."""
+    """What is fitted, counts in one unit of intensity, and the floor of the amplitude loss, in counts."""
 
     loss: SolverLoss
     counts_per_intensity: float
+    amplitude_floor: float
 
 
 class Trained(NamedTuple):
@@ -158,7 +158,7 @@ def excess(rule: Rule, piece: Piece, result: Pass) -> Tensor:
         floored = result.intensity + POISSON_FLOOR * per_count
         believed = torch.minimum(piece.amplitude.square(), POISSON_FACTOR * floored + POISSON_CHANCE * per_count)
         return believed.div_(floored).sub_(1).mul_(weight).div_(2)
-    ratio = piece.amplitude / torch.sqrt(result.intensity + AMPLITUDE_FLOOR * per_count)
+    ratio = piece.amplitude / torch.sqrt(result.intensity + rule.amplitude_floor * per_count)
     return ratio.sub_(1).mul_(weight)
 
 

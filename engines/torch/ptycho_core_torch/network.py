@@ -20,14 +20,23 @@ from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
 from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.constants import DATA_STEP_FLOOR
 from ptycho_core.physics.illumination import Illumination
-from ptycho_core.physics.weights import MERGE_EPSILON, merge_weight, probe_mask, smoothing_matrix
+from ptycho_core.physics.weights import (
+    MERGE_EPSILON,
+    canvas_border,
+    lit_probe,
+    merge_weight,
+    probe_mask,
+    smoothing_matrix,
+)
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import LOG_SCALE, PROBE, LossTerms, Weights
 from ptycho_core_torch import losses, physics
 from ptycho_core_torch.ops import ENGINE, OPS, run_table
 from ptycho_core_torch.optimizer import Optimizer
+from ptycho_core_torch.steps import Scene
 from ptycho_core_torch.weights import to_arrays, to_tensors
 
 
@@ -111,8 +120,11 @@ class TorchNetwork:
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
         with torch.inference_mode():
-            amplitude, phase = self._maps(self._amplitude(batch), self._light(batch.illumination))
-            patches = torch.polar(amplitude, phase)
+            if self.table.canvas:
+                patches = torch.complex(*self._canvas_patches(attrs.evolve(batch, held_out=None)))
+            else:
+                amplitude, phase = self._maps(self._amplitude(batch), self._light(batch.illumination))
+                patches = torch.polar(amplitude, phase)
             return rearrange(patches, BCHW_TO_BHWC).cpu().numpy().astype(np.complex64, copy=False)
 
     def gradients(self, batch: Batch) -> Weights:
@@ -134,6 +146,7 @@ class TorchNetwork:
                 self._lit[illumination] = physics.Light(
                     probe=self._constant(illumination.pairs),
                     merge_weight=self._constant(merge_weight(illumination.intensity, self.model)),
+                    lit=self._constant(lit_probe(illumination.intensity, self.model)),
                     input_scale=self._constant(np.asarray(illumination.input_scale)),
                     mean_intensity=self._constant(np.asarray(illumination.mean_intensity)),
                     counts_per_intensity=self._constant(np.asarray(illumination.counts_per_intensity)),
@@ -153,11 +166,47 @@ class TorchNetwork:
             amplitude, phase = (rearrange(m, ALONE_FIRST_TO_BCHW, c=channels) for m in (amplitude, phase))
         return amplitude, phase
 
+    def _probe(self, light: physics.Light) -> Tensor:
+        """Refined, or as it came with the batch; within the mask."""
+        probe = self.tensors.get(PROBE, light.probe)
+        return probe if self.probe_mask is None else probe * self.probe_mask
+
+    def _canvas_patches(self, batch: Batch) -> Tensor:
+        """What the canvases of the frames that are seen show at the places of those that are compared."""
+        check_border(batch)
+        seen, light = batch.seen, self._light(batch.illumination)
+        border = canvas_border(self.model.N, batch.canvas_padding_px, self.table.block)
+        placement = physics.placement_matrices(self._constant(seen.relative_offsets_px), self.model.N, border)
+        summed = physics.place_alike(light.lit, placement)
+        scene = Scene(
+            placement=placement,
+            amplitude=torch.fft.ifftshift(self._amplitude(seen), dim=(-2, -1)),
+            good=torch.fft.ifftshift(self._constant(~batch.bad_pixels)),
+            probe=torch.complex(*self._probe(light).unbind(-1)),
+            light=summed[:, None],
+            brightest=light.lit.max(),
+            floor=DATA_STEP_FLOOR * light.mean_intensity,
+        )
+        empty = torch.zeros_like(summed)
+        start = torch.stack([empty + 1, empty], dim=1)
+        with torch.autocast(self.device.type, torch.bfloat16) if self.mixed else contextlib.nullcontext():
+            (canvas,) = run_table(self.table, self.tensors, start, scene)
+        compared = batch.compared
+        if compared is not seen:
+            offsets = self._constant(compared.relative_offsets_px)
+            placement = physics.placement_matrices(offsets, self.model.N, border)
+        return physics.extract_patches(canvas.to(self.dtype).movedim(1, 0), placement)
+
     def _loss_terms(self, batch: Batch, physics_weight: float) -> dict[str, Tensor]:
         assert self.objective is not None
-        measured_amplitude, light = self._amplitude(batch), self._light(batch.illumination)
-        patches = physics.polar_to_field(*self._maps(measured_amplitude, light))
-        if self.model.merges:
+        light = self._light(batch.illumination)
+        if self.table.canvas:
+            patches, batch = self._canvas_patches(batch), batch.compared
+            measured_amplitude = self._amplitude(batch)
+        else:
+            measured_amplitude = self._amplitude(batch)
+            patches = physics.polar_to_field(*self._maps(measured_amplitude, light))
+        if self.model.merges and not self.table.canvas:
             check_border(batch)
             offsets = self._constant(batch.relative_offsets_px)
             placement = physics.placement_matrices(offsets, self.model.N, batch.canvas_padding_px)
@@ -171,9 +220,7 @@ class TorchNetwork:
                 compared, truth=torch.stack([self._constant(truth.real), self._constant(truth.imag)])
             )
         if self.objective.compares("counts"):
-            probe = self.tensors.get(PROBE, light.probe)  # refined, or as it came with the batch
-            probe = probe if self.probe_mask is None else probe * self.probe_mask
-            intensity = physics.far_field_intensity(patches, probe, self.smoothing)
+            intensity = physics.far_field_intensity(patches, self._probe(light), self.smoothing)
             counts = light.counts_per_intensity
             compared = attrs.evolve(
                 compared,

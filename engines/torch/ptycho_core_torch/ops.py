@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ptycho_core.networks.ops import op_function
 from ptycho_core.networks.table import INPUT, Table
+from ptycho_core_torch.steps import Scene, correct, data_step, in_gauge, warm_sweeps
 
 ENGINE = "torch"
 ACTIVATIONS = {
@@ -22,15 +23,25 @@ ACTIVATIONS = {
 }
 
 
-def run_table(table: Table, parameters: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Amplitude and phase maps (B, C, N, N) of the network input x (B, C, N, N)."""
+def run_table(
+    table: Table, parameters: Mapping[str, Tensor], x: Tensor, scene: Scene | None = None
+) -> tuple[Tensor, ...]:
+    """The table's outputs, as amplitude and phase maps (B, C, N, N), of the network input x (B, C, N, N).
+
+    scene: what ops of the physics see of the batch.
+    """
     outputs = {INPUT: x.contiguous(memory_format=torch.channels_last)}
     for layer in table.layers:
         function = op_function(layer, ENGINE, OPS)
         inputs = (outputs[name] for name in layer.inputs)
         own = {parameter: parameters[name] for parameter, name in layer.uses.items()}
-        outputs[layer.name] = function(*inputs, **own, **layer.settings)
-    return outputs[table.amplitude], outputs[table.phase]
+        if layer.sees_batch:  # in the precision of the scene, whatever that of the layers
+            with torch.autocast(x.device.type, enabled=False):
+                maps = (each.to(x.dtype) for each in inputs)
+                outputs[layer.name] = function(*maps, **own, **layer.settings, scene=scene)
+        else:
+            outputs[layer.name] = function(*inputs, **own, **layer.settings)
+    return tuple(outputs[name] for name in table.outputs)
 
 
 # -- maps are (B, C, H, W), kernels (out, in, kh, kw) --------------------------------------------------------------
@@ -106,6 +117,7 @@ OPS: dict[str, Callable[..., Tensor]] = {
     for op in (
         *(conv, max_pool, upsample, channels, pad, outside_centre, add, concat, scale, activate),
         *(global_mean, global_max, channel_max_mean, channel_conv, multiply),
+        *(warm_sweeps, data_step, in_gauge, correct),
     )
 }
 """Inputs, then parameters and settings by name (specs/model.md, Layers)."""

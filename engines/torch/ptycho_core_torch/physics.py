@@ -17,11 +17,13 @@ from ptycho_core.layouts import OFFSETS_TO_XY
 class Light(NamedTuple):
     """An illumination on the device.
 
-    probe: (modes, N, N, 2), real and imaginary part. merge_weight: (N, N), that follows from it. The others: ().
+    probe: (modes, N, N, 2), real and imaginary part. merge_weight, lit: (N, N), that follow from it, as merges and as
+    data steps weigh a pixel. The others: ().
     """
 
     probe: Tensor
     merge_weight: Tensor
+    lit: Tensor
     input_scale: Tensor
     mean_intensity: Tensor
     counts_per_intensity: Tensor
@@ -45,10 +47,20 @@ def placement_matrices(relative_offsets_px: Tensor, N: int, padding: int) -> Ten
 
 def merge_group(patches: Tensor, weight: Tensor, placement: Tensor, epsilon: float) -> Tensor:
     """Weighted mean of the patches (2, B, C, N, N) of each group on one canvas (2, B, M, M); weight (N, N)."""
+    placed = place_patches(patches * weight, placement)
+    return placed / (place_alike(weight, placement) + epsilon)
+
+
+def place_patches(patches: Tensor, placement: Tensor) -> Tensor:
+    """The sum of the patches (2, B, C, N, N) of each group on its canvas (2, B, M, M)."""
     x, y = placement
-    placed = torch.matmul(torch.matmul(y, patches * weight), x.mT).sum(dim=2)
-    total = torch.matmul(torch.matmul(y, weight), x.mT).sum(dim=1)
-    return placed / (total + epsilon)
+    return torch.matmul(torch.matmul(y, patches), x.mT).sum(dim=2)
+
+
+def place_alike(image: Tensor, placement: Tensor) -> Tensor:
+    """The same image (N, N) at every position of each group, summed: (B, M, M)."""
+    x, y = placement
+    return torch.matmul(torch.matmul(y, image), x.mT).sum(dim=1)
 
 
 def extract_patches(canvas: Tensor, placement: Tensor) -> Tensor:

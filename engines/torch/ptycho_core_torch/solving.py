@@ -52,7 +52,7 @@ class TorchSolver:
         self.device = device
         self.dtype = torch.float64 if precision == "64-true" else torch.float32
         self.number = np.dtype(np.float64 if precision == "64-true" else np.float32)
-        self.rule = Rule(problem.loss, problem.counts_per_intensity)
+        self.rule = Rule(problem.loss, problem.counts_per_intensity, problem.amplitude_floor)
         self.compiles = can_compile(device) if compiled is None else compiled
         pixel = torch.arange(problem.N, device=device)
         self.checkerboard = (1 - 2 * ((pixel[:, None] + pixel) % 2)).to(self.dtype)[..., None]

@@ -150,7 +150,7 @@ def test_coincident_positions_are_taken_by_index_and_not_searched_one_by_one() -
     groups = drawn((positions, {"gridsize": 2, "n_groups": None, "neighbor_count": 3, "sequential": True}))
     np.testing.assert_array_equal(groups.indices[-1], [19_999, 0, 1, 2])
     np.testing.assert_array_equal(groups.indices[1], [1, 0, 2, 3])
-    assert largest_reach_px(positions, gridsize=2, neighbor_count=3) == 0
+    assert largest_reach_px(positions, channels=4, neighbor_count=3) == 0
 
 
 @pytest.mark.parametrize(("chunk", "threads", "extra"), [(5, 1, 2), (64, 4, 0), (10**6, 1, 20)])
@@ -159,7 +159,7 @@ def test_groups_do_not_depend_on_how_the_work_is_cut(
     monkeypatch: pytest.MonkeyPatch, name: str, chunk: int, threads: int, extra: int
 ) -> None:
     drawing = (SCANS[name], {"gridsize": 2, "n_groups": None, "neighbor_count": 7})
-    before, reach = drawn(drawing), largest_reach_px(SCANS[name], gridsize=2, neighbor_count=7)
+    before, reach = drawn(drawing), largest_reach_px(SCANS[name], channels=4, neighbor_count=7)
     for attribute, value in (("CHUNK", chunk), ("MOST_THREADS", threads), ("EXTRA", extra)):
         monkeypatch.setattr(neighbours, attribute, value)
     monkeypatch.setattr(grouping, "CHUNK", chunk)
@@ -167,14 +167,14 @@ def test_groups_do_not_depend_on_how_the_work_is_cut(
     np.testing.assert_array_equal(after.indices, before.indices)
     np.testing.assert_array_equal(after.centres_px, before.centres_px)
     np.testing.assert_array_equal(after.relative_offsets_px, before.relative_offsets_px)
-    assert largest_reach_px(SCANS[name], gridsize=2, neighbor_count=7) == reach
+    assert largest_reach_px(SCANS[name], channels=4, neighbor_count=7) == reach
 
 
 @pytest.mark.parametrize("error", [0, 1e-13, -1e-13])
 def test_the_largest_reach_does_not_hang_on_the_last_digit_of_a_distance(error: float) -> None:
-    assert largest_reach_px(a_raster(4, 10 + error), gridsize=2, neighbor_count=2 + 1) == math.ceil(200**0.5 * 1.5)
+    assert largest_reach_px(a_raster(4, 10 + error), channels=4, neighbor_count=2 + 1) == math.ceil(200**0.5 * 1.5)
     line = np.stack([np.arange(8) * (10 + error), np.zeros(8)], axis=1)
-    assert largest_reach_px(line, gridsize=2, neighbor_count=4) == 60
+    assert largest_reach_px(line, channels=4, neighbor_count=4) == 60
 
 
 def test_another_seed_draws_other_groups() -> None:
@@ -259,7 +259,7 @@ def test_offsets_are_minus_position_less_centre_and_sum_to_zero(drawing: Drawing
 @given(drawing=drawings())
 def test_no_group_reaches_beyond_the_largest_reach(drawing: Drawing) -> None:
     positions, settings = drawing
-    largest = largest_reach_px(positions, gridsize=settings["gridsize"], neighbor_count=pool(drawing))
+    largest = largest_reach_px(positions, channels=settings["gridsize"] ** 2, neighbor_count=pool(drawing))
     assert np.abs(drawn(drawing).relative_offsets_px).max() <= largest + 1e-12  # the mean of equal numbers may be off
 
 
@@ -269,7 +269,7 @@ def test_the_largest_reach_fits_a_group_with_one_member_far_from_all_others() ->
     drawing = (positions, {"gridsize": 2, "n_groups": 1, "neighbor_count": 4, "sequential": True})
     reached = max(np.abs(drawn(drawing, seed).relative_offsets_px).max() for seed in range(20))
     assert reached == 12.5  # members at 0, -10, 10 and 10
-    assert largest_reach_px(positions, gridsize=2, neighbor_count=4) == 15
+    assert largest_reach_px(positions, channels=4, neighbor_count=4) == 15
 
 
 def test_the_reach_is_the_largest_offset_rounded_up() -> None:

@@ -16,10 +16,12 @@ import attrs
 import numpy as np
 import pytest
 
+from ptycho_core.batches.groups import Groups
 from ptycho_core.errors import BackendError, ConfigurationError, NoEffectError
 from ptycho_core.events import Event
 from ptycho_core.formats.convert import save_scan
 from ptycho_core.models.model import Model, load_model
+from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.reconstruction.result import Reconstruction
@@ -31,6 +33,7 @@ from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.training.data import TrainingData
 from ptycho_core.training.fit import Fit, fit, train
 from ptycho_core.vocabulary import LOG_SCALE
 
@@ -568,3 +571,52 @@ def test_reconstructing_into_a_folder_writes_object_and_facts(model: Model, scan
 def test_a_trim_beyond_the_patch_is_refused(model: Model, scan: Scan) -> None:
     with pytest.raises(NoEffectError, match=r"middle_trim has no effect unless it is at most \d+, the side of a patch"):
         seen(model, scan.subset([0]), middle_trim=scan.N + 1)
+
+
+# -- networks of a canvas ------------------------------------------------------------------------------------------
+
+
+@field("model.canvas_blocks", "model.warm_sweeps")
+def test_blocks_and_warm_sweeps_are_layers() -> None:
+    def steps(**model: Any) -> list[object]:
+        layers = build_table(ModelConfig(architecture="canvas", N=N, **model)).layers
+        return [layer.settings.get("sweeps", layer.op) for layer in layers if layer.op in ("warm_sweeps", "data_step")]
+
+    assert steps() == [8, "data_step", "data_step"]
+    assert steps(canvas_blocks=3, warm_sweeps=0) == ["data_step"] * 3
+
+
+@field("model.group_size", "training.held_out_frames")
+def test_groups_of_a_canvas_have_any_size_and_hold_out_frames(scan: Scan) -> None:
+    def drawn(**changes: Any) -> Groups:
+        settings = config(architecture="canvas", **changes)
+        return TrainingData(scan, settings).draw(np.random.default_rng(0))
+
+    assert ModelConfig(architecture="canvas").channels == 16
+    groups = drawn(group_size=5, held_out_frames=2)
+    assert groups.indices.shape == (9, 5)
+    assert groups.held_out is not None
+    assert groups.held_out.shape == (9, 2)
+    distance = np.square(groups.relative_offsets_px[:, 0]).sum(axis=1)
+    of_them = np.take_along_axis(distance, groups.held_out, axis=1)
+    assert (
+        np.sort(of_them, axis=1)[:, -1] <= np.sort(distance, axis=1)[:, 1] + 1e-6
+    ).all()  # the inner half: two of five
+    of_default = drawn(group_size=8).held_out
+    assert of_default is not None
+    assert of_default.shape == (9, 2)
+    assert drawn(group_size=5, held_out_frames=0).held_out is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"group_size": 4, "held_out_frames": 4}, "held_out_frames must be fewer than the 4 patterns"),
+        ({"gridsize": 2}, "gridsize"),
+        ({"pad_object": False}, "pad_object"),
+        ({"model_type": "supervised"}, "model_type"),
+    ],
+)
+def test_what_has_no_effect_on_a_canvas_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        config(architecture="canvas", **changes)

@@ -12,6 +12,7 @@ from ptycho_core_reference import ReferenceEngine
 from ptycho_core.engine.protocol import ImageNetwork
 from ptycho_core.errors import ArchiveError, ConfigurationError, DataError
 from ptycho_core.models.prior import LearnedPrior, load_prior
+from ptycho_core.models.tiles import whole
 from ptycho_core.networks.initial import initial_weights
 from ptycho_core.networks.unet import canvas_unet, first_weights
 from ptycho_core.scans.scan import Scan
@@ -20,7 +21,7 @@ from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.simulation import simulate
 from ptycho_core.solving.asking import plan_of
 from ptycho_core.solving.features import outside, range_of, smoothed, view_of
-from ptycho_core.solving.learned import ALTERNATING, LEARNED, cleaned, from_file, shipped, whole
+from ptycho_core.solving.learned import ALTERNATING, LEARNED, cleaned, from_file, shipped
 from ptycho_core.solving.loop import Solving, solve
 from ptycho_core.solving.prior import Prior
 from ptycho_core.solving.priors import check_prior, prior_named

@@ -8,10 +8,11 @@ import attrs
 import numpy as np
 import pytest
 
+from ptycho_core.batches.held_out import held_out_patterns
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.scans.scan import Scan
 from ptycho_core.solving import problem
-from ptycho_core.solving.problem import begun, held_out_patterns, in_the_middle, part, scaled
+from ptycho_core.solving.problem import begun, in_the_middle, part, scaled
 from tests.core.solving.conftest import small
 
 

@@ -20,7 +20,7 @@ def test_the_border_follows_from_the_pool_that_groups_are_drawn_from() -> None:
     scan = Scan(diffraction_amplitude=np.ones((64, 16, 16)), positions_px=positions, probe=np.ones((16, 16)))
     model = ModelConfig(N=16, gridsize=2)
     config = TrainingConfig(model=model, neighbor_count=4, enable_oversampling=True, neighbor_pool_size=20, n_groups=64)
-    near, far = (largest_reach_px(positions, gridsize=2, neighbor_count=count) for count in (4, 20))
+    near, far = (largest_reach_px(positions, channels=4, neighbor_count=count) for count in (4, 20))
     assert near < far
     assert TrainingData(scan, config).canvas_padding_px() == far
 

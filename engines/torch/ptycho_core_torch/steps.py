@@ -1,0 +1,83 @@
+"""Data steps on the canvas of a group, differentiable (specs/physics.md, Data steps).
+
+Maps are (B, C, Q, Q), real and imaginary part as two of them. Amplitudes have DC at pixel [0, 0], so that no step
+shifts a frame.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ptycho_core_torch import physics
+
+
+class Scene(NamedTuple):
+    """What data steps see of a batch.
+
+    placement: (2, B, C, Q, N). amplitude: (B, C, N, N), and good: (N, N), 1 or 0, DC at [0, 0]. probe: complex
+    (modes, N, N). light: S (B, 1, Q, Q). brightest: p₀. floor: added to the predicted intensity.
+    """
+
+    placement: Tensor
+    amplitude: Tensor
+    good: Tensor
+    probe: Tensor
+    light: Tensor
+    brightest: Tensor
+    floor: Tensor
+
+    def correction(self, canvas: Tensor) -> Tensor:
+        """Σ_c W_y q_c W_xᵀ, (B, 2, Q, Q)."""
+        patches = torch.complex(*physics.extract_patches(canvas.movedim(1, 0), self.placement))
+        far_field = torch.fft.fft2(patches[:, :, None] * self.probe, norm="ortho")
+        intensity = (far_field.real.square() + far_field.imag.square()).sum(dim=2) + self.floor
+        ratio = self.good * (self.amplitude * torch.rsqrt(intensity) - 1)
+        residual = torch.fft.ifft2(far_field * ratio[:, :, None], norm="ortho")
+        change = (self.probe.conj() * residual).sum(dim=2)
+        return physics.place_patches(torch.stack([change.real, change.imag]), self.placement).movedim(0, 1)
+
+    def damped(self, epsilon: float) -> Tensor:
+        """S + ε p₀."""
+        return self.light + epsilon * self.brightest
+
+
+def data_step(x: Tensor, *, scene: Scene, epsilon: float) -> Tensor:
+    damped = scene.damped(epsilon)
+    change = scene.correction(x) / damped
+    return torch.cat([x + change, change, scene.light / damped], dim=1)
+
+
+@torch.no_grad()
+def warm_sweeps(x: Tensor, *, scene: Scene, sweeps: int, epsilon: float, momentum: float) -> Tensor:
+    damped, velocity = scene.damped(epsilon), torch.zeros_like(x)
+    for _ in range(sweeps):
+        change = scene.correction(x) / damped
+        velocity = momentum * velocity + change
+        x = x + change + momentum * velocity
+    return x
+
+
+def in_gauge(x: Tensor, *, scene: Scene) -> Tensor:
+    mean = gauge(x)
+    inverse = torch.stack([mean[:, 0], -mean[:, 1]], dim=1) / mean.square().sum(dim=1, keepdim=True)
+    canvas, change = times(x[:, :2], inverse), times(x[:, 2:4], inverse)
+    return torch.cat([canvas[:, :1] - 1, canvas[:, 1:], change, x[:, 4:]], dim=1)
+
+
+def correct(x: Tensor, y: Tensor, *, scene: Scene) -> Tensor:
+    return x[:, :2] + times(y, gauge(x))
+
+
+def gauge(x: Tensor) -> Tensor:
+    """m, (B, 2, 1, 1): the mean of the canvas where it is lit, a constant."""
+    canvas, cover = x[:, :2].detach(), x[:, 4:].detach()
+    return (cover * canvas).sum(dim=(2, 3), keepdim=True) / cover.sum(dim=(2, 3), keepdim=True)
+
+
+def times(x: Tensor, y: Tensor) -> Tensor:
+    """The product of two fields (B, 2, …)."""
+    (a, b), (c, d) = x.unbind(1), y.unbind(1)
+    return torch.stack([a * c - b * d, a * d + b * c], dim=1)
