@@ -16,7 +16,6 @@ from ptycho_core.batches.prefetch import gathered
 from ptycho_core.batches.sampling import subsample
 from ptycho_core.engine.objective import Objective
 from ptycho_core.errors import DataError
-from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.suitability import check_size
 from ptycho_core.scans.fingerprint import Fingerprint, check_same_scan, fingerprint
@@ -29,12 +28,14 @@ LARGEST_REACH = 4  # specs/data.md, Groups
 class TrainingData:
     """A scan, or with `n_subsample` a part of it, at the positions that the configuration trains at.
 
-    whole: it is not trained on but tested with. Raises DataError where scan and configuration do not fit.
+    whole: it is not trained on but tested with. on_canvas: the network works on a
+    canvas. Raises DataError where scan and configuration do not fit.
     """
 
-    def __init__(self, scan: Scan, config: TrainingConfig, *, whole: bool = False) -> None:
+    def __init__(self, scan: Scan, config: TrainingConfig, *, whole: bool = False, on_canvas: bool = False) -> None:
         scan.check_probe()
         check_size(scan, config.model.N)
+        self._on_canvas = on_canvas
         self._with_truth = Objective.of(config).compares("truth")
         if self._with_truth and scan.object_field is None:
             remedy = "Give a scan with objectGuess, or use model_type = 'pinn' with realspace_mae_weight = 0."
@@ -86,10 +87,6 @@ class TrainingData:
             with_truth=self._with_truth,
             workers=workers,
         )
-
-    @functools.cached_property
-    def _on_canvas(self) -> bool:
-        return bool(build_table(self._config.model).canvas)
 
     @functools.cached_property
     def fingerprint(self) -> Fingerprint:

@@ -85,8 +85,9 @@ def start(prepared: Prepared, scan: Scan | None = None, test: Scan | None = None
     """
     config, resume = prepared.config, prepared.resume
     scan, test = _given_or_loaded(config, scan, test)
-    data = TrainingData(scan, config)
-    tested = None if test is None else TrainingData(test, config, whole=True)
+    on_canvas = bool(build_table(config.model).canvas)
+    data = TrainingData(scan, config, on_canvas=on_canvas)
+    tested = None if test is None else TrainingData(test, config, whole=True, on_canvas=on_canvas)
     test_groups = None
     if tested is not None:
         n_groups = min(config.n_groups, len(tested.scan))
@@ -103,7 +104,7 @@ def start(prepared: Prepared, scan: Scan | None = None, test: Scan | None = None
         warn_of_other_intensity(tested.scan, illumination)
     engine = prepared.load_engine()
     guard = None
-    if build_table(config.model).canvas:
+    if on_canvas:
         guard = Guard(engine, prepared.execution, config, (tested or data).scan)
     network = engine.build(config.model, config, weights, prepared.execution)
     if resume is not None:

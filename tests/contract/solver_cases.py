@@ -11,6 +11,7 @@ from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core.engine.problem import FrameFacts, Frames, Problem
 from ptycho_core.engine.protocol import Engine, Solver
+from ptycho_core.physics.constants import AMPLITUDE_FLOOR
 from ptycho_core.settings.execution import ExecutionConfig
 from tests.contract.cases import assert_field_close, make_probe
 
@@ -18,6 +19,7 @@ CASES: dict[str, dict[str, Any]] = {
     "one_mode": {},
     "three_modes": {"modes": 3},
     "amplitude": {"modes": 2, "loss": "amplitude"},
+    "amplitude_floor": {"modes": 2, "loss": "amplitude", "counts_per_intensity": 37.0, "amplitude_floor": 0.4},
     "unknown_dose": {"modes": 3, "counts_per_intensity": 37.0},
     "unknown_dose_amplitude": {"modes": 2, "loss": "amplitude", "counts_per_intensity": 37.0},
     "whole_pixels": {"whole": True},
@@ -55,6 +57,7 @@ def make_case(
     held_out: float = 0.1,
     bad: float = 0.05,
     whole: bool = False,
+    amplitude_floor: float = AMPLITUDE_FLOOR,
 ) -> SolverCase:
     """An object not yet found, on a canvas that is wider than high; many pixels count nothing.
 
@@ -81,6 +84,7 @@ def make_case(
         held_out=rng.random((3, N, N)) < held_out,
         loss=loss,  # type: ignore[arg-type]
         counts_per_intensity=counts_per_intensity,
+        amplitude_floor=amplitude_floor,
     )
     return SolverCase(problem, (everything, part(everything, slice(2))))
 

@@ -12,7 +12,7 @@ from ptycho_core_reference.solving import ReferenceSolver, divergence, forward_d
 
 from ptycho_core.engine.problem import Frames, Problem, Rates
 from ptycho_core.errors import DataError
-from ptycho_core.physics.constants import AMPLITUDE_FLOOR, POISSON_CHANCE, POISSON_FACTOR, POISSON_FLOOR
+from ptycho_core.physics.constants import POISSON_CHANCE, POISSON_FACTOR, POISSON_FLOOR
 from ptycho_core.physics.patches import extract_patches
 from ptycho_core.vocabulary import OBJECT, PROBE
 from tests.contract.solver_cases import CASES, SolverCase, solver_case
@@ -29,7 +29,10 @@ def loss(solver: ReferenceSolver, frames: Frames) -> float:
     used = ~solver.problem.bad_pixels & ~solver.problem.held_out[frames.held_out]
     if solver.problem.loss == "amplitude":
         return float(
-            np.sum((np.sqrt(intensity + AMPLITUDE_FLOOR * per_count) - np.sqrt(measured)) ** 2 / 2, where=used)
+            np.sum(
+                (np.sqrt(intensity + solver.problem.amplitude_floor * per_count) - np.sqrt(measured)) ** 2 / 2,
+                where=used,
+            )
         )
     floored = intensity + POISSON_FLOOR * per_count
     chance = POISSON_CHANCE * per_count

@@ -590,7 +590,7 @@ def test_blocks_and_warm_sweeps_are_layers() -> None:
 def test_groups_of_a_canvas_have_any_size_and_hold_out_frames(scan: Scan) -> None:
     def drawn(**changes: Any) -> Groups:
         settings = config(architecture="canvas", **changes)
-        return TrainingData(scan, settings).draw(np.random.default_rng(0))
+        return TrainingData(scan, settings, on_canvas=True).draw(np.random.default_rng(0))
 
     assert ModelConfig(architecture="canvas").channels == 16
     groups = drawn(group_size=5, held_out_frames=2)
