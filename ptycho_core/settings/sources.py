@@ -20,7 +20,7 @@ from ptycho_core.settings.sections import SECTIONS
 log = logging.getLogger(__name__)
 PREFIX = "PTYCHO_"
 E = TypeVar("E", bound=PtychoError)
-TEST_VARIABLES = ("PTYCHO_SHARED_DATA", "PTYCHO_REQUIRE_BACKENDS")
+TEST_VARIABLES = ("PTYCHO_SHARED_DATA", "PTYCHO_REQUIRE_DATA", "PTYCHO_REQUIRE_BACKENDS")
 
 
 def variable_of(field: str) -> str:

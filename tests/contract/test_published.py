@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -13,8 +10,8 @@ from ptycho_core.engine.protocol import Engine
 from ptycho_core.published import import_published
 from ptycho_core.settings.execution import ExecutionConfig
 from tests.contract.cases import assert_field_close
+from tests.shared_data import SHARED, absent
 
-SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 RTOL = 1e-5
 
 
@@ -23,7 +20,7 @@ def test_a_published_model_predicts_as_it_did(engine: Engine, name: str) -> None
     """tf_gs2: TensorFlow, gridsize 2; torch_gs1: PyTorch, gridsize 1, attention in the encoder."""
     folder = SHARED / "published" / name
     if not folder.is_dir():
-        pytest.skip(f"no {folder}: set PTYCHO_SHARED_DATA")
+        absent(folder)
     if name == "tf_gs2":
         pytest.importorskip("h5py")
     model = import_published(folder)

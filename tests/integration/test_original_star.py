@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.command_line import ptycho
+from tests.shared_data import SHARED, absent
 
-SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 STAR = SHARED / "siemens_star"
 ORIGINAL, PREPARED = STAR / "siemens-star-small.npz.bz2", STAR / "siemens_star_64.npz"
 PARTS = ("--dataset", "data", "--positions", "scan", "--position-order", "yx", "--position-unit", "px")
@@ -25,7 +24,7 @@ def losses(folder: Path) -> list[float]:
 
 def test_the_original_star_trains_as_the_prepared_one(backend: str, tmp_path: Path) -> None:
     if not STAR.is_dir():
-        pytest.skip(f"no {STAR}: set PTYCHO_SHARED_DATA")
+        absent(STAR)
     run = ("--backend", backend, *SHORT)
     ptycho("train", ORIGINAL, *PARTS, *WAY, "--out", tmp_path / "original", *run)
     ptycho("train", PREPARED, "--out", tmp_path / "prepared", *run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,9 +21,9 @@ from ptycho_core.quality.evaluation import evaluate_fields
 from ptycho_core.quality.truth import load_truth
 from ptycho_core.scans.scan import Scan
 from tests.command_line import ptycho
+from tests.shared_data import SHARED, absent
 
 LENGTHS = {"photon_energy_eV": 8000.0, "detector_distance_m": 1.5, "detector_pixel_m": [75e-6, 75e-6]}
-SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 LIBRARY = "ptycho-core"
 
 
@@ -82,7 +81,7 @@ def star(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """The first 200 patterns, in counts; the lengths are not known and made up, so that there are metres."""
     file = SHARED / "siemens_star" / "siemens_star_64.npz"
     if not file.exists():
-        pytest.skip(f"no {file}: set PTYCHO_SHARED_DATA")
+        absent(file)
     scan = load_scan(file, measurement="amplitude").subset(slice(200))
     counts = np.rint(np.square(np.asarray(scan.diffraction_amplitude)))
     scan = attrs.evolve(scan, diffraction_amplitude=np.sqrt(counts), dose_known=True)

@@ -33,6 +33,7 @@ from tests.core import scan_files
 from tests.core.plugins import entry_point
 from tests.core.reading import load, put, refusal
 from tests.core.scan_files import COUNT, ENERGY_EV, MAKERS, PIXEL_M, N, ScanFile, counts, make_scan, positions, probe
+from tests.shared_data import shared
 
 ROOT = Path(__file__).parents[3]
 READ_BY = {
@@ -169,11 +170,8 @@ def test_packed_files_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_original_siemens_star_is_the_prepared_one() -> None:
-    shared_data = Path(os.environ.get("PTYCHO_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    if not shared_data.is_dir():
-        pytest.skip(f"{shared_data} is not there")
     star = load_scan(
-        shared_data / "siemens_star" / "siemens-star-small.npz.bz2",
+        shared("siemens_star", "siemens-star-small.npz.bz2"),
         dataset="data",
         measurement="intensity",
         dc="corner",
@@ -183,7 +181,7 @@ def test_the_original_siemens_star_is_the_prepared_one() -> None:
         probe="probe",
         crop=64,
     )
-    prepared = load_scan(shared_data / "siemens_star" / "siemens_star_64.npz")
+    prepared = load_scan(shared("siemens_star", "siemens_star_64.npz"))
     np.testing.assert_array_equal(star.diffraction_amplitude, prepared.diffraction_amplitude)
     assert np.ptp(star.positions_px - prepared.positions_px, axis=0).tolist() == [0, 0]
     assert star.probe.shape == (1, 64, 64)

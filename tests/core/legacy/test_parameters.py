@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, PROBE
 from tests.core.configurations import CONFIGURATIONS
+from tests.shared_data import SHARED, absent
 
-SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
 BASELINE: dict[str, Any] = {
     "N": 128,
     "amp_activation": "swish",
@@ -116,7 +115,7 @@ def test_a_training_and_an_inference_configuration_give_the_published_dictionary
 def test_the_dictionary_above_is_the_published_one() -> None:
     path = SHARED.parent / "design" / "params_baseline.json"
     if not path.is_file():
-        pytest.skip(f"the shared data are absent: no {path}")
+        absent(path)
     assert json.loads(path.read_text()) == BASELINE
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,8 @@ from tests.core.published_archives import (
     torch_members,
     write_archive,
 )
+from tests.shared_data import SHARED, absent
 
-SHARED = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
 KERAS_MODELS: dict[str, dict[str, Any]] = {
     "one_frame": {},
     "merged": {"gridsize": 2, "merge_weights": "central"},
@@ -234,7 +233,7 @@ def test_inspect_says_why_an_archive_cannot_be_imported(tmp_path: Path) -> None:
 def shared(name: str) -> tuple[Model, Any]:
     folder = SHARED / "published" / name
     if not folder.is_dir():
-        pytest.skip(f"no {folder}: set PTYCHO_SHARED_DATA")
+        absent(folder)
     with np.load(folder / "predictions.npz") as arrays:
         return import_published(folder), dict(arrays)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -27,8 +25,8 @@ from ptycho_core.scans.scan import Scan
 from ptycho_core.scans.steps import Orient, Step
 from ptycho_core.simulation import simulate
 from ptycho_core.storage.source import ArraySource
+from tests.shared_data import shared
 
-STAR = Path(os.environ.get("PTYCHO_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data")) / "siemens_star"
 AS_STORED, BOTH_FLIPS = Orient(), Orient(flip_rows=True, flip_columns=True)
 N = 32
 
@@ -90,9 +88,7 @@ def test_a_planted_orientation_is_found(orientation: Orient) -> None:
 
 
 def test_the_real_siemens_star_is_as_stored_by_a_wide_margin() -> None:
-    if not (STAR / "siemens_star_64.npz").is_file():
-        pytest.skip(f"no {STAR / 'siemens_star_64.npz'}; set PTYCHO_SHARED_DATA")
-    found = ranked(load_npz_scan(STAR / "siemens_star_64.npz"), frames=100)
+    found = ranked(load_npz_scan(shared("siemens_star", "siemens_star_64.npz")), frames=100)
     assert found.best == AS_STORED, found.as_table()
     assert found.scores[0].score > 0.6, found.as_table()
     assert found.scores[0].misfit < 0.0162, found.as_table()
