@@ -34,6 +34,9 @@ class TiffFrames:
         for path in paths:
             with _opened(path) as file:
                 pages = list(_each(path, file))
+                if not pages:
+                    remedy = "It is truncated or damaged: copy it again."
+                    raise DataError(path, expected="a TIFF file with pages", received="none", remedy=remedy)
                 for page in pages:
                     kinds.setdefault((tuple(page.shape), native(page.dtype)), path)
                 self._pages += [(path, number) for number in range(len(pages))]
@@ -74,7 +77,10 @@ class TiffFrames:
 
     def _page(self, path: Path, file: Any, number: int) -> NDArray[Any]:
         try:
-            values = file.pages[number].asarray()
+            page = file.pages[number]
+            if sum(page.databytecounts) > path.stat().st_size:
+                raise ValueError(f"page {number} claims more bytes than the file has")
+            values = page.asarray()
         except Exception as error:  # tifffile and what unpacks for it raise whatever they meet in a damaged file
             raise _unreadable(path, error) from error
         if values.shape != self.shape[1:]:

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ptycho_core import load_scan
 from ptycho_core.engine.registry import is_installed, registered_engines
 from tests.examples import EXAMPLES, load_example
+from tests.shared_data import shared
 
 INSTALLED = sorted(name for name in registered_engines() if is_installed(name))
 ONE = INSTALLED[-1] if INSTALLED else ""
@@ -63,6 +65,18 @@ def test_a_scan_is_solved_and_drawn(backend: str, tmp_path: Path) -> None:
     assert result.error_factor_from == "split halves"
     assert (tmp_path / "solved" / "reconstruction.npz").is_file()
     assert (tmp_path / "solved" / "object.png").stat().st_size > 10_000
+
+
+@needs_an_engine
+def test_the_real_scan_is_made_from_the_file_that_the_public_has(tmp_path: Path) -> None:
+    """The patterns and places are those of the prepared file; the reference is made of them alone."""
+    published, prepared = shared("siemens_star", "siemens-star-small.npz.bz2"), shared("siemens_star")
+    target = tmp_path / "star.npz"
+    load_example("make_siemens_star").main(published, target, backend=ONE, sweeps=2)
+    made, known = load_scan(target), load_scan(prepared / "siemens_star_64.npz")
+    np.testing.assert_allclose(made.diffraction_amplitude, known.diffraction_amplitude, atol=1e-3)
+    assert np.ptp(made.positions_px - known.positions_px, axis=0).max() < 1e-4
+    assert made.object_field is not None and made.positions_px.min() > 31
 
 
 @needs_an_engine

@@ -220,7 +220,7 @@ def test_pictures_are_read_in_the_order_of_their_numbers(tmp_path: Path, parts: 
     np.testing.assert_array_equal(scan.diffraction_amplitude, np.sqrt(patterns, dtype=np.float32))
 
 
-@pytest.mark.parametrize("fault", ["another size", "colours", "cut short", "no picture"])
+@pytest.mark.parametrize("fault", ["another size", "colours", "cut short", "no picture", "huge"])
 def test_pictures_that_are_no_patterns_are_refused(tmp_path: Path, parts: dict[str, Any], fault: str) -> None:
     tifffile = pytest.importorskip("tifffile")
     for number, size in enumerate((N, N, N // 2 if fault == "another size" else N)):
@@ -229,6 +229,9 @@ def test_pictures_that_are_no_patterns_are_refused(tmp_path: Path, parts: dict[s
     last = tmp_path / "frame_2.tif"
     if fault == "cut short":
         last.write_bytes(last.read_bytes()[:300])
+    if fault == "huge":  # the tag that says how many bytes a page has
+        with tifffile.TiffFile(last, mode="r+") as file:
+            file.pages[0].tags["StripByteCounts"].overwrite(2**31)
     if fault == "no picture":
         last.write_bytes(b"II*\0" + bytes(range(200)))
     with pytest.raises(DataError, match="frame_"):
