@@ -58,7 +58,7 @@ PLAIN = (str, int, float, bool, type(None), list, tuple, Mapping)
 E = TypeVar("E", bound="Event")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Event:
     """One thing that happened. `done` of `total` units are done; total: None where it is not known.
 
@@ -77,6 +77,9 @@ class Event:
     terms: Mapping[str, float] = attrs.field(factory=dict)
     message: str = ""
     payload: Any = attrs.field(default=None, eq=False, repr=False)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.kind} of {self.work}: {self.line!r})"
 
     @property
     def line(self) -> str:

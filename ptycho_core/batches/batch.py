@@ -37,6 +37,10 @@ class Batch:
             expected, received = self.diffraction_amplitude.shape[1:3], self.illumination.probe.shape
             raise ValueError(f"batch: expected a probe (modes, {expected[0]}, {expected[1]}); received {received}")
 
+    def __repr__(self) -> str:
+        groups, N, _, members = self.diffraction_amplitude.shape
+        return f"Batch({groups} groups of {members} patterns of {N} x {N}, {self.illumination!r})"
+
     def __len__(self) -> int:
         return len(self.diffraction_amplitude)
 

@@ -37,7 +37,7 @@ PARTIAL_SHARE = 10
 """And at least so many times what it took to make the last one."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class TrainingProgress(EpochReport):
     """After an epoch: `epoch` of `goal` are done. The best model so far is at `model_path`.
 
@@ -54,7 +54,7 @@ class TrainingProgress(EpochReport):
         return self.total
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@attrs.frozen(eq=False, kw_only=True, repr=False)
 class ReconstructionProgress(Event):
     """`done` of `goal` groups of patterns are in the object.
 

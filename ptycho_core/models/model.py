@@ -62,6 +62,10 @@ class Model:
     object_pixel_m: tuple[float, float] | None = None
     reading: ReadOptions | None = None
 
+    def __repr__(self) -> str:
+        model, epochs = self.config.model, f"best epoch {self.best_epoch} of {len(self.history)}"
+        return f"Model({model.architecture}, N={model.N}, groups of {model.channels}, {epochs}, {self.engine.name})"
+
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the weights, in hexadecimal: which model made a result."""

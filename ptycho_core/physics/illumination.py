@@ -38,6 +38,10 @@ class Illumination:
     mean_intensity: float
     counts_per_intensity: float
 
+    def __repr__(self) -> str:
+        modes, N, _ = self.probe.shape
+        return f"Illumination({modes} mode{'s'[: modes > 1]} of {N} x {N}, mean intensity {self.mean_intensity:.4g})"
+
     @classmethod
     def of(
         cls,

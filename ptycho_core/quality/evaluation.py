@@ -111,6 +111,11 @@ class Comparison:
     correlation_at_origin: float | None = None
     pixel_m: tuple[float, float] | None = None
 
+    def __repr__(self) -> str:
+        metrics = self.metrics
+        ssim = f"SSIM {metrics.amplitude.ssim:.4f} of the amplitude, {metrics.phase.ssim:.4f} of the phase"
+        return f"Comparison(correlation {metrics.correlation:.4f}, {ssim}, {100 * self.share:.3g} % compared)"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a report; what could not be computed is None and its reason is kept."""
         at_origin = self.correlation_at_origin

@@ -51,6 +51,10 @@ class Truth:
     source: str = "truth"
     known: Mask | None = None
 
+    def __repr__(self) -> str:
+        height, width = self.object_field.shape
+        return f"Truth({height} x {width} pixels, origin_px={self.origin_px}, source={self.source!r})"
+
 
 def load_truth(path: str | os.PathLike[str]) -> Truth:
     """The object in an NPZ file: `objectGuess` of a scan, or `object` with `origin_px` of a reconstruction.

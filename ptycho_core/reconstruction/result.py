@@ -100,6 +100,12 @@ class Reconstruction:
     choices: Mapping[str, Any] = attrs.field(factory=dict)
     history: Sequence[Mapping[str, Any]] = attrs.field(default=(), converter=tuple)
 
+    def __repr__(self) -> str:
+        height, width = self.object_field.shape
+        figures = [f"{name} {value:.4g}" for name, value in (("R", self.R), ("H", self.H)) if value is not None]
+        parts = (f"{height} x {width} pixels", f"{self.patterns} patterns", self.method, self.engine.name, *figures)
+        return f"Reconstruction({', '.join(parts)}, source={self.source!r})"
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `reconstruction.npz` (specs/data.md, Reconstruction), whole or not at all; returns its path.
 

@@ -59,6 +59,7 @@ class Scan:
     def __attrs_post_init__(self) -> None:
         amplitude = self.diffraction_amplitude
         if not isinstance(amplitude, Frames):
+            self._refuse_counts(np.asarray(amplitude))
             amplitude = _array(self, "diffraction_amplitude", np.float32, "(M, N, N) real numbers", ndim=3)
         count, height, width = amplitude.shape
         if height != width:
@@ -133,6 +134,15 @@ class Scan:
             self._refuse("diffraction_amplitude", "some counts in good pixels", "zeros only", remedy)
         object.__setattr__(self, "statistics", statistics)
 
+    def _refuse_counts(self, amplitude: NDArray[Any]) -> None:
+        if amplitude.dtype.kind in "iu":
+            remedy = (
+                "Use Scan.from_counts(counts, positions_px, probe) if these are counts; if they are amplitudes, pass "
+                "them as numpy.float32."
+            )
+            received = f"dtype {amplitude.dtype}, as detectors count"
+            self._refuse("diffraction_amplitude", "amplitudes, the square root of the counts", received, remedy)
+
     def _refuse_infinite(self, statistics: Statistics) -> None:
         """Names the patterns, where these are some, and else the pixels; a bad pixel may be at fault, too."""
         wrong = np.flatnonzero(~np.isfinite(statistics.frame_intensity))
@@ -148,6 +158,32 @@ class Scan:
     def _refuse(self, key: str, expected: object, received: object, remedy: str, state: tuple[str, ...] = ()) -> None:
         key = f"{key} ({NPZ_KEYS[key]})" if key in NPZ_KEYS else key
         raise DataError(self.source, key, expected=expected, received=received, remedy=remedy, state=state)
+
+    @classmethod
+    def from_counts(
+        cls, counts: NDArray[Any], positions_px: NDArray[np.float64], probe: NDArray[np.complexfloating], **others: Any
+    ) -> Scan:
+        """A scan of photon counts (M, N, N), as a detector gives them; `others` are further fields.
+
+        Raises DataError for negative counts, such as a background subtraction leaves.
+        """
+        counts = np.asarray(counts)
+        source = others.get("source", "scan")
+        if counts.dtype.kind not in "biuf":
+            received = f"dtype {counts.dtype}"
+            raise DataError(source, "counts", expected="real numbers", received=received, remedy="Convert the array.")
+        if counts.size and counts.min() < 0:
+            received, remedy = f"a minimum of {counts.min():g}", "Cut them at 0: np.maximum(counts, 0)."
+            raise DataError(source, "counts", expected="counts >= 0", received=received, remedy=remedy)
+        amplitude = np.sqrt(counts, dtype=np.float64).astype(np.float32)
+        return cls(
+            diffraction_amplitude=amplitude, positions_px=positions_px, probe=probe, **{"dose_known": True, **others}
+        )
+
+    def __repr__(self) -> str:
+        probe = f"{len(self.probe)} probe mode{'s'[: len(self.probe) > 1]}" if self.probe_known else "probe unknown"
+        known = "" if self.object_field is None else ", object known"
+        return f"Scan({len(self)} patterns of {self.N} x {self.N}, {probe}{known}, source={self.source!r})"
 
     def __len__(self) -> int:
         return len(self.diffraction_amplitude)

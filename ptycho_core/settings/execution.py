@@ -6,13 +6,15 @@ from typing import Literal
 
 import attrs
 
-from ptycho_core.settings.fields import at_least, only, setting
+from ptycho_core.settings.fields import at_least, only, setting, what_is_set
 from ptycho_core.vocabulary import LOSS_TERMS
 
 
 @attrs.define(kw_only=True)
 class ExecutionConfig:
     """Where and how an engine computes, and what it logs; never what a result means."""
+
+    __repr__ = what_is_set
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = setting(
         "auto",

@@ -211,6 +211,17 @@ def hints_of(cls: type[Any]) -> Mapping[str, Any]:
 _hints = functools.cache(typing.get_type_hints)
 
 
+def what_is_set(config: Any) -> str:
+    """A short `repr`: the fields that differ from their default."""
+    changed = []
+    for field in attrs.fields(type(config)):
+        value = getattr(config, field.name)
+        default = field.default.factory() if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type]
+        if value != default:
+            changed.append(f"{field.name}={value!r}")
+    return f"{type(config).__name__}({', '.join(changed)})"
+
+
 def fields_of(cls: type[Any]) -> dict[str, attrs.Attribute[Any]]:
     """The settable fields of a configuration class; `model` is a table of its own."""
     return {field.name: field for field in attrs.fields(cls) if field.name != "model"}

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import attrs
 
 from ptycho_core.settings.deprecated import takes_n_images
-from ptycho_core.settings.fields import at_least, check_effects, given, only, setting
+from ptycho_core.settings.fields import at_least, check_effects, given, only, setting, what_is_set
 from ptycho_core.settings.model import ModelConfig
 
 
@@ -16,6 +16,8 @@ from ptycho_core.settings.model import ModelConfig
 @attrs.define(kw_only=True)
 class InferenceConfig:
     """How a trained network is used on a scan."""
+
+    __repr__ = what_is_set
 
     DEPRECATED: ClassVar[tuple[str, ...]] = ("n_images",)
 

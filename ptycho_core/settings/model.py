@@ -7,7 +7,7 @@ from typing import Literal
 import attrs
 
 from ptycho_core.errors import NoEffectError
-from ptycho_core.settings.fields import at_least, check_effects, fields_of, only, setting
+from ptycho_core.settings.fields import at_least, check_effects, fields_of, only, setting, what_is_set
 
 CANVAS, CANVAS_GROUP = "canvas", 16
 """The architecture that works on the canvas of a group, and the patterns in one of its groups."""
@@ -29,6 +29,8 @@ class ModelConfig:
     Traceback (most recent call last):
     ptycho_core.errors.ConfigurationError: ModelConfig: amp_activation must be ...
     """
+
+    __repr__ = what_is_set
 
     N: int = setting(64, "Side of a diffraction pattern and of an object patch, pixels.", at_least(16))
     gridsize: int = setting(1, "A group holds gridsize² overlapping patterns.", at_least(1), common=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-from ptycho_core.settings.fields import at_least, check_effects, only, setting
+from ptycho_core.settings.fields import at_least, check_effects, only, setting, what_is_set
 
 
 def _widths(value: object) -> str | None:
@@ -20,6 +20,8 @@ def _widths(value: object) -> str | None:
 @attrs.define(kw_only=True)
 class PriorConfig:
     """How a prior is learned: scans are solved, and a small network learns what solving leaves."""
+
+    __repr__ = what_is_set
 
     scans_dir: Path | None = setting(None, "Folder of scans to learn from.")
     output_dir: Path = setting(Path("prior"), "Folder to write to; created if missing.", common=True)

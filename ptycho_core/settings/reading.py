@@ -9,7 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from ptycho_core.errors import ConfigurationError, NoEffectError
-from ptycho_core.settings.fields import at_least, check_effects, given, setting
+from ptycho_core.settings.fields import at_least, check_effects, given, setting, what_is_set
 from ptycho_core.settings.words import is_frame_list, is_frame_slice, is_mask, is_matrix, is_shape, is_step
 from ptycho_core.vocabulary import Measurement
 
@@ -34,6 +34,8 @@ def finite(value: float) -> str | None:
 @attrs.frozen(kw_only=True)
 class ReadOptions:
     """How to read a scan file, where the file does not say (specs/data.md, Readers)."""
+
+    __repr__ = what_is_set
 
     reader: str | None = setting(None, "Reader to use; if unset, the format is recognised by content.", name=True)
     measurement: Measurement | None = setting(

@@ -7,7 +7,7 @@ from typing import Literal
 
 import attrs
 
-from ptycho_core.settings.fields import Check, Interval, at_least, check_effects, only, setting
+from ptycho_core.settings.fields import Check, Interval, at_least, check_effects, only, setting, what_is_set
 
 FREEDOMS = ("probe", "positions", "intensity")
 """What may be refined beside the object."""
@@ -46,6 +46,8 @@ def _named(value: object) -> str | None:
 @attrs.define(kw_only=True)
 class SolveConfig:
     """How a scan is solved: object, probe, positions and intensities fitted to the patterns, without a network."""
+
+    __repr__ = what_is_set
 
     data_file: Path | None = setting(None, "Scan to solve.")
     output_dir: Path = setting(Path("solving_outputs"), "Folder to write to; created if missing.", common=True)

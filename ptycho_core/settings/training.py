@@ -21,6 +21,7 @@ from ptycho_core.settings.fields import (
     only,
     power_of_two,
     setting,
+    what_is_set,
 )
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import CANVAS, ModelConfig
@@ -33,6 +34,8 @@ CANVAS_TRAINING = {"batch_size": 1, "n_groups": 64, "nepochs": 20}
 @attrs.define(kw_only=True)
 class TrainingConfig:
     """How a network is trained."""
+
+    __repr__ = what_is_set
 
     DEPRECATED: ClassVar[tuple[str, ...]] = ("n_images",)
 

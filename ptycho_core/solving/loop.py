@@ -50,7 +50,7 @@ WORK = "solve"
 Answer = TypeVar("Answer")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class SweepReport(Event):
     """What one sweep did. R: of the used pixels, H: of the held-out ones, both of each frame just before its step.
 

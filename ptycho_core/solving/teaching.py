@@ -36,7 +36,7 @@ FREE = ("scans_dir", "output_dir", "backend")
 """Fields of PriorConfig that may be set again when a run goes on."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class LearningReport(Event):
     """What one epoch did. terms: "loss", relative error power on the way; "unseen", that of lessons set aside."""
 

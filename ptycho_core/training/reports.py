@@ -26,7 +26,7 @@ class LoggedRun(Protocol):
     engine: EngineInfo
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class EpochReport(Event):
     """What one epoch did. `epoch` counts from 1; loss terms are means over the epoch's groups.
 
@@ -76,7 +76,7 @@ class EpochReport(Event):
         return {"epoch": float(self.epoch), **rates, **self.terms, "seconds": self.seconds}
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Progress(Event):
     """Before a batch is handed to the engine: `patterns` of the epoch are done, `done` of the run's `total`.
 

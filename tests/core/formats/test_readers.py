@@ -860,7 +860,10 @@ def test_a_pair_is_replaced_as_a_pair(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("ptycho_core.formats.writers._product", stop)
     with pytest.raises(KeyboardInterrupt):
-        save_scan(tmp_path / "diffraction.h5", make_scan(positions_px=positions() + 1, diffraction_amplitude=counts()))
+        save_scan(
+            tmp_path / "diffraction.h5",
+            make_scan(positions_px=positions() + 1, diffraction_amplitude=counts().astype(np.float32)),
+        )
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

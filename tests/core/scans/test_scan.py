@@ -9,6 +9,7 @@ import pytest
 
 from ptycho_core.errors import DataError
 from ptycho_core.scans.scan import Scan
+from tests.core.refusals import refusal_of
 
 N, COUNT = 8, 3
 
@@ -161,3 +162,31 @@ def test_a_scan_needs_patterns_positions_and_probe(key: str) -> None:
     del fields[key]
     with pytest.raises(TypeError, match=key):
         Scan(**fields)
+
+
+# -- counts ------------------------------------------------------------------------------------------------------------
+
+
+def test_counts_are_rooted_exactly_and_their_dose_is_known() -> None:
+    counts = np.arange(2 * 4 * 4, dtype=np.uint16).reshape(2, 4, 4) ** 2
+    scan = Scan.from_counts(counts, np.zeros((2, 2)), np.ones((4, 4), complex), source="mine")
+    np.testing.assert_array_equal(scan.diffraction_amplitude, np.arange(32.0).reshape(2, 4, 4))
+    assert scan.dose_known and scan.source == "mine"
+    assert not Scan.from_counts(counts, np.zeros((2, 2)), np.ones((4, 4), complex), dose_known=False).dose_known
+
+
+def test_counts_are_not_taken_for_amplitudes() -> None:
+    counts = np.ones((2, 4, 4), np.int32)
+    refusal_of(
+        lambda: Scan(diffraction_amplitude=counts, positions_px=np.zeros((2, 2)), probe=np.ones((4, 4), complex)),
+        DataError,
+        "received dtype int32, as detectors count",
+        "Scan.from_counts",
+    )
+    for bad, received in ((-counts, "a minimum of -1"), (counts * 1j, "dtype complex128")):
+        refusal_of(
+            lambda bad=bad: Scan.from_counts(bad, np.zeros((2, 2)), np.ones((4, 4), complex)),
+            DataError,
+            key="counts",
+            received=received,
+        )

@@ -353,8 +353,8 @@ def test_an_epoch_has_as_many_groups_as_asked_for(fake_engine: Any, numbered_sca
 
 @pytest.mark.usefixtures("fake_engine")
 def test_more_groups_than_frames_are_refused_with_the_remedy(numbered_scan: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"got 512 groups of 4 from 9 positions.* Set n_groups to 9"):
-        fit(numbered_scan(), config(gridsize=2))
+    with pytest.raises(ConfigurationError, match=r"got 100 groups of 4 from 9 positions.* Set n_groups to 9"):
+        fit(numbered_scan(), config(gridsize=2, n_groups=100))
 
 
 def test_a_subsample_is_drawn_once_by_its_own_seed(fake_engine: Any, numbered_scan: Any, frames_of: Any) -> None:
