@@ -6,12 +6,14 @@ import json
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ptycho_core.errors import DataError
+from ptycho_core.storage.files import PARTIAL
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ def locked(folder: Path) -> Iterator[Path]:
 def _take(folder: Path, file: Path) -> None:
     for attempt in range(2):
         try:
-            descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            _make(file)
         except FileExistsError:
             holder = _holder(file)
             if attempt == 0 and _is_gone(holder):
@@ -75,9 +77,23 @@ def _take(folder: Path, file: Path) -> None:
         except OSError as error:
             remedy = "Choose a folder that can be written."
             raise DataError(folder, expected="a writable folder", received=error.strerror, remedy=remedy) from error
-        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "begun": _begun(os.getpid())}, opened)
         return
+
+
+def _make(file: Path) -> None:
+    """The lock with all that it says at once: a process may be killed at any moment. FileExistsError, OSError."""
+    text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "begun": _begun(os.getpid())})
+    beside = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}{PARTIAL}")
+    beside.write_text(text, encoding="utf-8")
+    try:
+        os.link(beside, file)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without links
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+    finally:
+        beside.unlink()
 
 
 def _holder(file: Path) -> dict[str, Any]:

@@ -122,6 +122,29 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path, begun:
         assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_lock_is_never_there_without_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Who is killed while he takes it would leave one that nobody can judge."""
+    seen: list[str] = []
+    link = os.link
+
+    def look(source: Any, target: Any) -> None:
+        if not links:
+            raise OSError("no links here")
+        link(source, target)
+        seen.append((tmp_path / LOCK).read_text())
+
+    monkeypatch.setattr("os.link", look)
+    with locked(tmp_path):
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+        with pytest.raises(DataError, match="writing there"), locked(tmp_path):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+    assert not list(tmp_path.iterdir()) and [json.loads(text)["pid"] for text in seen] == [os.getpid()] * links
+
+
 @pytest.mark.parametrize("content", ['{"pid": 1, "host": "another machine"}', "no json", "[]", ""])
 def test_a_lock_of_which_nobody_knows_is_kept(tmp_path: Path, content: str) -> None:
     (tmp_path / LOCK).write_text(content)
