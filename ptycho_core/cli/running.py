@@ -123,7 +123,8 @@ def train(
 
 def _in_words(summary: dict[str, Any]) -> str:
     best = f"best epoch {summary['best_epoch']} of {summary['epochs']}"
-    text = f"{summary['archive']}: {best}, {in_words(summary['losses'])}"
+    told = in_words(summary["losses"]) or "the untrained network, which predicts held-out pixels best"
+    text = f"{summary['archive']}: {best}, {told}"
     return text if summary["figure"] is None else f"{text}\n{summary['figure']}: losses by epoch"
 
 

@@ -102,9 +102,9 @@ class ModelConfig:
         for name in (*without, *(("gridsize",) if self.group_size is not None else ())):
             value, default = getattr(self, name), known[name].default
             if value != default:
-                beside = f"architecture = {CANVAS}" if name in without else f"group_size = {self.group_size}"
+                expected = "architecture is another" if name in without else "group_size is unset"
+                received = f"architecture = {CANVAS}" if name in without else f"group_size = {self.group_size}"
                 remedy = f"Leave {name} at {default}" + (", and set group_size." if name == "gridsize" else ".")
-                expected, received = f"{default} with {beside}, on which it has no effect", f"{value}"
                 raise NoEffectError("ModelConfig", name, expected=expected, received=received, remedy=remedy)
 
     @property
