@@ -8,7 +8,8 @@ simulated: a Siemens-star object under a measured probe, 1000 random positions, 
 object of the same kind that the network has not seen. dose: mean |object| of one scan at 1e4, 1e6 and 1e8 photons per
 frame. solve: no network; the same star, and the unseen object, solved with the defaults; beside pty-chi, where it is
 installed (benchmarks/pty_chi.py). prior: objects at few photons without a prior, with total variation and with the
-learned one, and what is left of what is faint (benchmarks/prior.py); picture: few_photons.png, in --out.
+learned one, and what is left of what is faint (benchmarks/prior.py); canvas: the canvas network on objects that it has
+not seen, beside its own data steps and the solver (benchmarks/canvas.py); picture: few_photons.png, in --out.
 The star was measured at the Advanced Photon Source and comes with tike (tests/data/siemens-star-small.npz.bz2): central
 64 x 64 pixels, square root of the counts, positions halved; the reference is 60 epochs of ePIE. The measured probe is
 that of LCLS XPP run 1084. PTYCHO_SHARED_DATA names the folder that holds both.
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import canvas as canvases
 import numpy as np
 import prior as priors
 import pty_chi
@@ -158,6 +160,10 @@ def prior(backend: str, out: Path, epochs: int) -> list[Row]:
     return priors.rows(priors.Asked(backend, epochs))
 
 
+def canvas(backend: str, out: Path, epochs: int) -> list[Row]:
+    return canvases.rows(backend, epochs)
+
+
 def picture(backend: str, out: Path, epochs: int) -> list[Row]:
     return priors.draw(priors.Asked(backend, epochs), out / "few_photons.png")
 
@@ -184,6 +190,7 @@ CASES: dict[str, tuple[Callable[..., list[Row]], dict[str, Any]]] = {
     "dose": (dose, {"epochs": 20}),
     "solve": (solve, {"epochs": 20}),
     "prior": (prior, {"epochs": 20}),
+    "canvas": (canvas, {"epochs": 8}),
     "picture": (picture, {"epochs": 20}),
 }
 

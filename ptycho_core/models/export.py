@@ -66,6 +66,12 @@ def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onn
     target = Path(path)
     if ending and target.suffix != ending:
         target = target.with_name(target.name + ending)
+    if build_table(model.config.model).canvas:
+        owner, remedy = "export", "Use `ptycho reconstruct`, or train architecture = cnn, which can be exported."
+        received = f"{model.config.model.architecture}, which works on a canvas"
+        raise ConfigurationError(
+            owner, "architecture", expected="a network that works on patches", received=received, remedy=remedy
+        )
     facts = program_facts(model)
     network, weights = model.config.model, model.network_weights
     if default is None:

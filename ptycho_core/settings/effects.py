@@ -21,7 +21,8 @@ def idle_fields(config: TrainingConfig, read: Collection[str] | None) -> Iterato
     changed = {name for cls, owner in ((ModelConfig, model), (TrainingConfig, config))
                for name, field in fields_of(cls).items() if getattr(owner, name) != field.default}  # fmt: skip
     beside: list[tuple[bool, str, tuple[str, ...]]] = [
-        (model.gridsize == 1, "at gridsize 1", ("neighbor_count", "object_big")),
+        (model.channels == 1, "at gridsize 1", ("neighbor_count", "object_big")),
+        (model.architecture == "cnn", "on a network that works on patches", ("held_out_frames",)),
         (not model.pad_object, "without pad_object", ("probe_big",)),
         (
             model.model_type == "supervised",

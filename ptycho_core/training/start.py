@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Generator
 
 import attrs
@@ -57,16 +59,16 @@ class Started:
     def batches(self, data: TrainingData, groups: Groups, order: NDArray[np.int64] | None = None) -> Generator[Batch]:
         """Batches of one of the two scans, on the one canvas, gathered ahead.
 
-        A network of a canvas has one that fits these groups: what it costs grows with its area.
+        A network of a canvas has one that fits the batch: what it costs grows with its area.
         """
-        padding = self.canvas_padding_px if self.guard is None else -(-groups.reach_px // PADDING_STEP) * PADDING_STEP
-        return data.batches(
+        gathered = data.batches(
             groups,
             illumination=self.illumination,
-            canvas_padding_px=padding,
+            canvas_padding_px=self.canvas_padding_px,
             order=order,
             workers=self.execution.num_workers,
         )
+        return gathered if self.guard is None else _with_own_border(gathered)
 
     def untrained(self) -> Weights:
         """Those of a model before the first epoch of the run."""
@@ -123,6 +125,14 @@ def start(prepared: Prepared, scan: Scan | None = None, test: Scan | None = None
         resume=resume,
         guard=guard,
     )
+
+
+def _with_own_border(batches: Generator[Batch]) -> Generator[Batch]:
+    """The batches, each with the border that its own groups need; few shapes occur, for engines that trace them."""
+    with contextlib.closing(batches):
+        for batch in batches:
+            reach = math.ceil(float(np.abs(batch.relative_offsets_px).max()))
+            yield attrs.evolve(batch, canvas_padding_px=-(-reach // PADDING_STEP) * PADDING_STEP)
 
 
 def _given_or_loaded(config: TrainingConfig, scan: Scan | None, test: Scan | None) -> tuple[Scan, Scan | None]:

@@ -37,7 +37,7 @@ class Scene(NamedTuple):
         squares = tf.square(tf.math.real(far_field)) + tf.square(tf.math.imag(far_field))
         intensity = tf.reduce_sum(squares, axis=2) / N**2 + self.floor
         ratio = self.good * (self.amplitude * tf.math.rsqrt(intensity) - 1)
-        residual = tf.signal.ifft2d(far_field * tf.cast(ratio[:, :, None], far_field.dtype))
+        residual = tf.signal.ifft2d(far_field * tf.complex(ratio, tf.zeros_like(ratio))[:, :, None])
         change = tf.reduce_sum(tf.math.conj(self.probe) * residual, axis=2)
         placed = physics.place_patches(tf.stack([tf.math.real(change), tf.math.imag(change)]), self.placement)
         return tf.stack(tf.unstack(placed), axis=3)

@@ -64,7 +64,8 @@ def in_gauge(x: Tensor, *, scene: Scene) -> Tensor:
     mean = gauge(x)
     inverse = torch.stack([mean[:, 0], -mean[:, 1]], dim=1) / mean.square().sum(dim=1, keepdim=True)
     canvas, change = times(x[:, :2], inverse), times(x[:, 2:4], inverse)
-    return torch.cat([canvas[:, :1] - 1, canvas[:, 1:], change, x[:, 4:]], dim=1)
+    view = torch.cat([canvas[:, :1] - 1, canvas[:, 1:], change, x[:, 4:]], dim=1)
+    return view.contiguous(memory_format=torch.channels_last)  # in which convolutions are fastest
 
 
 def correct(x: Tensor, y: Tensor, *, scene: Scene) -> Tensor:

@@ -22,7 +22,7 @@ from ptycho_core.networks.table import INPUT, TableBuilder
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.storage.files import making
 from ptycho_core.vocabulary import PROBE, Weights
-from tests.contract.cases import CASES, Case, assert_field_close, build_reference, make_case
+from tests.contract.cases import CASES, Case, assert_field_close, build_reference, make_case, named_case
 from tests.core.conftest import FakeEngine
 from tests.examples import load_example
 
@@ -214,3 +214,9 @@ def test_a_folder_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
         assert not (tmp_path / "folder").exists()
     assert (tmp_path / "folder" / "inner" / "file").read_text() == "x"
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_network_of_a_canvas_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"a network that works on patches.*canvas"):
+        export_model(model_of(named_case("canvas")), tmp_path / "program.onnx")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,109 @@
+"""The canvas network beside its own data steps and beside the solver: `python benchmarks/quality.py canvas`.
+
+Trained for `epochs` of 64 groups of 16 on one scan, then used on an object of the same kind that it has not seen. Rows:
+correlation with the truth; SSIM of amplitude and phase; the epoch that was best (0: the data steps alone); CPU time a
+pattern of training and of prediction. The real star has no truth: R, and correlation with its iterative reference.
+"""
+
+from __future__ import annotations
+
+import time
+
+import attrs
+import numpy as np
+from cases import STAR, XPP_PROBE, require
+
+from ptycho_core import ModelConfig, Scan, SolveConfig, TrainingConfig, fit, load_scan, reconstruct, simulate, solve
+from ptycho_core.models.model import Model
+from ptycho_core.quality.evaluation import evaluate
+from ptycho_core.quality.metrics import complex_correlation
+from ptycho_core.reconstruction.result import Reconstruction
+
+Row = list[object]
+WINDOW = slice(50, 190)
+CASES = {
+    "1e6 photons": {"photons": 1e6},
+    "1e4 photons": {"photons": 1e4, "warm_sweeps": 0},
+    "1e3 photons": {"photons": 1e3, "warm_sweeps": 0},
+    "1e6 photons, no warm sweeps": {"photons": 1e6, "warm_sweeps": 0},
+    "1e6 photons, step 16 px": {"photons": 1e6, "step_px": 16.0},
+}
+
+
+def rows(backend: str, epochs: int, only: str = "") -> list[Row]:
+    found: list[Row] = []
+    for case, settings in CASES.items():
+        if only not in case:
+            continue
+        simulated = {name: value for name, value in settings.items() if name != "warm_sweeps"}
+        seen, unseen = (
+            simulate(object="siemens-star", probe=require(XPP_PROBE), positions=1000, seed=seed, **simulated)  # type: ignore[arg-type]
+            for seed in (0, 1)
+        )
+        model, per_pattern = trained(seen, backend, epochs, warm_sweeps=int(settings.get("warm_sweeps", 8)))
+        for name, each in (("trained", model), ("data steps alone", untrained(model))):
+            began = time.process_time()
+            result = reconstruct(unseen, each, backend=backend)
+            spent = time.process_time() - began
+            found += truth_rows(f"{case}, {name}", backend, epochs, result, unseen, per_pattern)
+            predicted = 1e3 * result.seconds["predict"] / len(unseen)
+            found.append([f"{case}, {name}", backend, epochs, "ms a pattern, prediction", predicted, spent])
+        found.append([case, backend, epochs, "best epoch", model.best_epoch, per_pattern])
+        solved = solve(unseen, SolveConfig(backend=backend))
+        found += truth_rows(f"{case}, solved", backend, 20, solved, unseen, solved.seconds["total"])
+    if only in "star":
+        found += star(backend, epochs)
+    return found
+
+
+def star(backend: str, epochs: int) -> list[Row]:
+    scan = load_scan(require(STAR))
+    model, per_pattern = trained(scan, backend, epochs)
+    found: list[Row] = []
+    for name, each in (("trained", model), ("data steps alone", untrained(model))):
+        result = reconstruct(scan, each, backend=backend)
+        x, y = (int(origin) for origin in result.origin_px)
+        part = result.object_field[WINDOW.start - y : WINDOW.stop - y, WINDOW.start - x : WINDOW.stop - x]
+        assert scan.object_field is not None
+        alike = complex_correlation(part, scan.object_field[WINDOW, WINDOW])
+        found += [
+            [f"real star, {name}", backend, epochs, figure, value, per_pattern]
+            for figure, value in (("correlation with the iterative reference", alike), ("R", result.R))
+        ]
+    found.append(["real star", backend, epochs, "best epoch", model.best_epoch, per_pattern])
+    return found
+
+
+def trained(scan: Scan, backend: str, epochs: int, **model: int) -> tuple[Model, float]:
+    """The model, and ms of CPU time a pattern."""
+    config = TrainingConfig(
+        model=ModelConfig(architecture="canvas", **model),  # type: ignore[arg-type]
+        backend=backend,
+        nepochs=epochs,
+        batch_size=1,
+        n_groups=64,
+    )
+    run = fit(scan, config)
+    began = time.process_time()
+    for report in run:
+        print(f"  epoch {report.epoch}  {report.message}", flush=True)
+    assert run.model is not None
+    patterns = epochs * 64 * config.model.channels
+    return run.model, 1e3 * (time.process_time() - began) / patterns
+
+
+def untrained(model: Model) -> Model:
+    """The same network with what its heads add left out."""
+    weights = {name: np.zeros_like(a) if "/head/" in name else a for name, a in model.weights.items()}
+    return attrs.evolve(model, weights=weights)
+
+
+def truth_rows(case: str, backend: str, passes: int, result: Reconstruction, scan: Scan, cost: float) -> list[Row]:
+    assert scan.object_field is not None
+    metrics = evaluate(result, scan.object_field).metrics
+    figures = {
+        "correlation": metrics.correlation_before_alignment,
+        "SSIM amplitude": metrics.amplitude.ssim,
+        "SSIM phase": metrics.phase.ssim,
+    }
+    return [[case, backend, passes, figure, value, cost] for figure, value in figures.items()]

@@ -1,0 +1,102 @@
+"""A network of a canvas on a whole scan, and its training: the same on every engine as on the reference."""
+
+from __future__ import annotations
+
+import functools
+
+import attrs
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from ptycho_core_reference import ReferenceEngine
+
+from ptycho_core.batches.groups import Groups, centres_and_offsets
+from ptycho_core.engine.protocol import Engine
+from ptycho_core.models import canvas
+from ptycho_core.models.canvas import WholeScan
+from ptycho_core.physics.patches import extract_patches
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.training.fit import fit
+from tests.contract.cases import Case, assert_field_close, build, make_scan, named_case
+
+EXACT = 1e-5
+"""Of the peak: what is predicted on the whole canvas is float32."""
+
+
+@functools.cache
+def scan() -> Scan:
+    return make_scan(16, 2, 2e4, True)
+
+
+@pytest.fixture
+def case() -> Case:
+    return named_case("canvas")
+
+
+def whole(engine: Engine, case: Case, **more: object) -> WholeScan:
+    model, execution = case.model, ExecutionConfig(accelerator="cpu")
+    return WholeScan.of(engine, execution, model, scan(), case.illumination, **more)
+
+
+def patches_of_one_group(engine: Engine, case: Case) -> NDArray[np.complex64]:
+    """(M, N, N): what `predict` gives of all frames as one group, whose centre lies on a whole pixel."""
+    positions = scan().positions_px
+    middle = np.floor(positions.mean(axis=0))
+    offsets = -(positions - middle).astype(np.float32).T[None, None]
+    centres, _ = centres_and_offsets(positions[None])
+    groups = Groups(np.arange(len(positions))[None], centres, offsets)
+    light = case.illumination
+    (batch,) = groups.batches(scan(), 1, illumination=light, canvas_padding_px=24)
+    return np.moveaxis(build(engine, case, training=None).predict(batch)[0], 2, 0)
+
+
+def test_a_whole_scan_is_one_group(engine: Engine, case: Case) -> None:
+    """Untrained, so that what is empty beyond the canvas, of which one has more, makes no difference."""
+    weights = {name: array * ("/head/" not in name) for name, array in case.weights.items()}
+    case = attrs.evolve(case, weights=weights)
+    scene = whole(engine, case)
+    field = scene.predicted(case.weights)
+    seen = extract_patches(field, scan().positions_px, 16, scene.origin_px)
+    assert_field_close(seen, patches_of_one_group(engine, case), EXACT)
+
+
+def test_a_whole_scan_is_that_of_the_reference(engine: Engine, case: Case) -> None:
+    field = whole(engine, case).predicted(case.weights)
+    assert_field_close(field, whole(ReferenceEngine(), case).predicted(case.weights), EXACT)
+
+
+def test_pieces_and_tiles_change_nothing(engine: Engine, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = whole(engine, case).predicted(case.weights)
+    monkeypatch.setattr(canvas, "PIECE_BYTES", 3 * 4 * 16**2)
+    monkeypatch.setattr(canvas, "whole", functools.partial(canvas.whole, tile_px=8))
+    assert_field_close(whole(engine, case).predicted(case.weights), expected, EXACT)
+
+
+def test_pixels_that_are_held_out_have_no_say(engine: Engine, case: Case) -> None:
+    held_out = np.random.default_rng(1).random((1, 16, 16)) < 0.1
+    amplitude = np.array(scan().diffraction_amplitude)
+    amplitude[:, held_out[0]] = 7
+    spoiled = attrs.evolve(scan(), diffraction_amplitude=amplitude)
+    pattern = np.zeros(len(amplitude), np.int64)
+    scene = whole(engine, case, held_out=held_out, pattern=pattern)
+    assert np.abs(scene.predicted(case.weights) - whole(engine, case).predicted(case.weights)).max() > 1e-3
+    other = attrs.evolve(scene, scan=spoiled)
+    assert_field_close(other.predicted(case.weights), scene.predicted(case.weights), 1e-7)
+
+
+def test_training_begins_with_the_untrained_network(engine: Engine, case: Case) -> None:
+    """A rate that ruins it leaves epoch 0 the best."""
+    execution = ExecutionConfig(accelerator="cpu", num_workers=0)
+    settings = attrs.evolve(
+        case.training, n_groups=2, nepochs=1, batch_size=1, held_out_frames=2, probe_trainable=False, learning_rate=0.1
+    )
+    run = fit(scan(), attrs.evolve(settings, backend=engine.name), execution=execution)
+    (report,) = list(run)
+    assert run.model is not None
+    assert run.model.best_epoch == 0
+    assert not report.is_best
+    heads = [array for name, array in run.model.weights.items() if name.endswith("/kernel") and "/head/" in name]
+    assert len(heads) == 4
+    assert not np.any(heads)
+    assert report.terms["held_out"] > 0
