@@ -193,11 +193,12 @@ class TrainingConfig:
         self._check_losses()
         self._check_schedule()
         check_pool(self, self.model)
-        if self.frames_held_out >= self.model.channels:
+        if self.frames_held_out >= self.model.channels > 1:
             expected, remedy = f"fewer than the {self.model.channels} patterns of a group", "Lower it."
             self._refuse("held_out_frames", expected, self.frames_held_out, remedy)
         needed = self.model.channels - 1
-        if self.neighbor_count < needed and self.model.architecture != CANVAS:  # which takes its nearest at least
+        takes_nearest = self.model.architecture == CANVAS or self.model.group_size is not None
+        if self.neighbor_count < needed and not takes_nearest:
             expected, remedy = f">= gridsize² - 1 = {needed}", f"Set neighbor_count to {needed} or more."
             self._refuse("neighbor_count", expected, self.neighbor_count, remedy)
         if self.probe_gauge == "given" and self.model.probe_scale != 4.0:

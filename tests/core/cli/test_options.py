@@ -34,6 +34,8 @@ SECTIONS_OF = {
 BESIDE: dict[str, list[str]] = {
     "gridsize": ["--neighbor-count", "63"],
     "merge_weights": ["--gridsize", "2"],
+    "canvas_blocks": ["--architecture", "canvas"],
+    "warm_sweeps": ["--architecture", "canvas"],
     "enable_oversampling": ["--gridsize", "2"],
     "neighbor_pool_size": ["--enable-oversampling"],
     "subsample_seed": ["--n-subsample", "9"],
