@@ -141,6 +141,10 @@ class FrameFacts:
         seen = (self.intensity + self.power - self.error) / 2  # since the error is the sum of I - 2 A sqrt(I) + A²
         return np.divide(seen, self.intensity, out=np.ones_like(seen), where=self.intensity > 0) ** 2
 
+    def part(self, index: NDArray[np.int64]) -> FrameFacts:
+        """Of some of the frames, in that order."""
+        return FrameFacts(**{field.name: getattr(self, field.name)[index] for field in attrs.fields(FrameFacts)})
+
     @classmethod
     def join(cls, parts: Iterable[FrameFacts]) -> FrameFacts:
         """The facts of several batches as one, in their order."""

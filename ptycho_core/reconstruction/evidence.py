@@ -133,7 +133,7 @@ def measured(
         log.warning("backend %s has no solver, which R and the trust map need: they are left out", engine.name)
         return attrs.evolve(result, **of_scan(scan), frames=np.asarray(scan.scan_index)[rows])
     problem = Problem(
-        canvas=result.object_field,
+        canvas=_roomy(result.object_field),
         probe=probe,
         bad_pixels=np.asarray(scan.bad_pixels),
         held_out=np.zeros((1, scan.N, scan.N), bool),
@@ -153,13 +153,15 @@ def measured(
             for piece, amplitude in read:
                 if should_stop():
                     raise Cancelled("stopped while the patterns were compared with their model")
+                whole = np.r_[piece, np.repeat(piece[-1:], (1 << (len(piece) - 1).bit_length()) - len(piece))]
                 batch = Frames(
-                    diffraction_amplitude=amplitude,
-                    corners_px=corners[piece],
-                    intensity=np.full(len(piece), factor, np.float32),
-                    held_out=np.zeros(len(piece), np.int64),
+                    diffraction_amplitude=np.concatenate([amplitude, amplitude[[-1] * (len(whole) - len(piece))]]),
+                    corners_px=corners[whole],
+                    intensity=np.full(len(whole), factor, np.float32),
+                    held_out=np.zeros(len(whole), np.int64),
                 )
-                facts.append(solver.measure(batch, deviance=deviance))
+                found = solver.measure(batch, deviance=deviance)
+                facts.append(found.part(np.arange(len(piece))))
         return FrameFacts.join(facts)
 
     everything = np.arange(len(frames))
@@ -167,9 +169,19 @@ def measured(
     ratio = float(np.median(facts_of(some, 1.0, deviance=False).intensity_ratio))
     factor = ratio if math.isfinite(ratio) and ratio > 0 else 1.0
     facts = facts_of(everything, factor, deviance=True)
-    each = FrameFacts(**{field.name: getattr(facts, field.name)[back] for field in attrs.fields(FrameFacts)})
+    each = facts.part(back)
     scaled = attrs.evolve(result, intensities=np.full(len(rows), factor))
     return with_evidence(scaled, scan, rows, each, probe=probe, counts_per_intensity=counts_per_intensity)
+
+
+ROOM = 64
+
+
+def _roomy(field: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """With zeros below and to the right, up to a multiple of `ROOM`, as batches are filled to powers of two: what an
+    engine compiles for one size it keeps for good."""
+    height, width = field.shape
+    return np.pad(field, ((0, -height % ROOM), (0, -width % ROOM)))
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -80,3 +80,19 @@ def test_softplus_is_no_line_yet_where_float64_still_sees_it(name: str) -> None:
 
         soft = ACTIVATIONS_TF["softplus"](tf.constant(x)).numpy()
     np.testing.assert_allclose(soft, np.logaddexp(0, x), rtol=4e-16)
+
+
+def test_tensorflow_makes_few_graphs_for_batches_of_any_length() -> None:
+    """Each is kept for good: of scans of many lengths it would be one for every last batch."""
+    engine, case = engine_or_skip("tensorflow"), named_case("short")
+    from ptycho_core_tensorflow.forward import shared_forward
+
+    shared_forward.cache_clear()
+    network: Any = build(engine, case)
+    count = len(case.batch)
+    whole = network.predict(case.batch)
+    for length in range(1, count + 1):
+        (part, *_) = case.batch.parts(length)
+        np.testing.assert_allclose(network.predict(part), whole[:length], rtol=1e-5, atol=1e-6)
+    traced = network.forward.graph_patches.experimental_get_tracing_count()
+    assert traced <= 1 + np.ceil(np.log2(max(count, 2)) / 2)

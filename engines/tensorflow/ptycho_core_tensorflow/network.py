@@ -108,9 +108,9 @@ class TensorFlowNetwork:
         with tf.device(self.device):
             if self.table.canvas:
                 return self._predict_on_canvas(batch)
-            amplitude = self._constant(batch.diffraction_amplitude)
+            amplitude = self._constant(_filled(batch.diffraction_amplitude))
             patches = self.forward.graph_patches(self.tensors, amplitude, self._light(batch.illumination))
-            return patches.numpy().astype(np.complex64, copy=False)
+            return patches.numpy().astype(np.complex64, copy=False)[: len(batch)]
 
     def gradients(self, batch: Batch) -> Weights:
         with tf.device(self.device):
@@ -168,3 +168,10 @@ class TensorFlowNetwork:
             batch.canvas_padding_px,
             seen,
         )
+
+
+def _filled(patterns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """With repeats of the last one up to a power of four: each size is a graph of its own, which is kept for good."""
+    count = len(patterns)
+    more = (1 << 2 * (((count - 1).bit_length() + 1) // 2)) - count
+    return np.concatenate([patterns, np.repeat(patterns[-1:], more, axis=0)]) if more else patterns
