@@ -13,6 +13,8 @@ from ptycho_core.errors import DataError, MissingExtraError
 from ptycho_core.storage.stored import native
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+SMALLEST_DIRECTORY = 18
+"""Bytes of the directory of a page: its length, one entry, and where the next is."""
 LARGEST_PAGE = 2**28
 """Bytes of one unpacked pattern."""
 
@@ -103,8 +105,12 @@ def _opened(path: Path) -> Any:
 
 
 def _each(path: Path, file: Any) -> Iterator[Any]:
+    most = path.stat().st_size // SMALLEST_DIRECTORY
     try:
-        yield from file.pages
+        for number, page in enumerate(file.pages):
+            if number >= most:
+                raise ValueError("more pages than it can hold: their directories lead in circles")
+            yield page
     except Exception as error:
         raise _unreadable(path, error) from error
 
