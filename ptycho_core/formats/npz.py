@@ -162,6 +162,12 @@ def save_npz_scan(path: Path, scan: Scan) -> None:
     write_npz(path, arrays)
 
 
+def stated_measurement(path: Path) -> Measurement | None:
+    """What the file itself says that its patterns hold; None where it is silent. Raises DataError."""
+    stated: Measurement | None = _metadata(path, read_npz(path, (METADATA,))).get("measurement")
+    return stated
+
+
 def _metadata(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     if METADATA not in arrays:
         return {}

@@ -260,6 +260,21 @@ def test_exported_patterns_are_counts_and_filled_pixels_measured(
     np.testing.assert_allclose(np.asarray(raw.diff3d), scan.diffraction_amplitude, rtol=1e-6)
 
 
+@pytest.mark.parametrize("measurement", ["amplitude", "intensity"])
+def test_what_a_file_says_of_its_patterns_holds(
+    shim: Shim, numbered_scan: Any, tmp_path: Path, measurement: str
+) -> None:
+    """One that `ptycho convert` wrote holds amplitudes, and says so."""
+    scan = numbered_scan(count=4)
+    with np.load(counts_file(tmp_path / "counts.npz", scan, np.float32)) as file:
+        arrays = dict(file)
+    if measurement == "amplitude":
+        arrays["diff3d"] = np.asarray(scan.diffraction_amplitude)
+    write_npz(tmp_path / "said.npz", arrays | {"_metadata": np.array(json.dumps({"measurement": measurement}))})
+    raw = shim.raw_data.RawData.from_file(tmp_path / "said.npz")
+    np.testing.assert_allclose(np.asarray(raw.diff3d), scan.diffraction_amplitude, rtol=1e-6)
+
+
 def test_epochs_are_logged_and_misspelt_variables_warned_of(
     shim: Shim,
     fake_engine: Any,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ptycho_core.formats.npz import stated_measurement
 from ptycho_core.io import load_scan
 from ptycho_core.legacy import RawData as LegacyRawData
 from ptycho_core.scans.geometry import beyond_middle_px
@@ -37,12 +39,12 @@ class RawData(LegacyRawData):
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> RawData:  # type: ignore[override]
-        """The scan in an exported training file. Raises DataError.
+        """The scan in an exported training file, of counts unless it says amplitude. Raises DataError.
 
         The mask of bad pixels is dropped: when it reconstructs, Ptychodus gives patterns with filled pixels and no
         mask, and a network shall be trained on what it will see.
         """
-        scan = _named_by_pixel(load_scan(path, measurement="intensity"))
+        scan = _named_by_pixel(load_scan(path, measurement=stated_measurement(Path(path)) or "intensity"))
         return cls(attrs.evolve(scan, bad_pixels=None) if np.any(scan.bad_pixels) else scan)
 
     @classmethod
