@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -106,6 +107,20 @@ def main() -> None:
         _run()
 
 
+OUT_OF_MEMORY = (
+    "there is too little memory for this. Take smaller batches (--batch-size, --inference-batch-size), fewer patterns "
+    "(--frames, --n-subsample) or crop them (--crop). What a run has kept is whole: it goes on with --resume."
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory of the machine or of a device has run out, in the words of Python or of a framework."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    words = re.search(r"out of memory|not enough memory|can't allocate memory|bad_alloc", str(error))
+    named = kinds & {"MemoryError", "OutOfMemoryError", "ResourceExhaustedError"}
+    return bool(named) or (isinstance(error, RuntimeError) and words is not None)
+
+
 def _run() -> None:
     try:
         cli.main(standalone_mode=False)
@@ -123,3 +138,8 @@ def _run() -> None:
         with contextlib.suppress(OSError):  # the terminal may be gone
             click.echo("Interrupted." if signum == signal.SIGINT else f"Ended by {signum.name}.", err=True)
         sys.exit(EXIT_SIGNAL + signum)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        click.echo(f"Error: {OUT_OF_MEMORY}", err=True)
+        sys.exit(EXIT_INPUT)

@@ -229,3 +229,37 @@ def test_further_interrupts_do_not_break_off_the_saving(more: int, capfd: pytest
         assert saved == [more] and capfd.readouterr().err.count("is being saved") == more + PATIENCE
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class ResourceExhaustedError(Exception):
+    """As a framework has it."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ResourceExhaustedError("OOM when allocating tensor"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+    ids=lambda error: f"{type(error).__name__} {str(error)[:9]}",
+)
+def test_too_little_memory_is_an_error_with_a_remedy(
+    ptycho: Ptycho, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("ptycho_core.simulation.simulate", fail)
+    outcome = ptycho("simulate", tmp_path / "scan.npz")
+    assert outcome.code == 2 and outcome.err.startswith("Error: there is too little memory") and not outcome.out
+
+
+def test_another_failure_keeps_its_traceback(ptycho: Ptycho, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(**_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("ptycho_core.simulation.simulate", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        ptycho("simulate", tmp_path / "scan.npz")
