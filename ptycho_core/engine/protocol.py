@@ -38,7 +38,7 @@ CHANGES: Mapping[int, tuple[str, ...]] = {
         "a network has `losses_so_far()`, the terms of the batches of the running epoch",
         "`start_solver(problem, execution)` gives a `Solver`",
         "`build_image_network(table, training, weights, execution)` gives an `ImageNetwork`",
-        "a table may end in a canvas (`Table.canvas`, `Table.outputs`): ops that see the batch are given a `scene`, and "
+        "a table may end in a canvas (`Table.canvas`, `Table.outputs`): ops that see the batch are given a `scene`; "
         "losses are of `batch.compared`, through what the network makes of `batch.seen` (`Batch.held_out`)",
         "`Problem.amplitude_floor` is the floor of the amplitude loss, in counts",
     )
