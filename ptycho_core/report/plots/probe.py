@@ -12,10 +12,10 @@ from ptycho_core.report.plots.drawing import TINY, Axes, Figure, Image, color_ba
 MOST_MODES = 4
 
 
-def draw_probe(figure: Figure, axes: Axes, probe: Image, unit: str = "√photons") -> None:
+def draw_probe(figure: Figure, axes: Axes, probe: Image, unit: str = "") -> None:
     """Up to four modes side by side: hue is phase, brightness amplitude relative to the brightest pixel of its mode.
 
-    probe: complex (modes, N, N) or (N, N). The title has the part of the light that each of them holds.
+    probe: complex (modes, N, N) or (N, N). unit: of its amplitude; that of a probe in a file is not known. The title has the part of the light that each of them holds.
     """
     import matplotlib
     from matplotlib.cm import ScalarMappable
@@ -28,7 +28,7 @@ def draw_probe(figure: Figure, axes: Axes, probe: Image, unit: str = "√photons
     hue = matplotlib.colormaps["hsv"]
     axes.imshow(_montage([_complex_color(mode, hue) for mode in modes[:MOST_MODES]]))
     if len(modes) == 1:
-        axes.set(title=f"probe, at most {np.abs(modes).max():.3g} {unit}", xlabel="x (px)", ylabel="y (px)")
+        axes.set(title=f"probe, at most {np.abs(modes).max():.3g} {unit}".rstrip(), xlabel="x (px)", ylabel="y (px)")
     else:
         power = (np.abs(modes) ** 2).sum(axis=(1, 2))
         shares = ", ".join(f"{100 * part / max(power.sum(), TINY):.3g} %" for part in power[:MOST_MODES])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -369,6 +370,12 @@ def test_scan_shows_bad_pixels_as_missing_and_rows_downwards(tmp_path: Path, dra
     assert np.ma.getmaskarray(pattern.images[0].get_array())[3].all()
     low, high = positions.get_ylim()
     assert low > high
+
+
+def test_the_probe_of_a_file_has_no_unit(tmp_path: Path, drawn: list[Any]) -> None:
+    plots.plot_scan(scan(), tmp_path / "a.png")
+    titles = [axes.get_title() for axes in drawn[0].axes]
+    assert [title for title in titles if re.fullmatch(r"probe, at most [\d.e+-]+", title)]
 
 
 def test_scan_marks_bad_pixels_and_counts_them(tmp_path: Path, drawn: list[Any]) -> None:
