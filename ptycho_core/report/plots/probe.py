@@ -15,7 +15,8 @@ MOST_MODES = 4
 def draw_probe(figure: Figure, axes: Axes, probe: Image, unit: str = "") -> None:
     """Up to four modes side by side: hue is phase, brightness amplitude relative to the brightest pixel of its mode.
 
-    probe: complex (modes, N, N) or (N, N). unit: of its amplitude; that of a probe in a file is not known. The title has the part of the light that each of them holds.
+    probe: complex (modes, N, N) or (N, N). unit: of its amplitude; that of a probe in a file is not known. The title
+    has the part of the light that each of them holds.
     """
     import matplotlib
     from matplotlib.cm import ScalarMappable
