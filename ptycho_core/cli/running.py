@@ -47,6 +47,13 @@ log = logging.getLogger(__name__)
 @click.argument("scan", type=FILE, required=False)
 @config_option("model", "training", "execution", "reading")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder after its last complete epoch.")
+@click.option(
+    "--from",
+    "begin_from",
+    type=FILE,
+    metavar="MODEL",
+    help="Begin a new run with the weights of MODEL, trained on another scan; --resume continues one.",
+)
 @click.option("--show-config", is_flag=True, help="Print the configuration and the origin of each value, then exit.")
 @overwrite_option
 @output_options
@@ -55,6 +62,7 @@ def train(
     scan: Path | None,
     config: Path | None,
     resume: bool,
+    begin_from: Path | None,
     show_config: bool,
     overwrite: bool,
     quiet: bool,
@@ -67,6 +75,8 @@ def train(
     and settings that do not change the result may be changed.
     """
     sections = ("model", "training", "execution", "reading")
+    if resume and begin_from is not None:
+        raise click.UsageError("--from begins a new run and --resume continues one; give one of them")
     with_scan(flags, "train_data_file", scan)
     layers, checkpoint = Layers(config, flags, *sections), None
     own = {name: (value, f"architecture {CANVAS}") for name, value in CANVAS_TRAINING.items()}
@@ -101,10 +111,16 @@ def train(
     test = None
     if training.test_data_file is not None:
         test = load(training, "test_data_file", configs["reading"], "a test scan")
+    first = None
+    if begin_from is not None:
+        from ptycho_core.models.model import load_model
+
+        first = load_model(begin_from)
     done = train_into(
         training.output_dir,
         data,
         training,
+        begin_from=first,
         test=test,
         execution=configs["execution"],
         reading=configs["reading"],

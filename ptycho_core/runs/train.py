@@ -49,6 +49,7 @@ def train_into(
     reading: ReadOptions | None = None,
     output: Output | None = None,
     resume: Checkpoint | None = None,
+    begin_from: Model | None = None,
 ) -> Trained:
     """Train, and write `wts.h5.zip`, `config.toml`, the logger's files and `loss.png` into `folder`.
 
@@ -61,7 +62,7 @@ def train_into(
     reading = reading or ReadOptions()
     stop: KeyboardInterrupt | TrainingError | DataError | None = None
     with locked(make_folder(folder)), output.listening() as tell:
-        run = fit(scan, config, test=test, execution=execution, on_batch=tell, resume=resume)
+        run = fit(scan, config, test=test, execution=execution, on_batch=tell, resume=resume, begin_from=begin_from)
         check_space(folder, run.bytes_on_disk)
         begin = _prepare(run, folder, reading, resume)
         tell(begin)

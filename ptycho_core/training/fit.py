@@ -121,8 +121,9 @@ class Fit:
     def __iter__(self) -> Iterator[EpochReport]:
         config, started = self.config, self._started
         if started.guard is not None and not self.ended:
-            untrained = started.untrained()  # the same when a run goes on
-            self._best.begin(started.guard(untrained), untrained)
+            kept = [model.weights for model in self.best if model.best_epoch == 0]  # where a run goes on
+            first = kept[0] if kept else started.untrained()
+            self._best.begin(started.guard(first), first)
         while not self.ended:
             epoch = len(self.history) + 1
             began = time.perf_counter()
@@ -203,6 +204,7 @@ def fit(
     on_batch: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     resume: Checkpoint | None = None,
+    begin_from: Model | None = None,
 ) -> Fit:
     """Begin to train: `for report in (run := fit(scan, config)): …`, then `run.model`.
 
@@ -210,10 +212,11 @@ def fit(
     test: a second scan whose loss chooses the best weights. on_batch: called before every training step.
     should_stop: looked at before every training step; when it says so, `Cancelled` is raised, and `run.model` holds
     the best weights of the epochs that ended. resume: what `run.checkpoint()` gave or `load_checkpoint` read; the run
-    goes on, with `resume.config` or one that continues it, and on the same scans. Settings and backend are refused
-    before a scan is read. Raises ConfigurationError, DataError, BackendError or TrainingError.
+    goes on, with `resume.config` or one that continues it, and on the same scans. begin_from: a model whose layers are
+    the first weights of a new run, of another scan, probe or dose; its optimiser is not. Settings and backend are
+    refused before a scan is read. Raises ConfigurationError, DataError, BackendError or TrainingError.
     """
-    started = start(prepare(config, execution=execution, resume=resume), scan, test)
+    started = start(prepare(config, execution=execution, resume=resume), scan, test, begin_from)
     return Fit(started, on_batch=on_batch, should_stop=should_stop)
 
 

@@ -14,9 +14,10 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.groups import Groups
 from ptycho_core.engine.checks import network_weights
 from ptycho_core.engine.protocol import EngineInfo, Network
-from ptycho_core.errors import ConfigurationError, DataError
+from ptycho_core.errors import ArchiveError, ConfigurationError, DataError
 from ptycho_core.io import load_scan
 from ptycho_core.models.checkpoint import Checkpoint
+from ptycho_core.models.model import Model
 from ptycho_core.networks.initial import initial_weights
 from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.illumination import Illumination
@@ -38,7 +39,7 @@ class Started:
     """All that the loop needs.
 
     test_groups: drawn once; None without a test scan. illumination, canvas_padding_px: those of every batch, of both
-    scans. guard: judges a network of a canvas; None for any other.
+    scans. guard: judges a network of a canvas; None for any other. begin_from: whose layers the run began with.
     patterns_per_epoch: a pattern counts once for each group that it is in. resume: the run that goes on; the
     network holds its weights and its optimiser's state.
     """
@@ -55,6 +56,7 @@ class Started:
     network: Network
     resume: Checkpoint | None
     guard: Guard | None = None
+    begin_from: Model | None = None
 
     def batches(self, data: TrainingData, groups: Groups, order: NDArray[np.int64] | None = None) -> Generator[Batch]:
         """Batches of one of the two scans, on the one canvas, gathered ahead.
@@ -72,15 +74,19 @@ class Started:
 
     def untrained(self) -> Weights:
         """Those of a model before the first epoch of the run."""
-        return {**self.illumination.arrays(), **_begun(self.illumination, self.config)}
+        return {**self.illumination.arrays(), **_begun(self.illumination, self.config, self.begin_from)}
 
     def weights(self) -> Weights:
         """A copy of those of a model: the network's, and the illumination beside them."""
         return {**self.illumination.arrays(), **self.network.weights()}
 
 
-def start(prepared: Prepared, scan: Scan | None = None, test: Scan | None = None) -> Started:
+def start(
+    prepared: Prepared, scan: Scan | None = None, test: Scan | None = None, begin_from: Model | None = None
+) -> Started:
     """Read the scans that the configuration names where none are given, and build the network.
+
+    begin_from: a model whose layers are the first weights; everything else is of the new run.
 
     Raises DataError where a scan does not suit the configuration or is not that of the run that goes on,
     ConfigurationError where the configuration asks for what the scan has not, and what the engine raises.
@@ -98,7 +104,7 @@ def start(prepared: Prepared, scan: Scan | None = None, test: Scan | None = None
     padding = max(each.canvas_padding_px() for each in (data, tested) if each is not None)
     if resume is None:
         illumination = _measured(data.scan, config)
-        weights = _begun(illumination, config)
+        weights = _begun(illumination, config, begin_from)
     else:
         _check_same_scans(resume, data, tested)
         illumination, weights = resume.illumination, resume.network_weights
@@ -124,6 +130,7 @@ def start(prepared: Prepared, scan: Scan | None = None, test: Scan | None = None
         network=network,
         resume=resume,
         guard=guard,
+        begin_from=begin_from,
     )
 
 
@@ -163,10 +170,23 @@ def _measured(scan: Scan, config: TrainingConfig) -> Illumination:
     )
 
 
-def _begun(illumination: Illumination, config: TrainingConfig) -> Weights:
-    """The weights that a run begins with: layers drawn, a probe to be refined as it is measured."""
+def _begun(illumination: Illumination, config: TrainingConfig, begin_from: Model | None) -> Weights:
+    """The weights that a run begins with: layers drawn or those of a model, a probe to be refined as it is measured."""
     table = build_table(config.model)
-    drawn = initial_weights(table, np.random.default_rng(config.seed))
+    drawn: Weights = initial_weights(table, np.random.default_rng(config.seed))
+    if begin_from is not None:
+        known = {name: begin_from.weights[name] for name in table.parameters if name in begin_from.weights}
+        shapes = {name: np.shape(array) for name, array in known.items()}
+        if shapes != table.parameters:
+            differ = sorted(name for name in table.parameters if shapes.get(name) != table.parameters[name])
+            remedy = "Train with the settings of that model: architecture, width, blocks."
+            raise ArchiveError(
+                "model to begin with",
+                expected="the layers of this network",
+                received=f"other {differ[:3]}",
+                remedy=remedy,
+            )
+        drawn = known
     known = {**drawn, PROBE: illumination.pairs, LOG_SCALE: np.zeros((), np.float32)}
     return network_weights(table, config, known)
 

@@ -12,6 +12,7 @@ from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core.batches.groups import Groups, centres_and_offsets
 from ptycho_core.engine.protocol import Engine
+from ptycho_core.errors import ArchiveError
 from ptycho_core.models import canvas
 from ptycho_core.models.canvas import WholeScan
 from ptycho_core.physics.patches import extract_patches
@@ -100,3 +101,31 @@ def test_training_begins_with_the_untrained_network(engine: Engine, case: Case) 
     assert len(heads) == 4
     assert not np.any(heads)
     assert report.terms["held_out"] > 0
+
+
+def test_a_run_begins_with_the_layers_of_a_model(engine: Engine, case: Case) -> None:
+    """Of another scan; a model of other layers is refused."""
+    execution = ExecutionConfig(accelerator="cpu", num_workers=0)
+    settings = attrs.evolve(
+        case.training,
+        n_groups=2,
+        nepochs=1,
+        batch_size=1,
+        held_out_frames=2,
+        probe_trainable=False,
+        learning_rate=1e-3,
+        backend=engine.name,
+    )
+    whole_run = fit(scan(), settings, execution=execution)
+    list(whole_run)
+    known = attrs.evolve(whole_run.checkpoint().best[0], weights=whole_run.checkpoint().weights)
+    heads = [name for name in known.weights if "/head/" in name and name.endswith("/kernel")]
+    assert any(known.weights[name].any() for name in heads)
+    again = fit(scan().subset(np.arange(15)), attrs.evolve(settings, learning_rate=1e-12), begin_from=known)
+    list(again)
+    assert again.model is not None
+    for name in heads:
+        assert_field_close(again.model.weights[name], known.weights[name], 1e-5, name)
+    other = attrs.evolve(known, weights={name: array for name, array in known.weights.items() if name != heads[0]})
+    with pytest.raises(ArchiveError, match="the layers of this network"):
+        fit(scan(), settings, begin_from=other)
