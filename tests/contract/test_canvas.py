@@ -31,6 +31,12 @@ def scan() -> Scan:
 
 
 @pytest.fixture
+def found(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run finds the engine that is tested, even one that is registered nowhere."""
+    monkeypatch.setattr("ptycho_core.training.prepare.find_engine", lambda name: lambda: engine)
+
+
+@pytest.fixture
 def case() -> Case:
     return named_case("canvas")
 
@@ -86,6 +92,7 @@ def test_pixels_that_are_held_out_have_no_say(engine: Engine, case: Case) -> Non
     assert_field_close(other.predicted(case.weights), scene.predicted(case.weights), 1e-7)
 
 
+@pytest.mark.usefixtures("found")
 def test_training_begins_with_the_untrained_network(engine: Engine, case: Case) -> None:
     """A rate that ruins it leaves epoch 0 the best."""
     execution = ExecutionConfig(accelerator="cpu", num_workers=0)
@@ -103,6 +110,7 @@ def test_training_begins_with_the_untrained_network(engine: Engine, case: Case) 
     assert report.terms["held_out"] > 0
 
 
+@pytest.mark.usefixtures("found")
 def test_a_run_begins_with_the_layers_of_a_model(engine: Engine, case: Case) -> None:
     """Of another scan; a model of other layers is refused."""
     execution = ExecutionConfig(accelerator="cpu", num_workers=0)

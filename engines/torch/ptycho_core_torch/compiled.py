@@ -54,9 +54,9 @@ class CompiledSteps:
         self.same = np.ones(1, self.number)
         modes, N, _ = self.probe.shape
         size = max(1, PIECE_PIXELS // self.probe.size)
-        self.patches, self.exit_waves = (
-            np.empty((size, *shape), self.probe.dtype) for shape in ((N, N), (modes, N, N))
-        )
+        self.patches = np.empty((size, N, N), self.probe.dtype)
+        # PyTorch's own memory, which begins where a cache line does: transforms of others may differ in the last bit
+        self.exit_waves = torch.empty((size, modes, N, N), dtype=fields.probe.dtype)
 
     def step(self, frames: Frames, numbers: Mapping[str, tuple[float, float]], cover: Tensor, shifts: bool) -> Table:
         """A step of Adam on what is named, with the numbers of `descent.adam_step`; the table of `descent.descend`."""
@@ -90,8 +90,8 @@ class CompiledSteps:
         for start in range(0, len(frames), size):
             part = slice(start, start + size)
             waves = exit_waves[: len(frames) - start]
-            cut_and_expose(self.canvas, corners[part], self.probe, patches, waves)
-            far_field = torch.fft.fft2(torch.from_numpy(waves), norm="ortho")
+            cut_and_expose(self.canvas, corners[part], self.probe, patches, waves.numpy())
+            far_field = torch.fft.fft2(waves, norm="ortho")
             measured = amplitude[part], intensity[part], pattern[part]
             compare(self.poisson, self.floor, self.chance, far_field.numpy(), *measured, *self.masks, table[:, part])
             residual = torch.fft.ifft2(far_field, norm="ortho").numpy()
