@@ -11,16 +11,14 @@ import time
 
 import attrs
 import numpy as np
-from cases import STAR, XPP_PROBE, require
+from cases import STAR, WINDOW, XPP_PROBE, figures_of, require, window
 
 from ptycho_core import ModelConfig, Scan, SolveConfig, TrainingConfig, fit, load_scan, reconstruct, simulate, solve
 from ptycho_core.models.model import Model
-from ptycho_core.quality.evaluation import evaluate
 from ptycho_core.quality.metrics import complex_correlation
 from ptycho_core.reconstruction.result import Reconstruction
 
 Row = list[object]
-WINDOW = slice(50, 190)
 CASES = {
     "1e6 photons": {"photons": 1e6},
     "1e4 photons": {"photons": 1e4, "warm_sweeps": 0},
@@ -62,10 +60,8 @@ def star(backend: str, epochs: int) -> list[Row]:
     found: list[Row] = []
     for name, each in (("trained", model), ("data steps alone", untrained(model))):
         result = reconstruct(scan, each, backend=backend)
-        x, y = (int(origin) for origin in result.origin_px)
-        part = result.object_field[WINDOW.start - y : WINDOW.stop - y, WINDOW.start - x : WINDOW.stop - x]
         assert scan.object_field is not None
-        alike = complex_correlation(part, scan.object_field[WINDOW, WINDOW])
+        alike = complex_correlation(window(result), scan.object_field[WINDOW, WINDOW])
         found += [
             [f"real star, {name}", backend, epochs, figure, value, per_pattern]
             for figure, value in (("correlation with the iterative reference", alike), ("R", result.R))
@@ -99,11 +95,4 @@ def untrained(model: Model) -> Model:
 
 
 def truth_rows(case: str, backend: str, passes: int, result: Reconstruction, scan: Scan, cost: float) -> list[Row]:
-    assert scan.object_field is not None
-    metrics = evaluate(result, scan.object_field).metrics
-    figures = {
-        "correlation": metrics.correlation_before_alignment,
-        "SSIM amplitude": metrics.amplitude.ssim,
-        "SSIM phase": metrics.phase.ssim,
-    }
-    return [[case, backend, passes, figure, value, cost] for figure, value in figures.items()]
+    return [[case, backend, passes, figure, value, cost] for figure, value in figures_of(result, scan).items()]

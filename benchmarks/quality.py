@@ -29,8 +29,7 @@ import canvas as canvases
 import numpy as np
 import prior as priors
 import pty_chi
-from cases import STAR, XPP_PROBE, print_table, require
-from numpy.typing import NDArray
+from cases import STAR, WINDOW, XPP_PROBE, figures_of, print_table, require, window
 
 from ptycho_core import (
     ModelConfig,
@@ -48,7 +47,6 @@ from ptycho_core.quality.evaluation import evaluate
 from ptycho_core.quality.metrics import complex_correlation
 from ptycho_core.reconstruction.result import Reconstruction
 
-WINDOW = slice(50, 190)
 Row = list[object]
 
 
@@ -63,12 +61,6 @@ def run(scan: Scan, config: TrainingConfig) -> tuple[Model, float]:
         )
     assert training.model is not None
     return training.model, time.perf_counter() - started
-
-
-def window(result: Reconstruction, rows: slice = WINDOW) -> NDArray[np.complex64]:
-    """Rows and columns of the object grid, whatever the canvas."""
-    x, y = (int(origin) for origin in result.origin_px)
-    return result.object_field[rows.start - y : rows.stop - y, WINDOW.start - x : WINDOW.stop - x]
 
 
 def star(backend: str, out: Path, gridsize: int, epochs: int) -> list[Row]:
@@ -133,13 +125,7 @@ def simulated(backend: str, out: Path, epochs: int, kind: str = "siemens-star") 
 def truth_rows(
     kind: str, name: str, backend: str, scan: Scan, result: Reconstruction, passes: int, seconds: float
 ) -> list[Row]:
-    assert scan.object_field is not None
-    metrics = evaluate(result, scan.object_field).metrics
-    figures = {
-        "correlation": metrics.correlation_before_alignment,
-        "SSIM amplitude": metrics.amplitude.ssim,
-        "SSIM phase": metrics.phase.ssim,
-    }
+    figures = figures_of(result, scan)
     case = f"simulated {kind}"
     return [[case, backend, passes, f"{figure}, {name}", value, seconds] for figure, value in figures.items()]
 

@@ -25,7 +25,7 @@ from ptycho_core.models.tiles import whole
 from ptycho_core.networks.ops import Layer
 from ptycho_core.networks.registry import build_table
 from ptycho_core.networks.table import INPUT
-from ptycho_core.physics.canvas import summed_weight
+from ptycho_core.physics.canvas import canvas_extent, corners_on, summed_weight
 from ptycho_core.physics.constants import DATA_STEP_FLOOR
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.weights import lit_probe, probe_mask
@@ -70,17 +70,18 @@ class WholeScan:
         return cls(engine, execution, model, scan, illumination, **{**nothing, **more})
 
     @functools.cached_property
-    def origin_px(self) -> tuple[float, float]:
-        """Coordinate [x, y] of pixel [0, 0] of the canvas: as that of an `ObjectCanvas`."""
-        x, y = np.floor(self.scan.positions_px.min(axis=0)) - self.scan.N // 2
-        return float(x), float(y)
+    def _extent(self) -> tuple[tuple[float, float], tuple[int, int]]:
+        return canvas_extent(self.scan.positions_px, self.scan.N)
 
-    @functools.cached_property
+    @property
+    def origin_px(self) -> tuple[float, float]:
+        """Coordinate [x, y] of pixel [0, 0] of the canvas."""
+        return self._extent[0]
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(H, W) of the canvas."""
-        far = np.floor(self.scan.positions_px.max(axis=0)) - self.scan.N // 2 + self.scan.N + 1
-        width, height = (far - np.asarray(self.origin_px)).astype(int).tolist()
-        return height, width
+        return self._extent[1]
 
     @functools.cached_property
     def _probe(self) -> NDArray[np.complex64]:
@@ -124,7 +125,7 @@ class WholeScan:
         scan, source = self.scan, self.scan.diffraction_amplitude
         size = max(1, PIECE_BYTES // (4 * scan.N**2))
         pieces = [np.arange(start, min(start + size, len(scan))) for start in range(0, len(scan), size)]
-        corners = scan.positions_px - scan.N // 2 - np.asarray(self.origin_px)
+        corners = corners_on(scan.positions_px, scan.N, self.origin_px)
         reading = (functools.partial(lambda piece: (piece, source[piece]), piece) for piece in pieces)
         workers = 0 if isinstance(source, np.ndarray) else self.execution.num_workers
         with contextlib.closing(prefetch(reading, workers)) as read:

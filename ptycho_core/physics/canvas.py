@@ -39,15 +39,12 @@ class ObjectCanvas:
     def __init__(self, positions_px: NDArray[np.float64], weight: NDArray[np.floating]) -> None:
         """positions_px: (M, 2), all that will be placed. weight: (N, N), of every pixel of a patch."""
         self.N = len(weight)
-        low = np.floor(positions_px.min(axis=0)) - self.N // 2
-        high = np.floor(positions_px.max(axis=0)) - self.N // 2 + self.N + 1  # one more: a sub-pixel shift spills over
-        width, height = (high - low).astype(int)
+        self.origin_px, (height, width) = canvas_extent(positions_px, self.N)
         if width * height > max(SMALL_CANVAS, positions_px.size * self.N**2 / 2 / SPARSEST):
             remedy = "Give positions in pixels of the object grid, not in a finer unit, and drop stray ones."
             expected = "positions whose patches cover 1/1000 of their bounding box"
             received = f"{len(positions_px)} patches of {self.N} x {self.N} on {width} x {height} pixels"
             raise DataError("positions", expected=expected, received=received, remedy=remedy)
-        self.origin_px = (float(low[0]), float(low[1]))
         self._weight = np.asarray(weight, np.float32)
         self._sum = np.zeros((height, width), np.complex128)
         self._points = np.zeros((height, width))
@@ -141,6 +138,14 @@ def summed_weight(
     whole = np.floor(corners)
     _add_points(points, whole.astype(int), corners - whole, factors)
     return np.maximum(_convolved(points, weight), 0)
+
+
+def canvas_extent(positions_px: NDArray[np.float64], N: int) -> tuple[tuple[float, float], tuple[int, int]]:
+    """Of the canvas that holds the patches at these positions: the (x, y) coordinate of pixel [0, 0], and (H, W)."""
+    low = np.floor(positions_px.min(axis=0)) - N // 2
+    high = np.floor(positions_px.max(axis=0)) - N // 2 + N + 1  # one more: a sub-pixel shift spills over
+    width, height = (high - low).astype(int).tolist()
+    return (float(low[0]), float(low[1])), (height, width)
 
 
 def corners_on(positions_px: NDArray[np.float64], N: int, origin_px: tuple[float, float]) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ import logging
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
 from ptycho_core.physics.illumination import Illumination, counts_per_frame, mean_frame_intensity
@@ -57,19 +58,7 @@ def warn_of_other_probe(scan: Scan, trained_on: Illumination, *, used: bool = Fa
     ours, theirs = np.asarray(scan.probe, np.complex128), np.asarray(trained_on.probe, np.complex128)
     if not scan.probe_known or ours.shape[1:] != theirs.shape[1:]:
         return
-    if used:
-        common = min(len(ours), len(theirs))
-        first, second = ours[:common].ravel(), theirs[:common].ravel()
-        alike = abs(np.vdot(first, second)) / float(np.linalg.norm(ours) * np.linalg.norm(theirs) or 1)
-        if alike < OTHER_PROBE:
-            log.warning(
-                "%s: the network was trained with another probe (overlap %.2f of 1); this scan's own is used, to whose "
-                "errors it is new: compare the held-out misfit with that of a solve, or train on this scan.",
-                scan.source,
-                alike,
-            )
-        return
-    if len(ours) != len(theirs):
+    if len(ours) != len(theirs) and not used:
         log.warning(
             "%s: number of probe modes: %d here, %d in the training scan. The network has not seen such a probe: "
             "train on this scan, or solve it.",
@@ -78,15 +67,27 @@ def warn_of_other_probe(scan: Scan, trained_on: Illumination, *, used: bool = Fa
             len(theirs),
         )
         return
-    first, second = ours[0].ravel(), theirs[0].ravel()
-    alike = abs(np.vdot(first, second)) / float(np.linalg.norm(first) * np.linalg.norm(second) or 1)
-    if alike < OTHER_PROBE:
-        log.warning(
-            "%s: its probe differs from that of the training scan (overlap %.2f of 1), the only one the network knows: "
-            "train on this scan, or solve it.",
-            scan.source,
-            alike,
+    alike = _overlap(ours, theirs) if used else _overlap(ours[:1], theirs[:1])
+    if alike >= OTHER_PROBE:
+        return
+    if used:
+        text = (
+            "%s: the network was trained with another probe (overlap %.2f of 1); this scan's own is used, to whose "
+            "errors it is new: compare the held-out misfit with that of a solve, or train on this scan."
         )
+    else:
+        text = (
+            "%s: its probe differs from that of the training scan (overlap %.2f of 1), the only one the network knows: "
+            "train on this scan, or solve it."
+        )
+    log.warning(text, scan.source, alike)
+
+
+def _overlap(first: NDArray[np.complex128], second: NDArray[np.complex128]) -> float:
+    """Of two probes (modes, N, N), 0 to 1; modes that one of them lacks have none."""
+    common = min(len(first), len(second))
+    product = np.vdot(first[:common], second[:common])
+    return float(abs(product)) / float(np.linalg.norm(first) * np.linalg.norm(second) or 1)
 
 
 def warn_of_other_pixel(scan: Scan, trained_on_m: tuple[float, float] | None) -> None:

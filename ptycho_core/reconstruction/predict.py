@@ -201,6 +201,9 @@ def _on_one_canvas(
         probe_scale=training.model.probe_scale,
     )
     warn_of_other_probe(scan, model.illumination, used=True)
+    warn_of_other_pixel(scan, model.object_pixel_m)
+    # refuses positions that lie too far apart, before anything is worked out
+    canvas = ObjectCanvas(scan.positions_px, np.ones((scan.N, scan.N)))
     started = time.perf_counter()
     whole = WholeScan.of(engine, execution, training.model, scan, illumination, should_stop=should_stop)
     field = yield from whole.predict(model.weights)
@@ -210,7 +213,6 @@ def _on_one_canvas(
     ended = time.perf_counter()
     seconds = {"predict": ended - started, "total": ended - started}
     probe = illumination.probe.astype(np.complex64)
-    canvas = ObjectCanvas(scan.positions_px, np.ones((scan.N, scan.N)))
     result = Reconstruction(
         object_field=np.where(whole.known, field, 0).astype(np.complex64),
         origin_px=whole.origin_px,
@@ -222,6 +224,7 @@ def _on_one_canvas(
         seconds=seconds,
         engine=engine.describe(),
         model_engine=model.engine,
+        model_digest=model.digest,
         method=NETWORK,
         settings=to_mapping(config),
     )

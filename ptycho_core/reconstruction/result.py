@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import DataError
+from ptycho_core.physics.canvas import canvas_extent
 from ptycho_core.quality.change import change_by_prior, change_in_words
 from ptycho_core.quality.frc import FRC, read_curve
 from ptycho_core.quality.outliers import RULE, outliers
@@ -31,8 +32,8 @@ RESULT_BYTES = 17
 
 def canvas_pixels(positions_px: NDArray[np.float64], N: int) -> int:
     """Pixels of the object that patches of N x N at these positions cover."""
-    spans = np.ptp(np.floor(positions_px), axis=0) + N + 1
-    return int(spans[0]) * int(spans[1])
+    _, (height, width) = canvas_extent(positions_px, N)
+    return height * width
 
 
 @attrs.frozen(eq=False, kw_only=True)

@@ -246,8 +246,7 @@ def _nothing(solver: Solver, weight: float, counts: NDArray[np.float64]) -> None
 
 def in_order(facts: FrameFacts, index: NDArray[np.int64]) -> FrameFacts:
     """The facts of frames at `index`, sorted by it."""
-    order = np.argsort(index)
-    return FrameFacts(**{field.name: getattr(facts, field.name)[order] for field in attrs.fields(FrameFacts)})
+    return facts.part(np.argsort(index))
 
 
 def complex_of(pairs: NDArray[np.floating]) -> NDArray[np.complex64]:

@@ -15,7 +15,9 @@ from ptycho_core.engine.protocol import Engine
 from ptycho_core.errors import ArchiveError
 from ptycho_core.models import canvas
 from ptycho_core.models.canvas import WholeScan
+from ptycho_core.models.model import Model
 from ptycho_core.physics.patches import extract_patches
+from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.training.fit import fit
@@ -108,6 +110,24 @@ def test_training_begins_with_the_untrained_network(engine: Engine, case: Case) 
     assert len(heads) == 4
     assert not np.any(heads)
     assert report.terms["held_out"] > 0
+
+
+def test_a_reconstruction_names_its_model_and_warns_of_another_pixel(
+    engine: Engine, case: Case, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ptycho_core.reconstruction.prepare.find_engine", lambda name: lambda: engine)
+    lengths = {"photon_energy_eV": 8000.0, "detector_distance_m": 1.5, "detector_pixel_m": [75e-6, 75e-6]}
+    model = Model(
+        config=case.training,
+        weights=case.weights | case.illumination.arrays(),
+        history=[],
+        engine=engine.describe(),
+        best_epoch=0,
+        object_pixel_m=(1e-9, 1e-9),
+    )
+    result = reconstruct(attrs.evolve(scan(), metadata=lengths), model, backend=engine.name)
+    assert result.model_digest == model.digest
+    assert "in the training scan. Crop or pad" in caplog.text
 
 
 @pytest.mark.usefixtures("found")
