@@ -99,7 +99,8 @@ class Comparison:
 
     share: of the scanned area, that was compared. moved_px: (x, y), by which the truth lies further than its origin
     says; found by search where it is not (0, 0). correlation_at_origin: aligned, where its origin says; None without
-    such a search, NaN where the two do not overlap there.
+    such a search, NaN where the two do not overlap there. doubt: why the truth may lie elsewhere after all, as the end
+    of a sentence, or None.
     """
 
     metrics: Evaluation
@@ -109,12 +110,14 @@ class Comparison:
     share: float
     moved_px: tuple[int, int] = (0, 0)
     correlation_at_origin: float | None = None
+    doubt: str | None = None
     pixel_m: tuple[float, float] | None = None
 
     def __repr__(self) -> str:
         metrics = self.metrics
         ssim = f"SSIM {metrics.amplitude.ssim:.4f} of the amplitude, {metrics.phase.ssim:.4f} of the phase"
-        return f"Comparison(correlation {metrics.correlation:.4f}, {ssim}, {100 * self.share:.3g} % compared)"
+        doubt = "" if self.doubt is None else ", the origins may differ"
+        return f"Comparison(correlation {metrics.correlation:.4f}, {ssim}, {100 * self.share:.3g} % compared{doubt})"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a report; what could not be computed is None and its reason is kept."""
@@ -123,8 +126,14 @@ class Comparison:
             "share_compared": self.share,
             "moved_px": list(self.moved_px),
             "correlation_at_origin": None if at_origin is None else _json_number(at_origin),
+            "place_in_doubt": self.doubt,
         }
         return {**self.metrics.as_dict(self.pixel_m), **place}
+
+    def warning(self) -> str:
+        """The doubt as a sentence."""
+        shown = f"where the origin of the truth says, the correlation is {self.metrics.correlation:.4f}"
+        return f"the origins may differ: {shown}, and {self.doubt}"
 
     def table(self) -> str:
         """The figures as text, a line for amplitude and one for phase."""
@@ -142,6 +151,8 @@ class Comparison:
             lines.insert(
                 1, f"the origins differ: the truth was found {x:+d}, {y:+d} px (x, y) from its own, where {told}"
             )
+        if self.doubt is not None:
+            lines.insert(1, self.warning())
         for name, quality in (("amplitude", self.metrics.amplitude), ("phase", self.metrics.phase)):
             figures = (quality.mae, quality.psnr_db, quality.data_range, quality.ssim)
             lines.append(
@@ -161,7 +172,8 @@ def evaluate(
 
     truth: a `Truth`, another reconstruction, or an array whose pixel [0, 0] is at coordinate (0, 0). Where its origin
     gives a correlation below 0.9 it is searched for in the whole of the other (`truth.search`), and taken where it is
-    found if that is better by 0.05. pixel_m: (x, y), sides of an object pixel, for the resolution in metres. DataError
+    found if that is better by 0.05; where no place stands out, if one alone gives 0.9. Otherwise the comparison at the
+    origin has a `doubt`. pixel_m: (x, y), sides of an object pixel, for the resolution in metres. DataError
     when the two overlap neither by their origins nor by the search.
     """
     known = as_truth(truth)
@@ -173,8 +185,9 @@ def evaluate(
     at_origin = math.nan if stated is None else stated.metrics.correlation
     if stated is not None and (math.isnan(at_origin) or at_origin >= SURE):
         return stated
-    moved = search(known, reconstruction, area)
-    found = None if moved in (None, (0, 0)) else _placed(reconstruction, known, area, moved, pixel_m)
+    searched = search(known, reconstruction, area)
+    tried = [(place, _placed(reconstruction, known, area, place, pixel_m)) for place in searched.places]
+    found = _best([each for place, each in tried if each is not None and place != (0, 0)], clear=searched.clear)
     if found is not None and (stated is None or found.metrics.correlation > at_origin + BETTER):
         return attrs.evolve(found, correlation_at_origin=at_origin)
     if stated is None:
@@ -182,7 +195,16 @@ def evaluate(
         received = f"shape {known.object_field.shape} from {known.origin_px}"
         remedy = "Check that both are on the same pixel grid."
         raise DataError(known.source, "objectGuess", expected=expected, received=received, remedy=remedy)
-    return stated
+    return stated if searched.clear else attrs.evolve(stated, doubt=searched.reason)
+
+
+def _best(found: list[Comparison], *, clear: bool) -> Comparison | None:
+    """The comparison at the place that a search gave; of several places, one that alone makes the two alike."""
+    if clear or not found:
+        return found[0] if found else None
+    best, *others = sorted(found, key=lambda each: -each.metrics.correlation)
+    alone = all(best.metrics.correlation > other.metrics.correlation + BETTER for other in others)
+    return best if alone and best.metrics.correlation >= SURE else None
 
 
 def _placed(

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
 from ptycho_core.quality.alignment import GRADIENT_STEP_PX, template_match
+from ptycho_core.quality.area import bounding_box
 from ptycho_core.quality.metrics import Image, Mask
 from ptycho_core.storage.npz import read_npz
 
 CLEAR = 8.0  # specs/physics.md, Metrics: standard deviations by which a found place stands out
+PLACES = 4
+"""Places of a small area that are compared, where none stands out."""
 MOST_SEARCHED = 2**25
 """Pixels of the largest grid that is searched: about 3 GiB on the way."""
 
@@ -120,23 +123,36 @@ def on_grid(
     return field, inside
 
 
-def search(truth: Truth, image: Imaged, area: Mask) -> tuple[int, int] | None:
-    """How far (x, y) the truth lies from where its origin says, whole pixels; None where no place stands out.
+@attrs.frozen(kw_only=True)
+class Searched:
+    """Where a truth may lie: (x, y), whole pixels from where its origin says, best first; none where nothing fits.
+
+    clear: whether the first stands out. reason: why there is nothing to take, as the end of a sentence.
+    """
+
+    places: tuple[tuple[int, int], ...] = ()
+    clear: bool = False
+    reason: str = "a search in the whole of the truth found no place that stands out"
+
+
+def search(truth: Truth, image: Imaged, area: Mask) -> Searched:
+    """Where the truth lies, wherever its origin says.
 
     area: bool (H, W), the part of the image that is looked for, at every place where half of it or more lies on the
     truth. Compared are the products O(r) O*(r − 2 px) along x and y, in which a phase ramp is only a constant factor.
-    The best place must stand out from the scores of all by `CLEAR` of their standard deviations.
+    The best place is clear where it stands out from the scores of all by `CLEAR` of their standard deviations; of a
+    small area none may, and the best `PLACES` are given, further apart than an alignment moves an image.
     """
     (height, width), (rows, columns) = image.object_field.shape, truth.object_field.shape
     shape = height + rows, width + columns
     if shape[0] * shape[1] > MOST_SEARCHED:
-        return None
+        return Searched(reason="the two are too large to be searched")
     score = np.zeros(shape)
     for axis in (0, 1):
         template, valid = _products(image.object_field, area, axis)
         picture, known = _products(truth.object_field, np.ones((rows, columns), bool), axis)
         if not valid.any() or not known.any():
-            return None
+            return Searched()
         picture = np.where(known, picture - picture[known].mean(), 0)
         score += template_match(_padded(picture, shape), _padded(template, shape), _padded(valid, shape))
     share = scipy.fft.irfft2(
@@ -144,16 +160,26 @@ def search(truth: Truth, image: Imaged, area: Mask) -> tuple[int, int] | None:
         shape,
     )
     score[share < 0.5 * area.sum() - 0.5] = 0
-    found = np.unravel_index(int(np.argmax(score)), shape)
     scores = score[score > 0]
-    if not scores.size or score[found] - scores.mean() < CLEAR * max(scores.std(), np.finfo(np.float64).tiny):
-        return None
-    # Pixel [0, 0] of the image lies on this pixel of the truth; a place beyond the truth's end is one before its start.
-    top, left = (
-        int(at) - (side if at >= length else 0) for at, side, length in zip(found, shape, (rows, columns), strict=True)
-    )
+    if not scores.size:
+        return Searched()
+    clear = bool(score.max() - scores.mean() >= CLEAR * max(scores.std(), np.finfo(np.float64).tiny))
+    near = [max(1, (span.stop - span.start) // 4) for span in bounding_box(area)]
     x, y = (round(here - there) for here, there in zip(image.origin_px, truth.origin_px, strict=True))
-    return x - left, y - top
+    places = []
+    while len(places) < (1 if clear else PLACES) and score.any():
+        found = np.unravel_index(int(np.argmax(score)), shape)
+        # Pixel [0, 0] of the image lies on this pixel of the truth; beyond the truth's end is before its start.
+        top, left = (
+            int(at) - (side if at >= length else 0)
+            for at, side, length in zip(found, shape, (rows, columns), strict=True)
+        )
+        places.append((x - left, y - top))
+        around = [
+            np.arange(at - reach, at + reach + 1) % side for at, reach, side in zip(found, near, shape, strict=True)
+        ]
+        score[np.ix_(*around)] = 0
+    return Searched(places=tuple(places), clear=clear)
 
 
 def _products(field: Image, inside: Mask, axis: int) -> tuple[Image, Mask]:

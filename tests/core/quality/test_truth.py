@@ -15,7 +15,7 @@ from scipy import ndimage
 from ptycho_core.errors import DataError
 from ptycho_core.quality.area import scanned_area
 from ptycho_core.quality.evaluation import evaluate
-from ptycho_core.quality.truth import Truth, load_truth, on_grid, search
+from ptycho_core.quality.truth import Searched, Truth, load_truth, on_grid, search
 from ptycho_core.reconstruction.result import Reconstruction
 from tests.core.reconstructions import make_reconstruction
 
@@ -36,6 +36,21 @@ def result() -> Reconstruction:
     noise = np.random.default_rng(8).normal(0, 0.02, field.shape)
     spoiled = (field + noise) * np.exp(1j * (0.7 + 0.02 * rows - 0.03 * columns))
     return attrs.evolve(image, object_field=spoiled.astype(np.complex64))
+
+
+def small() -> Reconstruction:
+    """A few positions: 185 pixels are compared."""
+    image = make_reconstruction()
+    centre = image.positions_px.mean(axis=0)
+    near = np.argsort(np.abs(image.positions_px - centre).max(axis=1))[:16]
+    (x, y), (height, width) = (int(at) for at in image.origin_px), image.object_field.shape
+    noise = np.random.default_rng(8).normal(0, 0.02, (height, width))
+    field = (whole()[y : y + height, x : x + width] + noise).astype(np.complex64)
+    return attrs.evolve(image, object_field=field, positions_px=image.positions_px[near])
+
+
+def small_area(image: Reconstruction) -> Any:
+    return scanned_area(image.positions_px, 16, image.object_field.shape, image.origin_px)
 
 
 def test_a_truth_at_its_origin_is_not_searched(result: Reconstruction, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +95,11 @@ def test_another_object_is_found_nowhere(result: Reconstruction) -> None:
     comparison = evaluate(result, whole(seed=77))
     assert comparison.moved_px == (0, 0)
     assert comparison.metrics.correlation < 0.6
+    assert comparison.doubt is not None
+    there = f"where the origin of the truth says, the correlation is {comparison.metrics.correlation:.4f}"
+    assert f"the origins may differ: {there}" in comparison.table()
+    assert comparison.as_dict()["place_in_doubt"] == comparison.doubt
+    assert "the origins may differ" in repr(comparison)
 
 
 def test_another_object_that_lies_elsewhere_is_refused(result: Reconstruction) -> None:
@@ -90,7 +110,33 @@ def test_another_object_that_lies_elsewhere_is_refused(result: Reconstruction) -
 def test_a_large_grid_is_not_searched(result: Reconstruction, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ptycho_core.quality.truth.MOST_SEARCHED", 100)
     area = np.ones(result.object_field.shape, bool)
-    assert search(Truth(object_field=whole()), result, area) is None
+    assert search(Truth(object_field=whole()), result, area) == Searched(reason="the two are too large to be searched")
+    elsewhere = evaluate(result, Truth(object_field=whole(), origin_px=(37.0, -20.0)))
+    assert "and the two are too large to be searched" in elsewhere.table()
+
+
+@pytest.mark.parametrize("origin", [(12.0, -9.0), (-31.0, 25.0)])
+def test_a_truth_with_another_origin_is_found_in_a_small_area_where_it_cannot_stand_out(
+    origin: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = small()
+    assert not search(Truth(object_field=whole(), origin_px=origin), image, small_area(image)).clear
+    comparison = evaluate(image, Truth(object_field=whole(), origin_px=origin))
+    assert comparison.moved_px == (-origin[0], -origin[1])
+    assert comparison.metrics.correlation > 0.97
+    assert comparison.doubt is None
+    assert comparison.correlation_at_origin is not None
+    monkeypatch.setattr("ptycho_core.quality.evaluation.SURE", 1.1)  # no place is alike enough
+    unsure = evaluate(image, Truth(object_field=whole(), origin_px=origin))
+    assert unsure.moved_px == (0, 0)
+    assert unsure.doubt == "a search in the whole of the truth found no place that stands out"
+
+
+def test_of_two_places_that_are_alike_none_is_taken() -> None:
+    twice = np.concatenate([whole(), whole()], axis=1)
+    comparison = evaluate(small(), Truth(object_field=twice, origin_px=(12.0, -9.0)))
+    assert comparison.moved_px == (0, 0)
+    assert comparison.doubt is not None
 
 
 def test_a_result_against_itself_and_against_one_on_another_canvas(result: Reconstruction, tmp_path: Path) -> None:
