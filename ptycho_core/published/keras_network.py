@@ -241,7 +241,7 @@ def read_weights(
     groups = {name: f"conv2d_{number}" if number else "conv2d" for number, name in enumerate(convs)}
     weights: dict[str, NDArray[np.floating]] = {}
     if not heaps_are_sound(content):  # or HDF5 would read the names in them without end
-        received = "one whose objects do not follow each other"
+        received = "a damaged one"
         raise ArchiveError(
             source, expected="whole global heaps of HDF5", received=received, remedy="Copy the archive again."
         )

@@ -18,6 +18,7 @@ from ptycho_core.errors import DataError
 from ptycho_core.storage.files import DAMAGED_HDF5 as DAMAGED
 from ptycho_core.storage.files import LARGE_BYTES, LARGEST_RATIO
 from ptycho_core.storage.hdf5_frames import hdf5_frames
+from ptycho_core.storage.hdf5_guards import FILE_SIGNATURE as SIGNATURE
 from ptycho_core.storage.hdf5_guards import bursting_chunk, can_be_searched, file_heaps_are_sound, packings
 from ptycho_core.storage.hdf5_opening import opened, remedy_of
 from ptycho_core.storage.source import FrameSource
@@ -25,7 +26,6 @@ from ptycho_core.storage.units import factor_to
 
 log = logging.getLogger(__name__)
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 WHOLE_BYTES = 2**28
 """An array that is not patterns is read whole, up to this size."""
 CHUNK_BYTES = 2**28
@@ -436,7 +436,7 @@ class HDF5File:
             with self.reading(None):
                 if can_be_searched(path) and not file_heaps_are_sound(path):
                     remedy = "It is damaged: copy it again."
-                    received = "one whose objects do not follow each other"
+                    received = "a damaged one"
                     raise DataError(path, expected="whole global heaps", received=received, remedy=remedy)
                 self._files[path] = opened(path)
         return self._files[path]

@@ -1,7 +1,8 @@
-"""Chunks of HDF5 data sets that unpack to more than they may hold (specs/data.md, HDF5).
+"""What in an HDF5 file would hurt the process that reads it (specs/data.md, HDF5).
 
-HDF5 unpacks a deflated chunk to its end, however far that is, before it compares sizes: of a megabyte it can make a
-gigabyte.
+Chunks: HDF5 unpacks a deflated chunk to its end, however far that is, before it compares sizes: of a megabyte it can
+make a gigabyte. Global heaps: HDF5 loops for ever over some that are damaged. Virtual data sets: HDF5 decodes the
+description of their parts before it compares its checksum, and a damaged one can end the process.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import mmap
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -69,6 +71,7 @@ def _bursts(packed: bytes, holds: int) -> bool:
     return done > holds
 
 
+FILE_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SIGNATURE = b"GCOL\x01"
 """With the version: HDF5 refuses another."""
 MOST_BYTES = 2**28
@@ -78,14 +81,22 @@ LEAST_BYTES = 4096
 HEADER, OBJECT = struct.Struct("<5s3xQ"), struct.Struct("<HH4xQ")
 
 
+VIRTUAL = rb"[\x04-\x0f]\x03(%s)(.{4})"
+"""Version and class of a virtual data set's layout, then where the description of its parts lies: heap and index."""
+
+
 def heaps_are_sound(data: bytes | mmap.mmap) -> bool:
-    """Whether every global heap collection in an HDF5 file is consistent."""
+    """Whether every global heap collection in an HDF5 file is consistent, and the parts of virtual data sets whole."""
+    heaps: dict[int, dict[int, slice]] = {}
     place = data.find(SIGNATURE)
     while place >= 0:
-        if not _sound(data, place):
+        objects = _objects(data, place)
+        if objects is None:
             return False
+        if any(data[each.start] < 2 for each in objects.values()):  # versions of a description
+            heaps[place] = objects
         place = data.find(SIGNATURE, place + 1)
-    return True
+    return _descriptions_are_whole(data, heaps)
 
 
 def can_be_searched(path: Path) -> bool:
@@ -104,20 +115,81 @@ def _searched(path: Path, size: int, modified: int) -> bool:
         return heaps_are_sound(data)
 
 
-def _sound(data: bytes | mmap.mmap, place: int) -> bool:
-    """Whether the objects of the collection at `place` follow each other up to its end."""
+def _objects(data: bytes | mmap.mmap, place: int) -> dict[int, slice] | None:
+    """Where the objects of the collection at `place` lie, by index; None where they do not fill it up to its end.
+
+    Empty objects, and a collection that HDF5 refuses, have none.
+    """
     if place + HEADER.size > len(data):
-        return True
+        return {}
     _, length = HEADER.unpack_from(data, place)
     if length < LEAST_BYTES or place + length > len(data):
-        return True
-    offset, seen = HEADER.size, set()
+        return {}
+    offset, found = HEADER.size, {}
     while offset + OBJECT.size <= length:
         index, _, stored = OBJECT.unpack_from(data, place + offset)
         if index == 0:  # the free space, up to the end
-            return bool(stored == length - offset)
-        if index in seen:
+            if stored != length - offset:
+                return None
+            break
+        if index in found:
+            return None
+        offset += OBJECT.size
+        found[index] = slice(place + offset, place + offset + stored)
+        offset += -(-stored // 8) * 8
+    return {index: each for index, each in found.items() if each.start < each.stop} if offset <= length else None
+
+
+def _descriptions_are_whole(data: bytes | mmap.mmap, heaps: dict[int, dict[int, slice]]) -> bool:
+    """Whether the checksum of each description of parts in these collections is that of what is before it."""
+    if not heaps:
+        return True
+    base = max(0, data.find(FILE_SIGNATURE))  # addresses count from here
+    addresses = {struct.pack("<Q", place - base): objects for place, objects in heaps.items()}
+    for found in re.finditer(VIRTUAL % b"|".join(map(re.escape, addresses)), data, re.DOTALL):
+        where = addresses[found[1]].get(int.from_bytes(found[2], "little"), slice(0))
+        content, checksum = data[where][:-4], data[where][-4:]
+        if len(checksum) < 4 or lookup3(content) != int.from_bytes(checksum, "little"):
             return False
-        seen.add(index)
-        offset += OBJECT.size + -(-stored // 8) * 8
-    return bool(offset <= length)
+    return True
+
+
+def lookup3(data: bytes) -> int:
+    """The checksum of HDF5's own structures: `hashlittle` of lookup3.c with the initial value 0.
+
+    Bob Jenkins, "A hash function for hash table lookup", 2006, https://burtleburtle.net/bob/hash/doobs.html.
+    """
+    mask = 0xFFFFFFFF
+    a = b = c = (0xDEADBEEF + len(data)) & mask
+    if not data:
+        return c
+    padded = data + bytes(-len(data) % 12)
+    words = struct.unpack(f"<{len(padded) // 4}I", padded)
+    for at in range(0, len(words) - 3, 3):
+        a, b, c = (a + words[at]) & mask, (b + words[at + 1]) & mask, (c + words[at + 2]) & mask
+        a = ((a - c) & mask) ^ _turned(c, 4)
+        c += b
+        b = ((b - a) & mask) ^ _turned(a, 6)
+        a += c
+        c = ((c - b) & mask) ^ _turned(b, 8)
+        b += a
+        a = ((a - c) & mask) ^ _turned(c, 16)
+        c += b
+        b = ((b - a) & mask) ^ _turned(a, 19)
+        a += c
+        c = ((c - b) & mask) ^ _turned(b, 4)
+        b = (b + a) & mask
+    a, b, c = (a + words[-3]) & mask, (b + words[-2]) & mask, (c + words[-1]) & mask
+    c = ((c ^ b) - _turned(b, 14)) & mask
+    a = ((a ^ c) - _turned(c, 11)) & mask
+    b = ((b ^ a) - _turned(a, 25)) & mask
+    c = ((c ^ b) - _turned(b, 16)) & mask
+    a = ((a ^ c) - _turned(c, 4)) & mask
+    b = ((b ^ a) - _turned(a, 14)) & mask
+    return ((c ^ b) - _turned(b, 24)) & mask
+
+
+def _turned(value: int, bits: int) -> int:
+    """A 32-bit number with its bits moved round to the left."""
+    value &= 0xFFFFFFFF
+    return (value << bits | value >> (32 - bits)) & 0xFFFFFFFF

@@ -25,7 +25,7 @@ from ptycho_core.io import packed
 from ptycho_core.io.readers import describe_contents
 from ptycho_core.storage import hdf5
 from ptycho_core.storage import hdf5_guards as chunks
-from ptycho_core.storage.hdf5_guards import heaps_are_sound
+from ptycho_core.storage.hdf5_guards import heaps_are_sound, lookup3
 from tests.core import scan_files
 from tests.core.reading import load, put, refusal
 from tests.core.scan_files import COUNT, MAKERS, N, counts, spoil
@@ -317,6 +317,47 @@ def test_a_virtual_data_set_of_a_broken_heap_is_refused(tmp_path: Path) -> None:
     file = scan_files.mapped_virtual(tmp_path)
     break_heap(file.path)
     assert "expected whole global heaps" in outcome(file)[0]
+
+
+@pytest.mark.parametrize("user_block", [0, 512])
+def test_a_damaged_description_of_a_virtual_data_set_never_reaches_hdf5(tmp_path: Path, user_block: int) -> None:
+    """HDF5 decodes it before it compares its checksum, and some bytes of it end the process."""
+    path = tmp_path / "virtual.h5"
+    layout = h5py.VirtualLayout((8, 4, 4), "u2")
+    for number in range(2):
+        layout[4 * number : 4 * number + 4] = h5py.VirtualSource(f"part{number}.h5", "data", (4, 4, 4))
+    with h5py.File(path, "w", userblock_size=user_block) as file:
+        file.attrs["text"] = ["of", "variable", "length"]
+        file.create_virtual_dataset("data", layout)
+    content = bytearray(path.read_bytes())
+    assert heaps_are_sound(content)
+    start = content.index(b"part0.h5") - 9  # its version, and how many parts there are
+    stop = start + int.from_bytes(content[start - 8 : start], "little")
+    message = content.index(b"\x04\x03")
+    index = int.from_bytes(content[message + 10 : message + 14], "little")
+    assert int.from_bytes(content[start - 16 : start - 14], "little") == index
+    for place in (*range(start + 1, stop), message + 10):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        assert not heaps_are_sound(damaged), place - start
+    content[start] = 7
+    path.write_bytes(content)
+    with h5py.File(path) as file, pytest.raises((OSError, KeyError)):  # another version HDF5 itself refuses
+        file["data"]
+
+
+def test_a_virtual_data_set_with_one_byte_changed_is_refused(tmp_path: Path) -> None:
+    file = scan_files.mapped_virtual(tmp_path)
+    content = bytearray(file.path.read_bytes())
+    content[content.index(b"part1.h5") + 20] ^= 1
+    file.path.write_bytes(content)
+    assert "expected whole global heaps" in outcome(file)[0]
+
+
+def test_the_checksum_is_that_of_its_author() -> None:
+    """The values that lookup3.c gives as examples."""
+    assert lookup3(b"") == 0xDEADBEEF
+    assert lookup3(b"Four score and seven years ago") == 0x17770551
 
 
 def bomb(size: int) -> bytes:
