@@ -166,7 +166,7 @@ def search(truth: Truth, image: Imaged, area: Mask) -> Searched:
     clear = bool(score.max() - scores.mean() >= CLEAR * max(scores.std(), np.finfo(np.float64).tiny))
     near = [max(1, (span.stop - span.start) // 4) for span in bounding_box(area)]
     x, y = (round(here - there) for here, there in zip(image.origin_px, truth.origin_px, strict=True))
-    places = []
+    places: list[tuple[int, int]] = []
     while len(places) < (1 if clear else PLACES) and score.any():
         found = np.unravel_index(int(np.argmax(score)), shape)
         # Pixel [0, 0] of the image lies on this pixel of the truth; beyond the truth's end is before its start.

@@ -164,7 +164,7 @@ def lookup3(data: bytes) -> int:
     if not data:
         return c
     padded = data + bytes(-len(data) % 12)
-    words = struct.unpack(f"<{len(padded) // 4}I", padded)
+    words: tuple[int, ...] = struct.unpack(f"<{len(padded) // 4}I", padded)
     for at in range(0, len(words) - 3, 3):
         a, b, c = (a + words[at]) & mask, (b + words[at + 1]) & mask, (c + words[at + 2]) & mask
         a = ((a - c) & mask) ^ _turned(c, 4)
