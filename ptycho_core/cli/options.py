@@ -112,7 +112,11 @@ def resumed_layers(path: Path | None, flags: Mapping[str, Any], *sections: str) 
     file = _checkpoint_file(Layers(path, flags, *sections).values["training"], TrainingConfig(), CHECKPOINT_NAME)
     checkpoint = load_checkpoint(file)
     begun = (checkpoint.config.model, checkpoint.config, checkpoint.execution, checkpoint.reading)
-    layers = _beneath(file, begun, path, flags, *sections)
+    stated = Layers(path, flags, *sections).values["training"]
+    own: dict[str, Any] = {}
+    if checkpoint.config.is_scheduled and stated.get("nepochs", checkpoint.config.nepochs) != checkpoint.config.nepochs:
+        own = {"schedule_epochs": checkpoint.config.schedule_span}
+    layers = _beneath(file, begun, path, flags, *sections, **own)
     for section, config in layers.build().items():
         try:
             check_section_continues(checkpoint, section, config)
@@ -147,7 +151,10 @@ def _checkpoint_file(stated: Mapping[str, Any], usual: Any, name: str) -> Path:
     return file
 
 
-def _beneath(file: Path, begun: Iterable[Any], path: Path | None, flags: Mapping[str, Any], *sections: str) -> Layers:
-    """The settings of the checkpoint in `file`, beneath what flags, environment and configuration file set."""
+def _beneath(
+    file: Path, begun: Iterable[Any], path: Path | None, flags: Mapping[str, Any], *sections: str, **own: Any
+) -> Layers:
+    """The settings of the checkpoint in `file`, and `own`, beneath what flags, environment and file set."""
     stored = {name: (value, f"file {file}") for table in begun for name, value in to_mapping(table).items()}
+    stored |= {name: (value, f"file {file}") for name, value in own.items()}
     return Layers(path, flags, *sections, defaults={**stored, "output_dir": (file.parent, f"file {file}")})

@@ -23,6 +23,7 @@ from ptycho_core.storage.files import check_space, make_folder, remove_partial, 
 from ptycho_core.storage.keeping import locked
 from ptycho_core.training.fit import Fit, fit
 from ptycho_core.training.loggers import logger
+from ptycho_core.training.resuming import after_its_schedule
 
 
 @attrs.frozen
@@ -98,6 +99,7 @@ def _prepare(run: Fit, folder: Path, reading: ReadOptions, resume: Checkpoint | 
         told.append(f"{file}: the run has ended, after {done}: nothing is left to train")
     else:
         told.append(f"{file}: the run goes on after {done}")
+        told += [sentence] if (sentence := after_its_schedule(run.config)) is not None else []
         if run.execution.enable_checkpointing:
             _keep(run, folder, reading, rewrite=True)
     epochs, message = len(run.history), "\n".join(told)

@@ -119,6 +119,11 @@ class TrainingConfig:
         "warm-up, then a cosine; or reduced whenever the loss stops improving.",
         common=True,
     )
+    schedule_epochs: int | None = setting(
+        None,
+        "Epochs that the cosine or the stages span; nepochs if unset. What they end with holds afterwards.",
+        at_least(1),
+    )
     lr_decay: float = setting(
         0.95, "Factor per epoch.", at_least(0, exclusive=True), beside={"scheduler": only("Exponential")}
     )
@@ -179,6 +184,16 @@ class TrainingConfig:
         return self.stage_1_epochs + self.stage_2_epochs + self.stage_3_epochs
 
     @property
+    def schedule_span(self) -> int:
+        """Epochs from the begin of the learning rate's cosine, or of the stages, to their end."""
+        return self.nepochs if self.schedule_epochs is None else self.schedule_epochs
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the number of epochs has a part in learning rate or physics weight."""
+        return self.scheduler == "WarmupCosine" or self.staged_epochs > 0
+
+    @property
     def frames_held_out(self) -> int:
         """Of each group, where the network works on a canvas."""
         return self.model.channels // 4 if self.held_out_frames is None else self.held_out_frames
@@ -229,20 +244,33 @@ class TrainingConfig:
                     self._refuse(None, f"no {name} with model_type = supervised", f"{name} set", remedy)
 
     def _check_schedule(self) -> None:
-        if self.lr_warmup_epochs >= self.nepochs and self.scheduler == "WarmupCosine":
-            expected, remedy = f"fewer than nepochs = {self.nepochs}", "Warm up for fewer epochs, or train for more."
+        span = "nepochs" if self.schedule_epochs is None else "schedule_epochs"
+        if self.schedule_epochs is not None and not self.is_scheduled:
+            received = f"scheduler = {self.scheduler} and no stages"
+            raise NoEffectError(
+                "TrainingConfig",
+                "schedule_epochs",
+                expected="scheduler = WarmupCosine, or stages",
+                received=received,
+                remedy="Leave it unset, or choose one of these.",
+            )
+        if self.lr_warmup_epochs >= self.schedule_span and self.scheduler == "WarmupCosine":
+            expected, remedy = (
+                f"fewer than {span} = {self.schedule_span}",
+                "Warm up for fewer epochs, or train for more.",
+            )
             self._refuse("lr_warmup_epochs", expected, self.lr_warmup_epochs, remedy)
         if self.scheduler == "ReduceLROnPlateau" and self.plateau_min_lr >= self.learning_rate:
             expected, remedy = f"below learning_rate = {self.learning_rate:g}", "Lower it, or raise learning_rate."
             self._refuse("plateau_min_lr", expected, self.plateau_min_lr, remedy)
-        self._check_stages()
+        self._check_stages(span)
 
-    def _check_stages(self) -> None:
+    def _check_stages(self, span: str) -> None:
         staged = self.staged_epochs
-        if staged and staged != self.nepochs:
+        if staged and staged != self.schedule_span:
             stages = ", ".join(f"stage_{n}_epochs = {getattr(self, f'stage_{n}_epochs')}" for n in (1, 2, 3))
-            received = f"{stages} and nepochs = {self.nepochs}"
-            self._refuse(None, "stages that add up to nepochs", received, f"Set nepochs to {staged}.")
+            received = f"{stages} and {span} = {self.schedule_span}"
+            self._refuse(None, f"stages that add up to {span}", received, f"Set {span} to {staged}.")
         if self.scheduler == "MultiStage" and not staged:
             remedy = "Set them so that they add up to nepochs, or choose another scheduler."
             expected = "stage_1_epochs, stage_2_epochs or stage_3_epochs with scheduler = MultiStage"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import fields_of
@@ -13,8 +15,16 @@ from ptycho_core.training.schedules import learning_rate, physics_weight
 if TYPE_CHECKING:
     from ptycho_core.models.checkpoint import Checkpoint
 
-FREE = ("backend", "output_dir", "train_data_file", "test_data_file", "early_stop_patience", "nepochs")
-"""Fields of TrainingConfig; nepochs where the epochs that are done would have been the same."""
+FREE = (
+    "backend",
+    "output_dir",
+    "train_data_file",
+    "test_data_file",
+    "early_stop_patience",
+    "nepochs",
+    "schedule_epochs",
+)
+"""Fields of TrainingConfig; the last two where the epochs that are done would have been the same."""
 FIXED = ("precision", "checkpoint_save_top_k", "checkpoint_monitor_metric", "checkpoint_mode")
 """Fields of ExecutionConfig: the others do not change what is computed."""
 
@@ -41,6 +51,24 @@ def check_section_continues(checkpoint: Checkpoint, section: str, asked: Any) ->
             raise AssertionError(section)
 
 
+def with_its_schedule(begun: TrainingConfig, config: TrainingConfig) -> TrainingConfig:
+    """The configuration with the schedule that the run began with, where another number of epochs would change it."""
+    if config.nepochs == begun.nepochs or config.schedule_epochs is not None or not config.is_scheduled:
+        return config
+    return attrs.evolve(config, schedule_epochs=begun.schedule_span)
+
+
+def after_its_schedule(config: TrainingConfig) -> str | None:
+    """What the epochs after the end of a schedule have, as a sentence; None where there are none."""
+    last = config.schedule_epochs
+    if last is None or last >= config.nepochs:
+        return None
+    what = ["the losses of stage 3"] if config.staged_epochs else []
+    if config.scheduler in ("WarmupCosine", "MultiStage"):
+        what.insert(0, f"the learning rate {learning_rate(config, last + 1):.3g}")
+    return f"the schedule spans {last} epochs: those after it have {' and '.join(what)}"
+
+
 def _check_equal(begun: Any, asked: Any, names: tuple[str, ...]) -> None:
     for name in names:
         before, now = getattr(begun, name), getattr(asked, name)
@@ -53,7 +81,7 @@ def _check_equal(begun: Any, asked: Any, names: tuple[str, ...]) -> None:
 def _check_epochs(checkpoint: Checkpoint, config: TrainingConfig) -> None:
     """The run must be the one that it would have been with this number of epochs."""
     begun, done = checkpoint.config, checkpoint.epoch
-    if config.nepochs == begun.nepochs:
+    if (config.nepochs, config.schedule_epochs) == (begun.nepochs, begun.schedule_epochs):
         return
     if config.nepochs < done:
         expected, remedy = f"at least {done}, the epochs that are done", "Raise it, or start a new run."
@@ -66,8 +94,8 @@ def _check_epochs(checkpoint: Checkpoint, config: TrainingConfig) -> None:
         elif learning_rate(config, epoch, scores) != learning_rate(begun, epoch, scores):
             what = f"scheduler = {begun.scheduler}"
         if what is not None:
-            expected = f"{begun.nepochs}, as the run began: with {what}, epoch {epoch} would have been another"
-            remedy = "Leave it, or start a new run; Default, Exponential and ReduceLROnPlateau let it be raised."
+            expected = f"{begun.schedule_span}, as the run began: with {what}, epoch {epoch} would have been another"
+            remedy = "Leave it, or start a new run."
             raise ConfigurationError(
-                "TrainingConfig", "nepochs", expected=expected, received=config.nepochs, remedy=remedy
+                "TrainingConfig", "schedule_epochs", expected=expected, received=config.schedule_span, remedy=remedy
             )

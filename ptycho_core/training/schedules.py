@@ -20,8 +20,8 @@ def learning_rate(config: TrainingConfig, epoch: int, monitored: Sequence[float]
         case "WarmupCosine":
             if done < config.lr_warmup_epochs:
                 return rate * epoch / (config.lr_warmup_epochs + 1)
-            span = max(1, config.nepochs - 1 - config.lr_warmup_epochs)
-            risen = _cosine((done - config.lr_warmup_epochs) / span)
+            span = max(1, config.schedule_span - 1 - config.lr_warmup_epochs)
+            risen = _cosine(min(1.0, (done - config.lr_warmup_epochs) / span))
             return rate * (1 - (1 - config.lr_min_ratio) * risen)
         case "MultiStage":
             return rate * (1 - (1 - config.stage_3_lr_factor) * _cosine(_stage_2_progress(config, epoch)))

@@ -87,7 +87,10 @@ def training_configs(draw: st.DrawFn) -> TrainingConfig:
         values["plateau_min_lr"] = values["learning_rate"] / 2
     values |= {f"stage_{number}_epochs": epochs for number, epochs in enumerate(stages, 1)}
     values["nepochs"] = sum(stages) or values["nepochs"]
-    values["lr_warmup_epochs"] = min(values["lr_warmup_epochs"], values["nepochs"] - 1)
+    scheduled = sum(stages) or values["scheduler"] == "WarmupCosine"
+    if values["schedule_epochs"] is not None:
+        values["schedule_epochs"] = (sum(stages) or values["schedule_epochs"]) if scheduled else None
+    values["lr_warmup_epochs"] = min(values["lr_warmup_epochs"], (values["schedule_epochs"] or values["nepochs"]) - 1)
     values |= {"enable_oversampling": values["enable_oversampling"] and model.channels > 1}
     values["neighbor_count"] = max(values["neighbor_count"], model.channels)
     if values["neighbor_pool_size"] is not None:

@@ -14,6 +14,7 @@ from ptycho_core import save_scan
 from ptycho_core.errors import TrainingError
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from ptycho_core.models.model import load_model
+from ptycho_core.training.schedules import learning_rate
 from ptycho_core.vocabulary import LOG_SCALE
 
 pytestmark = pytest.mark.usefixtures("tiny_architecture")
@@ -111,6 +112,23 @@ def test_a_run_that_has_ended_goes_on_with_more_epochs(train: Callable[..., Any]
     assert train("--resume").code == 0
     assert train("--resume", "--nepochs", 6).code == 0
     assert (len(load_model(stopped).history), load_checkpoint(stopped).config.nepochs) == (6, 6)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [("--scheduler", "WarmupCosine"), ("--scheduler", "MultiStage", "--stage-1-epochs", 2, "--stage-3-epochs", 2)],
+)
+def test_a_run_is_extended_beyond_its_schedule_and_says_how(
+    train: Callable[..., Any], fake_engine: Any, scan_file: Path, tmp_path: Path, schedule: tuple[object, ...]
+) -> None:
+    assert train(scan_file, *BEGIN[:-2], *schedule).code == 0
+    gone_on = train("--resume", "--nepochs", 6)
+    assert gone_on.code == 0, gone_on.err
+    asked = load_checkpoint(tmp_path / "run").config
+    assert asked.schedule_epochs == 4
+    rate = learning_rate(asked, 5)
+    assert f"the schedule spans 4 epochs: those after it have the learning rate {rate:.3g}" in gone_on.err
+    assert fake_engine.rates[-2:] == [rate, rate]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.fit import Fit, fit
+from ptycho_core.training.resuming import after_its_schedule
 from ptycho_core.vocabulary import INPUT_SCALE, LOG_SCALE, PROBE
 from tests.core.archives import members_of, rewrite
 
@@ -308,30 +309,55 @@ def test_an_execution_that_would_be_another_run_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("begun", "allowed"),
+    ("begun", "rates", "weights"),
     [
-        ({"scheduler": "Default"}, True),
-        ({"scheduler": "Exponential"}, True),
-        ({"scheduler": "ReduceLROnPlateau"}, True),
-        ({"scheduler": "WarmupCosine"}, False),
-        ({"scheduler": "WarmupCosine", "lr_warmup_epochs": 3}, True),  # still rising: the cosine has not begun
-        ({"stage_1_epochs": 2, "stage_3_epochs": 2}, False),
-        ({"scheduler": "MultiStage", "stage_1_epochs": 1, "stage_2_epochs": 3}, False),
+        ({"scheduler": "Default"}, [1, 1], [1, 1]),
+        ({"scheduler": "Exponential"}, [0.95**4, 0.95**5], [1, 1]),
+        ({"scheduler": "ReduceLROnPlateau"}, None, [1, 1]),
+        ({"scheduler": "WarmupCosine"}, [0.02, 0.02], [1, 1]),
+        ({"scheduler": "WarmupCosine", "lr_warmup_epochs": 3}, [0.02, 0.02], [1, 1]),
     ],
 )
-def test_more_epochs_are_allowed_where_those_that_are_done_stay_what_they_were(
-    fake_engine: Any, numbered_scan: Any, begun: dict[str, Any], allowed: bool
+def test_a_run_goes_on_beyond_its_schedule_with_what_it_ended_with(
+    fake_engine: Any, numbered_scan: Any, begun: dict[str, Any], rates: list[float] | None, weights: list[float]
 ) -> None:
     fake_engine.train_loss = LOSSES.__getitem__
     run = fit(numbered_scan(), config(**begun))
     iterator = iter(run)
     next(iterator), next(iterator)
-    if allowed:
-        assert len(go_on(numbered_scan(), run.checkpoint(), nepochs=6).history) == 6
-        return
-    message = r"nepochs must be 4, as the run began: with scheduler = Warmup|stages that add up to nepochs"
-    with pytest.raises(ConfigurationError, match=message):
+    before = list(fake_engine.rates)
+    gone_on = go_on(numbered_scan(), run.checkpoint(), nepochs=6)
+    assert len(gone_on.history) == 6
+    assert fake_engine.rates[:2] == before
+    assert fake_engine.physics_weights[-2:] == weights
+    if rates is not None:
+        assert np.divide(fake_engine.rates[-2:], run.config.learning_rate) == pytest.approx(rates)
+    known = begun["scheduler"] == "WarmupCosine"
+    assert gone_on.config.schedule_epochs == (4 if known else None)
+    assert (after_its_schedule(gone_on.config) is not None) == known
+
+
+def test_stages_are_not_stretched_over_more_epochs(fake_engine: Any, numbered_scan: Any) -> None:
+    fake_engine.train_loss = LOSSES.__getitem__
+    run = fit(numbered_scan(), config(scheduler="MultiStage", stage_1_epochs=2, stage_3_epochs=2))
+    iterator = iter(run)
+    next(iterator), next(iterator)
+    with pytest.raises(ConfigurationError, match=r"stages that add up to nepochs; .*Set nepochs to 4"):
         go_on(numbered_scan(), run.checkpoint(), nepochs=6)
+    gone_on = go_on(numbered_scan(), run.checkpoint(), nepochs=6, schedule_epochs=4)
+    assert fake_engine.physics_weights == [0, 0, 1, 1, 1, 1]
+    assert fake_engine.rates[-1] == pytest.approx(0.1 * run.config.learning_rate)
+    assert "those after it have the learning rate" in str(after_its_schedule(gone_on.config))
+
+
+def test_another_schedule_for_epochs_that_are_done_is_refused(fake_engine: Any, numbered_scan: Any) -> None:
+    fake_engine.train_loss = LOSSES.__getitem__
+    run = fit(numbered_scan(), config(scheduler="WarmupCosine"))
+    iterator = iter(run)
+    next(iterator), next(iterator)
+    message = r"schedule_epochs must be 4, as the run began: with scheduler = Warmup.*, epoch 2 would have been another"
+    with pytest.raises(ConfigurationError, match=message):
+        go_on(numbered_scan(), run.checkpoint(), nepochs=6, schedule_epochs=6)
 
 
 # -- fingerprints --------------------------------------------------------------------------------------------------

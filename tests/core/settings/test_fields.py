@@ -276,6 +276,7 @@ SCHEDULES: dict[str, tuple[dict[str, Any], dict[str, Any], list[float], list[flo
         [1, 0.1, 0.01],
     ),
     "lr_warmup_epochs": ({}, {"lr_warmup_epochs": 1}, [1, 0.51, 0.02], [0.5, 1, 0.02]),
+    "schedule_epochs": ({}, {"schedule_epochs": 2}, [1, 0.51, 0.02], [1, 0.02, 0.02]),
     "lr_min_ratio": ({"lr_min_ratio": 0}, {"lr_min_ratio": 1}, [1, 0.5, 0], [1, 1, 1]),
     "stage_3_lr_factor": (
         {"scheduler": "MultiStage", "stage_1_epochs": 1, "stage_3_epochs": 2},

@@ -33,6 +33,14 @@ def test_the_cosine_schedule_goes_from_the_highest_to_the_last_rate() -> None:
     assert rates(scheduler="WarmupCosine", lr_min_ratio=0.1, nepochs=5) == pytest.approx(expected, rel=1e-12)
 
 
+def test_after_its_schedule_a_rate_stays_what_it_was_at_the_end() -> None:
+    values = rates(scheduler="WarmupCosine", lr_min_ratio=0.1, nepochs=5, schedule_epochs=3)
+    assert values == pytest.approx([0.01, 0.0055, 0.001, 0.001, 0.001])
+    assert values[:3] == rates(scheduler="WarmupCosine", lr_min_ratio=0.1, nepochs=3)
+    staged = TrainingConfig(stage_1_epochs=1, stage_2_epochs=1, stage_3_epochs=1, schedule_epochs=3, nepochs=5)
+    assert [physics_weight(staged, epoch) for epoch in range(1, 6)] == pytest.approx([0, 0.5, 1, 1, 1])
+
+
 def test_a_warm_up_rises_linearly_to_the_highest_rate() -> None:
     values = rates(scheduler="WarmupCosine", lr_warmup_epochs=3, lr_min_ratio=0.0, nepochs=6)
     assert values == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.005, 0.0], abs=1e-12)
