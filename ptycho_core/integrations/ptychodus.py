@@ -149,8 +149,8 @@ class PtychoCoreReconstructor(TrainableReconstructor):
 class PtychoCoreSolver(Reconstructor):
     """The solver as an algorithm: no network, no training; probe and positions come back as they were refined."""
 
-    def __init__(self, settings: PtychoCoreSettings) -> None:
-        self._settings = settings
+    def __init__(self, library: PtychoCoreReconstructorLibrary) -> None:
+        self.library, self._settings = library, library.settings
 
     @property
     def name(self) -> str:
@@ -181,7 +181,7 @@ class PtychoCoreReconstructorLibrary(ReconstructorLibrary):
         super().__init__("ptycho_core")
         self.settings = PtychoCoreSettings.create(settings_registry)
         networks = [PtychoCoreReconstructor(kind, self.settings) for kind in embedding.NETWORKS]
-        self._reconstructors: list[Reconstructor] = [*networks, PtychoCoreSolver(self.settings)]
+        self._reconstructors: list[Reconstructor] = [*networks, PtychoCoreSolver(self)]
         missing = [each.name for each in embedding.backends() if not each.available]
         if missing:
             log.info("engines that are not installed: %s", ", ".join(missing))
@@ -195,9 +195,15 @@ class PtychoCoreReconstructorLibrary(ReconstructorLibrary):
 
 
 def register(core: Any) -> PtychoCoreReconstructorLibrary:
-    """Add the algorithms to a running `ptychodus.model.ModelCore`; a settings file is opened after that."""
-    library = PtychoCoreReconstructorLibrary(core.settings_registry)
+    """Add the algorithms to a running `ptychodus.model.ModelCore`; a settings file is opened after that.
+
+    Where they are added already nothing changes, and the library that was added is returned.
+    """
     algorithms = core.processing_core.algorithm_parameter
+    added = algorithms._reconstructor_map.get(algorithms.generate_key(LIBRARY, embedding.SOLVER))
+    if isinstance(added, PtychoCoreSolver):
+        return added.library
+    library = PtychoCoreReconstructorLibrary(core.settings_registry)
     for reconstructor in library:
         # Ptychodus has no public way to add an algorithm.
         algorithms._reconstructor_map[algorithms.generate_key(library.name, reconstructor.name)] = reconstructor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import attrs
 import numpy as np
@@ -21,6 +22,7 @@ SYMMETRIC_PROBE = 0.9  # specs/physics.md, Ambiguity
 SMALLEST_EXTENT_PX = 0.1  # specs/data.md, Groups
 OTHER_PROBE = 0.7  # specs/physics.md, Scale
 OTHER_PIXEL = 0.02  # specs/physics.md, Scale
+SAME_DOSE = 0.1  # specs/physics.md, Scale
 WIDE_PROBE = 0.2  # specs/model.md, Wide probes
 
 
@@ -110,7 +112,7 @@ def report_dose(scan: Scan, config: TrainingConfig) -> None:
         return
     log.info("%s: %.4g photons per frame on average", scan.source, counts)
     stated = config.nphotons
-    if stated != attrs.fields(TrainingConfig).nphotons.default and not 0.1 < stated / counts < 10:
+    if stated != attrs.fields(TrainingConfig).nphotons.default and not math.isclose(stated, counts, rel_tol=SAME_DOSE):
         log.warning("nphotons = %g is stated, %.3g were measured; the measured dose is used", stated, counts)
 
 

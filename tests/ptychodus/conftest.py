@@ -64,7 +64,10 @@ def core() -> Iterator[Any]:
     from ptycho_core.integrations.ptychodus_plugin import register_plugins
 
     with ModelCore() as core:
-        register(core)
+        library = register(core)
+        handlers = list(library.get_logger().handlers)
+        assert register(core) is library  # a second time adds nothing
+        assert library.get_logger().handlers == handlers
         register_plugins(core.plugin_registry)
         yield core
 
