@@ -326,9 +326,17 @@ def split(
 @click.argument("out", type=FILE)
 @click.option("--form", default=None, help="onnx, savedmodel or torch-export.  [default: from the ending of OUT]")
 @click.option("--backend", default="auto", show_default=True, help="Engine that writes the program; ONNX needs none.")
+@click.option(
+    "--layout",
+    default="channels-last",
+    show_default=True,
+    help="Of ONNX also nchw-amp-phase: (B, 1, N, N) in, amplitude and phase (B, 2, N, N) out.",
+)
 @overwrite_option
 @output_options
-def export(model: Path, out: Path, form: str | None, backend: str, overwrite: bool, quiet: bool, as_json: bool) -> None:
+def export(
+    model: Path, out: Path, form: str | None, backend: str, layout: str, overwrite: bool, quiet: bool, as_json: bool
+) -> None:
     """Export MODEL to OUT, a program that needs no ptycho-core.
 
     The program maps diffraction patterns to object patches. OUT ends in .onnx (ONNX), in .pt2 (torch.export), or has
@@ -341,7 +349,7 @@ def export(model: Path, out: Path, form: str | None, backend: str, overwrite: bo
     output = console(quiet, as_json)
     form = form or form_of(out)
     check_new(out, overwrite=overwrite)
-    written = export_model(load_model(model), out, form=form, backend=backend)
+    written = export_model(load_model(model), out, form=form, backend=backend, layout=layout)
     output.result({"written": str(written), "form": form}, str(written))
 
 

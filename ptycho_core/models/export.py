@@ -16,6 +16,7 @@ from ptycho_core.engine.registry import load_engine
 from ptycho_core.errors import BackendError, ConfigurationError
 from ptycho_core.models.model import Model
 from ptycho_core.models.onnx import onnx_bytes
+from ptycho_core.models.signature import CHANNELS_LAST, Signature, signature_of
 from ptycho_core.networks.registry import build_table
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.storage.files import making, replacing
@@ -27,8 +28,6 @@ FORMS: Mapping[str, tuple[str | None, str]] = {
     "torch-export": ("torch", ".pt2"),
 }
 """Form → the engine that writes it by default, None where the core does, and the ending of its name; "": a folder."""
-NAMES = ("diffraction_amplitude", "object_real", "object_imaginary")
-"""Of the program's input and outputs."""
 FACTS = "ptycho_core.json"
 """Where a form has no metadata of its own, the facts are a file of this name."""
 
@@ -48,13 +47,22 @@ class Exporter(Protocol):
         """
 
 
-def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onnx", backend: str = "auto") -> Path:
+def export_model(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    form: str = "onnx",
+    backend: str = "auto",
+    layout: str = CHANNELS_LAST,
+) -> Path:
     """Write the network as a program: measured amplitudes (B, N, N, C) → patches, whatever B; returns its path.
 
     form: "onnx"; "savedmodel" of TensorFlow, a folder that must not be there yet; "torch-export", a `.pt2` file.
-    backend: the engine that writes; ONNX needs none. A path without the form's ending is given it. Written whole or
-    not at all. Raises ConfigurationError for another form, BackendError where the engine is not there or does not
-    know the form, MissingExtraError without `onnx`, DataError where the path cannot be written.
+    backend: the engine that writes; ONNX needs none. layout: "channels-last", or "nchw-amp-phase" of ONNX, (B, 1, N, N)
+    → amplitude and phase (B, 2, N, N). A path without the form's ending is given it. Written whole or not at all.
+
+    Raises ConfigurationError for another form or layout, BackendError where the engine is not there or does not know
+    the form, MissingExtraError without `onnx`, DataError where the path cannot be written.
     """
     form = form.lower()
     if form not in FORMS:
@@ -66,25 +74,15 @@ def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onn
     target = Path(path)
     if ending and target.suffix != ending:
         target = target.with_name(target.name + ending)
-    if build_table(model.config.model).canvas:
-        owner, remedy = "export", "Use `ptycho reconstruct`, or train architecture = cnn, which can be exported."
-        received = f"{model.config.model.architecture}, which works on a canvas"
-        raise ConfigurationError(
-            owner, "architecture", expected="a network that works on patches", received=received, remedy=remedy
-        )
-    facts = program_facts(model)
     network, weights = model.config.model, model.network_weights
-    if default is None:
-        content = onnx_bytes(
-            build_table(network),
-            weights,
-            N=network.N,
-            channels=network.channels,
-            alone=not network.object_big,
-            input_scale=model.illumination.input_scale,
-            names=NAMES,
-            facts=facts,
+    signature = signature_of(network, layout)
+    if layout != CHANNELS_LAST and default is not None:
+        raise ConfigurationError(
+            "export", "layout", expected=CHANNELS_LAST, received=layout, remedy="Only onnx has other layouts."
         )
+    facts = program_facts(model, signature)
+    if default is None:
+        content = onnx_bytes(network, weights, model.illumination, signature, facts)
         with replacing(target) as file:
             file.write(content)
         return target
@@ -99,12 +97,14 @@ def export_model(model: Model, path: str | os.PathLike[str], *, form: str = "onn
 
 
 def example_batch(model: Model) -> Batch:
-    """Two groups of frames without a count: what a program is traced with."""
+    """Two groups of frames without a count, a pixel from one another: what a program is traced with."""
     network = model.config.model
+    frames = 3 if build_table(network).canvas else network.channels
+    offsets = np.arange(frames, dtype=np.float32) - frames // 2
     return Batch(
-        diffraction_amplitude=np.zeros((2, network.N, network.N, network.channels), np.float32),
-        relative_offsets_px=np.zeros((2, 1, 2, network.channels), np.float32),
-        canvas_padding_px=0,
+        diffraction_amplitude=np.zeros((2, network.N, network.N, frames), np.float32),
+        relative_offsets_px=np.broadcast_to(offsets, (2, 1, 2, frames)).copy(),
+        canvas_padding_px=frames,
         bad_pixels=np.zeros((network.N, network.N), bool),
         illumination=model.illumination,
     )
@@ -120,20 +120,18 @@ def form_of(path: Path) -> str:
     raise ConfigurationError(path, expected=f"one of the endings {endings}", received=path.suffix, remedy=remedy)
 
 
-def program_facts(model: Model) -> dict[str, str]:
+def program_facts(model: Model, signature: Signature) -> dict[str, str]:
     """What a user of the program must know, as text: it is in its metadata."""
     network = model.config.model
-    side, group = network.N, network.channels
-    amplitude, real, imaginary = NAMES
     return {
         "producer": f"ptycho-core {ptycho_core.__version__}",
         "trained_by": f"{model.engine.name} ({model.engine.framework} {model.engine.version})",
-        "input": f"{amplitude}: float32 (batch, {side}, {side}, {group}), measured amplitude, the square root of the "
-        "intensity in the unit of the training scan, DC at [N/2, N/2], bad pixels 0",
-        "output": f"{real}, {imaginary}: float32 (batch, {side}, {side}, {group}), the complex object patches",
-        "N": str(side),
+        "input": "; ".join(map(str, signature.inputs)),
+        "output": "; ".join(map(str, signature.outputs)),
+        "layout": signature.layout,
+        "N": str(network.N),
         "gridsize": str(network.gridsize),
-        "channels": str(group),
+        "channels": str(network.channels),
         "architecture": network.architecture,
         "input_scale": f"{model.illumination.input_scale:.9g}",
         "mean_intensity": f"{model.illumination.mean_intensity:.9g}",

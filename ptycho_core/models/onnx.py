@@ -11,9 +11,22 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import MissingExtraError
 from ptycho_core.layouts import HWIO_TO_OIHW
+from ptycho_core.models.onnx_steps import Field, Scene, correct, data_step, in_gauge, warm_sweeps
+from ptycho_core.models.signature import (
+    AMPLITUDE,
+    BAD_PIXELS,
+    CHANNELS_LAST,
+    MEAN_INTENSITY,
+    OFFSETS,
+    PROBE,
+    Signature,
+)
 from ptycho_core.networks.ops import op_function
+from ptycho_core.networks.registry import build_table
 from ptycho_core.networks.table import INPUT, Table
-from ptycho_core.physics.weights import outside_centre_mask
+from ptycho_core.physics.illumination import Illumination
+from ptycho_core.physics.weights import outside_centre_mask, probe_mask
+from ptycho_core.settings.model import ModelConfig
 from ptycho_core.vocabulary import INPUT_SCALE, Weights
 
 OPSET, IR_VERSION = 18, 8  # specs/engine.md, Export
@@ -22,42 +35,100 @@ ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "softplus": "Softplus", "ta
 
 
 def onnx_bytes(
-    table: Table,
-    weights: Weights,
-    *,
-    N: int,
-    channels: int,
-    alone: bool,
-    input_scale: float,
-    names: tuple[str, str, str],
-    facts: Mapping[str, str],
+    model: ModelConfig, weights: Weights, illumination: Illumination, signature: Signature, facts: Mapping[str, str]
 ) -> bytes:
-    """The graph: measured amplitudes (B, N, N, C) float32 → real and imaginary part of the patches, likewise.
+    """The graph of a network with these inputs and outputs; of the illumination, what is not an input is a constant.
 
-    channels: C. alone: the frames of a group go through the network one by one. input_scale: k. names: of input and
-    outputs. facts: for the file's metadata.
+    facts: for the file's metadata.
     """
-    graph = Graph(_onnx(), weights)
-    amplitude, real, imaginary = names
-    x = graph.node("Mul", [amplitude, graph.constant(INPUT_SCALE, np.float32(input_scale))])
-    x = graph.node("Transpose", [x], perm=[0, 3, 1, 2])
-    if alone:
+    table, graph = build_table(model), Graph(_onnx(), weights)
+    last = signature.layout == CHANNELS_LAST
+    x = graph.node("Transpose", [AMPLITUDE], perm=[0, 3, 1, 2]) if last else AMPLITUDE
+    if table.canvas:
+        parts = _canvas_patches(graph, table, model, illumination, x, constant=not last)
+    else:
+        parts = _amplitude_and_phase(graph, table, model, illumination, x)
+    if last:
+        fields = parts if table.canvas else _cartesian(graph, *parts)
+        for part, name in zip(fields, signature.output_names, strict=True):
+            graph.node("Transpose", [part], perm=[0, 2, 3, 1], output=name)
+    else:
+        maps = _polar(graph, *parts) if table.canvas else parts
+        graph.node("Concat", [*maps], axis=1, output=signature.output_names[0])
+    return graph.serialized(signature, facts)
+
+
+def _amplitude_and_phase(
+    graph: Graph, table: Table, model: ModelConfig, illumination: Illumination, x: str
+) -> tuple[str, str]:
+    """(B, C, N, N) of amplitudes (B, C, N, N)."""
+    N = model.N
+    x = graph.node("Mul", [x, graph.constant(INPUT_SCALE, np.float32(illumination.input_scale))])
+    if not model.object_big:  # the frames of a group go through the network one by one
         x = graph.node("Reshape", [x, graph.constant("shape/alone", np.array([-1, 1, N, N], np.int64))])
-    outputs, sizes = {INPUT: x}, table.sizes(N)
+    outputs = _run(graph, table, x, table.sizes(N))
+    if not model.object_big:
+        group = graph.constant("shape/group", np.array([-1, model.channels, N, N], np.int64))
+        outputs = {name: graph.node("Reshape", [outputs[name], group]) for name in table.outputs}
+    return outputs[table.amplitude], outputs[table.phase]
+
+
+def _canvas_patches(
+    graph: Graph, table: Table, model: ModelConfig, illumination: Illumination, x: str, *, constant: bool
+) -> Field:
+    """The object at the frames (B, C, N, N); constant: of each frame alone, in the light of the training scan."""
+    if constant:
+        probe = graph.constant(PROBE, illumination.pairs.astype(np.float32))
+        mean = graph.single(illumination.mean_intensity)
+        good = graph.node("Cast", [graph.node("Not", [graph.node("Less", [x, graph.single(0)])])], to=graph.FLOAT)
+        sides = graph.constant("axes/2,3", np.array([2, 3], np.int64))
+        nowhere = graph.constant("offset/0", np.zeros((1, 1, 2, 1), np.float32))
+        offsets = graph.node("Mul", [graph.node("ReduceMax", [x, sides]), nowhere])
+    else:
+        probe, mean, offsets = PROBE, MEAN_INTENSITY, OFFSETS
+        good = graph.node("Cast", [graph.node("Not", [BAD_PIXELS])], to=graph.FLOAT)
+    mask = graph.constant("probe_mask", probe_mask(model.N).astype(np.float32)) if model.probe_mask else None
+    scene = Scene.of(
+        graph,
+        N=model.N,
+        block=table.block,
+        amplitude=x,
+        offsets=offsets,
+        probe=probe,
+        good=good,
+        mean_intensity=mean,
+        mask=mask,
+    )
+    return scene.patches(_run(graph, table, scene.empty(), None, scene)[table.canvas])
+
+
+def _run(
+    graph: Graph, table: Table, x: str, sizes: Mapping[str, int] | None, scene: Scene | None = None
+) -> dict[str, str]:
+    """Every layer's output. sizes: pixels along a side of each, where they are known."""
+    outputs = {INPUT: x}
     for layer in table.layers:
         function = op_function(layer, "onnx", OPS)
-        graph.size = sizes[layer.inputs[0]]
+        graph.size = sizes[layer.inputs[0]] if sizes else 0
+        settings = {**layer.settings, "scene": scene} if layer.sees_batch else layer.settings
         own = {parameter: graph.parameter(name) for parameter, name in layer.uses.items()}
-        outputs[layer.name] = function(graph, *(outputs[name] for name in layer.inputs), **own, **layer.settings)
-    maps = []
-    for name in (table.amplitude, table.phase):
-        y = outputs[name]
-        if alone:
-            y = graph.node("Reshape", [y, graph.constant("shape/group", np.array([-1, channels, N, N], np.int64))])
-        maps.append(graph.node("Transpose", [y], perm=[0, 2, 3, 1]))
-    for part, result in (("Cos", real), ("Sin", imaginary)):
-        graph.node("Mul", [maps[0], graph.node(part, [maps[1]])], output=result)
-    return graph.serialized(amplitude, (real, imaginary), ("batch", N, N, channels), facts)
+        outputs[layer.name] = function(graph, *(outputs[name] for name in layer.inputs), **own, **settings)
+    return outputs
+
+
+def _cartesian(graph: Graph, amplitude: str, phase: str) -> Field:
+    real, imaginary = (graph.node("Mul", [amplitude, graph.node(part, [phase])]) for part in ("Cos", "Sin"))
+    return real, imaginary
+
+
+def _polar(graph: Graph, real: str, imaginary: str) -> tuple[str, str]:
+    """Modulus and angle; ONNX has no arctangent of two arguments."""
+    node, zero = graph.node, graph.single(0)
+    squares = [node("Mul", [part, part]) for part in (real, imaginary)]
+    left, none = node("Less", [real, zero]), node("Equal", [real, zero])
+    angle = node("Atan", [node("Div", [imaginary, node("Where", [none, graph.single(1e-30), real])])])
+    turn = node("Where", [node("Less", [imaginary, zero]), graph.single(-np.pi), graph.single(np.pi)])
+    return node("Sqrt", [node("Add", squares)]), node("Add", [angle, node("Where", [left, turn, zero])])
 
 
 class Graph:
@@ -70,6 +141,7 @@ class Graph:
 
     def __init__(self, onnx: Any, weights: Weights) -> None:
         self._onnx, self._weights = onnx, weights
+        self.FLOAT, self.INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
 
@@ -91,16 +163,24 @@ class Graph:
         return self.constant(name, array)
 
     def number(self, value: int) -> str:
-        """A whole number, as operators take them that index or name an axis."""
+        """A whole number in a list of one, as operators take them that name an axis or the end of a slice."""
         return self.constant(f"whole/{value}", np.array([value], np.int64))
 
-    def serialized(
-        self, source: str, results: tuple[str, ...], shape: tuple[str | int, ...], facts: Mapping[str, str]
-    ) -> bytes:
+    def whole(self, value: int) -> str:
+        """A whole number, to index or to count with."""
+        return self.constant(f"count/{value}", np.array(value, np.int64))
+
+    def single(self, value: float) -> str:
+        """A number, float32."""
+        return self.constant(f"number/{value!r}", np.array(value, np.float32))
+
+    def serialized(self, signature: Signature, facts: Mapping[str, str]) -> bytes:
         """The checked model in ONNX's own format."""
-        helper, floats = self._onnx.helper, self._onnx.TensorProto.FLOAT
-        inputs = [helper.make_tensor_value_info(source, floats, shape)]
-        outputs = [helper.make_tensor_value_info(name, floats, shape) for name in results]
+        helper, types = self._onnx.helper, {"float32": self.FLOAT, "bool": self._onnx.TensorProto.BOOL}
+        inputs, outputs = (
+            [helper.make_tensor_value_info(each.name, types[each.dtype], each.shape) for each in values]
+            for values in (signature.inputs, signature.outputs)
+        )
         graph = helper.make_graph(self._nodes, "diffraction_to_obj", inputs, outputs, list(self._constants.values()))
         opset = helper.make_opsetid("", OPSET)
         model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="ptycho-core")
@@ -150,7 +230,7 @@ def concat(graph: Graph, x: str, y: str) -> str:
 
 
 def scale(graph: Graph, x: str, *, factor: float) -> str:
-    return graph.node("Mul", [x, graph.constant(f"factor/{factor!r}", np.array(factor, np.float32))])
+    return graph.node("Mul", [x, graph.single(factor)])
 
 
 def activate(graph: Graph, x: str, *, activation: str) -> str:
@@ -189,6 +269,7 @@ OPS: dict[str, Callable[..., str]] = {
     for op in (
         *(conv, max_pool, upsample, channels, pad, outside_centre, add, concat, scale, activate),
         *(global_mean, global_max, channel_max_mean, channel_conv, multiply),
+        *(warm_sweeps, data_step, in_gauge, correct),
     )
 }
 """The graph and the inputs, then parameters and settings by name (specs/model.md, Layers)."""

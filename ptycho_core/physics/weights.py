@@ -77,8 +77,11 @@ def merge_weight(intensity: NDArray[np.float64], model: ModelConfig) -> NDArray[
 
 
 def canvas_border(N: int, padding: int, block: int) -> int:
-    """The least border from `padding` on with which a canvas has whole blocks: N + 2 border is a multiple of block."""
-    return next(border for border in range(padding, padding + block) if (N + 2 * border) % block == 0)
+    """The least border from `padding` on with which a canvas has whole blocks: N + 2 border is a multiple of block.
+
+    N: a multiple of 2 where block is one.
+    """
+    return (-(-(N + 2 * padding) // block) * block - N) // 2
 
 
 def lit_probe(intensity: NDArray[np.float64], model: ModelConfig) -> NDArray[np.float64]:

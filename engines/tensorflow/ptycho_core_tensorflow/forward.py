@@ -20,7 +20,6 @@ from ptycho_core.engine.objective import Objective
 from ptycho_core.layouts import ALONE_LAST_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES
 from ptycho_core.networks.ops import op_function
 from ptycho_core.networks.table import Table
-from ptycho_core.physics.constants import DATA_STEP_FLOOR
 from ptycho_core.physics.weights import MERGE_EPSILON, canvas_border, probe_mask, smoothing_matrix
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
@@ -112,18 +111,15 @@ class Forward:
         """What the canvases of frames (B, N, N, C) show at their own places, or at those that are compared."""
         border = canvas_border(self.model.N, padding, self.table.block)
         placement = physics.placement_matrices(offsets, self.model.N, border)
-        summed = physics.place_alike(light.lit, placement)
-        scene = Scene(
-            placement=placement,
-            amplitude=tf.signal.ifftshift(rearrange(amplitude, BHWC_TO_BCHW), axes=(-2, -1)),
-            good=tf.signal.ifftshift(good),
-            probe=tf.complex(*tf.unstack(self.probe(tensors, light), axis=-1)),
-            light=summed[..., None],
-            brightest=tf.reduce_max(light.lit),
-            floor=tf.constant(DATA_STEP_FLOOR, self.dtype) * light.mean_intensity,
+        scene = Scene.of(
+            placement,
+            amplitude=rearrange(amplitude, BHWC_TO_BCHW),
+            good=good,
+            probe=self.probe(tensors, light),
+            lit=light.lit,
+            mean_intensity=light.mean_intensity,
         )
-        start = tf.stack([tf.ones_like(summed), tf.zeros_like(summed)], axis=3)
-        (canvas,) = run_table(self.table, tensors, start, scene, self.layer_dtype)
+        (canvas,) = run_table(self.table, tensors, scene.empty(), scene, self.layer_dtype)
         if compared_offsets is not None:
             placement = physics.placement_matrices(compared_offsets, self.model.N, border)
         return physics.extract_patches(tf.stack(tf.unstack(canvas, axis=3)), placement)

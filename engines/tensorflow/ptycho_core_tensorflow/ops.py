@@ -56,9 +56,9 @@ def max_pool(x: tf.Tensor) -> tf.Tensor:
 
 
 def upsample(x: tf.Tensor) -> tf.Tensor:
-    _, height, width, channels = x.shape
+    sides = tf.shape(x) if None in x.shape[1:3] else x.shape  # an exported program takes any
     copies = tf.tile(x[:, :, None, :, None, :], [1, 1, 2, 1, 2, 1])
-    return tf.reshape(copies, [-1, 2 * height, 2 * width, channels])
+    return tf.reshape(copies, [-1, 2 * sides[1], 2 * sides[2], x.shape[3]])
 
 
 def channels(x: tf.Tensor, *, start: int, stop: int) -> tf.Tensor:

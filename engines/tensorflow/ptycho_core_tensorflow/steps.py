@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from ptycho_core.physics.constants import DATA_STEP_FLOOR
 from ptycho_core_tensorflow import physics
 
 
@@ -27,6 +28,32 @@ class Scene(NamedTuple):
     light: tf.Tensor
     brightest: tf.Tensor
     floor: tf.Tensor
+
+    @classmethod
+    def of(
+        cls,
+        placement: tf.Tensor,
+        *,
+        amplitude: tf.Tensor,
+        good: tf.Tensor,
+        probe: tf.Tensor,
+        lit: tf.Tensor,
+        mean_intensity: tf.Tensor,
+    ) -> Scene:
+        """amplitude, good: DC at [N/2, N/2]. probe: (modes, N, N, 2). lit: (N, N), Σ|P|² as data steps weigh it."""
+        return cls(
+            placement=placement,
+            amplitude=tf.signal.ifftshift(amplitude, axes=(-2, -1)),
+            good=tf.signal.ifftshift(good),
+            probe=tf.complex(*tf.unstack(probe, axis=-1)),
+            light=physics.place_alike(lit, placement)[..., None],
+            brightest=tf.reduce_max(lit),
+            floor=tf.constant(DATA_STEP_FLOOR, lit.dtype) * mean_intensity,
+        )
+
+    def empty(self) -> tf.Tensor:
+        """The canvas that is 1 everywhere, (B, Q, Q, 2)."""
+        return tf.concat([tf.ones_like(self.light), tf.zeros_like(self.light)], 3)
 
     def correction(self, canvas: tf.Tensor) -> tf.Tensor:
         """Σ_c W_y q_c W_xᵀ, (B, Q, Q, 2)."""

@@ -20,7 +20,6 @@ from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
 from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
-from ptycho_core.physics.constants import DATA_STEP_FLOOR
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.weights import (
     MERGE_EPSILON,
@@ -177,20 +176,16 @@ class TorchNetwork:
         seen, light = batch.seen, self._light(batch.illumination)
         border = canvas_border(self.model.N, batch.canvas_padding_px, self.table.block)
         placement = physics.placement_matrices(self._constant(seen.relative_offsets_px), self.model.N, border)
-        summed = physics.place_alike(light.lit, placement)
-        scene = Scene(
-            placement=placement,
-            amplitude=torch.fft.ifftshift(self._amplitude(seen), dim=(-2, -1)),
-            good=torch.fft.ifftshift(self._constant(~batch.bad_pixels)),
-            probe=torch.complex(*self._probe(light).unbind(-1)),
-            light=summed[:, None],
-            brightest=light.lit.max(),
-            floor=DATA_STEP_FLOOR * light.mean_intensity,
+        scene = Scene.of(
+            placement,
+            amplitude=self._amplitude(seen),
+            good=self._constant(~batch.bad_pixels),
+            probe=self._probe(light),
+            lit=light.lit,
+            mean_intensity=light.mean_intensity,
         )
-        empty = torch.zeros_like(summed)
-        start = torch.stack([empty + 1, empty], dim=1)
         with torch.autocast(self.device.type, torch.bfloat16) if self.mixed else contextlib.nullcontext():
-            (canvas,) = run_table(self.table, self.tensors, start, scene)
+            (canvas,) = run_table(self.table, self.tensors, scene.empty(), scene)
         compared = batch.compared
         if compared is not seen:
             offsets = self._constant(compared.relative_offsets_px)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 import torch
@@ -36,7 +37,8 @@ def run_table(
         inputs = (outputs[name] for name in layer.inputs)
         own = {parameter: parameters[name] for parameter, name in layer.uses.items()}
         if layer.sees_batch:  # in the precision of the scene, whatever that of the layers
-            with torch.autocast(x.device.type, enabled=False):
+            mixed = torch.is_autocast_enabled(x.device.type)  # torch.export does not verify what turns it off unasked
+            with torch.autocast(x.device.type, enabled=False) if mixed else contextlib.nullcontext():
                 maps = (each.to(x.dtype) for each in inputs)
                 outputs[layer.name] = function(*maps, **own, **layer.settings, scene=scene)
         else:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ptycho_core.physics.constants import DATA_STEP_FLOOR
 from ptycho_core_torch import physics
 
 
@@ -28,6 +29,25 @@ class Scene(NamedTuple):
     light: Tensor
     brightest: Tensor
     floor: Tensor
+
+    @classmethod
+    def of(
+        cls, placement: Tensor, *, amplitude: Tensor, good: Tensor, probe: Tensor, lit: Tensor, mean_intensity: Tensor
+    ) -> Scene:
+        """amplitude, good: DC at [N/2, N/2]. probe: (modes, N, N, 2). lit: (N, N), Σ|P|² as data steps weigh it."""
+        return cls(
+            placement=placement,
+            amplitude=torch.fft.ifftshift(amplitude, dim=(-2, -1)),
+            good=torch.fft.ifftshift(good),
+            probe=torch.complex(*probe.unbind(-1)),
+            light=physics.place_alike(lit, placement)[:, None],
+            brightest=lit.max(),
+            floor=DATA_STEP_FLOOR * mean_intensity,
+        )
+
+    def empty(self) -> Tensor:
+        """The canvas that is 1 everywhere, (B, 2, Q, Q)."""
+        return torch.cat([torch.ones_like(self.light), torch.zeros_like(self.light)], dim=1)
 
     def correction(self, canvas: Tensor) -> Tensor:
         """Σ_c W_y q_c W_xᵀ, (B, 2, Q, Q)."""

@@ -15,8 +15,9 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError, ConfigurationError, DataError, MissingExtraError
 from ptycho_core.models import onnx as onnx_graph
-from ptycho_core.models.export import FORMS, NAMES, export_model, program_facts
+from ptycho_core.models.export import FORMS, export_model, program_facts
 from ptycho_core.models.model import Model
+from ptycho_core.models.signature import AMPLITUDE, AMPLITUDE_AND_PHASE, AMPLITUDE_PHASE, IMAGINARY, REAL, signature_of
 from ptycho_core.networks import ops
 from ptycho_core.networks.table import INPUT, TableBuilder
 from ptycho_core.settings.model import ModelConfig
@@ -57,7 +58,7 @@ def small() -> Model:
 def run_onnx(path: Path, amplitude: Any) -> Any:
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    real, imaginary = session.run(list(NAMES[1:]), {NAMES[0]: amplitude})
+    real, imaginary = session.run([REAL, IMAGINARY], {AMPLITUDE: amplitude})
     return real + 1j * imaginary
 
 
@@ -85,22 +86,23 @@ def test_an_onnx_file_says_what_it_is(tmp_path: Path, small: Model) -> None:
     assert sorted(tmp_path.iterdir()) == [tmp_path / "network.onnx"]
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", onnx_graph.OPSET)]
     facts = {prop.key: prop.value for prop in model.metadata_props}
-    assert facts == program_facts(small)
+    assert facts == program_facts(small, signature_of(small.config.model))
     assert facts["N"] == "32" and facts["gridsize"] == "1" and float(facts["input_scale"]) > 0
     names = {tensor.name for tensor in model.graph.initializer}
     assert {"encoder/conv0/kernel", "phase/head/conv/bias", "data/input_scale"} <= names
     assert not any(name.startswith(("probe/", "intensity/")) for name in names)
 
 
-def test_an_op_that_onnx_lacks_is_named(small: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_op_that_onnx_lacks_is_named(tmp_path: Path, small: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
     monkeypatch.setattr(ops, "_OPS", dict(ops._OPS))
     ops.register_op("teleport", "elsewhere", torch=lambda x: x)
     table = TableBuilder(1)
     table.op("x", "teleport", INPUT)
     finished = table.finish(amplitude="x", phase="x")
+    monkeypatch.setattr(onnx_graph, "build_table", lambda model: finished)
     with pytest.raises(BackendError, match="layer 'x': op 'teleport': expected a function for 'onnx'"):
-        onnx_graph.onnx_bytes(finished, {}, N=32, channels=1, alone=False, input_scale=1.0, names=NAMES, facts={})
+        export_model(small, tmp_path / "network.onnx")
 
 
 def test_an_op_of_ones_own_is_exported(tmp_path: Path) -> None:
@@ -216,7 +218,55 @@ def test_a_folder_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_a_network_of_a_canvas_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"a network that works on patches.*canvas"):
-        export_model(model_of(named_case("canvas")), tmp_path / "program.onnx")
+# -- amplitude and phase of one frame ------------------------------------------------------------------------------
+
+
+def run_frames(path: Path, frames: Any) -> Any:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (maps,) = session.run([AMPLITUDE_AND_PHASE], {AMPLITUDE: frames.astype(np.float32)})
+    return maps
+
+
+def test_frames_become_amplitude_and_phase(tmp_path: Path, small: Model) -> None:
+    pytest.importorskip("onnx")
+    path = export_model(small, tmp_path / "network.onnx", layout=AMPLITUDE_PHASE)
+    case = make_case(**CASES["short"])
+    patches = np.moveaxis(build_reference(case).predict(case.batch), -1, 1)
+    maps = run_frames(path, np.moveaxis(case.batch.diffraction_amplitude, -1, 1))
+    assert maps.shape == (len(patches), 2, 32, 32)
+    assert_field_close(maps[:, :1] * np.exp(1j * maps[:, 1:]), patches, 2e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_canvas_of_one_frame_is_lit_as_in_training(tmp_path: Path, masked: bool) -> None:
+    """Bad pixels are those below 0."""
+    pytest.importorskip("onnx")
+    case = make_case(**{**CASES["canvas"], "group_size": 1, "held_out_frames": 0, "probe_mask": masked})
+    turning = {"block1/head/real/bias": np.float32([-1.5])}  # into all quadrants
+    case = attrs.evolve(case, weights={**case.weights, PROBE: case.illumination.pairs, **turning})
+    path = export_model(model_of(case), tmp_path / "network.onnx", layout=AMPLITUDE_PHASE)
+    batch = attrs.evolve(case.batch, canvas_padding_px=0)
+    frames = np.where(batch.bad_pixels, -1, np.moveaxis(batch.diffraction_amplitude, -1, 1))
+    maps = run_frames(path, frames)
+    expected = np.moveaxis(build_reference(case).predict(batch), -1, 1)
+    assert_field_close(maps[:, :1] * np.exp(1j * maps[:, 1:]), expected, 1e-5)
+    assert len(np.unique(np.floor(np.angle(expected) / (np.pi / 2)))) == 4
+
+
+@pytest.mark.parametrize(
+    ("case", "options", "message"),
+    [
+        (
+            "merged",
+            {"layout": AMPLITUDE_PHASE},
+            r"layout must be nchw-amp-phase with one frame in a group.*groups of 4",
+        ),
+        ("short", {"layout": "nhwc"}, r"layout must be one of channels-last, nchw-amp-phase"),
+        ("short", {"layout": AMPLITUDE_PHASE, "form": "savedmodel"}, r"layout must be channels-last.*Only onnx has"),
+    ],
+)
+def test_a_layout_that_cannot_be_is_refused(tmp_path: Path, case: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        export_model(model_of(named_case(case)), tmp_path / "program.onnx", **options)
     assert not list(tmp_path.iterdir())
