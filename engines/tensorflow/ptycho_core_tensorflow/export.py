@@ -28,7 +28,7 @@ from ptycho_core_tensorflow.weights import to_tensor
 class Weighted(tf.Module):
     """A table and its weights, float32."""
 
-    def __init__(self, model: ModelConfig, weights: Weights, **constants: NDArray[np.generic]) -> None:
+    def __init__(self, model: ModelConfig, weights: Weights, **constants: NDArray[np.floating]) -> None:
         super().__init__()
         self.model, self.table = model, build_table(model)
         arrays = {**weights, **constants}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,7 @@ from torch import Tensor
 from ptycho_core.batches.batch import Batch
 from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
 from ptycho_core.models.export import FACTS, facts_json
-from ptycho_core.models.signature import AMPLITUDE, OFFSETS
-from ptycho_core.models.signature import PROBE as PROBE_INPUT
+from ptycho_core.models.signature import AMPLITUDE, BAD_PIXELS, MEAN_INTENSITY, OFFSETS, PROBE
 from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.weights import canvas_border, probe_mask
@@ -30,7 +30,7 @@ from ptycho_core_torch.weights import to_tensor
 class Weighted(torch.nn.Module):
     """A table and its weights, float32."""
 
-    def __init__(self, model: ModelConfig, weights: Weights, **constants: NDArray[np.generic]) -> None:
+    def __init__(self, model: ModelConfig, weights: Weights, **constants: NDArray[np.floating]) -> None:
         super().__init__()
         self.model, self.table = model, build_table(model)
         arrays = {**weights, **constants}
@@ -97,18 +97,21 @@ def save_program(model: ModelConfig, weights: Weights, batch: Batch, target: Pat
     groups, _, _, frames = batch.diffraction_amplitude.shape
     assert groups > 1, "of 1, the tracer would take that to be the only size"
     amplitude, free = torch.from_numpy(batch.diffraction_amplitude), {0: torch.export.Dim("batch", min=1)}
+    example: tuple[Tensor, ...] = (amplitude,)
+    shapes: dict[str, dict[int, Any]] = {AMPLITUDE: free}
     if build_table(model).canvas:
         assert frames > 1
         program: torch.nn.Module = CanvasProgram(model, weights)
         light = batch.illumination
         pairs = torch.from_numpy(np.concatenate([light.pairs, light.pairs]).astype(np.float32))
         offsets = torch.from_numpy(batch.relative_offsets_px)
-        example = (amplitude, offsets, pairs, torch.from_numpy(batch.bad_pixels), torch.tensor(light.mean_intensity))
+        mean = torch.tensor(light.mean_intensity)
+        example = (amplitude, offsets, pairs, torch.from_numpy(batch.bad_pixels), mean)
         free |= {3: torch.export.Dim("frames", min=1)}
-        shapes = {AMPLITUDE: free, OFFSETS: free, PROBE_INPUT: {0: torch.export.Dim("modes", min=1)}}
-        shapes |= {"bad_pixels": {}, "mean_intensity": {}}
+        shapes = {AMPLITUDE: free, OFFSETS: free, PROBE: {0: torch.export.Dim("modes", min=1)}}
+        shapes |= {BAD_PIXELS: {}, MEAN_INTENSITY: {}}
     else:
-        program, example, shapes = Program(model, weights, batch.illumination), (amplitude,), {AMPLITUDE: free}
+        program = Program(model, weights, batch.illumination)
     with torch.no_grad():
         exported = torch.export.export(program, example, dynamic_shapes=shapes)
     for node in exported.graph.nodes:

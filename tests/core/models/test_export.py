@@ -243,7 +243,7 @@ def test_a_canvas_of_one_frame_is_lit_as_in_training(tmp_path: Path, masked: boo
     """Bad pixels are those below 0."""
     pytest.importorskip("onnx")
     case = make_case(**{**CASES["canvas"], "group_size": 1, "held_out_frames": 0, "probe_mask": masked})
-    turning = {"block1/head/real/bias": np.float32([-1.5])}  # into all quadrants
+    turning = {"block1/head/real/bias": np.float32([-1.5])}  # by about half a turn
     case = attrs.evolve(case, weights={**case.weights, PROBE: case.illumination.pairs, **turning})
     path = export_model(model_of(case), tmp_path / "network.onnx", layout=AMPLITUDE_PHASE)
     batch = attrs.evolve(case.batch, canvas_padding_px=0)
@@ -251,7 +251,7 @@ def test_a_canvas_of_one_frame_is_lit_as_in_training(tmp_path: Path, masked: boo
     maps = run_frames(path, frames)
     expected = np.moveaxis(build_reference(case).predict(batch), -1, 1)
     assert_field_close(maps[:, :1] * np.exp(1j * maps[:, 1:]), expected, 1e-5)
-    assert len(np.unique(np.floor(np.angle(expected) / (np.pi / 2)))) == 4
+    assert {-2, 1} <= set(np.floor(np.angle(expected) / (np.pi / 2)).ravel())  # quadrants, below and above
 
 
 @pytest.mark.parametrize(
