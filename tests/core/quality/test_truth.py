@@ -80,6 +80,13 @@ def test_a_truth_with_another_origin_is_found_and_that_is_said(
     assert facts["share_compared"] == comparison.share
 
 
+def test_between_pixels_a_truth_is_found_at_the_nearest(result: Reconstruction) -> None:
+    """As it is placed by its origin: half a pixel is the most that is left."""
+    comparison = evaluate(result, Truth(object_field=whole(), origin_px=(-25.6, 14.6)))
+    assert comparison.moved_px == (26, -15)
+    assert np.abs(comparison.metrics.alignment.shift_px).max() < 0.1
+
+
 def test_the_share_compared_is_that_of_the_scanned_area(result: Reconstruction) -> None:
     x, width = int(result.origin_px[0]), result.object_field.shape[1]
     half = Truth(object_field=whole()[:, : x + width // 2])

@@ -75,6 +75,14 @@ def test_an_array_lies_as_the_objects_of_scans_do(solved_scan: Scan, task: Task)
     np.testing.assert_array_equal(canvas[10 - y : 30 - y, 12 - x : 32 - x], solved_scan.object_field[10:30, 12:32])
 
 
+def test_a_reconstruction_between_pixels_lies_at_the_nearest(solution: Reconstruction, task: Task) -> None:
+    x, y = solution.origin_px
+    near, whole = (
+        begin(attrs.evolve(solution, origin_px=(x + dx, y + dy)), task).canvas for dx, dy in ((0.6, -0.6), (1, -1))
+    )
+    np.testing.assert_array_equal(near, whole)
+
+
 def test_what_it_does_not_know_begins_at_its_mean_without_its_modulus(task: Task) -> None:
     height, width = task.shape
     field = np.full((height, width), 0.5j, np.complex64)
