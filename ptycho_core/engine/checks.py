@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 from ptycho_core.batches.batch import Batch
 from ptycho_core.errors import ArchiveError, ConfigurationError, DataError
 from ptycho_core.networks.table import Table
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.storage.memory import memory
 from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, PROBE, Weights
+
+ITEM_BYTES = {"64-true": 8, "bf16-mixed": 2}
+"""Of a number in a layer's output; 4 in other precisions."""
 
 
 def trainable_names(table: Table, training: TrainingConfig | None) -> tuple[str, ...]:
@@ -77,6 +83,40 @@ def check_solver_weights(weights: Weights, like: Weights) -> None:
     """Refuse weights whose names or shapes are not those of `like`, the solver's own: ArchiveError likewise."""
     expected = {name: np.shape(array) for name, array in like.items()}
     _check_arrays("weights", weights, expected, "they are of another canvas or probe")
+
+
+def check_network_memory(
+    table: Table,
+    model: ModelConfig,
+    batch_size: int,
+    execution: ExecutionConfig,
+    devices: Sequence[str],
+    *,
+    train: bool,
+) -> None:
+    """ConfigurationError where a batch cannot fit into the memory of this machine, whatever else is in it.
+
+    devices: of the engine. A network that may work on another device than the processor is not judged, and none of a
+    canvas, whose size the groups decide.
+    """
+    if table.canvas or (execution.accelerator != "cpu" and set(devices) != {"cpu"}):
+        return
+    each = table.numbers(model.N)[0 if train else 1] * ITEM_BYTES.get(execution.precision, 4)
+    there = memory()
+    if batch_size * each <= there:
+        return
+    owner, name = ("TrainingConfig", "batch_size") if train else ("ExecutionConfig", "inference_batch_size")
+    fits = there // each
+    remedy = "Crop the patterns, or lower n_filters_scale."
+    if fits:
+        remedy = f"Set it to {1 << fits.bit_length() - 1} or less."
+    raise ConfigurationError(
+        owner,
+        name,
+        expected=f"a batch that fits into memory, {there / 2**30:.1f} GiB",
+        received=f"{batch_size}, which takes at least {batch_size * each / 2**30:.1f} GiB",
+        remedy=remedy,
+    )
 
 
 def check_border(batch: Batch) -> None:

@@ -126,6 +126,16 @@ class Table:
             sizes[layer.name] = layer.size(sizes[layer.inputs[0]])
         return sizes
 
+    def numbers(self, N: int) -> tuple[int, int]:
+        """How many numbers the outputs of all layers have for one group, and the largest of them with its first input.
+
+        The first a training keeps for its way back, the second is the least that a prediction needs at a time.
+        """
+        sizes, channels = self.sizes(N), {layer.name: layer.out_channels for layer in self.layers}
+        counts = {name: count * sizes[name] ** 2 for name, count in channels.items()}
+        largest = max(counts[layer.name] + layer.in_channels[0] * sizes[layer.inputs[0]] ** 2 for layer in self.layers)
+        return sum(counts.values()), largest
+
 
 class TableBuilder:
     """Writes a table layer by layer and keeps count of channels; every method returns the name of its output.

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from scipy.fft import irfft2, next_fast_len, rfft2
 
 from ptycho_core.errors import DataError
+from ptycho_core.storage.memory import check_memory
 
 SPARSEST, SMALL_CANVAS = 1e-3, 2**24  # specs/data.md, Reassembly: smallest coverage, canvas pixels always allowed
+BYTES_PER_PIXEL = 44  # specs/data.md, Reassembly: of the canvas and of its result
 CACHED_PATCHES = 16
 """Patches shifted at a time: few enough to stay in a processor's cache."""
 STRIP_PIXELS = 2**20
@@ -45,6 +47,13 @@ class ObjectCanvas:
             expected = "positions whose patches cover 1/1000 of their bounding box"
             received = f"{len(positions_px)} patches of {self.N} x {self.N} on {width} x {height} pixels"
             raise DataError("positions", expected=expected, received=received, remedy=remedy)
+        check_memory(
+            width * height * BYTES_PER_PIXEL,
+            "positions",
+            None,
+            what=f"{width} x {height} object pixels",
+            remedy="Reconstruct a part of the scan (--frames).",
+        )
         self._weight = np.asarray(weight, np.float32)
         self._sum = np.zeros((height, width), np.complex128)
         self._points = np.zeros((height, width))

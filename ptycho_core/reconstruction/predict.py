@@ -18,6 +18,7 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.groups import draw_groups
 from ptycho_core.batches.prefetch import gathered
 from ptycho_core.batches.sampling import subsample
+from ptycho_core.engine.checks import check_network_memory
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError
 from ptycho_core.events import Count, Event
@@ -108,6 +109,14 @@ def reconstruction_steps(
     warn_of_other_probe(scan, model.illumination)
     warn_of_other_pixel(scan, model.object_pixel_m)
     engine = make_engine()
+    check_network_memory(
+        build_table(model.config.model),
+        model.config.model,
+        execution.inference_batch_size,
+        execution,
+        engine.describe().devices,
+        train=False,
+    )
     begun = time.perf_counter()
     network = engine.build(model.config.model, None, model.network_weights, execution)
     started = time.perf_counter()

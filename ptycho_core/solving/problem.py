@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import os
 from collections.abc import Generator
 
 import attrs
@@ -23,6 +22,7 @@ from ptycho_core.physics.suitability import check_size
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.solving.positions import reach_px
+from ptycho_core.storage.memory import check_memory
 
 log = logging.getLogger(__name__)
 
@@ -220,17 +220,6 @@ def _check_canvas(scan: Scan, height: int, width: int) -> None:
         expected = "positions whose patches cover 1/1000 of their bounding box"
         received = f"{len(scan)} patches of {scan.N} x {scan.N} on {width} x {height} pixels"
         raise DataError(scan.source, "positions", expected=expected, received=received, remedy=remedy)
-    needed, there = pixels * BYTES_PER_PIXEL, memory()
-    if needed > there:
-        remedy = "Solve a part of the scan, or bin the patterns (--bin), which makes object pixels larger."
-        received = f"{width} x {height} object pixels, which take {needed / 2**30:.1f} GiB"
-        expected = f"an object that fits into memory, {there / 2**30:.1f} GiB"
-        raise DataError(scan.source, "positions", expected=expected, received=received, remedy=remedy)
-
-
-def memory() -> int:
-    """Bytes of this machine's memory, as far as it can be told."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 2**63 - 1  # not told: nothing is refused
+    remedy = "Solve a part of the scan, or bin the patterns (--bin), which makes object pixels larger."
+    what = f"{width} x {height} object pixels"
+    check_memory(pixels * BYTES_PER_PIXEL, scan.source, "positions", what=what, remedy=remedy)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.groups import Groups
-from ptycho_core.engine.checks import network_weights
+from ptycho_core.engine.checks import check_network_memory, network_weights
 from ptycho_core.engine.protocol import EngineInfo, Network
 from ptycho_core.errors import ArchiveError, ConfigurationError, DataError
 from ptycho_core.io import load_scan
@@ -111,6 +111,14 @@ def start(
     if tested is not None:
         warn_of_other_intensity(tested.scan, illumination)
     engine = prepared.load_engine()
+    check_network_memory(
+        build_table(config.model),
+        config.model,
+        config.batch_size,
+        prepared.execution,
+        engine.describe().devices,
+        train=True,
+    )
     guard = None
     if on_canvas:
         guard = Guard(engine, prepared.execution, config, (tested or data).scan)

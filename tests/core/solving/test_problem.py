@@ -125,11 +125,11 @@ def test_an_odd_number_of_pixels_is_refused(solved_scan: Scan) -> None:
 def test_a_canvas_beyond_the_memory_is_refused_with_its_size(
     solved_scan: Scan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(problem, "memory", lambda: 1000)
+    monkeypatch.setattr("ptycho_core.storage.memory.memory", lambda: 1000)
     message = refused(solved_scan, DataError)
     height, width = begun_shape(solved_scan, monkeypatch)
     assert f"received {width} x {height} object pixels, which take" in message
-    assert "expected an object that fits into memory, 0.0 GiB" in message
+    assert "expected what fits into memory, 0.0 GiB" in message
 
 
 def begun_shape(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
