@@ -46,9 +46,14 @@ def after_result(path: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        remedy = f"{error.remedy or ''} The result itself is in {path}.".strip()
-        facts = {"expected": error.expected, "received": error.received}
-        raise DataError(error.source, error.key, **facts, remedy=remedy, state=error.state) from error
+        raise with_remedy(error, f"The result itself is in {path}.") from error
+
+
+def with_remedy(error: DataError, more: str) -> DataError:
+    """The same error, with a sentence more."""
+    remedy = f"{error.remedy or ''} {more}".strip()
+    facts = {"expected": error.expected, "received": error.received}
+    return DataError(error.source, error.key, **facts, remedy=remedy, state=error.state)
 
 
 def draw(tell: Listener, plot: Callable[..., None], *arguments: Any, **keywords: Any) -> str | None:

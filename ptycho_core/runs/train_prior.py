@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from ptycho_core.events import Event, Listener, told_file
 from ptycho_core.io import load_scan
 from ptycho_core.models.prior import PRIOR_NAME, TEACHING_NAME, LearnedPrior, load_teaching
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import kind_of_end
+from ptycho_core.runs.folder import kind_of_end, with_remedy
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import fields_of
@@ -38,7 +39,7 @@ CONFIG = "config.toml"
 class Taught:
     """A run that has ended. stop: what ended it early, for the caller to raise. summary: None before an epoch ended."""
 
-    stop: KeyboardInterrupt | TrainingError | None
+    stop: KeyboardInterrupt | TrainingError | DataError | None
     summary: dict[str, Any] | None
 
 
@@ -54,7 +55,8 @@ def train_prior_into(
     """Solve the scans, learn from them, and write `prior.h5.zip` and `config.toml` into `folder`.
 
     `lessons/` has a file for each scan that is solved, `teaching.h5.zip` the state after every epoch; `resume` goes on
-    from both. Raises ConfigurationError, DataError, BackendError or ArchiveError before any work.
+    from both. Raises ConfigurationError, DataError, BackendError or ArchiveError before any work; what ends the work is
+    the result's `stop`.
     """
     execution, reading = execution or ExecutionConfig(), reading or ReadOptions()
     output = output or Output(quiet=True)
@@ -66,7 +68,7 @@ def train_prior_into(
     checkpoint = None
     if resume:
         checkpoint = load_teaching(folder / TEACHING_NAME) if (folder / TEACHING_NAME).exists() else None
-    stop: KeyboardInterrupt | TrainingError | None = None
+    stop: KeyboardInterrupt | TrainingError | DataError | None = None
     summary: dict[str, Any] | None = None
     with locked(folder), output.listening() as tell:
         remove_partial(folder)
@@ -85,6 +87,8 @@ def train_prior_into(
                 if checkpoint is not None and checkpoint.round > number:
                     continue
                 run = Teaching(lessons, config, engine, execution, after=prior, resume=checkpoint)
+                if checkpoint is not None and run.history:  # killed, or a disk was full, between the two files
+                    told_file(tell, WORK, run.prior.save(folder / PRIOR_NAME))
                 checkpoint = None
                 tell(_prepared(run, lessons))
                 for report in run:
@@ -95,6 +99,9 @@ def train_prior_into(
                 prior = run.prior
         except (KeyboardInterrupt, TrainingError) as error:
             stop = error
+        except DataError as error:  # a full disk is one, too
+            command = shlex.join(("ptycho", "train-prior", "--resume", "--out", str(folder)))
+            stop = with_remedy(error, f"What was made and learned before is kept; then: {command}")
         if run is not None and run.history:
             last = run.history[-1]
             summary = {"prior": str(folder / PRIOR_NAME), "scans": len(paths), "epochs": len(run.history)}

@@ -10,15 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core import save_scan, simulate
 from ptycho_core.errors import DataError
 from ptycho_core.models.model import load_model
+from ptycho_core.models.prior import load_prior
 from ptycho_core.reconstruction.result import load_reconstruction
 from ptycho_core.solving import loop
 from ptycho_core.storage.files import check_space, write_text
+from tests.core.reconstructions import make_reconstruction
 
 Ptycho = Callable[..., Any]
 TRAIN = ("train", "scan.npz", "--out", "out", "--nepochs", 2, "--n-filters-scale", 1, "--quiet")
@@ -86,6 +89,86 @@ def test_a_disk_that_fills_at_any_file_loses_nothing(
             shutil.rmtree(folder / left)
         (folder / "tmp").mkdir()
     assert done.code == 0 and 3 < room < 30
+
+
+LEARN = (
+    *("train-prior", "scans", "--out", "out", "--epochs", 2, "--steps", 1, "--batch-size", 1, "--crop-px", 16),
+    *("--widths", "2,3", "--sweeps", 1, "--quiet"),
+)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs to know which file a descriptor is")
+def test_a_disk_that_fills_while_a_prior_is_learned_loses_nothing(
+    ptycho: Ptycho, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever there is is whole, the error says how to go on, and --resume does."""
+    monkeypatch.setattr("ptycho_core.runs.train_prior.load_engine", lambda backend: ReferenceEngine())
+    monkeypatch.setattr("ptycho_core.runs.prepare.find_engine", lambda backend: ReferenceEngine)
+    (folder / "scans").mkdir()
+    save_scan("scans/one.npz", simulate(N=16, positions=20, step_px=4, seed=1))
+    learned = []
+    for room in range(30):
+        disk = Disk(room, folder / "out")
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", disk.fsync)
+            done = ptycho(*LEARN)
+        if disk.files <= room:
+            break
+        assert done.code == 2 and os.strerror(errno.ENOSPC) in done.err, (room, done.err)
+        assert not list((folder / "out").rglob(".*"))
+        if (folder / "out" / "config.toml").exists():
+            assert "ptycho train-prior --resume --out out" in done.err, (room, done.err)
+            gone_on = ptycho("train-prior", "--resume", "--out", "out", "--quiet")
+            assert gone_on.code == 0, (room, gone_on.err)
+            learned.append(load_prior(folder / "out" / "prior.h5.zip").weights)
+        shutil.rmtree(folder / "out")
+    assert done.code == 0 and 4 < room < 30
+    for name, array in load_prior(folder / "out" / "prior.h5.zip").weights.items():
+        assert learned and all(np.array_equal(weights[name], array) for weights in learned), name
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs to know which file a descriptor is")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "out", "--truth", "truth"),
+        ("inspect", "scan.npz", "--figure", "out/scan.png"),
+        ("export", "run", "out/network.onnx"),
+        ("convert", "scan.npz", "out/scan.cxi", *METRES),
+        ("convert", "scan.npz", "out/pair", *METRES),
+        ("split", "scan.npz", "out/train.npz", "out/test.npz"),
+        ("simulate", "out/many", "--many", 3, "--N", 16, "--positions", 9),
+    ],
+    ids=lambda command: " ".join(map(str, command[:3])),
+)
+def test_a_disk_that_fills_leaves_what_was_there_and_nothing_half(
+    ptycho: Ptycho, folder: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[Any, ...]
+) -> None:
+    if command[0] == "export":
+        pytest.importorskip("onnx", reason="onnx is not installed")
+        assert ptycho("train", "scan.npz", "--out", "run", "--nepochs", 1, "--n-filters-scale", 1).code == 0
+    monkeypatch.setattr("ptycho_core.runs.evaluate.plot_comparison", quickly_drawn)
+    (folder / "out").mkdir()
+    if command[0] == "evaluate":
+        for name in ("out", "truth"):
+            (folder / name).mkdir(exist_ok=True)
+            make_reconstruction().save(folder / name)
+    before = {path: path.read_bytes() for path in (folder / "out").rglob("*")}
+    for room in range(10):
+        disk = Disk(room, folder / "out")
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", disk.fsync)
+            done = ptycho(*command)
+        if disk.files <= room:
+            break
+        assert done.code == 2 and os.strerror(errno.ENOSPC) in done.err, (room, done.err)
+        assert not list((folder / "out").rglob(".*"))
+        assert all(path.read_bytes() == content for path, content in before.items())
+        for path in (folder / "out").rglob("*"):
+            if path.is_file() and path not in before:
+                assert path.stat().st_size, path
+                path.unlink()
+    assert done.code == 0 and room > 0, (room, done.err)
 
 
 @pytest.mark.parametrize(
