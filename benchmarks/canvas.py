@@ -21,10 +21,11 @@ from ptycho_core.reconstruction.result import Reconstruction
 Row = list[object]
 CASES = {
     "1e6 photons": {"photons": 1e6},
-    "1e4 photons": {"photons": 1e4, "warm_sweeps": 0},
-    "1e3 photons": {"photons": 1e3, "warm_sweeps": 0},
-    "1e6 photons, no warm sweeps": {"photons": 1e6, "warm_sweeps": 0},
+    "1e6 photons, 8 warm sweeps": {"photons": 1e6, "warm_sweeps": 8},
+    "1e4 photons": {"photons": 1e4},
+    "1e3 photons": {"photons": 1e3},
     "1e6 photons, step 16 px": {"photons": 1e6, "step_px": 16.0},
+    "1e6 photons, step 24 px": {"photons": 1e6, "step_px": 24.0},
 }
 
 
@@ -38,7 +39,7 @@ def rows(backend: str, epochs: int, only: str = "") -> list[Row]:
             simulate(object="siemens-star", probe=require(XPP_PROBE), positions=1000, seed=seed, **simulated)  # type: ignore[arg-type]
             for seed in (0, 1)
         )
-        model, per_pattern = trained(seen, backend, epochs, warm_sweeps=int(settings.get("warm_sweeps", 8)))
+        model, per_pattern = trained(seen, backend, epochs, warm_sweeps=int(settings.get("warm_sweeps", 0)))
         for name, each in (("trained", model), ("data steps alone", untrained(model))):
             began = time.process_time()
             result = reconstruct(unseen, each, backend=backend)

@@ -176,7 +176,7 @@ CASES: dict[str, tuple[Callable[..., list[Row]], dict[str, Any]]] = {
     "dose": (dose, {"epochs": 20}),
     "solve": (solve, {"epochs": 20}),
     "prior": (prior, {"epochs": 20}),
-    "canvas": (canvas, {"epochs": 8}),
+    "canvas": (canvas, {"epochs": 13}),
     "picture": (picture, {"epochs": 20}),
 }
 

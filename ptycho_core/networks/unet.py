@@ -19,25 +19,18 @@ def canvas_unet(in_channels: int, widths: Sequence[int]) -> Table:
     A level of `widths`: two convolutions, and again two on the way up, which see the same level's first ones beside
     what comes from below (Ronneberger, Fischer and Brox, MICCAI 2015).
     """
-    table = TableBuilder(in_channels)
-    real, imaginary = add_unet(table, INPUT, widths)
-    return table.finish(amplitude=real, phase=imaginary)
-
-
-def add_unet(table: TableBuilder, x: str, widths: Sequence[int], prefix: str = "") -> tuple[str, str]:
-    """The layers of `canvas_unet` after x, their names after `prefix`; the two heads, of one map each."""
-    skips = []
+    table, x, skips = TableBuilder(in_channels), INPUT, []
     for level, width in enumerate(widths):
         if level:
             skips.append(x)
-            x = table.max_pool(f"{prefix}down{level}/pool", x)
-        x = table.conv_block(f"{prefix}down{level}", x, width)
+            x = table.max_pool(f"down{level}/pool", x)
+        x = table.conv_block(f"down{level}", x, width)
     for level in reversed(range(len(widths) - 1)):
-        x = table.upsample(f"{prefix}up{level}/upsample", x)
-        x = table.concat(f"{prefix}up{level}/concat", x, skips.pop())
-        x = table.conv_block(f"{prefix}up{level}", x, widths[level])
-    real, imaginary = (table.conv(f"{prefix}{head}", x, 1, "linear") for head in HEADS)
-    return real, imaginary
+        x = table.upsample(f"up{level}/upsample", x)
+        x = table.concat(f"up{level}/concat", x, skips.pop())
+        x = table.conv_block(f"up{level}", x, widths[level])
+    real, imaginary = (table.conv(head, x, 1, "linear") for head in HEADS)
+    return table.finish(amplitude=real, phase=imaginary)
 
 
 def first_weights(table: Table, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:

@@ -65,11 +65,11 @@ class ModelConfig:
     )
     architecture: str = setting("cnn", "Name of the network in the architecture table.", name=True, common=True)
     canvas_blocks: int = setting(
-        2, "Blocks of a data step and a U-Net.", at_least(1), beside={"architecture": only("canvas")}
+        6, "Blocks of a data step and a correction.", at_least(1), beside={"architecture": only("canvas")}
     )
     warm_sweeps: int = setting(
-        8,
-        "Data steps with momentum before the first block; 0 below about 1e4 photons per pattern.",
+        0,
+        "Data steps with momentum before the first block; better images above 1e5 photons per pattern, noise below.",
         at_least(0),
         beside={"architecture": only("canvas")},
     )

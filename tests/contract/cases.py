@@ -90,6 +90,7 @@ CASES: dict[str, dict[str, Any]] = {
         "groups": 2,
         "bad_pixels": True,
         "warm_sweeps": 2,
+        "canvas_blocks": 2,
         "held_out_frames": 2,
     },
     # Compared with a truth too: else the global phase is free, and the gradient by its bias a sum that cancels.

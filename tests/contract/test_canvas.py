@@ -107,7 +107,7 @@ def test_training_begins_with_the_untrained_network(engine: Engine, case: Case) 
     assert run.model.best_epoch == 0
     assert not report.is_best
     heads = [array for name, array in run.model.weights.items() if name.endswith("/kernel") and "/head/" in name]
-    assert len(heads) == 4
+    assert len(heads) == case.model.canvas_blocks
     assert not np.any(heads)
     assert report.terms["held_out"] > 0
 

@@ -52,9 +52,17 @@ def merge_group(patches: Tensor, weight: Tensor, placement: Tensor, epsilon: flo
 
 
 def place_patches(patches: Tensor, placement: Tensor) -> Tensor:
-    """The sum of the patches (2, B, C, N, N) of each group on its canvas (2, B, M, M)."""
+    """The sum of the patches (2, B, C, N, N) of each group on its canvas (2, B, M, M).
+
+    Two large products, of both parts side by side and summed over C in the second: half the time of small ones.
+    """
     x, y = placement
-    return torch.matmul(torch.matmul(y, patches), x.mT).sum(dim=2)
+    parts, B, C, N, _ = patches.shape
+    M = x.shape[2]
+    rows = patches.permute(1, 2, 3, 0, 4).reshape(B * C, N * parts, N)
+    wide = torch.bmm(rows, x.mT.reshape(B * C, N, M)).view(B, C * N, parts * M)
+    placed = torch.bmm(y.transpose(2, 3).reshape(B, C * N, M).mT, wide)
+    return placed.view(B, M, parts, M).permute(2, 0, 1, 3)
 
 
 def place_alike(image: Tensor, placement: Tensor) -> Tensor:
@@ -66,7 +74,11 @@ def place_alike(image: Tensor, placement: Tensor) -> Tensor:
 def extract_patches(canvas: Tensor, placement: Tensor) -> Tensor:
     """The canvas (2, B, M, M) seen from each position: (2, B, C, N, N). The adjoint of the placement in a merge."""
     x, y = placement
-    return torch.matmul(torch.matmul(y.mT, canvas[:, :, None]), x)
+    parts, B, M, _ = canvas.shape
+    C, N = x.shape[1], x.shape[3]
+    wide = torch.cat(canvas.unbind(), dim=2)  # both parts side by side, as in `place_patches`
+    seen = torch.bmm(y.mT.reshape(B, C * N, M), wide).view(B * C, N * parts, M)
+    return torch.bmm(seen, x.reshape(B * C, M, N)).view(B, C, N, parts, N).permute(3, 0, 1, 2, 4)
 
 
 def far_field_intensity(patches: Tensor, probe: Tensor, smoothing: Tensor | None) -> Tensor:

@@ -141,7 +141,7 @@ def test_a_view_is_blind_to_phase_and_scale(scene: Scene) -> None:
 def test_an_untrained_network_is_its_data_steps(case: Case, network: ReferenceNetwork) -> None:
     """Its last kernels are 0 (specs/model.md, The canvas architecture)."""
     heads = [name for name in network.arrays if "/head/" in name]
-    assert len(heads) == 8
+    assert len(heads) == 2 * case.model.canvas_blocks
     empty = ReferenceNetwork(
         case.model,
         case.training,

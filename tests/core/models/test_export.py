@@ -243,7 +243,7 @@ def test_a_canvas_of_one_frame_is_lit_as_in_training(tmp_path: Path, masked: boo
     """Bad pixels are those below 0."""
     pytest.importorskip("onnx")
     case = make_case(**{**CASES["canvas"], "group_size": 1, "held_out_frames": 0, "probe_mask": masked})
-    turning = {"block1/head/real/bias": np.float32([-1.5])}  # by about half a turn
+    turning = {"block1/head/bias": np.float32([-1.5, 0])}  # by about half a turn
     case = attrs.evolve(case, weights={**case.weights, PROBE: case.illumination.pairs, **turning})
     path = export_model(model_of(case), tmp_path / "network.onnx", layout=AMPLITUDE_PHASE)
     batch = attrs.evolve(case.batch, canvas_padding_px=0)

@@ -583,8 +583,8 @@ def test_blocks_and_warm_sweeps_are_layers() -> None:
         layers = build_table(ModelConfig(architecture="canvas", N=N, **model)).layers
         return [layer.settings.get("sweeps", layer.op) for layer in layers if layer.op in ("warm_sweeps", "data_step")]
 
-    assert steps() == [8, "data_step", "data_step"]
-    assert steps(canvas_blocks=3, warm_sweeps=0) == ["data_step"] * 3
+    assert steps() == ["data_step"] * 6
+    assert steps(canvas_blocks=3, warm_sweeps=8) == [8, *["data_step"] * 3]
 
 
 @field("model.group_size", "training.held_out_frames")
