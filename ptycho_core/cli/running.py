@@ -27,7 +27,7 @@ from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import flag_of
 from ptycho_core.settings.files import annotated_toml
 from ptycho_core.settings.inference import InferenceConfig
-from ptycho_core.settings.model import CANVAS, ModelConfig
+from ptycho_core.settings.model import CANVAS
 from ptycho_core.settings.reading import ReadOptions, read_like
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.sources import Layers, build_config
@@ -298,69 +298,15 @@ def evaluate(reconstruction: Path, truth: Path, quiet: bool, as_json: bool) -> N
 @click.option("--out", type=FILE, default=Path("demo"), show_default=True, help="Folder to write to.")
 @output_options
 def demo(backend: str, out: Path, quiet: bool, as_json: bool) -> None:
-    """Run every step on a simulated scan.
+    """Run every step on simulated scans.
 
-    Simulate, solve and evaluate, into the folder given by --out; then train a network, reconstruct with it and evaluate
-    that, into its folder "network".
+    Simulate two, solve one, train a network on the other and reconstruct the first with it: an object that it has not
+    seen. Both images are compared with the truth, in demo.png.
     """
-    from ptycho_core.runs.prepare import prepare_solving, prepare_training
+    output = console(quiet, as_json)
+    from ptycho_core.runs.demo import demo_into
 
-    output, execution = console(quiet, as_json), ExecutionConfig()
-    path, network = out / "scan.npz", out / "network"
-    solving = SolveConfig(backend=backend, data_file=path, output_dir=out)
-    config = TrainingConfig(
-        model=ModelConfig(**DEMO_MODEL),
-        backend=backend,
-        train_data_file=path,
-        output_dir=network,
-        n_groups=DEMO_SCAN["positions"],
-        **DEMO_TRAINING,
-    )
-    prepare_solving(solving, execution)
-    prepare_training(config, execution)
+    output.result(*demo_into(out, backend, output))
 
-    from ptycho_core.formats.convert import save_scan
-    from ptycho_core.io import load_scan
-    from ptycho_core.models.model import load_model
-    from ptycho_core.runs.evaluate import evaluate_into
-    from ptycho_core.runs.reconstruct import reconstruct_into
-    from ptycho_core.runs.solve import solve_into
-    from ptycho_core.runs.train import train_into
-    from ptycho_core.simulation import simulate as simulate_scan
-    from ptycho_core.storage.files import make_folder
-
-    make_folder(out)
-    output.say("1/5 simulate")
-    save_scan(path, simulate_scan(**DEMO_SCAN))
-    scan = load_scan(path)
-    output.say("2/5 solve")
-    solved = solve_into(out, scan, solving, execution=execution, output=output)
-    if solved.stop is not None:
-        raise solved.stop
-    evaluation, table = evaluate_into(out, path, output)
-    output.say(f"3/5 evaluate\n{table}")
-    output.say("4/5 train a network")
-    done = train_into(network, scan, config, execution=execution, output=output)
-    if done.stop is not None:
-        raise done.stop
-    output.say("5/5 reconstruct with it")
-    _, reconstructed = reconstruct_into(
-        network, scan, load_model(network), backend=done.run.engine.name, execution=execution, output=output
-    )
-    beside, _ = evaluate_into(network, path, output)
-    summary = {
-        "solving": solved.summary,
-        "evaluation": evaluation,
-        "network": {"training": done.summary, "reconstruction": reconstructed, "evaluation": beside},
-    }
-    correlations = [each["correlation"] for each in (evaluation, beside)]
-    text = "correlation with the truth: {:.4f} solved, {:.4f} by the network".format(*correlations)
-    figures = ", ".join(str(out / name) for name in ("reconstruction.png", "evaluation.png"))
-    output.result(summary, f"{text}\npictures: {figures}; of the network: {network}")
-
-
-DEMO_SCAN: dict[str, Any] = {"object": "siemens-star", "positions": 500, "photons": 1e6, "seed": 0}
-DEMO_MODEL: dict[str, Any] = {"N": 64, "n_filters_scale": 1}
-DEMO_TRAINING: dict[str, Any] = {"nepochs": 12, "batch_size": 4}
 
 COMMANDS = (train, reconstruct, evaluate, demo)

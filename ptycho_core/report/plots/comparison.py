@@ -1,7 +1,8 @@
-"""A reconstruction beside what it is held against."""
+"""Reconstructions beside what they are held against."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from ptycho_core.report.plots.drawing import (
     AMPLITUDE_MAP,
     DIFFERENCE_MAP,
     Image,
+    Limits,
     StrPath,
     as_text,
     limits_of,
@@ -33,10 +35,7 @@ def plot_comparison(
     """
     canvas = Canvas.of(comparison.compared, origin_px=origin_px, pixel_m=comparison.pixel_m)
     inside = comparison.compared
-    flat = flattened(comparison.truth, inside)
-    truth = flat.field
-    # Ramp and phase of the truth are taken from both: the difference stays what it was.
-    estimate = comparison.estimate * np.exp(1j * np.angle(truth * np.conj(comparison.truth)))
+    truth, estimate = _flat(comparison)
     figure = new_figure(17.0, 7.6)
     metrics = comparison.metrics
     figures = (
@@ -67,6 +66,42 @@ def plot_comparison(
     draw_frc(axes, metrics.frc, comparison.pixel_m)
     axes.set_title("Fourier ring correlation")
     save(figure, path)
+
+
+def plot_beside(
+    comparisons: Mapping[str, Comparison],
+    path: StrPath,
+    *,
+    origins_px: Mapping[str, tuple[float, float]],
+    title: str = "",
+) -> None:
+    """Amplitude and phase of one truth and of several estimates of it, by name, in the same colours.
+
+    origins_px: (x, y) of pixel [0, 0] of each estimate, for the axes.
+    """
+    figure = new_figure(4.6 * (1 + len(comparisons)), 7.6)
+    figure.suptitle(as_text(title))
+    axes = figure.subplots(2, 1 + len(comparisons))
+    columns = [(name, each, 1, f"{name}: {each.metrics.correlation:.4f}") for name, each in comparisons.items()]
+    columns.insert(0, (*columns[0][:2], 0, "truth"))
+    spans: list[tuple[Limits, str]] = []
+    for column, (source, comparison, index, name) in enumerate(columns):
+        canvas = Canvas.of(comparison.compared, origin_px=origins_px[source], pixel_m=comparison.pixel_m)
+        field = _flat(comparison)[index]
+        amplitude, phase = np.abs(field), np.angle(field)
+        if not spans:
+            spans = [(limits_of(amplitude[comparison.compared]), AMPLITUDE_MAP), phase_limits(phase, canvas)]
+        canvas.draw(figure, axes[0][column], amplitude, name, "amplitude", spans[0][1], spans[0][0])
+        canvas.draw(
+            figure, axes[1][column], phase, "ramp and mean phase removed", "phase (rad)", spans[1][1], spans[1][0]
+        )
+    save(figure, path)
+
+
+def _flat(comparison: Comparison) -> tuple[Image, Image]:
+    """Truth and estimate without the ramp and the mean phase of the truth: the difference stays what it was."""
+    truth = flattened(comparison.truth, comparison.compared).field
+    return truth, comparison.estimate * np.exp(1j * np.angle(truth * np.conj(comparison.truth)))
 
 
 def _wrapped(phase: Image) -> Image:

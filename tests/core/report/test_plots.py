@@ -429,6 +429,19 @@ def test_comparison_removes_one_ramp_from_both_phases(tmp_path: Path, drawn: lis
         assert np.abs(np.ma.compressed(first - second)).max() < 1e-3, number
 
 
+def test_estimates_of_one_truth_stand_beside_it_in_its_colours(tmp_path: Path, drawn: list[Any]) -> None:
+    plain = comparison()
+    both = {"solved": plain, "network": attrs.evolve(plain, estimate=0.5 * plain.estimate)}
+    plots.plot_beside(both, tmp_path / "a.png", origins_px={"solved": (3.0, 4.0), "network": (0.0, 0.0)}, title="two")
+    shown = [axes for axes in drawn[0].axes if axes.images]
+    assert [axes.get_title().split(":")[0] for axes in shown[:3]] == ["truth", "solved", "network"]
+    truth, solved, network = (axes.images[0].get_array() for axes in shown[:3])
+    np.testing.assert_allclose(np.ma.compressed(network), 0.5 * np.ma.compressed(solved), rtol=1e-6)
+    np.testing.assert_allclose(np.ma.compressed(truth), np.abs(plain.truth)[~np.ma.getmaskarray(truth)], rtol=1e-6)
+    assert len({axes.images[0].get_clim() for axes in shown[:3]}) == 1
+    assert shown[1].images[0].get_extent() != shown[2].images[0].get_extent()
+
+
 @pytest.mark.parametrize(
     "call",
     [
