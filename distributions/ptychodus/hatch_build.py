@@ -1,4 +1,4 @@
-"""Refuse to build for an environment that holds another distribution with a package `ptycho`.
+"""Refuse to build for an environment with another package `ptycho` or `ptycho_torch`; leave out a second `lightning`.
 
 pip builds a source distribution or a folder with the interpreter that it installs for, before it changes anything
 there; but in an isolated process, which does not see that environment's packages. So its folders are looked at.
@@ -20,10 +20,14 @@ class RefuseBesideAnother(BuildHookInterface):
     """Raises before anything is built."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        refusal = runpy.run_path(str(Path(self.root) / "ptycho" / "_others.py"))["refusal"]
-        message = refusal(distributions(path=sorted(folders_of_this_interpreter())))
-        if message is not None:
-            raise RuntimeError(message)
+        others = runpy.run_path(str(Path(self.root) / "ptycho" / "_others.py"))
+        installed = list(distributions(path=sorted(folders_of_this_interpreter())))
+        for package in ("ptycho", "ptycho_torch"):
+            message = others["refusal"](installed, package)
+            if message is not None:
+                raise RuntimeError(message)
+        if self.target_name == "wheel" and not any(others["has_package"](item, "lightning") for item in installed):
+            build_data["force_include"][str(Path(self.root) / "lightning")] = "lightning"
 
 
 def folders_of_this_interpreter() -> set[str]:

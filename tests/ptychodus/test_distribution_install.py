@@ -36,13 +36,13 @@ class Environment:
             pytest.skip("hatchling, which builds the distribution, cannot be downloaded")
         return done
 
-    def publish(self) -> None:
-        """Another distribution with a package `ptycho`, as pip would have left it."""
-        info = self.packages / "ptychopinn-1.2.dist-info"
+    def publish(self, name: str = "ptychopinn", package: str = "ptycho") -> None:
+        """Another distribution with that package, as pip would have left it."""
+        info = self.packages / f"{name}-1.2.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ptychopinn\nVersion: 1.2\n")
-        (info / "RECORD").write_text("ptycho/__init__.py,,\nptychopinn-1.2.dist-info/METADATA,,\n")
-        (self.packages / "ptycho").mkdir(exist_ok=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+        (info / "RECORD").write_text(f"{package}/__init__.py,,\n{name}-1.2.dist-info/METADATA,,\n")
+        (self.packages / package).mkdir(exist_ok=True)
 
 
 @pytest.fixture
@@ -67,8 +67,23 @@ def test_it_installs_where_there_is_no_other_and_is_refused_on_import_once_there
     assert done.returncode == 0, done.stderr
     assert environment.run("-c", "import ptycho").returncode == 0
     installed = {path.name for path in environment.packages.iterdir()}
-    assert installed == {"ptycho", "ptycho_core_ptychodus-0.1.0.dist-info"}
+    assert installed == {"ptycho", "ptycho_torch", "lightning", "ptycho_core_ptychodus-0.1.0.dist-info"}
     assert environment.install().returncode == 0, "over itself"
     environment.publish()
     refused = environment.run("-c", "import ptycho")
     assert "received ptychopinn 1.2 beside it" in refused.stderr
+
+
+def test_lightning_is_left_out_where_it_is_installed_and_a_second_ptycho_torch_is_refused(
+    environment: Environment,
+) -> None:
+    environment.publish("lightning", "lightning")
+    theirs = environment.packages / "lightning" / "__init__.py"
+    theirs.write_text("THEIRS = True\n")
+    done = environment.install()
+    assert done.returncode == 0, done.stderr
+    assert theirs.read_text() == "THEIRS = True\n"
+    assert [path.name for path in (environment.packages / "lightning").iterdir()] == ["__init__.py"]
+    environment.publish("ptychopinn-torch", "ptycho_torch")
+    refused = environment.install()
+    assert "a package 'ptycho_torch'; received ptychopinn-torch 1.2" in refused.stderr
