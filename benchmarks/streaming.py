@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ptycho_core import Scan, load_scan
 from ptycho_core.batches.groups import Groups, draw_groups
-from ptycho_core.batches.prefetch import gathered
+from ptycho_core.batches.prefetch import Share, gathered
 from ptycho_core.physics.canvas import ObjectCanvas
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.patches import extract_patches
@@ -90,7 +90,8 @@ def gathering_rows(scan: Scan, repeats: int) -> list[Row]:
 
 def gather(groups: Groups, scan: Scan, size: int, order: NDArray[np.int64], workers: int) -> None:
     lit = Illumination.of(scan, nphotons=1e9)
-    for _ in gathered(groups, scan, size, illumination=lit, canvas_padding_px=16, order=order, workers=workers):
+    share = Share(groups=groups, scan=scan, illumination=lit, canvas_padding_px=16, order=order)
+    for _ in gathered([share], size, workers=workers):
         pass
 
 

@@ -22,6 +22,7 @@ class Batch:
     illumination: probe and data scale, of the whole batch; another batch may have another.
     object_patches: complex64 (B, N, N, C) ground truth at the same positions, or None.
     held_out: int64 (B, H), which frames of each group a network of a canvas does not see; None is none of them.
+    scan: which of the scans of a run it is of, from 1; None where there is one.
     """
 
     diffraction_amplitude: NDArray[np.float32]
@@ -31,6 +32,7 @@ class Batch:
     illumination: Illumination
     object_patches: NDArray[np.complex64] | None = None
     held_out: NDArray[np.int64] | None = None
+    scan: int | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.illumination.probe.shape[-1] != self.diffraction_amplitude.shape[1]:
@@ -82,4 +84,5 @@ class Batch:
                 illumination=self.illumination,
                 object_patches=None if self.object_patches is None else self.object_patches[groups],
                 held_out=None if self.held_out is None else self.held_out[groups],
+                scan=self.scan,
             )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import attrs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,26 +23,66 @@ AHEAD = 2
 """Results of each thread that may wait to be asked for."""
 
 
+@attrs.frozen(eq=False, kw_only=True)
+class Share:
+    """Groups of one scan in an order, and what every batch of them has beside its patterns.
+
+    order: indices of groups; as they are by default. number: `Batch.scan`.
+    """
+
+    groups: Groups
+    scan: Scan
+    illumination: Illumination
+    canvas_padding_px: int
+    order: NDArray[np.int64] | None = None
+    with_truth: bool = False
+    number: int | None = None
+
+    def batches(self, size: int) -> int:
+        """How many batches of `size` groups there are, the last one possibly smaller."""
+        return -(-len(self._order) // size)
+
+    @property
+    def _order(self) -> NDArray[np.int64]:
+        return np.arange(len(self.groups)) if self.order is None else self.order
+
+    def pieces(self, size: int) -> Iterator[tuple[int, Callable[[], Batch]]]:
+        """What is gathered at once: how many batches it is, and the call that gathers them."""
+        for chosen in self.groups.pieces(self.scan, self._order, size):
+            yield -(-len(chosen) // size), functools.partial(self._gather, chosen)
+
+    def _gather(self, chosen: NDArray[np.int64]) -> Batch:
+        batch = self.groups.gather(self.scan, chosen, self.illumination, self.canvas_padding_px, self.with_truth)
+        return batch if self.number is None else attrs.evolve(batch, scan=self.number)
+
+
 def gathered(
-    groups: Groups,
-    scan: Scan,
-    batch_size: int,
-    *,
-    illumination: Illumination,
-    canvas_padding_px: int,
-    order: NDArray[np.int64] | None = None,
-    with_truth: bool = False,
-    workers: int = 1,
+    shares: Sequence[Share], batch_size: int, *, turns: Sequence[int] | None = None, workers: int = 1
 ) -> Generator[Batch]:
-    """The batches of `groups`, as `Groups.batches` gives them, gathered ahead by `workers` threads."""
-    order = np.arange(len(groups)) if order is None else order
-    calls = (
-        functools.partial(groups.gather, scan, chosen, illumination, canvas_padding_px, with_truth)
-        for chosen in groups.pieces(scan, order, batch_size)
-    )
-    with contextlib.closing(prefetch(calls, workers)) as pieces:
-        for piece in pieces:
-            yield from piece.parts(batch_size)
+    """The batches of the shares, gathered ahead by `workers` threads; each batch is of one share.
+
+    turns: whose the next batch is, as often as it has batches; by default one share after the other.
+    """
+    if turns is None:
+        turns = [number for number, share in enumerate(shares) for _ in range(share.batches(batch_size))]
+    with contextlib.closing(prefetch(_calls(shares, batch_size, turns), workers)) as pieces:
+        waiting: list[Iterator[Batch]] = [iter(()) for _ in shares]
+        for turn in turns:
+            batch = next(waiting[turn], None)
+            if batch is None:
+                waiting[turn] = next(pieces).parts(batch_size)
+                batch = next(waiting[turn])
+            yield batch
+
+
+def _calls(shares: Sequence[Share], batch_size: int, turns: Sequence[int]) -> Iterator[Callable[[], Batch]]:
+    """What gathers the pieces, in the order in which their first batches are due."""
+    pieces, left = [share.pieces(batch_size) for share in shares], [0] * len(shares)
+    for turn in turns:
+        if left[turn] == 0:
+            left[turn], call = next(pieces[turn])
+            yield call
+        left[turn] -= 1
 
 
 def prefetch(calls: Iterable[Callable[[], T]], workers: int = 1) -> Generator[T]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from ptycho_core.cli.shared import (
     SectionedCommand,
     config_option,
     console,
+    files_of,
     image_formats,
     load,
+    load_all,
     output_options,
     overwrite_option,
     with_scan,
@@ -27,6 +30,7 @@ from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import flag_of
 from ptycho_core.settings.files import annotated_toml
 from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.lists import SCANS_NAME
 from ptycho_core.settings.model import CANVAS
 from ptycho_core.settings.reading import ReadOptions, read_like
 from ptycho_core.settings.solving import SolveConfig
@@ -44,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 @click.command(cls=SectionedCommand)
-@click.argument("scan", type=FILE, required=False)
+@click.argument("scans", type=FILE, nargs=-1)
 @config_option("model", "training", "execution", "reading")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder after its last complete epoch.")
 @click.option(
@@ -59,7 +63,7 @@ log = logging.getLogger(__name__)
 @output_options
 @config_options("model", "training", "execution", "reading", leave_out=("inference_batch_size",))
 def train(
-    scan: Path | None,
+    scans: tuple[Path, ...],
     config: Path | None,
     resume: bool,
     begin_from: Path | None,
@@ -69,16 +73,20 @@ def train(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Train a network on SCAN; no ground truth is needed. N is taken from the scan unless set.
+    """Train a network on SCANS; no ground truth is needed. N is taken from the scan unless set.
 
-    With --resume all settings, including SCAN, are those that the run began with; --nepochs, --early-stop-patience
+    Several scans, each with its own probe and dose, give one model; a file that ends in .txt lists scans, one per line.
+    With --resume all settings, including SCANS, are those that the run began with; --nepochs, --early-stop-patience
     and settings that do not change the result may be changed.
     """
     sections = ("model", "training", "execution", "reading")
     if resume and begin_from is not None:
         raise click.UsageError("--from begins a new run and --resume continues one; give one of them")
-    with_scan(flags, "train_data_file", scan)
     layers, checkpoint = Layers(config, flags, *sections), None
+    if scans:
+        folder = Path(layers.values["training"].get("output_dir") or TrainingConfig().output_dir)
+        with_scan(flags, "train_data_file", scans[0] if len(scans) == 1 else folder / SCANS_NAME)
+        layers = Layers(config, flags, *sections)
     own = {name: (value, f"architecture {CANVAS}") for name, value in CANVAS_TRAINING.items()}
     own = own if layers.values["model"].get("architecture") == CANVAS else {}
     layers = Layers(config, flags, *sections, defaults=own)
@@ -92,15 +100,18 @@ def train(
 
         sized = resume or layers.sources["model"]["N"] != "default"
         prepare_training(asked, configs["execution"], resume=checkpoint, sized=sized, overwrite=overwrite)
-    if asked.train_data_file is not None and asked.test_data_file is not None:
+    several = scans if len(scans) > 1 else ()
+    files = several or files_of(asked, "train_data_file")
+    tests = files_of(asked, "test_data_file")
+    if len(files) + len(tests) > 1:
         from ptycho_core.io.places import check_for_several_scans  # with numpy
 
-        check_for_several_scans(configs["reading"], asked.train_data_file)
+        check_for_several_scans(configs["reading"], files[0])
     data = None
-    if not show_config or configs["training"].train_data_file is not None:
-        data = load(configs["training"], "train_data_file", configs["reading"], "a scan to train on")
+    if not show_config or files:
+        data = load_all(files, configs["training"], "train_data_file", configs["reading"], "a scan to train on")
     if data is not None and not resume:
-        layers = Layers(config, flags, *sections, defaults={"N": (data.N, "scan"), **own})
+        layers = Layers(config, flags, *sections, defaults={"N": (data[0].N, "scan"), **own})
         configs = layers.build()
     if data is None or show_config:
         click.echo(annotated_toml(layers.sources, **configs), nl=False)
@@ -108,9 +119,7 @@ def train(
     from ptycho_core.runs.train import train_into
 
     training: TrainingConfig = configs["training"]
-    test = None
-    if training.test_data_file is not None:
-        test = load(training, "test_data_file", configs["reading"], "a test scan")
+    test = load_all(tests, training, "test_data_file", configs["reading"], "a test scan") if tests else None
     first = None
     if begin_from is not None:
         from ptycho_core.models.model import load_model
@@ -126,12 +135,15 @@ def train(
         reading=configs["reading"],
         output=output,
         resume=checkpoint,
+        files=several,
     )
     if done.summary is None:
         output.say("Stopped before the first epoch finished; nothing was written.")
     else:
         output.result(done.summary, _in_words(done.summary))
-        if (command := _after_training(done.stop, training, configs["execution"], configs["reading"])) is not None:
+        if (
+            command := _after_training(done.stop, training, configs["execution"], configs["reading"], files)
+        ) is not None:
             output.say(f"Next: {command}")
     if done.stop is not None:
         raise done.stop
@@ -145,7 +157,11 @@ def _in_words(summary: dict[str, Any]) -> str:
 
 
 def _after_training(
-    stop: BaseException | None, training: TrainingConfig, execution: ExecutionConfig, reading: ReadOptions
+    stop: BaseException | None,
+    training: TrainingConfig,
+    execution: ExecutionConfig,
+    reading: ReadOptions,
+    files: Sequence[Path],
 ) -> str | None:
     """The command to go on with; None where there is none, as after an error, which says itself what to do."""
     folder = str(training.output_dir)
@@ -154,7 +170,7 @@ def _after_training(
     if stop is not None:
         return None
     read_alike = () if reading == ReadOptions() else ("--config", str(training.output_dir / "config.toml"))
-    scan = str(training.train_data_file)
+    scan = str(files[0])
     return shlex.join(("ptycho", "reconstruct", scan, "--model", folder, "--out", folder, *read_alike))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from ptycho_core.cli.options import FILE, Command, SettingOption
 from ptycho_core.errors import ConfigurationError, PtychoError
 from ptycho_core.runs.console import Output
+from ptycho_core.settings.lists import listed
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.sources import Layers, warn_of_unknown_variables
 
@@ -146,11 +147,22 @@ def with_scan(flags: dict[str, Any], field: str, scan: Path | None) -> None:
 
 def load(config: Any, field: str, reading: ReadOptions, what: str) -> Scan:
     """The scan that a configuration names, judged, or an error that says how to name one."""
+    path = getattr(config, field)
+    return load_all([] if path is None else [path], config, field, reading, what)[0]
+
+
+def load_all(files: Sequence[Path], config: Any, field: str, reading: ReadOptions, what: str) -> list[Scan]:
+    """Those in the files, which a field names, judged, or an error that says how to name one."""
     from ptycho_core.io import load_scan
     from ptycho_core.quality.judging import checked
 
-    path = getattr(config, field)
-    if path is None:
+    if not files:
         owner, remedy = type(config).__name__, "Give it as the argument SCAN or in the configuration."
         raise ConfigurationError(owner, field, expected=what, received="none", remedy=remedy)
-    return checked(load_scan(path, reading))
+    return [checked(load_scan(path, reading)) for path in files]
+
+
+def files_of(config: Any, field: str) -> tuple[Path, ...]:
+    """The scan files that a field names: none, one, or those of a list."""
+    path = getattr(config, field)
+    return () if path is None else listed(path)

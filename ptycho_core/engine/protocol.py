@@ -41,6 +41,7 @@ CHANGES: Mapping[int, tuple[str, ...]] = {
         "a table may end in a canvas (`Table.canvas`, `Table.outputs`): ops that see the batch are given a `scene`; "
         "losses are of `batch.compared`, through what the network makes of `batch.seen` (`Batch.held_out`)",
         "`FrameFacts.intensity` is the sum of I; `intensity_ratio` follows from it and is no field any more",
+        "loss terms are by scan as well where `Batch.scan` says which: `LossMeans.add(len(batch), terms, batch.scan)`",
         "`Problem.amplitude_floor` is the floor of the amplitude loss, in counts",
     )
 }

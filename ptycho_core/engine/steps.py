@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.problem import FrameFacts, Frames, Problem
-from ptycho_core.vocabulary import LossTerms
+from ptycho_core.vocabulary import TOTAL, LossTerms, of_scan
 
 
 def windows(batches: Iterable[Batch], size: int) -> Iterator[Iterator[Batch]]:
@@ -24,36 +24,44 @@ def windows(batches: Iterable[Batch], size: int) -> Iterator[Iterator[Batch]]:
 
 
 class LossMeans:
-    """Means of loss terms over batches, each weighted by its number of groups.
+    """Means of loss terms over batches, each weighted by its number of groups; of several scans, by scan as well.
 
     The sums are exact before they are rounded, so that batches added in any order, or in parts that are merged, give
     the same means to the last bit.
     """
 
     def __init__(self) -> None:
-        self._unread: list[tuple[int, Mapping[str, SupportsFloat]]] = []
-        self._groups = 0
+        self._unread: list[tuple[int, Mapping[str, SupportsFloat], int | None]] = []
+        self._groups: dict[str, int] = {}
         self._parts: dict[str, list[float]] = {}
 
-    def add(self, groups: int, terms: Mapping[str, SupportsFloat]) -> None:
-        """A batch. Its terms may be on a device, which is not waited for before the means are asked for."""
-        self._unread.append((groups, terms))
+    def add(self, groups: int, terms: Mapping[str, SupportsFloat], scan: int | None = None) -> None:
+        """A batch; scan: `Batch.scan`. Its terms may be on a device, which is not waited for before the means are asked
+        for.
+        """
+        self._unread.append((groups, terms, scan))
 
     def merge(self, other: LossMeans) -> None:
         """The batches of another part."""
         self._unread += other._unread
-        self._groups += other._groups
         for name, parts in other._parts.items():
+            self._groups[name] = self._groups.get(name, 0) + other._groups[name]
             self._parts.setdefault(name, []).extend(parts)
 
     def means(self) -> LossTerms:
-        """By name; {} without a batch. Each batch is waited for and read once, however often this is asked."""
-        for groups, terms in self._unread:
-            self._groups += groups
-            for name, term in terms.items():
-                self._parts.setdefault(name, []).append(groups * float(term))
+        """By name, and the total of each of several scans by `of_scan`; {} without a batch.
+
+        Each batch is waited for and read once, however often this is asked.
+        """
+        for groups, terms, scan in self._unread:
+            values = {name: float(term) for name, term in terms.items()}
+            if scan is not None:
+                values[of_scan(scan, TOTAL)] = values[TOTAL]
+            for name, value in values.items():
+                self._groups[name] = self._groups.get(name, 0) + groups
+                self._parts.setdefault(name, []).append(groups * value)
         self._unread.clear()
-        return {name: math.fsum(parts) / self._groups for name, parts in self._parts.items()}
+        return {name: math.fsum(parts) / self._groups[name] for name, parts in self._parts.items()}
 
 
 SHIFTS = ("shift_x", "shift_y")

@@ -35,6 +35,7 @@ from ptycho_core.models.container import (
     write_container,
 )
 from ptycho_core.models.model import Model, read_config_member
+from ptycho_core.models.seen import from_numbered, to_numbered
 from ptycho_core.networks.registry import build_table
 from ptycho_core.networks.table import Table
 from ptycho_core.physics.illumination import Illumination
@@ -55,8 +56,9 @@ class Checkpoint:
 
     weights, optimizer: those after the last whole epoch, the weights as those of a `Model`. initial_probe: float
     (modes, N, N, 2), the one that the run began with. history: one row for each epoch. scores: the monitored value of
-    each, lower is better. best: the best models so far, the best first. engine: what trained last. scan, test:
-    fingerprints; no test scan is None. reading: how the files of the scans were read.
+    each, lower is better. best: the best models so far, the best first. engine: what trained last. scans, tests:
+    fingerprints of what is trained on and tested with. others: what lights the scans after the first, where the network
+    sees it. reading: how the files of the scans were read.
     """
 
     config: TrainingConfig
@@ -68,8 +70,9 @@ class Checkpoint:
     scores: tuple[float, ...]
     best: tuple[Model, ...]
     engine: EngineInfo
-    scan: Fingerprint
-    test: Fingerprint | None
+    scans: tuple[Fingerprint, ...]
+    tests: tuple[Fingerprint, ...] = ()
+    others: tuple[Illumination, ...] = ()
     reading: ReadOptions = attrs.Factory(ReadOptions)
 
     @property
@@ -81,6 +84,10 @@ class Checkpoint:
     def illumination(self) -> Illumination:
         """What the run began with, and its batches have throughout."""
         return Illumination.from_arrays({**self.weights, PROBE: self.initial_probe})
+
+    def lights(self, count: int) -> list[Illumination]:
+        """Of each of `count` scans: its own, or that of the first where it is of all."""
+        return [self.illumination, *self.others] if self.others else [self.illumination] * count
 
     @property
     def network_weights(self) -> Weights:
@@ -103,7 +110,7 @@ class Checkpoint:
             "config.json": to_json({name: to_mapping(table) for name, table in config.items()}),
             "weights.safetensors": from_arrays(self.weights),
             "optimizer.safetensors": from_arrays(self.optimizer),
-            "run.safetensors": from_arrays({INITIAL_PROBE: self.initial_probe, **best}),
+            "run.safetensors": from_arrays({INITIAL_PROBE: self.initial_probe, **best, **to_numbered(self.others)}),
             "history.csv": history_csv(self.history).encode(),
         }
         facts = {
@@ -111,8 +118,8 @@ class Checkpoint:
             "epoch": self.epoch,
             "scores": list(self.scores),
             "best": [{"epoch": model.best_epoch, "engine": attrs.asdict(model.engine)} for model in self.best],
-            "scan": dict(self.scan),
-            "test": None if self.test is None else dict(self.test),
+            "scan": _plain(self.scans),
+            "test": _plain(self.tests),
         }
         return write_container(path, CHECKPOINT, facts, members)
 
@@ -133,7 +140,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         check_optimizer_state(optimizer, _state_like(table, config, weights))
         history = from_history_csv(members["history.csv"])
         scores = _scores(manifest, history)
-        run = to_arrays(members["run.safetensors"], "run")
+        run, others = from_numbered(to_arrays(members["run.safetensors"], "run"), N)
         initial_probe = run.pop(INITIAL_PROBE)
         check_model_weights(table, {**weights, PROBE: initial_probe}, N, modes=len(weights[PROBE]))
         best = []
@@ -165,8 +172,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             scores=scores,
             best=tuple(best),
             engine=EngineInfo.from_mapping(manifest["engine"]),
-            scan=_fingerprint(manifest["scan"]),
-            test=None if manifest["test"] is None else _fingerprint(manifest["test"]),
+            scans=_fingerprints(manifest["scan"]),
+            tests=_fingerprints(manifest["test"]),
+            others=others,
         )
 
 
@@ -186,5 +194,12 @@ def _state_like(table: Table, config: TrainingConfig, weights: Weights) -> dict[
     return {"step": np.zeros(()), **{f"{moment}/{name}": weights[name] for moment in moments for name in names}}
 
 
-def _fingerprint(plain: Mapping[str, Any]) -> Fingerprint:
-    return {str(part): str(digest) for part, digest in plain.items()}
+def _plain(fingerprints: tuple[Fingerprint, ...]) -> Any:
+    """None, one, or a list of several."""
+    plain = [dict(each) for each in fingerprints]
+    return plain if len(plain) > 1 else next(iter(plain), None)
+
+
+def _fingerprints(plain: Any) -> tuple[Fingerprint, ...]:
+    several = [] if plain is None else plain if isinstance(plain, list) else [plain]
+    return tuple({str(part): str(digest) for part, digest in each.items()} for each in several)

@@ -29,6 +29,7 @@ from ptycho_core.models.container import (
     write_container,
 )
 from ptycho_core.models.flat import to_legacy_dict
+from ptycho_core.models.seen import DAMAGED, Seen, check_light, from_numbered, to_numbered
 from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.scans.lengths import Lengths
@@ -36,7 +37,7 @@ from ptycho_core.settings.fields import from_mapping, to_mapping
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.training import TrainingConfig
-from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, MEAN_INTENSITY, PROBE, Weights
+from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, Weights
 
 ARCHIVE_NAME = MODEL.name
 MODELS = ("autoencoder", "diffraction_to_obj")
@@ -50,7 +51,8 @@ class Model:
     a refined probe in place of the one that training began with. history: one row for each epoch.
     engine: what trained it. best_epoch: the epoch that the weights are from, 0 where they are untrained or it is not
     known. backend: the engine to use it with. object_pixel_m: (x, y) of the training scan; None where that is not
-    known. reading: how its file was read; None where nobody said.
+    known. reading: how its file was read; None where nobody said. others: a network of a canvas that was trained on
+    several scans has seen these beside the first, whose illumination is among the weights.
     """
 
     config: TrainingConfig
@@ -61,6 +63,7 @@ class Model:
     backend: str = "auto"
     object_pixel_m: tuple[float, float] | None = None
     reading: ReadOptions | None = None
+    others: tuple[Seen, ...] = ()
 
     def __repr__(self) -> str:
         model, epochs = self.config.model, f"best epoch {self.best_epoch} of {len(self.history)}"
@@ -75,6 +78,11 @@ class Model:
     def illumination(self) -> Illumination:
         """What the network was trained with: a scan that it reconstructs is scaled by it."""
         return Illumination.from_arrays(self.weights)
+
+    @property
+    def seen(self) -> tuple[Seen, ...]:
+        """All that it was trained with."""
+        return Seen(self.illumination, self.object_pixel_m), *self.others
 
     @property
     def network_weights(self) -> Weights:
@@ -92,11 +100,15 @@ class Model:
         members = {
             "config.json": to_json(tables),
             "params.json": to_json(self.parameters()),
-            "weights.safetensors": from_arrays(self.weights),
+            "weights.safetensors": from_arrays(
+                {**self.weights, **to_numbered([each.illumination for each in self.others])}
+            ),
             "history.csv": history_csv(self.history).encode(),
         }
         facts: dict[str, Any] = {"engine": attrs.asdict(self.engine), "models": list(MODELS)}
         facts |= {"best_epoch": self.best_epoch, "object_pixel_m": self.object_pixel_m}
+        if self.others:
+            facts["other_pixels_m"] = [each.object_pixel_m for each in self.others]
         return write_container(path, MODEL, facts, members)
 
     def parameters(self) -> dict[str, Any]:
@@ -120,13 +132,13 @@ def load_model(path: str | os.PathLike[str], *, backend: str = "auto") -> Model:
         reading = (
             None if "reading" not in tables else from_mapping(ReadOptions, tables["reading"], source="config.json")
         )
-        weights = to_arrays(members["weights.safetensors"], "weights")
+        weights, others = from_numbered(to_arrays(members["weights.safetensors"], "weights"), config.model.N)
         check_model_weights(build_table(config.model), weights, config.model.N)
-        check_sense(weights)
+        check_light(weights)
         history, best = from_history_csv(members["history.csv"]), whole_number(manifest["best_epoch"])
         if history and best > len(history):
             expected, received = f"an epoch of {len(history)}", str(best)
-            raise ArchiveError("manifest.json", "best_epoch", expected=expected, received=received, remedy=_DAMAGED)
+            raise ArchiveError("manifest.json", "best_epoch", expected=expected, received=received, remedy=DAMAGED)
         return Model(
             config=config,
             weights=weights,
@@ -136,26 +148,16 @@ def load_model(path: str | os.PathLike[str], *, backend: str = "auto") -> Model:
             backend=backend,
             object_pixel_m=Lengths.of(manifest).object_pixel_m,
             reading=reading,
+            others=_others(others, manifest.get("other_pixels_m", [])),
         )
 
 
-_DAMAGED = "The model archive is damaged: copy or train it again."
-
-
-def check_sense(weights: Weights) -> None:
-    """ArchiveError for a data scale that is none, or an illumination without light."""
-    for name in (INPUT_SCALE, MEAN_INTENSITY, COUNTS_PER_INTENSITY):
-        value = float(np.asarray(weights[name]))
-        if not 0 < value < np.inf:
-            raise ArchiveError(
-                "weights.safetensors", name, expected="a number > 0", received=f"{value:g}", remedy=_DAMAGED
-            )
-    probe = np.asarray(weights[PROBE])
-    if not np.isfinite(probe).all() or not probe.any():
-        received = "zeros only" if not probe.any() else "NaN or infinity"
-        raise ArchiveError(
-            "weights.safetensors", PROBE, expected="finite values, not all 0", received=received, remedy=_DAMAGED
-        )
+def _others(lights: tuple[Illumination, ...], pixels_m: list[Any]) -> tuple[Seen, ...]:
+    if len(pixels_m) != len(lights):
+        expected, received = f"{len(lights)} of them, as of the illuminations", str(len(pixels_m))
+        raise ArchiveError("manifest.json", "other_pixels_m", expected=expected, received=received, remedy=DAMAGED)
+    pairs = (Lengths.of({"object_pixel_m": pixel}).object_pixel_m for pixel in pixels_m)
+    return tuple(map(Seen, lights, pairs))
 
 
 def read_config_member(content: bytes) -> tuple[TrainingConfig, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
 import attrs
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from ptycho_core.errors import DataError
 from ptycho_core.physics.illumination import Illumination, counts_per_frame, mean_frame_intensity
 from ptycho_core.physics.weights import outside_centre_mask, probe_mask
-from ptycho_core.scans.lengths import Lengths
+from ptycho_core.scans.lengths import Lengths, Pair
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.training import TrainingConfig
 
@@ -52,37 +53,57 @@ def warn_of_other_intensity(scan: Scan, trained_on: Illumination) -> None:
         )
 
 
-def warn_of_other_probe(scan: Scan, trained_on: Illumination, *, used: bool = False) -> None:
-    """A network has learned how one probe lights an object: of another it knows nothing.
+def warn_of_other_probe(scan: Scan, trained_on: Sequence[Illumination], *, used: bool = False) -> None:
+    """A network has learned how some probes light an object: of another it knows nothing.
 
     used: it is given the scan's own probe, and has merely learned to correct what another leaves.
     """
-    ours, theirs = np.asarray(scan.probe, np.complex128), np.asarray(trained_on.probe, np.complex128)
-    if not scan.probe_known or ours.shape[1:] != theirs.shape[1:]:
+    ours = np.asarray(scan.probe, np.complex128)
+    theirs = [np.asarray(each.probe, np.complex128) for each in trained_on if each.probe.shape[1:] == ours.shape[1:]]
+    if not scan.probe_known or not theirs:
         return
-    if len(ours) != len(theirs) and not used:
+    if len(ours) not in map(len, theirs) and not used:
         log.warning(
             "%s: number of probe modes: %d here, %d in the training scan. The network has not seen such a probe: "
             "train on this scan, or solve it.",
             scan.source,
             len(ours),
-            len(theirs),
+            len(theirs[0]),
         )
         return
-    alike = _overlap(ours, theirs) if used else _overlap(ours[:1], theirs[:1])
+    alike = max(_overlap(ours, each) if used else _overlap(ours[:1], each[:1]) for each in theirs)
     if alike >= OTHER_PROBE:
         return
     if used:
-        text = (
-            "%s: the network was trained with another probe (overlap %.2f of 1); this scan's own is used, to whose "
-            "errors it is new: compare the held-out misfit with that of a solve, or train on this scan."
+        others = "another probe" if len(theirs) == 1 else f"{len(theirs)} other probes"
+        log.warning(
+            "%s: the network was trained with %s (overlap %.2f of 1); this scan's own is used, to whose "
+            "errors it is new: compare the held-out misfit with that of a solve, or train on this scan.",
+            scan.source,
+            others,
+            alike,
         )
-    else:
-        text = (
-            "%s: its probe differs from that of the training scan (overlap %.2f of 1), the only one the network knows: "
-            "train on this scan, or solve it."
-        )
-    log.warning(text, scan.source, alike)
+        return
+    log.warning(
+        "%s: its probe differs from that of the training scan (overlap %.2f of 1), the only one the network knows: "
+        "train on this scan, or solve it.",
+        scan.source,
+        alike,
+    )
+
+
+def check_same_probe(scan: Scan, first: Scan, architecture: str) -> None:
+    """DataError for a probe that differs from that of the first scan, for a network that is not given it."""
+    ours, theirs = (np.asarray(each.probe, np.complex128) for each in (scan, first))
+    alike = _overlap(ours, theirs)
+    if len(ours) == len(theirs) and alike >= OTHER_PROBE:
+        return
+    expected = f"the probe of {first.source}, as architecture = {architecture} sees none and learns one alone"
+    received = (
+        f"{len(ours)} modes, {len(theirs)} there" if len(ours) != len(theirs) else f"an overlap of {alike:.2f} of 1"
+    )
+    remedy = "Train with architecture = canvas, which is given each scan's own, or on this scan by itself."
+    raise DataError(scan.source, "probeGuess", expected=expected, received=received, remedy=remedy)
 
 
 def _overlap(first: NDArray[np.complex128], second: NDArray[np.complex128]) -> float:
@@ -92,16 +113,22 @@ def _overlap(first: NDArray[np.complex128], second: NDArray[np.complex128]) -> f
     return float(abs(product)) / float(np.linalg.norm(first) * np.linalg.norm(second) or 1)
 
 
-def warn_of_other_pixel(scan: Scan, trained_on_m: tuple[float, float] | None) -> None:
-    """A network has learned in pixels: of another size they hold other features, and another curvature of the probe."""
+def warn_of_other_pixel(scan: Scan, trained_on_m: Sequence[Pair | None]) -> None:
+    """A network has learned in pixels: of another size they hold other features, and another curvature of the probe.
+
+    trained_on_m: side of the object pixels of each scan; None where that is not known.
+    """
     here = Lengths.of(scan.metadata, scan.N).object_pixel_m
-    if here is None or trained_on_m is None or np.allclose(here, trained_on_m, rtol=OTHER_PIXEL, atol=0):
+    known = [pixel for pixel in trained_on_m if pixel is not None]
+    if here is None or not known or any(np.allclose(here, pixel, rtol=OTHER_PIXEL, atol=0) for pixel in known):
         return
+    there = " or ".join("{:.4g} x {:.4g} nm".format(*(1e9 * side for side in pixel)) for pixel in known[:3])
     log.warning(
-        "%s: object pixels of %.4g x %.4g nm here, %.4g x %.4g nm in the training scan. Crop or pad the patterns so "
+        "%s: object pixels of %.4g x %.4g nm here, %s in the training scan. Crop or pad the patterns so "
         "that they agree (--crop, --pad), or train on this scan.",
         scan.source,
-        *(1e9 * side for side in (*here, *trained_on_m)),
+        *(1e9 * side for side in here),
+        there,
     )
 
 

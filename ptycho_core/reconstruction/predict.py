@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.groups import draw_groups
-from ptycho_core.batches.prefetch import gathered
+from ptycho_core.batches.prefetch import Share, gathered
 from ptycho_core.batches.sampling import subsample
 from ptycho_core.engine.checks import check_network_memory
 from ptycho_core.engine.protocol import Engine
@@ -106,8 +106,8 @@ def reconstruction_steps(
     if build_table(model.config.model).canvas:
         return (yield from _on_one_canvas(scan, model, make_engine(), config, execution, should_stop))
     warn_of_other_intensity(scan, model.illumination)
-    warn_of_other_probe(scan, model.illumination)
-    warn_of_other_pixel(scan, model.object_pixel_m)
+    warn_of_other_probe(scan, [model.illumination])
+    warn_of_other_pixel(scan, [model.object_pixel_m])
     engine = make_engine()
     check_network_memory(
         build_table(model.config.model),
@@ -136,16 +136,8 @@ def reconstruction_steps(
 
     seconds = {"build": started - begun, "grouping": time.perf_counter() - started, "predict": 0.0, "reassemble": 0.0}
     size, done = execution.inference_batch_size, 0
-    with contextlib.closing(
-        gathered(
-            groups,
-            scan,
-            size,
-            illumination=model.illumination,
-            canvas_padding_px=0,
-            workers=execution.num_workers,
-        )
-    ) as batches:
+    share = Share(groups=groups, scan=scan, illumination=model.illumination, canvas_padding_px=0)
+    with contextlib.closing(gathered([share], size, workers=execution.num_workers)) as batches:
         for batch in batches:
             if should_stop():
                 raise Cancelled(f"stopped after {done} of {len(groups)} groups")
@@ -209,8 +201,8 @@ def _on_one_canvas(
         masked=training.model.probe_mask,
         probe_scale=training.model.probe_scale,
     )
-    warn_of_other_probe(scan, model.illumination, used=True)
-    warn_of_other_pixel(scan, model.object_pixel_m)
+    warn_of_other_probe(scan, [each.illumination for each in model.seen], used=True)
+    warn_of_other_pixel(scan, [each.object_pixel_m for each in model.seen])
     # refuses positions that lie too far apart, before anything is worked out
     canvas = ObjectCanvas(scan.positions_px, np.ones((scan.N, scan.N)))
     started = time.perf_counter()

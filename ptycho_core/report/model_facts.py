@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint, load_chec
 from ptycho_core.models.container import CHECKPOINT, MODEL, SOLVING, archive_kind, read_manifest
 from ptycho_core.models.model import load_model
 from ptycho_core.networks.registry import build_table
+from ptycho_core.scans.fingerprint import Fingerprint
 from ptycho_core.settings.fields import fields_of
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.solving.checkpoint import load_solve_checkpoint
@@ -33,6 +35,7 @@ def _model_facts(path: Path) -> dict[str, Any]:
         "best_epoch": model.best_epoch,
         "epochs": len(model.history),
         "loss": row.get("total"),
+        **({"scans": len(model.seen)} if model.others else {}),
         **_scale(model.weights),
         "intensity_scale": model.parameters()["intensity_scale"],
         "settings": _settings(model.config),
@@ -62,8 +65,8 @@ def _checkpoint_facts(path: Path) -> dict[str, Any]:
         "best_epochs": [model.best_epoch for model in checkpoint.best],
         "precision": execution.precision,
         **_scale(checkpoint.weights),
-        "scan": {part: digest[:12] for part, digest in checkpoint.scan.items()},
-        "test": None if checkpoint.test is None else {part: text[:12] for part, text in checkpoint.test.items()},
+        "scan": _short(checkpoint.scans),
+        "test": _short(checkpoint.tests),
         "settings": _settings(config),
     }
 
@@ -88,9 +91,15 @@ def _solving_facts(path: Path) -> dict[str, Any]:
         "prior": checkpoint.chosen["prior"],
         "prior_weight": checkpoint.chosen["prior_weight"],
         "precision": checkpoint.execution.precision,
-        "scan": {part: digest[:12] for part, digest in checkpoint.scan.items()},
+        "scan": _short((checkpoint.scan,)),
         "settings": _changed(config),
     }
+
+
+def _short(fingerprints: Sequence[Fingerprint]) -> Any:
+    """The beginnings of the digests: None, of one scan, or a list of several."""
+    short = [{part: digest[:12] for part, digest in each.items()} for each in fingerprints]
+    return short if len(short) > 1 else next(iter(short), None)
 
 
 def _stand(checkpoint: Checkpoint) -> str:

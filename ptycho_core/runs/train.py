@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ptycho_core.runs.folder import BEST_MODELS, after_result, draw, kind_of_end
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.files import to_toml
+from ptycho_core.settings.lists import SCANS_NAME
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.storage.files import check_space, make_folder, remove_partial, write_text
@@ -42,22 +44,23 @@ class Trained:
 
 def train_into(
     folder: Path,
-    scan: Scan,
+    scan: Scan | Sequence[Scan],
     config: TrainingConfig,
     *,
-    test: Scan | None = None,
+    test: Scan | Sequence[Scan] | None = None,
     execution: ExecutionConfig | None = None,
     reading: ReadOptions | None = None,
     output: Output | None = None,
     resume: Checkpoint | None = None,
     begin_from: Model | None = None,
+    files: Sequence[Path] = (),
 ) -> Trained:
     """Train, and write `wts.h5.zip`, `config.toml`, the logger's files and `loss.png` into `folder`.
 
     The best model so far and `checkpoint.h5.zip` are there after every epoch, unless `enable_checkpointing` is off.
     reading: how the scans' files were read, kept for the run to go on. resume: the checkpoint from which the run goes
     on; one that has ended trains nothing and has its files completed. Without it, the checkpoint of an earlier run in
-    the folder is removed. Raises what `fit` raises.
+    the folder is removed. files: those of several scans, written down in `scans.txt` there. Raises what `fit` raises.
     """
     execution, output = execution or ExecutionConfig(), output or Output(quiet=True)
     reading = reading or ReadOptions()
@@ -65,6 +68,8 @@ def train_into(
     with locked(make_folder(folder)), output.listening() as tell:
         run = fit(scan, config, test=test, execution=execution, on_batch=tell, resume=resume, begin_from=begin_from)
         check_space(folder, run.bytes_on_disk)
+        if files:
+            write_text(folder / SCANS_NAME, "".join(f"{file.resolve()}\n" for file in files))
         begin = _prepare(run, folder, reading, resume)
         tell(begin)
         try:

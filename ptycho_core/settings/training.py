@@ -40,8 +40,12 @@ class TrainingConfig:
     DEPRECATED: ClassVar[tuple[str, ...]] = ("n_images",)
 
     model: ModelConfig = attrs.field(factory=ModelConfig, validator=attrs.validators.instance_of(ModelConfig))
-    train_data_file: Path | None = setting(None, "Scan to train on.")
-    test_data_file: Path | None = setting(None, "A second scan; its loss chooses the best weights.", common=True)
+    train_data_file: Path | None = setting(
+        None, "Scan to train on, or a list of scans: a .txt file, one path per line."
+    )
+    test_data_file: Path | None = setting(
+        None, "A second scan, or a list of scans; its loss chooses the best weights.", common=True
+    )
     output_dir: Path = setting(
         Path("training_outputs"), "Folder that a run writes to; created if missing.", common=True
     )
@@ -49,7 +53,7 @@ class TrainingConfig:
     batch_size: int = setting(16, "Groups per batch.", power_of_two, common=True)
     accum_steps: int = setting(1, "Batches whose gradients are averaged into one step of the optimiser.", at_least(1))
     nepochs: int = setting(50, "Passes over the groups.", at_least(1), common=True)
-    n_groups: int = setting(512, "Groups per epoch, drawn again for each epoch.", at_least(1), common=True)
+    n_groups: int = setting(512, "Groups per epoch and scan, drawn again for each epoch.", at_least(1), common=True)
     neighbor_count: int = setting(4, "K: number of nearest neighbours that a group is drawn from.", at_least(1))
     neighbor_pool_size: int | None = setting(
         None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import numpy as np
@@ -12,7 +13,7 @@ from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import TrainingError
 from ptycho_core.models.checkpoint import Checkpoint
 from ptycho_core.models.model import Model
-from ptycho_core.scans.lengths import Pair
+from ptycho_core.models.seen import Seen
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.guard import HELD_OUT
@@ -23,9 +24,9 @@ from ptycho_core.vocabulary import LossTerms, Weights
 class Best:
     """The `checkpoint_save_top_k` best models so far, `models`, the best first.
 
-    history: the run's own list, which every model shares. tested: whether a test scan chooses. object_pixel_m: of the
-    training scan. scores: the monitored value of every epoch so far, lower is better. untrained: that of the network
-    before its first epoch, where it is judged.
+    history: the run's own list, which every model shares. tested: whether a test scan chooses. seen: what is trained
+    on, the first scan first. scores: the monitored value of every epoch so far, lower is better. untrained: that of the
+    network before its first epoch, where it is judged.
     """
 
     def __init__(
@@ -36,18 +37,16 @@ class Best:
         engine: EngineInfo,
         history: list[dict[str, float]],
         tested: bool,
-        object_pixel_m: Pair | None = None,
+        seen: tuple[Seen, ...],
         resume: Checkpoint | None = None,
     ) -> None:
         self._config, self._execution = config, execution
         self._engine, self._history, self._tested = engine, history, tested
-        self._object_pixel_m = object_pixel_m
+        self._trained_on: dict[str, Any] = {"object_pixel_m": seen[0].object_pixel_m, "others": seen[1:]}
         self.untrained = math.inf
         self.scores = [] if resume is None else list(resume.scores)
         self.models: tuple[Model, ...] = tuple(
-            attrs.evolve(
-                model, config=config, history=history, backend=model.engine.name, object_pixel_m=object_pixel_m
-            )
+            attrs.evolve(model, config=config, history=history, backend=model.engine.name, **self._trained_on)
             for model in (() if resume is None else resume.best)
         )
 
@@ -94,7 +93,7 @@ class Best:
             engine=self._engine,
             best_epoch=epoch,
             backend=self._engine.name,
-            object_pixel_m=self._object_pixel_m,
+            **self._trained_on,
         )
 
 

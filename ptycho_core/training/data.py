@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator
+from typing import Any
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
-from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.groups import Groups, draw_groups
 from ptycho_core.batches.neighbours import largest_reach_px
-from ptycho_core.batches.prefetch import gathered
+from ptycho_core.batches.prefetch import Share
 from ptycho_core.batches.sampling import subsample
 from ptycho_core.engine.objective import Objective
 from ptycho_core.errors import DataError
@@ -23,6 +21,7 @@ from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.training import TrainingConfig
 
 LARGEST_REACH = 4  # specs/data.md, Groups
+LOOKED_AT = 1024  # groups whose overlap is looked at, before the first epoch
 
 
 class TrainingData:
@@ -67,26 +66,29 @@ class TrainingData:
         )
         return groups.holding_out(config.frames_held_out, rng) if self._on_canvas else groups
 
-    def batches(
-        self,
-        groups: Groups,
-        *,
-        illumination: Illumination,
-        canvas_padding_px: int,
-        workers: int,
-        order: NDArray[np.int64] | None = None,
-    ) -> Generator[Batch]:
-        """Batches of the groups, gathered ahead, with the truth where a loss compares with it."""
-        return gathered(
-            groups,
-            self.scan,
-            self._config.batch_size,
+    def share(self, groups: Groups, illumination: Illumination, canvas_padding_px: int, **more: Any) -> Share:
+        """The groups as part of what is gathered, with the truth where a loss compares with it."""
+        return Share(
+            groups=groups,
+            scan=self.scan,
             illumination=illumination,
             canvas_padding_px=canvas_padding_px,
-            order=order,
             with_truth=self._with_truth,
-            workers=workers,
+            **more,
         )
+
+    def check_overlap(self, groups: Groups) -> None:
+        """DataError where a group on a canvas has no two patterns that overlap: one says nothing of the other."""
+        members = groups.indices.shape[1]
+        positions = self.scan.positions_px[groups.indices[:LOOKED_AT]]
+        apart = np.abs(positions[:, :, None] - positions[:, None]).max(axis=3)
+        apart[:, np.arange(members), np.arange(members)] = np.inf
+        nearest = apart.min(axis=(1, 2))
+        if self._on_canvas and members > 1 and nearest.max() >= self.scan.N:
+            expected = f"patterns that overlap, less than N = {self.scan.N} px from the next one"
+            received = f"a group of {members} of which the nearest two are {nearest.max():.4g} px apart"
+            remedy = "Check the unit of the positions; patterns without overlap cannot be trained on."
+            raise DataError(self.scan.source, "xcoords, ycoords", expected=expected, received=received, remedy=remedy)
 
     @functools.cached_property
     def fingerprint(self) -> Fingerprint:

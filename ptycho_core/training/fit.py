@@ -13,8 +13,6 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.errors import Cancelled, TrainingError
 from ptycho_core.models.checkpoint import Checkpoint
 from ptycho_core.models.model import Model
-from ptycho_core.scans.lengths import Lengths
-from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.best import Best, diverged
@@ -22,7 +20,7 @@ from ptycho_core.training.guard import HELD_OUT
 from ptycho_core.training.prepare import prepare
 from ptycho_core.training.reports import LOSSES_EVERY_S, EpochReport, Progress
 from ptycho_core.training.schedules import learning_rate, physics_weight
-from ptycho_core.training.start import Started, start
+from ptycho_core.training.start import Scans, Started, start
 from ptycho_core.vocabulary import LossTerms
 
 log = logging.getLogger(__name__)
@@ -52,8 +50,8 @@ class Fit:
             self.execution,
             engine=self.engine,
             history=self.history,
-            tested=started.test is not None,
-            object_pixel_m=Lengths.of(started.data.scan.metadata, started.data.scan.N).object_pixel_m,
+            tested=started.tests is not None,
+            seen=started.seen,
             resume=resume,
         )
         self._on_batch, self._should_stop = on_batch, should_stop
@@ -114,8 +112,9 @@ class Fit:
             scores=tuple(self._best.scores),
             best=self.best,
             engine=self.engine,
-            scan=started.data.fingerprint,
-            test=None if started.test is None else started.test.fingerprint,
+            scans=tuple(each.data.fingerprint for each in started.scans.lit),
+            tests=tuple(each.data.fingerprint for each in (() if started.tests is None else started.tests.lit)),
+            others=tuple(each.illumination for each in started.seen[1:]),
         )
 
     def __iter__(self) -> Iterator[EpochReport]:
@@ -123,28 +122,27 @@ class Fit:
         if started.guard is not None and not self.ended:
             kept = [model.weights for model in self.best if model.best_epoch == 0]  # where a run goes on
             first = kept[0] if kept else started.untrained()
-            self._best.begin(started.guard(first), first)
+            self._best.begin(started.guard(first)[HELD_OUT], first)
         while not self.ended:
             epoch = len(self.history) + 1
             began = time.perf_counter()
             # Groups and order depend on seed and epoch alone, so a run that goes on later takes the same ones.
             rng = np.random.default_rng([config.seed, epoch])
-            groups = started.data.draw(rng)
-            order = rng.permutation(len(groups))
+            drawn = started.scans.shuffled(rng)
             rate, weight = learning_rate(config, epoch, self._best.scores), physics_weight(config, epoch)
             self._between_epochs = False
-            gathered = started.batches(started.data, groups, order)
+            gathered = started.scans.batches(drawn)
             # Closed at once whatever happens: a generator that an exception holds on to would keep its thread.
-            with contextlib.closing(self._watched(gathered, epoch, len(groups))) as watched:
+            with contextlib.closing(self._watched(gathered, epoch, len(drawn.turns))) as watched:
                 train = self._network.train_epoch(watched, rate, weight)
             seconds = time.perf_counter() - began
             validation = None
-            if started.test is not None and started.test_groups is not None:
-                with contextlib.closing(started.batches(started.test, started.test_groups)) as batches:
+            if started.tests is not None and started.tested is not None:
+                with contextlib.closing(started.tests.batches(started.tested)) as batches:
                     validation = self._network.evaluate(batches)
             monitored = train if validation is None else validation
             if started.guard is not None:
-                monitored = {**monitored, HELD_OUT: started.guard(started.weights())}
+                monitored = {**monitored, **started.guard(started.weights())}
                 train, validation = (monitored, None) if validation is None else (train, monitored)
             is_best, is_kept = self._best.rank(epoch, train, monitored, started.weights)
             report = EpochReport(
@@ -157,7 +155,7 @@ class Fit:
                 is_best=is_best,
                 is_kept=is_kept,
                 seconds=seconds,
-                patterns_per_second=len(groups) * config.model.channels / seconds,
+                patterns_per_second=drawn.patterns / seconds,
             )
             self.history.append(report.as_row())
             self._between_epochs = True
@@ -166,9 +164,9 @@ class Fit:
         if len(self.history) < config.nepochs:
             log.info("early stop: no better loss for %d epochs", config.early_stop_patience)
 
-    def _watched(self, gathered: Generator[Batch], epoch: int, groups: int) -> Generator[Batch]:
+    def _watched(self, gathered: Generator[Batch], epoch: int, total: int) -> Generator[Batch]:
         """The batches; progress is told and a wish to stop is looked at before each one."""
-        total, patterns = -(-groups // self.config.batch_size), 0
+        patterns = 0
         nepochs, whole = self.config.nepochs, self.patterns_per_epoch
         due = time.perf_counter()
         with contextlib.closing(gathered):
@@ -196,10 +194,10 @@ class Fit:
 
 
 def fit(
-    scan: Scan | None,
+    scan: Scans,
     config: TrainingConfig,
     *,
-    test: Scan | None = None,
+    test: Scans = None,
     execution: ExecutionConfig | None = None,
     on_batch: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -208,27 +206,31 @@ def fit(
 ) -> Fit:
     """Begin to train: `for report in (run := fit(scan, config)): …`, then `run.model`.
 
-    scan: None is the scan in `config.train_data_file`; test, unless given, is the one in `config.test_data_file`.
-    test: a second scan whose loss chooses the best weights. on_batch: called before every training step.
+    scan: one, or several that one model is trained on; None is the scan in `config.train_data_file`, or all that it
+    lists. test: likewise, unless given what `config.test_data_file` says; its loss chooses the best weights. on_batch:
+    called before every training step.
     should_stop: looked at before every training step; when it says so, `Cancelled` is raised, and `run.model` holds
     the best weights of the epochs that ended. resume: what `run.checkpoint()` gave or `load_checkpoint` read; the run
-    goes on, with `resume.config` or one that continues it, and on the same scans. begin_from: a model whose layers are
-    the first weights of a new run, of another scan, probe or dose; its optimiser is not. Settings and backend are
-    refused before a scan is read. Raises ConfigurationError, DataError, BackendError or TrainingError.
+    goes on, with `resume.config` or one that continues it, and on the same scans in their order. begin_from: a model
+    whose layers are the first weights of a new run, of another scan, probe or dose; its optimiser is not. Settings and
+    backend are refused before a scan is read. Raises ConfigurationError, DataError, BackendError or TrainingError.
     """
     started = start(prepare(config, execution=execution, resume=resume), scan, test, begin_from)
     return Fit(started, on_batch=on_batch, should_stop=should_stop)
 
 
 def train(
-    scan: Scan | None,
+    scan: Scans,
     config: TrainingConfig,
     *,
-    test: Scan | None = None,
+    test: Scans = None,
     execution: ExecutionConfig | None = None,
     callbacks: Iterable[Callable[[EpochReport], None]] = (),
 ) -> Model:
-    """Train to the end and return the model with the best weights; every callback is given every epoch's report."""
+    """Train to the end and return the model with the best weights; every callback is given every epoch's report.
+
+    scan, test: as `fit` takes them.
+    """
     run = fit(scan, config, test=test, execution=execution)
     for report in run:
         for callback in callbacks:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from ptycho_core.batches.held_out import PATTERNS, held_out_patterns
+from ptycho_core.engine.checks import network_weights
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.models.canvas import WholeScan
+from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
-from ptycho_core.vocabulary import Weights
+from ptycho_core.training.several import Lit
+from ptycho_core.vocabulary import LossTerms, Weights, of_scan
 
 HELD_OUT = "held_out"
 """The term's name in reports."""
@@ -20,29 +26,57 @@ PART = 0.03  # specs/engine.md, Training: of the pixels
 MOST_FRAMES = 256  # specs/engine.md, Training: that are predicted after every epoch
 
 
-class Guard:
-    """Predicts a scan, or its middle, on one canvas without the pixels that are held out, and measures it by them."""
+@attrs.frozen(eq=False)
+class _Judged:
+    """A scan, or its middle, and which of its pixels are held out: pattern is that of every frame."""
 
-    def __init__(self, engine: Engine, execution: ExecutionConfig, config: TrainingConfig, scan: Scan) -> None:
-        self._engine, self._execution, self._config = engine, execution, config
-        positions = scan.positions_px
+    scan: Scan
+    illumination: Illumination
+    held_out: NDArray[np.bool_]
+    pattern: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, lit: Lit, seed: int) -> _Judged:
+        positions = lit.scan.positions_px
         middle = (positions.min(axis=0) + positions.max(axis=0)) / 2
         nearest = np.argsort(np.linalg.norm(positions - middle, axis=1), kind="stable")[:MOST_FRAMES]
-        self._scan = scan.subset(np.sort(nearest))
-        rng = np.random.default_rng([config.seed, 0])
-        self._held_out = held_out_patterns(scan.N, PART, rng)
-        self._pattern = rng.permutation(np.arange(len(self._scan)) % PATTERNS)
+        scan = lit.scan.subset(np.sort(nearest))
+        rng = np.random.default_rng([seed, 0])
+        held_out = held_out_patterns(scan.N, PART, rng)
+        return cls(scan, lit.illumination, held_out, rng.permutation(np.arange(len(scan)) % PATTERNS))
 
-    def __call__(self, weights: Weights) -> float:
-        """The deviance of a held-out pixel with the weights of a model, its probe among them."""
+
+class Guard:
+    """Predicts each scan on one canvas without the pixels that are held out, and measures it by them."""
+
+    def __init__(
+        self, engine: Engine, execution: ExecutionConfig, config: TrainingConfig, scans: Sequence[Lit]
+    ) -> None:
+        self._engine, self._config = engine, config
+        self._execution = attrs.evolve(execution, precision="32-true")
+        self._judged = [_Judged.of(each, config.seed) for each in scans]
+
+    def __call__(self, weights: Weights) -> LossTerms:
+        """The deviance of a held-out pixel with the weights of a model: of several scans the geometric mean of theirs,
+        so that one of many photons weighs as much as one of few, and each.
+        """
+        known = network_weights(build_table(self._config.model), self._config, weights)
+        values = [self._deviance(each, known) for each in self._judged]
+        if len(values) == 1:
+            return {HELD_OUT: values[0]}
+        each = {of_scan(number, HELD_OUT): value for number, value in enumerate(values, start=1)}
+        return {HELD_OUT: float(np.exp(np.mean(np.log(values)))), **each}
+
+    def _deviance(self, judged: _Judged, weights: Weights) -> float:
+        """weights: the network's, with the probe that it refines."""
         whole = WholeScan(
             self._engine,
-            attrs.evolve(self._execution, precision="32-true"),
+            self._execution,
             self._config.model,
-            self._scan,
-            Illumination.from_arrays(weights),
-            self._held_out,
-            self._pattern,
+            judged.scan,
+            Illumination.from_arrays({**judged.illumination.arrays(), **weights}),
+            judged.held_out,
+            judged.pattern,
         )
         facts = whole.measure(whole.predicted(weights))
         return float(facts.held_deviance.sum() / facts.held_pixels.sum())

@@ -2,55 +2,57 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Generator
+import functools
+from collections.abc import Sequence
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
-from ptycho_core.batches.batch import Batch
-from ptycho_core.batches.groups import Groups
 from ptycho_core.engine.checks import check_network_memory, network_weights
 from ptycho_core.engine.protocol import EngineInfo, Network
 from ptycho_core.errors import ArchiveError, ConfigurationError, DataError
 from ptycho_core.io import load_scan
 from ptycho_core.models.checkpoint import Checkpoint
 from ptycho_core.models.model import Model
+from ptycho_core.models.seen import Seen
 from ptycho_core.networks.initial import initial_weights
 from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.illumination import Illumination
-from ptycho_core.physics.suitability import report_dose, warn_if_ambiguous, warn_if_wide, warn_of_other_intensity
+from ptycho_core.physics.suitability import (
+    check_same_probe,
+    report_dose,
+    warn_if_ambiguous,
+    warn_if_wide,
+    warn_of_other_intensity,
+)
+from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.lists import listed
 from ptycho_core.settings.sections import existing_file
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.data import TrainingData
 from ptycho_core.training.guard import Guard
 from ptycho_core.training.prepare import Prepared
+from ptycho_core.training.several import Drawn, Lit, RunScans
 from ptycho_core.vocabulary import LOG_SCALE, PROBE, Weights
-
-PADDING_STEP = 8  # specs/data.md, Batch: of the border of a canvas, so that few shapes occur
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class Started:
     """All that the loop needs.
 
-    test_groups: drawn once; None without a test scan. illumination, canvas_padding_px: those of every batch, of both
-    scans. guard: judges a network of a canvas; None for any other. begin_from: whose layers the run began with.
-    patterns_per_epoch: a pattern counts once for each group that it is in. resume: the run that goes on; the
-    network holds its weights and its optimiser's state.
+    scans: those that are trained on. tests, tested: those that are tested with, and their groups, drawn once; None
+    without one. guard: judges a network of a canvas; None for any other. begin_from: whose layers the run began with.
+    patterns_per_epoch: a pattern counts once for each group that it is in. resume: the run that goes on; the network
+    holds its weights and its optimiser's state.
     """
 
     config: TrainingConfig
     execution: ExecutionConfig
-    data: TrainingData
-    test: TrainingData | None
-    test_groups: Groups | None
-    illumination: Illumination
-    canvas_padding_px: int
+    scans: RunScans
+    tests: RunScans | None
+    tested: Drawn | None
     patterns_per_epoch: int
     engine: EngineInfo
     network: Network
@@ -58,19 +60,18 @@ class Started:
     guard: Guard | None = None
     begin_from: Model | None = None
 
-    def batches(self, data: TrainingData, groups: Groups, order: NDArray[np.int64] | None = None) -> Generator[Batch]:
-        """Batches of one of the two scans, on the one canvas, gathered ahead.
+    @property
+    def illumination(self) -> Illumination:
+        """That of the model: of the first scan."""
+        return self.scans.lit[0].illumination
 
-        A network of a canvas has one that fits the batch: what it costs grows with its area.
-        """
-        gathered = data.batches(
-            groups,
-            illumination=self.illumination,
-            canvas_padding_px=self.canvas_padding_px,
-            order=order,
-            workers=self.execution.num_workers,
+    @property
+    def seen(self) -> tuple[Seen, ...]:
+        """What the model has seen: its scans, or the first alone where all have the illumination of that."""
+        lit = self.scans.lit if self.guard is not None else self.scans.lit[:1]
+        return tuple(
+            Seen(each.illumination, Lengths.of(each.scan.metadata, each.scan.N).object_pixel_m) for each in lit
         )
-        return gathered if self.guard is None else _with_own_border(gathered)
 
     def untrained(self) -> Weights:
         """Those of a model before the first epoch of the run."""
@@ -81,9 +82,11 @@ class Started:
         return {**self.illumination.arrays(), **self.network.weights()}
 
 
-def start(
-    prepared: Prepared, scan: Scan | None = None, test: Scan | None = None, begin_from: Model | None = None
-) -> Started:
+Scans = Scan | Sequence[Scan] | None
+"""One scan, several, or those that the configuration names."""
+
+
+def start(prepared: Prepared, scan: Scans = None, test: Scans = None, begin_from: Model | None = None) -> Started:
     """Read the scans that the configuration names where none are given, and build the network.
 
     begin_from: a model whose layers are the first weights; everything else is of the new run.
@@ -92,48 +95,51 @@ def start(
     ConfigurationError where the configuration asks for what the scan has not, and what the engine raises.
     """
     config, resume = prepared.config, prepared.resume
-    scan, test = _given_or_loaded(config, scan, test)
+    scans, tests = _given_or_loaded(config, scan, test)
     on_canvas = bool(build_table(config.model).canvas)
-    data = TrainingData(scan, config, on_canvas=on_canvas)
-    tested = None if test is None else TrainingData(test, config, whole=True, on_canvas=on_canvas)
-    test_groups = None
-    if tested is not None:
-        n_groups = min(config.n_groups, len(tested.scan))
-        test_groups = tested.draw(np.random.default_rng([config.seed, 0]), n_groups)
-    groups = data.draw(np.random.default_rng(config.seed))  # or it says why not
-    padding = max(each.canvas_padding_px() for each in (data, tested) if each is not None)
-    if resume is None:
-        illumination = _measured(data.scan, config)
-        weights = _begun(illumination, config, begin_from)
-    else:
+    _check_together(scans, config, on_canvas)
+    data = [TrainingData(each, config, on_canvas=on_canvas) for each in scans]
+    tested = [TrainingData(each, config, whole=True, on_canvas=on_canvas) for each in tests]
+    padding = max(each.canvas_padding_px() for each in (*data, *tested))
+    if resume is not None:
         _check_same_scans(resume, data, tested)
-        illumination, weights = resume.illumination, resume.network_weights
-    if tested is not None:
-        warn_of_other_intensity(tested.scan, illumination)
+    lights = _lights(data, config, on_canvas) if resume is None else resume.lights(len(data))
+    execution = prepared.execution
+    one_of_all = functools.partial(
+        RunScans,
+        batch_size=config.batch_size,
+        canvas_padding_px=padding,
+        own_border=on_canvas,
+        workers=execution.num_workers,
+    )
+    trained_on = one_of_all(lit=tuple(map(Lit, data, lights)))
+    tested_with = None
+    if tested:
+        tested_with = one_of_all(
+            lit=tuple(Lit(each, _test_light(each, lights[0], config, on_canvas)) for each in tested)
+        )
+    tested_on = None
+    if tested_with is not None:
+        tested_on = tested_with.in_order(np.random.default_rng([config.seed, 0]), config.n_groups)
+    drawn = trained_on.shuffled(np.random.default_rng(config.seed))  # or it says why not
+    for each, share in zip(data, drawn.shares, strict=True):
+        each.check_overlap(share.groups)
     engine = prepared.load_engine()
     check_network_memory(
-        build_table(config.model),
-        config.model,
-        config.batch_size,
-        prepared.execution,
-        engine.describe().devices,
-        train=True,
+        build_table(config.model), config.model, config.batch_size, execution, engine.describe().devices, train=True
     )
-    guard = None
-    if on_canvas:
-        guard = Guard(engine, prepared.execution, config, (tested or data).scan)
-    network = engine.build(config.model, config, weights, prepared.execution)
+    guard = Guard(engine, execution, config, (tested_with or trained_on).lit) if on_canvas else None
+    weights = _begun(lights[0], config, begin_from) if resume is None else resume.network_weights
+    network = engine.build(config.model, config, weights, execution)
     if resume is not None:
         network.load_optimizer_state(resume.optimizer)
     return Started(
         config=config,
-        execution=prepared.execution,
-        data=data,
-        test=tested,
-        test_groups=test_groups,
-        illumination=illumination,
-        canvas_padding_px=padding,
-        patterns_per_epoch=groups.indices.size,
+        execution=execution,
+        scans=trained_on,
+        tests=tested_with,
+        tested=tested_on,
+        patterns_per_epoch=drawn.patterns,
         engine=engine.describe(),
         network=network,
         resume=resume,
@@ -142,33 +148,76 @@ def start(
     )
 
 
-def _with_own_border(batches: Generator[Batch]) -> Generator[Batch]:
-    """The batches, each with the border that its own groups need; few shapes occur, for engines that trace them."""
-    with contextlib.closing(batches):
-        for batch in batches:
-            reach = math.ceil(float(np.abs(batch.relative_offsets_px).max()))
-            yield attrs.evolve(batch, canvas_padding_px=-(-reach // PADDING_STEP) * PADDING_STEP)
-
-
-def _given_or_loaded(config: TrainingConfig, scan: Scan | None, test: Scan | None) -> tuple[Scan, Scan | None]:
-    """The scans themselves, or those in the files that the configuration names; both are there before one is read."""
+def _given_or_loaded(config: TrainingConfig, scan: Scans, test: Scans) -> tuple[list[Scan], list[Scan]]:
+    """The scans themselves, or those in the files that the configuration names; all are there before one is read."""
     file = existing_file(config, "train_data_file") if scan is None else None
     test_file = existing_file(config, "test_data_file") if test is None else None
-    if scan is None and file is None:
+    files, test_files = (() if each is None else listed(each) for each in (file, test_file))
+    scans, tests = (
+        [load_scan(path) for path in paths] or _as_list(given) for paths, given in ((files, scan), (test_files, test))
+    )
+    if not scans:
         remedy, expected = "Pass a scan, or set train_data_file.", "a scan to train on"
         raise ConfigurationError("TrainingConfig", "train_data_file", expected=expected, received="none", remedy=remedy)
-    if file is not None:
-        scan = load_scan(file)
-    assert scan is not None
-    return scan, test if test_file is None else load_scan(test_file)
+    return scans, tests
 
 
-def _measured(scan: Scan, config: TrainingConfig) -> Illumination:
-    """The illumination that all batches of the run have, the test scan's too."""
+def _as_list(scans: Scans) -> list[Scan]:
+    return [] if scans is None else [scans] if isinstance(scans, Scan) else list(scans)
+
+
+def _check_together(scans: Sequence[Scan], config: TrainingConfig, on_canvas: bool) -> None:
+    """Refuse scans that cannot be trained on together: of different N, or of probes that the network does not see."""
+    first, *others = scans
+    if not others:
+        return
+    for each in others:
+        if each.N != first.N:
+            expected = f"{first.N} x {first.N} patterns, as those of {first.source}"
+            remedy = "Crop or pad the patterns so that they agree (--crop, --pad), or train on each size by itself."
+            raise DataError(each.source, "diff3d", expected=expected, received=f"{each.N} x {each.N}", remedy=remedy)
+    if config.probe_trainable:
+        remedy = "Leave it unset: a solve refines the probe of each scan (ptycho solve)."
+        expected = "one scan, as a training refines one probe"
+        received = f"{len(scans)} scans"
+        raise ConfigurationError(
+            "TrainingConfig", "probe_trainable", expected=expected, received=received, remedy=remedy
+        )
+    if not on_canvas:
+        for each in scans:
+            each.check_probe()
+        for each in others:
+            check_same_probe(each, first, config.model.architecture)
+
+
+def _lights(data: Sequence[TrainingData], config: TrainingConfig, on_canvas: bool) -> list[Illumination]:
+    """The illumination of each scan; a network that cannot see it has that of the first throughout."""
+    if on_canvas:
+        return [_measured(each.scan, config, on_canvas) for each in data]
+    first = _measured(data[0].scan, config, on_canvas)
+    for each in data[1:]:
+        report_dose(each.scan, config)
+        warn_of_other_intensity(each.scan, first)
+    return [first] * len(data)
+
+
+def _test_light(data: TrainingData, first: Illumination, config: TrainingConfig, on_canvas: bool) -> Illumination:
+    """A network of a canvas is tested as it is used, in the scan's own light, unless it refines a probe."""
+    if on_canvas and not config.probe_trainable:
+        return _illumination(data.scan, config)
+    warn_of_other_intensity(data.scan, first)
+    return first
+
+
+def _measured(scan: Scan, config: TrainingConfig, on_canvas: bool) -> Illumination:
     report_dose(scan, config)
-    if not build_table(config.model).canvas:
+    if not on_canvas:
         warn_if_ambiguous(scan, config)
         warn_if_wide(scan, config)
+    return _illumination(scan, config)
+
+
+def _illumination(scan: Scan, config: TrainingConfig) -> Illumination:
     return Illumination.of(
         scan,
         nphotons=config.nphotons,
@@ -199,13 +248,19 @@ def _begun(illumination: Illumination, config: TrainingConfig, begin_from: Model
     return network_weights(table, config, known)
 
 
-def _check_same_scans(checkpoint: Checkpoint, data: TrainingData, test: TrainingData | None) -> None:
-    """DataError unless the scans are those that the run began with."""
-    data.check_same(checkpoint.scan)
-    if (test is None) != (checkpoint.test is None):
-        known = {True: "a test scan", False: "no test scan"}
-        expected = f"{known[checkpoint.test is not None]}, as the run began"
-        received, remedy = known[test is not None], "Give what it began with, or begin a new run."
-        raise DataError("TrainingConfig", "test_data_file", expected=expected, received=received, remedy=remedy)
-    if test is not None and checkpoint.test is not None:
-        test.check_same(checkpoint.test)
+def _check_same_scans(checkpoint: Checkpoint, data: Sequence[TrainingData], tested: Sequence[TrainingData]) -> None:
+    """DataError unless the scans are those that the run began with, in their order."""
+    for field, begun, ours in (
+        ("train_data_file", checkpoint.scans, data),
+        ("test_data_file", checkpoint.tests, tested),
+    ):
+        if len(ours) != len(begun):
+            what = "scan" if field == "train_data_file" else "test scan"
+            before, now = (
+                f"{number} {what}s" if number > 1 else f"{'a' if number else 'no'} {what}"
+                for number in map(len, (begun, ours))
+            )
+            expected, remedy = f"{before}, as the run began", "Give what it began with, or begin a new run."
+            raise DataError("TrainingConfig", field, expected=expected, received=now, remedy=remedy)
+        for each, fingerprint in zip(ours, begun, strict=True):
+            each.check_same(fingerprint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -15,7 +16,9 @@ from ptycho_core.engine.protocol import Engine
 from ptycho_core.errors import ArchiveError
 from ptycho_core.models import canvas
 from ptycho_core.models.canvas import WholeScan
+from ptycho_core.models.checkpoint import load_checkpoint
 from ptycho_core.models.model import Model
+from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.patches import extract_patches
 from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.scans.scan import Scan
@@ -157,3 +160,36 @@ def test_a_run_begins_with_the_layers_of_a_model(engine: Engine, case: Case) -> 
     other = attrs.evolve(known, weights={name: array for name, array in known.weights.items() if name != heads[0]})
     with pytest.raises(ArchiveError, match="the layers of this network"):
         fit(scan(), settings, begin_from=other)
+
+
+@pytest.mark.usefixtures("found")
+def test_several_scans_of_several_probes_train_one_network(engine: Engine, case: Case, tmp_path: Path) -> None:
+    """Terms are known by scan, each is judged in its own light, and a run goes on to the last bit."""
+    execution = ExecutionConfig(accelerator="cpu", num_workers=0, deterministic=True)
+    settings = attrs.evolve(
+        case.training,
+        n_groups=2,
+        nepochs=2,
+        batch_size=1,
+        held_out_frames=2,
+        probe_trainable=False,
+        backend=engine.name,
+    )
+    other = attrs.evolve(scan().subset(np.arange(12)), probe=scan().probe[:, ::-1] * np.float32(0.5))
+    run = fit([scan(), other], settings, execution=execution)
+    for report in run:
+        parts = [report.train[f"scan{number}/total"] for number in (1, 2)]
+        assert parts[0] != parts[1]
+        assert report.train["total"] == pytest.approx(sum(parts) / 2, rel=1e-12)
+        held_out = [report.train[f"scan{number}/held_out"] for number in (1, 2)]
+        assert report.train["held_out"] == pytest.approx(np.sqrt(held_out[0] * held_out[1]), rel=1e-12)
+        if report.epoch == 1:
+            stopped = load_checkpoint(run.checkpoint().save(tmp_path))
+    resumed = fit([scan(), other], settings, execution=execution, resume=stopped)
+    (last,) = list(resumed)
+    assert last.train == report.train
+    for name, array in run.checkpoint().weights.items():
+        np.testing.assert_array_equal(resumed.checkpoint().weights[name], array, err_msg=name)
+    assert run.model is not None
+    (seen,) = run.model.others
+    assert_field_close(seen.illumination.probe, Illumination.of(other, nphotons=settings.nphotons).probe, 1e-7)

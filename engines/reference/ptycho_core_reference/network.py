@@ -77,7 +77,7 @@ class ReferenceNetwork:
                 groups += len(batch)
                 share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
                 mean = {name: mean[name] + share * (g - mean[name]) if mean else g for name, g in gradients.items()}
-                self.means.add(len(batch), batch_terms)
+                self.means.add(len(batch), batch_terms, batch.scan)
             self.optimizer.step(mean, learning_rate)
         return self.losses_so_far()
 
@@ -89,9 +89,9 @@ class ReferenceNetwork:
         for batch in batches:
             if self.table.canvas:
                 patches = self._shown(self.run(batch.seen)[0], batch.compared)
-                means.add(len(batch), self._loss(batch.compared, patches, 1.0)[0])
+                means.add(len(batch), self._loss(batch.compared, patches, 1.0)[0], batch.scan)
             else:
-                means.add(len(batch), self._loss(batch, self._patches(batch), 1.0)[0])
+                means.add(len(batch), self._loss(batch, self._patches(batch), 1.0)[0], batch.scan)
         return means.means()
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:

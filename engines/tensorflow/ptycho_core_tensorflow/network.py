@@ -89,7 +89,7 @@ class TensorFlowNetwork:
                     groups += len(batch)
                     share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
                     mean = {name: mean[name] + share * (g - mean[name]) if mean else g for name, g in gradients.items()}
-                    self.means.add(len(batch), batch_terms)
+                    self.means.add(len(batch), batch_terms, batch.scan)
                 self.optimizer.step(mean, rate)
         return self.losses_so_far()
 
@@ -101,7 +101,8 @@ class TensorFlowNetwork:
         with tf.device(self.device):
             whole = self._constant(np.asarray(1.0))
             for batch in batches:
-                means.add(len(batch), self.forward.graph_loss_terms(*self._arguments(batch), whole))
+                terms = self.forward.graph_loss_terms(*self._arguments(batch), whole)
+                means.add(len(batch), terms, batch.scan)
         return means.means()
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:

@@ -103,7 +103,7 @@ class TorchNetwork:
                 groups += len(batch)
                 share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
                 mean = {name: torch.lerp(mean[name], g, share) if mean else g for name, g in gradients.items()}
-                self.means.add(len(batch), batch_terms)
+                self.means.add(len(batch), batch_terms, batch.scan)
             self.optimizer.step(mean, learning_rate)
         return self.losses_so_far()
 
@@ -114,7 +114,7 @@ class TorchNetwork:
         means = LossMeans()
         with torch.no_grad():
             for batch in batches:
-                means.add(len(batch), self._loss_terms(batch, physics_weight=1.0))
+                means.add(len(batch), self._loss_terms(batch, physics_weight=1.0), batch.scan)
         return means.means()
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:

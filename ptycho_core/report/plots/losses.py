@@ -16,7 +16,8 @@ def plot_losses(history: Sequence[Mapping[str, float]], path: StrPath, *, best_e
     """Every loss term against epochs, on a logarithmic axis when all are positive; the best epoch is marked.
 
     history: one row per epoch, with "epoch", "total" (training), and where known "validation_total" and further terms,
-    drawn thinner; whatever starts with "validation_" is dashed. Missing and NaN entries leave gaps.
+    drawn thinner; whatever starts with "validation_" is dashed. What is of one of several scans is left out. Missing
+    and NaN entries leave gaps.
     DataError: no rows, or rows without "epoch" and "total".
     """
     if not history or not all({"epoch", "total"} <= row.keys() for row in history):
@@ -26,7 +27,7 @@ def plot_losses(history: Sequence[Mapping[str, float]], path: StrPath, *, best_e
     figure = new_figure(8.0, 4.6)
     axes = figure.add_subplot()
     epochs = [row["epoch"] for row in history]
-    names = dict.fromkeys(name for row in history for name in row if name not in NOT_LOSSES)
+    names = dict.fromkeys(name for row in history for name in row if name not in NOT_LOSSES and "/" not in name)
     curves = {name: np.array([row.get(name, np.nan) for row in history], np.float64) for name in names}
     terms = list(dict.fromkeys(name.removeprefix("validation_") for name in ("total", *curves)))
     for name in sorted(curves, key=lambda name: (terms.index(name.removeprefix("validation_")), name)):

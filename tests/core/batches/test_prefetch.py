@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho_core.batches.groups import draw_groups
-from ptycho_core.batches.prefetch import AHEAD, gathered, prefetch
+from ptycho_core.batches.prefetch import AHEAD, Share, gathered, prefetch
 from ptycho_core.physics.illumination import Illumination
 
 
@@ -139,7 +139,7 @@ def test_batches_gathered_ahead_are_the_batches_of_the_groups(numbered_scan: Any
     lit = Illumination.of(scan, nphotons=1e9)
     settings = {"illumination": lit, "canvas_padding_px": 4, "order": order, "with_truth": True}
     expected = list(groups.batches(scan, 2, **settings))
-    received = list(gathered(groups, scan, 2, workers=workers, **settings))
+    received = list(gathered([Share(groups=groups, scan=scan, **settings)], 2, workers=workers))
     assert [len(batch) for batch in received] == [2, 2, 1]
     for one, other in zip(received, expected, strict=True):
         np.testing.assert_array_equal(one.diffraction_amplitude, other.diffraction_amplitude)
@@ -147,3 +147,30 @@ def test_batches_gathered_ahead_are_the_batches_of_the_groups(numbered_scan: Any
         np.testing.assert_array_equal(one.object_patches, other.object_patches)
         assert one.illumination is other.illumination is lit
         assert one.canvas_padding_px == 4
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_batches_of_several_scans_come_in_the_order_that_is_asked_for(
+    numbered_scan: Any, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is of one scan and says which; a scan's own come as they would alone, gathered two at a time."""
+    monkeypatch.setattr("ptycho_core.batches.groups.GATHERED_BYTES", 2 * 2 * 4 * 4 * 32**2)
+    scans, orders = [numbered_scan(7), numbered_scan(9, seed=1)], [np.array([3, 0, 6, 5, 1]), np.arange(9)]
+    shares = []
+    for number, (scan, order) in enumerate(zip(scans, orders, strict=True), start=1):
+        groups = draw_groups(scan.positions_px, np.random.default_rng(0), gridsize=2, n_groups=None, neighbor_count=4)
+        lit = Illumination.of(scan, nphotons=1e9)
+        shares.append(
+            Share(groups=groups, scan=scan, illumination=lit, canvas_padding_px=4, order=order, number=number)
+        )
+    alone = [list(gathered([share], 2)) for share in shares]
+    assert [share.batches(2) for share in shares] == [len(batches) for batches in alone] == [3, 5]
+    turns = [1, 0, 1, 1, 0, 1, 0, 1]
+    received = list(gathered(shares, 2, turns=turns, workers=workers))
+    assert [batch.scan for batch in received] == [turn + 1 for turn in turns]
+    for turn, batch in zip(turns, received, strict=True):
+        expected = alone[turn].pop(0)
+        np.testing.assert_array_equal(batch.diffraction_amplitude, expected.diffraction_amplitude)
+        assert batch.illumination is shares[turn].illumination
+    assert alone == [[], []]
+    assert [batch.scan for batch in gathered(shares, 2, workers=workers)] == [1] * 3 + [2] * 5

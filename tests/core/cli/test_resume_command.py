@@ -237,3 +237,53 @@ def test_the_settings_of_a_run_that_goes_on_are_shown_with_where_they_are_from(
 def test_without_checkpointing_there_is_none(train: Callable[..., Any], scan_file: Path, tmp_path: Path) -> None:
     assert train(scan_file, *BEGIN, "--no-enable-checkpointing").code == 0
     assert not (tmp_path / "run" / CHECKPOINT_NAME).exists()
+
+
+# -- several scans -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(tmp_path: Path, numbered_scan: Any, scan_file: Path) -> list[Path]:
+    save_scan(tmp_path / "other.npz", numbered_scan(6, seed=1))
+    return [scan_file, tmp_path / "other.npz"]
+
+
+def test_several_scans_are_written_down_for_the_run_to_go_on(
+    train: Callable[..., Any], ptycho: Callable[..., Any], two: list[Path], fake_engine: Any, tmp_path: Path
+) -> None:
+    stopped = train(*two, *BEGIN, stops_in=3)
+    assert stopped.code == 2, stopped.err
+    written = tmp_path / "run" / "scans.txt"
+    assert written.read_text() == "".join(f"{path.resolve()}\n" for path in two)
+    assert load_checkpoint(tmp_path / "run").config.train_data_file == written
+    fake_engine.epochs.clear()
+    outcome = train("--resume")
+    assert outcome.code == 0, outcome.err
+    assert [sorted({batch.scan for batch in epoch}) for epoch in fake_engine.epochs] == [[1, 2], [1, 2]]
+    assert f"Next: ptycho reconstruct {two[0]}" in outcome.err
+    assert train("--resume", two[0]).code == 2
+    with pytest.MonkeyPatch.context() as elsewhere:
+        elsewhere.chdir(tmp_path)
+        assert train("other.npz", "--resume").code == 2
+        assert train("scan.npz", "other.npz", "--resume").code == 0
+
+
+def test_a_list_of_scans_is_as_good_as_its_scans(
+    ptycho: Callable[..., Any], two: list[Path], fake_engine: Any, tmp_path: Path
+) -> None:
+    """Of those that are trained on and of those that are tested with."""
+    (tmp_path / "night.txt").write_text("scan.npz\nother.npz\n")
+    one = tmp_path / "one"
+    settings = (*BEGIN, "--nepochs", 1, "--test", tmp_path / "night.txt")
+    assert ptycho("train", tmp_path / "night.txt", *settings, "--out", one).code == 0
+    assert not (one / "scans.txt").exists()
+    for batches in (fake_engine.epochs[0], fake_engine.evaluated[0]):
+        assert sum(len(batch) for batch in batches) == 15
+        assert {batch.scan for batch in batches} == {1, 2}
+    shown = ptycho("train", *two, *BEGIN, "--out", one, "--show-config").out
+    assert f'train_data_file = "{one / "scans.txt"}"' in shown and not (one / "scans.txt").exists()
+    (tmp_path / "night.txt").write_text("scan.npz\nnone.npz\n")
+    refused = ptycho("train", tmp_path / "night.txt", *BEGIN, "--out", tmp_path / "two")
+    assert refused.code == 2 and "night.txt: line 2: expected an existing file" in refused.err
+    pair = ptycho("train", *two, *BEGIN, "--out", tmp_path / "two", "--companion", two[0])
+    assert pair.code == 2 and "companion must be left out where several scans are read" in pair.err

@@ -24,6 +24,21 @@ def test_terms_are_means_weighted_by_the_groups_of_a_batch() -> None:
     assert means_of(parts).means() == {"total": pytest.approx(3.0), "nll": pytest.approx(1.0)}
 
 
+def test_of_several_scans_the_total_is_known_by_scan() -> None:
+    means, other = LossMeans(), LossMeans()
+    means.add(4, {"total": 1.0, "nll": 2.0}, 1)
+    means.add(2, {"total": 4.0, "nll": 5.0}, 2)
+    other.add(2, {"total": 3.0, "nll": 0.0}, 1)
+    assert other.means() == {"total": 3.0, "nll": 0.0, "scan1/total": 3.0}
+    means.merge(other)
+    assert means.means() == {
+        "total": pytest.approx(18 / 8),
+        "nll": pytest.approx(18 / 8),
+        "scan1/total": pytest.approx(10 / 6),
+        "scan2/total": pytest.approx(4.0),
+    }
+
+
 @given(parts=batches, data=st.data())
 def test_merged_parts_equal_the_whole_to_the_last_bit_in_any_order_and_split(
     parts: list[tuple[int, dict[str, float]]], data: st.DataObject

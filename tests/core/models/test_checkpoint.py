@@ -73,7 +73,7 @@ def refusal(path: Path) -> str:
 
 def test_a_checkpoint_survives_its_file(stopped: Checkpoint, file: Path) -> None:
     loaded = load_checkpoint(file.parent)
-    for name in ("config", "execution", "history", "scores", "engine", "scan", "test", "epoch"):
+    for name in ("config", "execution", "history", "scores", "engine", "scans", "tests", "epoch"):
         assert getattr(loaded, name) == getattr(stopped, name), name
     for name in ("weights", "optimizer"):
         one, other = getattr(loaded, name), getattr(stopped, name)
