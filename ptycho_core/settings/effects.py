@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from ptycho_core.settings.fields import fields_of
-from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.model import CANVAS, ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 
 OF_THE_NETWORK = (
@@ -25,7 +25,7 @@ def idle_fields(config: TrainingConfig, read: Collection[str] | None) -> Iterato
         (model.architecture == "cnn", "on a network that works on patches", ("held_out_frames",)),
         (not model.pad_object, "without pad_object", ("probe_big",)),
         (
-            model.model_type == "supervised",
+            model.model_type == "supervised" and model.architecture != CANVAS,
             "in supervised training",
             ("probe_gauge", "probe_scale", "nphotons", "intensity_scale_trainable"),
         ),

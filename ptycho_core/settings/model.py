@@ -12,7 +12,7 @@ from ptycho_core.settings.fields import at_least, check_effects, fields_of, only
 CANVAS, CANVAS_GROUP = "canvas", 16
 """The architecture that works on the canvas of a group, and the patterns in one of its groups."""
 NO_CANVAS = (
-    *("gridsize", "model_type", "amp_activation", "object_big", "probe_big", "pad_object", "gaussian_smoothing_sigma"),
+    *("gridsize", "amp_activation", "object_big", "probe_big", "pad_object", "gaussian_smoothing_sigma"),
     *("amplitude_ceiling", "merge_weights", "cbam_encoder", "cbam_bottleneck", "cbam_decoder"),
     *("eca_encoder", "eca_decoder", "spatial_decoder"),
 )

@@ -92,6 +92,7 @@ CASES: dict[str, dict[str, Any]] = {
         "warm_sweeps": 2,
         "canvas_blocks": 2,
         "held_out_frames": 2,
+        "training": {"realspace_mae_weight": 0.25},
     },
     # Compared with a truth too: else the global phase is free, and the gradient by its bias a sum that cancels.
     "cnn_one_frame": {"architecture": "cnn", "gridsize": 1, "groups": 1, "pad_object": False, "training": ALL_TERMS},

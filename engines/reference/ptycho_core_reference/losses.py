@@ -21,7 +21,8 @@ class Compared:
     """What the terms compare; empty is what no term of the objective does.
 
     patches, truth: (B, C, N, N). predicted, measured: counts (B, C, N, N). good: (N, N). mean_counts: of the training
-    set, a good pixel.
+    set, a good pixel. lit: (N, N), weights of the factor that fits the truth to the patches of each group; empty where
+    it is compared as it is.
     """
 
     patches: Field
@@ -30,6 +31,7 @@ class Compared:
     measured: Array = NOTHING
     good: NDArray[np.bool_] = NOTHING
     mean_counts: float = 0.0
+    lit: Array = NOTHING
 
 
 def nll(of: Compared) -> tuple[float, Array]:
@@ -61,7 +63,14 @@ def total_variation(of: Compared) -> tuple[float, Field]:
 
 
 def realspace_mae(of: Compared) -> tuple[float, Field]:
-    return mean_modulus(of.patches - of.truth)
+    if not of.lit.size:
+        return mean_modulus(of.patches - of.truth)
+    each: dict[str, Any] = {"axis": (1, 2, 3), "keepdims": True}
+    bright = (of.lit * np.abs(of.truth) ** 2).sum(**each)
+    bright = np.maximum(bright, MODULUS_FLOOR**2 * of.lit.sum())
+    factor = (of.lit * of.truth.conj() * of.patches).sum(**each) / bright
+    value, gradient = mean_modulus(of.patches - factor * of.truth)
+    return value, gradient - of.lit * of.truth * (of.truth.conj() * gradient).sum(**each) / bright
 
 
 TERMS: dict[str, Callable[[Compared], tuple[float, NDArray[Any]]]] = {

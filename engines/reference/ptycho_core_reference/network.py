@@ -224,6 +224,8 @@ class ReferenceNetwork:
         placement = self._placement(batch)
         patches = self._merged(batch, patches, placement)
         compared = losses.Compared(patches=patches)
+        if self.table.canvas:
+            compared = attrs.evolve(compared, lit=lit_probe(batch.illumination.intensity, self.model))
         if self.objective.compares("truth"):
             compared = attrs.evolve(compared, truth=self._truth(batch))
         far_field = None

@@ -149,7 +149,7 @@ class Forward:
             epsilon = MERGE_EPSILON[self.model.merge_weights]
             canvas = physics.merge_group(patches, light.merge_weight, placement, epsilon)
             patches = physics.extract_patches(canvas, placement)
-        compared = losses.Compared(patches=patches)
+        compared = losses.Compared(patches=patches, lit=None if seen is None else light.lit)
         if self.objective.compares("truth"):
             compared = attrs.evolve(
                 compared, truth=tf.stack([rearrange(part, BHWC_TO_BCHW) for part in tf.unstack(truth)])

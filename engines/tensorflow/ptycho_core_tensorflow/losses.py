@@ -16,7 +16,8 @@ class Compared:
     """What the terms compare; None is what no term of the objective does.
 
     patches, truth: (2, B, C, N, N), real and imaginary part. predicted, measured: counts (B, C, N, N). good: (N, N), 1
-    or 0. mean_counts: (), of the training set, a good pixel.
+    or 0. mean_counts: (), of the training set, a good pixel. lit: (N, N), weights of the factor that fits the truth to
+    the patches of each group; None where it is compared as it is.
     """
 
     patches: tf.Tensor
@@ -25,6 +26,7 @@ class Compared:
     measured: tf.Tensor | None = None
     good: tf.Tensor | None = None
     mean_counts: tf.Tensor | None = None
+    lit: tf.Tensor | None = None
 
     @functools.cached_property
     def deviance(self) -> tf.Tensor:
@@ -52,7 +54,8 @@ def total_variation(of: Compared) -> tf.Tensor:
 
 
 def realspace_mae(of: Compared) -> tf.Tensor:
-    return tf.reduce_mean(modulus(of.patches - of.truth))
+    truth = of.truth if of.lit is None else in_gauge(of.truth, of.patches, of.lit)
+    return tf.reduce_mean(modulus(of.patches - truth))
 
 
 TERMS: dict[str, Callable[[Compared], tf.Tensor]] = {
@@ -61,6 +64,17 @@ TERMS: dict[str, Callable[[Compared], tf.Tensor]] = {
 
 
 # -- what they are made of -----------------------------------------------------------------------------------------
+
+
+def in_gauge(truth: tf.Tensor, patches: tf.Tensor, lit: tf.Tensor) -> tf.Tensor:
+    """The truth times the complex factor that fits it to the patches, both (2, B, C, N, N), one for each group."""
+    known, shown = tf.complex(*tf.unstack(truth)), tf.complex(*tf.unstack(patches))
+    each = {"axis": (1, 2, 3), "keepdims": True}
+    bright = tf.reduce_sum(lit * tf.reduce_sum(tf.square(truth), axis=0), **each)
+    bright = tf.maximum(bright, MODULUS_FLOOR**2 * tf.reduce_sum(lit))
+    alike = tf.reduce_sum(tf.cast(lit, known.dtype) * tf.math.conj(known) * shown, **each)
+    fitted = alike / tf.cast(bright, known.dtype) * known
+    return tf.stack([tf.math.real(fitted), tf.math.imag(fitted)])
 
 
 def masked_mean(x: tf.Tensor, good: tf.Tensor) -> tf.Tensor:

@@ -17,7 +17,8 @@ class Compared:
     """What the terms compare; None is what no term of the objective does.
 
     patches, truth: (2, B, C, N, N), real and imaginary part. predicted, measured: counts (B, C, N, N). good: (N, N), 1
-    or 0. mean_counts: (), of the training set, a good pixel.
+    or 0. mean_counts: (), of the training set, a good pixel. lit: (N, N), weights of the factor that fits the truth to
+    the patches of each group; None where it is compared as it is.
     """
 
     patches: Tensor
@@ -26,6 +27,7 @@ class Compared:
     measured: Tensor | None = None
     good: Tensor | None = None
     mean_counts: Tensor | None = None
+    lit: Tensor | None = None
 
     @functools.cached_property
     def deviance(self) -> Tensor:
@@ -53,7 +55,8 @@ def total_variation(of: Compared) -> Tensor:
 
 
 def realspace_mae(of: Compared) -> Tensor:
-    return modulus(of.patches - of.truth).mean()
+    truth = of.truth if of.lit is None else in_gauge(of.truth, of.patches, of.lit)
+    return modulus(of.patches - truth).mean()
 
 
 TERMS: dict[str, Callable[[Compared], Tensor]] = {
@@ -62,6 +65,15 @@ TERMS: dict[str, Callable[[Compared], Tensor]] = {
 
 
 # -- what they are made of -----------------------------------------------------------------------------------------
+
+
+def in_gauge(truth: Tensor, patches: Tensor, lit: Tensor) -> Tensor:
+    """The truth times the complex factor that fits it to the patches, both (2, B, C, N, N), one for each group."""
+    known, shown = torch.complex(*truth), torch.complex(*patches)
+    each = {"dim": (1, 2, 3), "keepdim": True}
+    bright = (lit * known.abs().square()).sum(**each).clamp(min=MODULUS_FLOOR**2 * lit.sum())
+    fitted = (lit * known.conj() * shown).sum(**each) / bright * known
+    return torch.stack([fitted.real, fitted.imag])
 
 
 def masked_mean(x: Tensor, good: Tensor) -> Tensor:

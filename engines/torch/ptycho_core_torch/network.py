@@ -208,7 +208,7 @@ class TorchNetwork:
             epsilon = MERGE_EPSILON[self.model.merge_weights]
             canvas = physics.merge_group(patches, light.merge_weight, placement, epsilon)
             patches = physics.extract_patches(canvas, placement)
-        compared = losses.Compared(patches=patches)
+        compared = losses.Compared(patches=patches, lit=light.lit if self.table.canvas else None)
         if self.objective.compares("truth"):
             truth = rearrange(batch.object_patches, BHWC_TO_BCHW)
             compared = attrs.evolve(

@@ -253,6 +253,25 @@ def test_merge_adjoint_is_adjoint_of_merge_group(merge_weights: Any) -> None:
     assert left == pytest.approx(inner(patches, model.merge_adjoint(g, weight, placement)), rel=1e-12)
 
 
+def test_a_truth_is_compared_up_to_a_factor_of_each_group_and_its_gradient_is_the_difference_quotient() -> None:
+    rng = np.random.default_rng(3)
+    patches, truth, lit = random_field(rng, 2, 3, 8, 8), random_field(rng, 2, 3, 8, 8), rng.uniform(0, 1, (8, 8))
+    factors = np.array([0.3 - 2j, 5j])[:, None, None, None]
+    alike, _ = losses.realspace_mae(losses.Compared(patches=factors * truth, truth=truth, lit=lit))
+    assert alike < 1e-12
+    value, gradient = losses.realspace_mae(losses.Compared(patches=patches, truth=truth, lit=lit))
+    other, _ = losses.realspace_mae(losses.Compared(patches=patches, truth=factors * truth, lit=lit))
+    assert value == pytest.approx(other, rel=1e-12)
+    change = random_field(rng, 2, 3, 8, 8)
+    above, below = (
+        losses.realspace_mae(losses.Compared(patches=patches + step * change, truth=truth, lit=lit))[0]
+        for step in (1e-5, -1e-5)
+    )
+    assert inner(gradient, change) == pytest.approx((above - below) / 2e-5, rel=1e-7)
+    nothing, _ = losses.realspace_mae(losses.Compared(patches=patches, truth=0 * truth, lit=lit))
+    assert np.isfinite(nothing)
+
+
 def test_a_canvas_is_seen_as_patches_are_cut_from_an_object() -> None:
     """The offsets' sign, their order of x and y and the centre of a patch are those of the data contract."""
     N, padding = 16, 6

@@ -615,7 +615,6 @@ def test_groups_of_a_canvas_have_any_size_and_hold_out_frames(scan: Scan) -> Non
         ({"group_size": 4, "held_out_frames": 4}, "held_out_frames must be fewer than the 4 patterns"),
         ({"gridsize": 2}, "gridsize"),
         ({"pad_object": False}, "pad_object"),
-        ({"model_type": "supervised"}, "model_type"),
     ],
 )
 def test_what_has_no_effect_on_a_canvas_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -543,3 +543,18 @@ def test_a_test_scan_of_another_intensity_is_warned_of(
     bright = attrs.evolve(scan, diffraction_amplitude=100 * scan.diffraction_amplitude)
     fit(scan, config(), test=bright)
     assert "1e+04 times that of the training scan" in core_log.text
+
+
+# -- a network of a canvas and a truth -----------------------------------------------------------------------------
+
+
+def test_a_network_of_a_canvas_learns_from_a_truth_and_is_judged_by_the_counts(
+    fake_engine: Any, numbered_scan: Any
+) -> None:
+    model = ModelConfig(N=32, architecture="canvas", model_type="supervised", group_size=4, warm_sweeps=0)
+    run = fit(numbered_scan(), TrainingConfig(model=model, nepochs=1, batch_size=4))
+    (report,) = list(run)
+    assert all(batch.object_patches is not None for batch in fake_engine.epochs[0])
+    assert report.train["held_out"] > 0
+    with pytest.raises(DataError, match="expected ground truth for supervised training"):
+        fit(numbered_scan(object_field=None), run.config)
