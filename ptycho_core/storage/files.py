@@ -45,10 +45,15 @@ DIRECTORY_LIMIT = 2**20  # specs/archive.md, Limits
 def opened_zip(raw: io.RawIOBase | io.BytesIO) -> Iterator[zipfile.ZipFile]:
     """The zip file in a stream, which is closed with it. BadZipFile for a directory of more than the limit.
 
-    zipfile makes an object of every entry, before anybody can count them.
+    zipfile makes an object of every entry, before anybody can count them, and takes memory for as many bytes as an
+    entry says that it has: BadZipFile where they are more than the file's.
     """
     with _DirectoryFirst(raw) as file, zipfile.ZipFile(file) as archive:
         file.limit = None
+        length = file.seek(0, os.SEEK_END)
+        for entry in archive.infolist():
+            if entry.compress_size > length:
+                raise zipfile.BadZipFile(f"an entry of {entry.compress_size} bytes in a file of {length}")
         yield archive
 
 

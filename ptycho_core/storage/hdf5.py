@@ -161,7 +161,7 @@ class HDF5File:
         waiting, seen = [self._files[self.path]["/"]], set()
         while waiting:
             group = waiting.pop(0)
-            place = h5py.h5o.get_info(group.id).addr
+            place = h5py.h5g.get_objinfo(group.id, b".").objno  # H5Oget_info walks damaged trees without end
             if place not in seen:
                 seen.add(place)
                 yield group

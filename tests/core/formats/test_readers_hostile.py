@@ -354,6 +354,15 @@ def test_a_virtual_data_set_with_one_byte_changed_is_refused(tmp_path: Path) -> 
     assert "expected whole global heaps" in outcome(file)[0]
 
 
+def test_a_damaged_tree_of_names_does_not_hold_the_process(tmp_path: Path) -> None:
+    """HDF5 walks this one without end where it is asked how large it is."""
+    file = scan_files.ptylab(tmp_path)
+    rng = np.random.default_rng([208, 5133])
+    rng.random()
+    assert spoil(file, rng, tmp_path / "trap") == "metadata"
+    assert "lab.hdf5: expected " in outcome(file, seconds=30)[0]
+
+
 def test_the_checksum_is_that_of_its_author() -> None:
     """The values that lookup3.c gives as examples."""
     assert lookup3(b"") == 0xDEADBEEF

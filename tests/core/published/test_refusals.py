@@ -122,6 +122,12 @@ def repeated() -> bytes:
     return stream.getvalue()
 
 
+def claiming(archive: bytes, size: int) -> bytes:
+    """The last entry of the directory says that it has so many bytes."""
+    place = archive.rindex(b"PK\x01\x02") + 20
+    return archive[:place] + size.to_bytes(4, "little") + archive[place + 4 :]
+
+
 def bomb(name: str, members: dict[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -297,6 +303,10 @@ ARCHIVES: dict[str, tuple[Callable[[], Members], str]] = {
     "a bomb in the network": (
         lambda: torch_archive(pytorch=bomb("model/data.pkl", {})),
         "…This may be a decompression bomb…",
+    ),
+    "a member larger than the file": (
+        lambda: claiming(zipped(torch_archive()), 2**32 - 2**16),
+        "…an entry of 4294901760 bytes in a file of…",
     ),
     "many members": (lambda: besides(**MANY), "…a directory of more than…"),
     "many members of the network": (lambda: torch_archive(pytorch=zipped(MANY)), "…a directory of more than…"),
