@@ -21,6 +21,7 @@ from ptycho_core.models.signature import (
     PROBE,
     Signature,
 )
+from ptycho_core.networks import spectral
 from ptycho_core.networks.ops import op_function
 from ptycho_core.networks.registry import build_table
 from ptycho_core.networks.table import INPUT, Table
@@ -31,7 +32,7 @@ from ptycho_core.vocabulary import INPUT_SCALE, Weights
 
 OPSET, IR_VERSION = 18, 8  # specs/engine.md, Export
 ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "softplus": "Softplus", "tanh": "Tanh"}
-"""Those that are one ONNX operator; swish is two, linear none."""
+"""Those that are one ONNX operator; swish and gelu are several, linear none."""
 
 
 def onnx_bytes(
@@ -193,8 +194,80 @@ class Graph:
 # -- ops, as in the engines ----------------------------------------------------------------------------------------
 
 
-def conv(graph: Graph, x: str, *, kernel: str, bias: str, activation: str, kernel_size: int) -> str:
-    return activate(graph, graph.node("Conv", [x, kernel, bias], pads=[kernel_size // 2] * 4), activation=activation)
+def conv(
+    graph: Graph, x: str, *, kernel: str, bias: str, activation: str, kernel_size: int, stride: int, padding: str
+) -> str:
+    border = kernel_size // 2
+    if padding == "reflect":
+        pads = graph.constant(f"border/{border}", np.array([0, 0, border, border] * 2, np.int64))
+        x, border = graph.node("Pad", [x, pads], mode="reflect"), 0
+    y = graph.node("Conv", [x, kernel, bias], pads=[border] * 4, strides=[stride] * 2)
+    return activate(graph, y, activation=activation)
+
+
+def transposed_conv(graph: Graph, x: str, *, kernel: str, bias: str, activation: str, kernel_size: int) -> str:
+    kernel = graph.node("Transpose", [kernel], perm=[1, 0, 2, 3])  # (in, out, kh, kw), as ONNX has it here
+    border = [kernel_size // 2] * 4
+    y = graph.node("ConvTranspose", [x, kernel, bias], pads=border, output_padding=[1, 1], strides=[2, 2])
+    return activate(graph, y, activation=activation)
+
+
+def spectral_conv(graph: Graph, x: str, *, real: str, imaginary: str, modes: int, scale: float) -> str:
+    side, larger = graph.size, int(graph.size * scale)
+    x = _einsum(graph, "bchw,pwk->bchpk", x, _matrix(graph, spectral.to_modes, side, modes))
+    x = _einsum(graph, "bchpk,pqhj->bcqjk", x, _matrix(graph, spectral.to_signed_modes, side, modes))
+    x = _einsum(graph, "bcqjk,qrjkcd->bdrjk", x, _as_product(graph, real, imaginary))
+    x = _einsum(graph, "bdrjk,rshj->bdshk", x, _matrix(graph, spectral.from_signed_modes, larger, modes))
+    return _einsum(graph, "bdshk,swk->bdhw", x, _matrix(graph, spectral.from_modes, larger, modes))
+
+
+def factorised_spectral_conv(graph: Graph, x: str, *, real: str, imaginary: str, modes: int) -> str:
+    matrices = _as_product(graph, real, imaginary)
+    there, back = (_matrix(graph, way, graph.size, modes) for way in (spectral.to_modes, spectral.from_modes))
+    of_y, of_x = (graph.node("Gather", [matrices, graph.whole(axis)], axis=2) for axis in (0, 1))
+    along_y = _einsum(graph, "bcpkw,prkcd->bdrkw", _einsum(graph, "bchw,phk->bcpkw", x, there), of_y)
+    along_x = _einsum(graph, "bchpk,prkcd->bdhrk", _einsum(graph, "bchw,pwk->bchpk", x, there), of_x)
+    both = _einsum(graph, "bdrkw,rhk->bdhw", along_y, back), _einsum(graph, "bdhrk,rwk->bdhw", along_x, back)
+    return graph.node("Add", [*both])
+
+
+def instance_norm(graph: Graph, x: str, *, epsilon: float) -> str:
+    sides = graph.constant("axes/2,3", np.array([2, 3], np.int64))
+    x = graph.node("Sub", [x, graph.node("ReduceMean", [x, sides], keepdims=1)])
+    variance = graph.node("ReduceMean", [graph.node("Mul", [x, x]), sides], keepdims=1)
+    return graph.node("Div", [x, graph.node("Sqrt", [graph.node("Add", [variance, graph.single(epsilon)])])])
+
+
+def gain(graph: Graph, x: str, *, gain: str, start: float) -> str:
+    sides = graph.constant("axes/1,2", np.array([1, 2], np.int64))
+    return graph.node("Mul", [x, graph.node("Unsqueeze", [gain, sides])])
+
+
+def coordinates(graph: Graph, x: str) -> str:
+    size = graph.size
+    places = graph.constant(f"coordinates/{size}", (np.mgrid[:size, :size] / size).astype(np.float32)[None])
+    examples = graph.node("Shape", [x], start=0, end=1)
+    shape = graph.constant(f"shape/2,{size},{size}", np.array([2, size, size], np.int64))
+    places = graph.node("Expand", [places, graph.node("Concat", [examples, shape], axis=0)])
+    return graph.node("Concat", [x, places], axis=1)
+
+
+def _einsum(graph: Graph, equation: str, x: str, y: str) -> str:
+    return graph.node("Einsum", [x, y], equation=equation)
+
+
+def _matrix(graph: Graph, way: Callable[[int, int], NDArray[np.float64]], side: int, modes: int) -> str:
+    return graph.constant(f"{way.__name__}/{side}/{modes}", way(side, modes).astype(np.float32))
+
+
+def _as_product(graph: Graph, real: str, imaginary: str) -> str:
+    """A product with real + i · imaginary, (part before, part after, …)."""
+    first = graph.constant("axis/0", np.array([0], np.int64))
+
+    def stacked(*parts: str) -> str:
+        return graph.node("Concat", [graph.node("Unsqueeze", [part, first]) for part in parts], axis=0)
+
+    return stacked(stacked(real, imaginary), stacked(graph.node("Neg", [imaginary]), real))
 
 
 def max_pool(graph: Graph, x: str) -> str:
@@ -238,6 +311,11 @@ def activate(graph: Graph, x: str, *, activation: str) -> str:
         return x
     if activation == "swish":
         return graph.node("Mul", [x, graph.node("Sigmoid", [x])])
+    if activation == "gelu":
+        error = graph.node("Erf", [graph.node("Mul", [x, graph.single(0.5**0.5)])])
+        return graph.node(
+            "Mul", [graph.node("Mul", [x, graph.single(0.5)]), graph.node("Add", [error, graph.single(1)])]
+        )
     return graph.node(ACTIVATIONS[activation], [x])
 
 
@@ -269,6 +347,7 @@ OPS: dict[str, Callable[..., str]] = {
     for op in (
         *(conv, max_pool, upsample, channels, pad, outside_centre, add, concat, scale, activate),
         *(global_mean, global_max, channel_max_mean, channel_conv, multiply),
+        *(transposed_conv, spectral_conv, factorised_spectral_conv, instance_norm, gain, coordinates),
         *(warm_sweeps, data_step, in_gauge, correct),
     )
 }

@@ -26,5 +26,6 @@ def initial_weights(table: Table, rng: np.random.Generator) -> dict[str, NDArray
                 drawn = rng.uniform(-limit, limit, shape).astype(np.float32)
                 weights[name] = np.zeros_like(drawn) if layer.name in table.zeros else drawn
             else:
-                weights[name] = np.full(shape, op_named(layer.op).initial.get(parameter, 0.0), np.float32)
+                first = op_named(layer.op).initial.get(parameter, 0.0)
+                weights[name] = np.full(shape, first(layer, shape, rng) if callable(first) else first, np.float32)
     return weights

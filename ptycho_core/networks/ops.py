@@ -17,6 +17,7 @@ and is then a layer of any table: `table.op("trunk/leaky", "leaky", x, slope=0.2
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +27,8 @@ import attrs
 from ptycho_core.errors import BackendError
 
 Shape = tuple[int, ...]
+Initial = Callable[["Layer", Shape, Any], Any]
+"""A layer, the shape of its parameter and a numpy Generator → what the parameter begins with, or one number for all."""
 Function = Callable[..., Any]
 
 
@@ -76,7 +79,8 @@ class Op:
 
     meaning: one line, as in specs/model.md. inputs: how many. settings: name → default, or a type where it must be
     given. parameters: layer → name and shape of each; one called "kernel" is (kh, kw, in, out), begins as Glorot has it
-    and decays, and an engine may hold it in a layout of its own. initial: what any other begins with, unless with 0.
+    and decays, and an engine may hold it in a layout of its own. initial: what any other begins with, a number or how
+    it is drawn, unless with 0.
     out_channels: of the output; None where each layer says so. size: pixels along a side of the input, and the layer →
     those of the output. sees_batch: whether it is an op of the physics, whose function is given the batch as `scene`
     (specs/model.md, Tables of a canvas). functions: engine → what computes it, or "module:function", which is imported
@@ -88,7 +92,7 @@ class Op:
     inputs: int
     settings: Mapping[str, Any]
     parameters: Callable[[Layer], Mapping[str, Shape]]
-    initial: Mapping[str, float]
+    initial: Mapping[str, float | Initial]
     out_channels: Callable[[Layer], int] | None
     size: Callable[[int, Layer], int]
     sees_batch: bool
@@ -105,7 +109,7 @@ def register_op(
     inputs: int = 1,
     settings: Mapping[str, Any] = MappingProxyType({}),
     parameters: Callable[[Layer], Mapping[str, Shape]] = lambda layer: {},
-    initial: Mapping[str, float] = MappingProxyType({}),
+    initial: Mapping[str, float | Initial] = MappingProxyType({}),
     out_channels: Callable[[Layer], int] | None = lambda layer: layer.in_channels[0],
     size: Callable[[int, Layer], int] = lambda size, layer: size,
     sees_batch: bool = False,
@@ -178,12 +182,14 @@ def _convolution(layer: Layer) -> dict[str, Shape]:
 
 register_op(
     "conv",
-    "cross-correlation, kernel k × k (kh, kw, in, out), k odd and 3 unless said otherwise, stride 1, zero padding of "
-    "(k − 1)/2 on every side, plus bias, then activation; kernel and bias are its own or those of the conv that it "
-    "`shares`",
-    settings={"activation": "linear", "kernel_size": 3},
+    "cross-correlation, kernel k × k (kh, kw, in, out), k odd and 3 unless said otherwise, zero padding of (k − 1)/2 "
+    "on every side (`reflect`: mirrored about the outermost pixels instead), stride 1 (`stride`: every such pixel "
+    "along y and x, from the first on), plus bias, then activation; kernel and bias are its own or those of the conv "
+    "that it `shares`",
+    settings={"activation": "linear", "kernel_size": 3, "stride": 1, "padding": "zeros"},
     parameters=_convolution,
     out_channels=None,
+    size=lambda size, layer: -(-size // layer.settings["stride"]),
 )
 register_op("max_pool", "maximum of 2 × 2, stride 2", size=lambda size, layer: size // 2)
 register_op("upsample", "every pixel becomes 2 × 2 equal ones (nearest neighbour)", size=lambda size, layer: 2 * size)
@@ -227,6 +233,74 @@ register_op(
     "multiply",
     "the first input times the second, a gate of one pixel `(B, 1, 1, channels)` or of one channel `(B, H, W, 1)`",
     inputs=2,
+)
+
+
+def _spectral_size(size: int, layer: Layer) -> int:
+    """ValueError where the maps have fewer modes than are kept."""
+    given = int(size * layer.settings.get("scale", 1))
+    if 2 * layer.settings["modes"] > min(size, given):
+        expected = f"modes of at most half of {min(size, given)} pixels"
+        raise ValueError(f"layer {layer.name!r}: expected {expected}; received {layer.settings['modes']}")
+    return given
+
+
+def _complex_glorot(layer: Layer, shape: Shape, rng: Any) -> Any:
+    limit = math.sqrt(3 / (layer.in_channels[0] + layer.out_channels))
+    return rng.uniform(-limit, limit, shape)
+
+
+register_op(
+    "transposed_conv",
+    "the adjoint of a conv of stride 2 with zeros around: twice the side, y[2i + t − (k − 1)/2] += x[i] · kernel[t] "
+    "along both axes, kernel (kh, kw, in, out); plus bias, then activation",
+    settings={"activation": "linear", "kernel_size": 3},
+    parameters=_convolution,
+    out_channels=None,
+    size=lambda size, layer: 2 * size,
+)
+register_op(
+    "spectral_conv",
+    "of the Fourier coefficients of a map the m = `modes` lowest each way, rows 0 … m − 1, −m … −1 and columns "
+    "0 … m − 1, each times a complex matrix (in, out) of its own, all others 0, and back to a real map, of `scale` "
+    "times as many pixels a side; the matrices are `real` + i `imaginary`, (2m, m, in, out) (Spectral convolutions)",
+    settings={"modes": int, "scale": 1.0},
+    parameters=lambda layer: dict.fromkeys(
+        ("real", "imaginary"),
+        (2 * layer.settings["modes"], layer.settings["modes"], layer.in_channels[0], layer.out_channels),
+    ),
+    initial={"real": _complex_glorot, "imaginary": _complex_glorot},
+    out_channels=None,
+    size=_spectral_size,
+)
+register_op(
+    "factorised_spectral_conv",
+    "the sum of two such in one dimension, along y and along x: coefficients 0 … m − 1, each times a complex matrix; "
+    "`real` and `imaginary` (2, m, in, out), y first",
+    settings={"modes": int},
+    parameters=lambda layer: dict.fromkeys(
+        ("real", "imaginary"), (2, layer.settings["modes"], layer.in_channels[0], layer.out_channels)
+    ),
+    initial={"real": _complex_glorot, "imaginary": _complex_glorot},
+    out_channels=None,
+    size=_spectral_size,
+)
+register_op(
+    "instance_norm",
+    "each map of each example less its mean over the pixels, over √(its variance + `epsilon`)",
+    settings={"epsilon": 1e-5},
+)
+register_op(
+    "gain",
+    "times a learned number for each channel, `gain` (channels,), `start` to begin with",
+    settings={"start": 1.0},
+    parameters=lambda layer: {"gain": (layer.out_channels,)},
+    initial={"gain": lambda layer, shape, rng: layer.settings["start"]},
+)
+register_op(
+    "coordinates",
+    "the input, then two channels: row and column of the pixel over the pixels of a side, 0 ≤ … < 1",
+    out_channels=lambda layer: layer.in_channels[0] + 2,
 )
 
 # -- of the physics: specs/physics.md, Data steps ------------------------------------------------------------------

@@ -15,6 +15,7 @@ import attrs
 from ptycho_core.networks.ops import Layer, op_named
 
 INPUT = "input"
+PADDINGS = ("zeros", "reflect")
 KINDS = {int: "a whole number", float: "a number", str: "text"}
 
 
@@ -75,13 +76,13 @@ class Table:
             match layer.op:
                 case _ if layer.sees_batch:
                     reach, level = 0, 0
-                case "conv":
+                case "conv" if layer.settings["stride"] == 1:
                     reach += layer.settings["kernel_size"] // 2 * 2**level
                 case "max_pool":
                     reach, level = reach + 2**level, level + 1
                 case "upsample":
                     level -= 1
-                case "add" | "concat" | "channels" | "scale" | "activate":
+                case "add" | "concat" | "channels" | "scale" | "activate" | "gain":
                     pass
                 case other:
                     raise ValueError(f"layer {layer.name!r}: {other!r} has no reach that is known")
@@ -201,6 +202,8 @@ class TableBuilder:
                 self._refuse(name, f"{key} = {KINDS.get(kind, kind.__name__)}", repr(value))
         if given.get("kernel_size", 1) % 2 == 0:
             self._refuse(name, "an odd kernel_size", given["kernel_size"])
+        if op == "conv" and given.get("padding", "zeros") not in PADDINGS:
+            self._refuse(name, f"padding = {' or '.join(PADDINGS)}", given["padding"])
         return {key: given.get(key, default) for key, default in known.items()}
 
     def _refuse(self, name: str, expected: str, received: object) -> None:
@@ -216,11 +219,33 @@ class TableBuilder:
         activation: str = "relu",
         *,
         kernel_size: int = 3,
+        stride: int = 1,
+        padding: str = "zeros",
         shares: str = "",
     ) -> str:
         """kernel_size: odd. shares: an earlier conv of the same shape whose kernel and bias this one uses."""
-        settings = {"activation": activation, "kernel_size": kernel_size}
+        settings = {"activation": activation, "kernel_size": kernel_size, "stride": stride, "padding": padding}
         return self.op(name, "conv", x, out_channels=out_channels, shares=shares, **settings)
+
+    def transposed_conv(self, name: str, x: str, out_channels: int, activation: str = "relu") -> str:
+        return self.op(name, "transposed_conv", x, out_channels=out_channels, activation=activation)
+
+    def spectral_conv(self, name: str, x: str, out_channels: int, modes: int, *, scale: float = 1) -> str:
+        """scale: of the side, so that the output has more pixels or fewer."""
+        return self.op(name, "spectral_conv", x, out_channels=out_channels, modes=modes, scale=scale)
+
+    def factorised_spectral_conv(self, name: str, x: str, out_channels: int, modes: int, *, shares: str = "") -> str:
+        """shares: an earlier one of the same shape whose matrices this one uses."""
+        return self.op(name, "factorised_spectral_conv", x, out_channels=out_channels, shares=shares, modes=modes)
+
+    def instance_norm(self, name: str, x: str) -> str:
+        return self.op(name, "instance_norm", x)
+
+    def gain(self, name: str, x: str, start: float = 1) -> str:
+        return self.op(name, "gain", x, start=start)
+
+    def coordinates(self, name: str, x: str) -> str:
+        return self.op(name, "coordinates", x)
 
     def max_pool(self, name: str, x: str) -> str:
         return self.op(name, "max_pool", x)

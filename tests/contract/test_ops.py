@@ -47,6 +47,16 @@ USES: dict[str, Callable[[TableBuilder, str], str]] = {
     "channel_max_mean": lambda table, x: table.channel_max_mean("y", x),
     "channel_conv": lambda table, x: table.eca("gated", x),
     "multiply": lambda table, x: table.multiply("y", x, table.conv("gate", x, 1, "sigmoid")),
+    "transposed_conv": lambda table, x: table.transposed_conv(
+        "y", table.conv("down", x, 5, "gelu", stride=2, padding="reflect"), 3, "tanh"
+    ),
+    "spectral_conv": lambda table, x: table.spectral_conv(
+        "y", table.conv("down", x, 5, "tanh", stride=2), 3, 3, scale=2
+    ),
+    "factorised_spectral_conv": lambda table, x: table.factorised_spectral_conv("y", x, 3, 5),
+    "instance_norm": lambda table, x: table.instance_norm("y", table.conv("down", x, 3, "gelu", padding="reflect")),
+    "gain": lambda table, x: table.gain("y", x, 0.6),
+    "coordinates": lambda table, x: table.coordinates("y", x),
     "leaky": lambda table, x: table.op("y", "leaky", x, slope=0.3),
 }
 """Every op at work between two convolutions: of x, four channels of 32 × 32, to any number of channels of that size."""

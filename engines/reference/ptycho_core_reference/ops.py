@@ -6,13 +6,14 @@ the parameters, in their order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, ndtr
 
 from ptycho_core.networks.ops import op_function
 from ptycho_core.networks.table import INPUT, Table
@@ -20,6 +21,7 @@ from ptycho_core.physics.weights import outside_centre_mask
 from ptycho_core_reference.steps import correct, data_step, in_gauge, warm_sweeps
 
 Array = NDArray[np.float64]
+Complex = NDArray[np.complex128]
 Back = Callable[[Array], tuple[Array, ...]]
 
 ENGINE = "reference"
@@ -30,6 +32,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
     "swish": (lambda x: x * expit(x), lambda x: expit(x) * (1 + x * expit(-x))),
     "softplus": (lambda x: np.logaddexp(0, x), expit),
     "tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2),
+    "gelu": (lambda x: x * ndtr(x), lambda x: ndtr(x) + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)),
 }
 """Each activation and its derivative."""
 
@@ -73,16 +76,80 @@ def pull_back(table: Table, ways_back: Mapping[str, Back], cotangents: Mapping[s
 # -- ops -----------------------------------------------------------------------------------------------------------
 
 
-def conv(x: Array, *, kernel: Array, bias: Array, activation: str, kernel_size: int) -> tuple[Array, Back]:
-    linear = convolve(x, kernel) + bias
+def conv(
+    x: Array, *, kernel: Array, bias: Array, activation: str, kernel_size: int, stride: int, padding: str
+) -> tuple[Array, Back]:
+    border = kernel_size // 2 if padding == "reflect" else 0
+    wider = reflected(x, border)
+    every = convolve(wider, kernel)
+    kept = np.s_[:, border : x.shape[1] + border : stride, border : x.shape[2] + border : stride]
+    linear = every[kept] + bias
     function, derivative = ACTIVATIONS[activation]
 
     def back(g: Array) -> tuple[Array, ...]:
         g = g * derivative(linear)
-        by_kernel, by_x = convolution_gradients(x, kernel, g)
-        return by_x, by_kernel, g.sum(axis=(0, 1, 2))
+        by_every = np.zeros_like(every)
+        by_every[kept] = g
+        by_kernel, by_wider = convolution_gradients(wider, kernel, by_every)
+        return reflected_adjoint(by_wider, border), by_kernel, g.sum(axis=(0, 1, 2))
 
     return function(linear), back
+
+
+def transposed_conv(x: Array, *, kernel: Array, bias: Array, activation: str, kernel_size: int) -> tuple[Array, Back]:
+    spread = np.zeros((len(x), 2 * x.shape[1], 2 * x.shape[2], x.shape[3]))
+    spread[:, ::2, ::2] = x
+    mirrored = kernel[::-1, ::-1]
+    linear = convolve(spread, mirrored) + bias
+    function, derivative = ACTIVATIONS[activation]
+
+    def back(g: Array) -> tuple[Array, ...]:
+        g = g * derivative(linear)
+        by_mirrored, by_spread = convolution_gradients(spread, mirrored, g)
+        return by_spread[:, ::2, ::2], by_mirrored[::-1, ::-1], g.sum(axis=(0, 1, 2))
+
+    return function(linear), back
+
+
+def spectral_conv(x: Array, *, real: Array, imaginary: Array, modes: int, scale: float) -> tuple[Array, Back]:
+    sides = x.shape[1:3]
+    larger = tuple(int(side * scale) for side in sides)
+    kept = np.ix_(np.r_[0:modes, -modes:0], np.r_[0:modes])
+    return mixed(x, real + 1j * imaginary, (1, 2), kept, sides, larger)
+
+
+def factorised_spectral_conv(x: Array, *, real: Array, imaginary: Array, modes: int) -> tuple[Array, Back]:
+    matrices, kept = real + 1j * imaginary, (np.r_[0:modes],)
+    x_by_rows = x.swapaxes(1, 2)
+    along_y, back_y = mixed(x_by_rows, matrices[0], (2,), kept, x.shape[1:2], x.shape[1:2])
+    along_x, back_x = mixed(x, matrices[1], (2,), kept, x.shape[2:3], x.shape[2:3])
+
+    def back(g: Array) -> tuple[Array, ...]:
+        (by_rows, *first), (by_x, *second) = back_y(g.swapaxes(1, 2)), back_x(g)
+        return by_rows.swapaxes(1, 2) + by_x, *(np.stack(both) for both in zip(first, second, strict=True))
+
+    return along_y.swapaxes(1, 2) + along_x, back
+
+
+def instance_norm(x: Array, *, epsilon: float) -> tuple[Array, Back]:
+    deviation = np.sqrt(x.var(axis=(1, 2), keepdims=True) + epsilon)
+    normal = (x - x.mean(axis=(1, 2), keepdims=True)) / deviation
+
+    def back(g: Array) -> tuple[Array, ...]:
+        along = (g * normal).mean(axis=(1, 2), keepdims=True)
+        return ((g - g.mean(axis=(1, 2), keepdims=True) - normal * along) / deviation,)
+
+    return normal, back
+
+
+def gain(x: Array, *, gain: Array, start: float) -> tuple[Array, Back]:
+    return x * gain, lambda g: (g * gain, (g * x).sum(axis=(0, 1, 2)))
+
+
+def coordinates(x: Array) -> tuple[Array, Back]:
+    size, channels = x.shape[1], x.shape[3]
+    places = np.broadcast_to(np.moveaxis(np.mgrid[:size, :size] / size, 0, -1), (*x.shape[:3], 2))
+    return np.concatenate([x, places], axis=3), lambda g: (g[..., :channels],)
 
 
 def max_pool(x: Array) -> tuple[Array, Back]:
@@ -174,6 +241,7 @@ OPS: dict[str, Callable[..., tuple[Array, Back]]] = {
     for op in (
         *(conv, max_pool, upsample, channels, pad, outside_centre, add, concat, scale, activate),
         *(global_mean, global_max, channel_max_mean, channel_conv, multiply),
+        *(transposed_conv, spectral_conv, factorised_spectral_conv, instance_norm, gain, coordinates),
         *(warm_sweeps, data_step, in_gauge, correct),
     )
 }
@@ -181,6 +249,58 @@ OPS: dict[str, Callable[..., tuple[Array, Back]]] = {
 
 
 # -- what they are made of -----------------------------------------------------------------------------------------
+
+
+def mixed(
+    x: Array,
+    matrices: Complex,
+    axes: tuple[int, ...],
+    kept: tuple[NDArray[np.int64], ...],
+    sides: tuple[int, ...],
+    larger: tuple[int, ...],
+) -> tuple[Array, Back]:
+    """Coefficients of x (B, H, W, in) along `axes`, those `kept` times their matrices (…, in, out), and back.
+
+    The axes are (1, 2) or the last before the channels. sides, larger: pixels along them, before and after.
+    """
+    places: tuple[slice | NDArray[np.int64], ...] = (*(slice(None) for _ in range(axes[0])), *kept)
+    columns = np.where(kept[-1] == 0, 1, 2)[..., None]  # of a real map, column k stands for column −k too
+    coefficients = (np.fft.fftn(x, axes=axes) / math.prod(sides))[places]
+    changed = np.einsum("...i,...io->...o", coefficients, matrices)
+
+    def spread(of_kept: Complex, sides: tuple[int, ...]) -> Complex:
+        shape = [*of_kept.shape]
+        for axis, side in zip(axes, sides, strict=True):
+            shape[axis] = side
+        every = np.zeros(shape, complex)
+        every[places] = of_kept
+        return every
+
+    def back(g: Array) -> tuple[Array, ...]:
+        by_changed = columns * np.fft.fftn(g, axes=axes)[places]
+        by_matrices = np.einsum("...i,...o->...io", coefficients.conj(), by_changed)
+        by_matrices = by_matrices.sum(axis=tuple(range(axes[0])))
+        by_coefficients = np.einsum("...o,...io->...i", by_changed, matrices.conj())
+        by_x = np.fft.ifftn(spread(by_coefficients, sides), axes=axes).real
+        return by_x, by_matrices.real, by_matrices.imag
+
+    given = np.fft.ifftn(spread(columns * changed, larger), axes=axes) * math.prod(larger)
+    return given.real, back
+
+
+def reflected(x: Array, border: int) -> Array:
+    return np.pad(x, ((0, 0), (border, border), (border, border), (0, 0)), mode="reflect")
+
+
+def reflected_adjoint(g: Array, border: int) -> Array:
+    """Every pixel of the border is added to the one that it mirrors."""
+    for axis in (1, 2) if border else ():
+        g = np.moveaxis(g, axis, 0)
+        inner = g[border:-border].copy()
+        inner[1 : border + 1] += g[:border][::-1]
+        inner[-border - 1 : -1] += g[-border:][::-1]
+        g = np.moveaxis(inner, 0, axis)
+    return g
 
 
 def share_of_largest(x: Array, axis: int | tuple[int, ...]) -> Array:
