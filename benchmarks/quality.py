@@ -9,7 +9,8 @@ object of the same kind that the network has not seen. dose: mean |object| of on
 frame. solve: no network; the same star, and the unseen object, solved with the defaults; beside pty-chi, where it is
 installed (benchmarks/pty_chi.py). prior: objects at few photons without a prior, with total variation and with the
 learned one, and what is left of what is faint (benchmarks/prior.py); canvas: the canvas network on objects that it has
-not seen, beside its own data steps and the solver (benchmarks/canvas.py); picture: few_photons.png, in --out.
+not seen, beside its own data steps and the solver (benchmarks/canvas.py); picture: few_photons.png and unseen.png, in
+--out.
 The star was measured at the Advanced Photon Source and comes with tike (tests/data/siemens-star-small.npz.bz2): central
 64 x 64 pixels, square root of the counts, positions halved; the reference is 60 epochs of ePIE. The measured probe is
 that of LCLS XPP run 1084. PTYCHO_SHARED_DATA names the folder that holds both.
@@ -46,6 +47,7 @@ from ptycho_core.models.model import Model
 from ptycho_core.quality.evaluation import evaluate
 from ptycho_core.quality.metrics import complex_correlation
 from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.report.plots import plot_beside
 
 Row = list[object]
 
@@ -106,15 +108,23 @@ def star_half(backend: str, out: Path, epochs: int) -> list[Row]:
     return rows
 
 
-def simulated(backend: str, out: Path, epochs: int, kind: str = "siemens-star") -> list[Row]:
+def two_scans(kind: str) -> tuple[Scan, Scan]:
+    """One to train on, and one of another object."""
     seen, unseen = (
         simulate(object=kind, probe=require(XPP_PROBE), positions=1000, photons=1e6, seed=seed) for seed in (0, 1)
     )
-    # The probe is wide, so nothing is padded; small batches reach a given quality in far fewer patterns.
-    model = ModelConfig(n_filters_scale=1, pad_object=False)
-    trained, seconds = run(
-        seen, TrainingConfig(model=model, backend=backend, nepochs=epochs, batch_size=4, n_groups=1000)
-    )
+    return seen, unseen
+
+
+def trained_cnn(seen: Scan, backend: str, epochs: int) -> tuple[Model, float]:
+    """The probe is wide, so nothing is padded; small batches reach a given quality in far fewer patterns."""
+    model = ModelConfig(architecture="cnn", n_filters_scale=1, pad_object=False)
+    return run(seen, TrainingConfig(model=model, backend=backend, nepochs=epochs, batch_size=4, n_groups=1000))
+
+
+def simulated(backend: str, out: Path, epochs: int, kind: str = "siemens-star") -> list[Row]:
+    seen, unseen = two_scans(kind)
+    trained, seconds = trained_cnn(seen, backend, epochs)
     return [
         row
         for name, scan in (("trained on", seen), ("unseen", unseen))
@@ -151,7 +161,26 @@ def canvas(backend: str, out: Path, epochs: int) -> list[Row]:
 
 
 def picture(backend: str, out: Path, epochs: int) -> list[Row]:
-    return priors.draw(priors.Asked(backend, epochs), out / "few_photons.png")
+    return priors.draw(priors.Asked(backend, epochs), out / "few_photons.png") + unseen_object(backend, out)
+
+
+def unseen_object(backend: str, out: Path) -> list[Row]:
+    """A picture of two networks, each a minute of CPU time in training, on an object that they have not seen."""
+    seen, unseen = two_scans("siemens-star")
+    networks = {"cnn": trained_cnn(seen, backend, 12), "canvas": canvases.trained(seen, backend, 13)}
+    results = {name: reconstruct(unseen, model, backend=backend) for name, (model, _) in networks.items()}
+    assert unseen.object_field is not None
+    plot_beside(
+        {name: evaluate(result, unseen.object_field) for name, result in results.items()},
+        out / "unseen.png",
+        origins_px={name: result.origin_px for name, result in results.items()},
+        title="An object that the networks have not seen, and correlations with it",
+    )
+    return [
+        row
+        for name, result in results.items()
+        for row in truth_rows("siemens-star", name, backend, unseen, result, 0, networks[name][1])
+    ]
 
 
 def dose(backend: str, out: Path, epochs: int) -> list[Row]:
