@@ -81,8 +81,10 @@ LEAST_BYTES = 4096
 HEADER, OBJECT = struct.Struct("<5s3xQ"), struct.Struct("<HH4xQ")
 
 
-VIRTUAL = rb"[\x04-\x0f]\x03(%s)(.{4})"
-"""Version and class of a virtual data set's layout, then where the description of its parts lies: heap and index."""
+VIRTUAL = rb"\x03(%s)(.{4})"
+"""Class of a virtual data set's layout, then where the description of its parts lies: heap and index."""
+VERSIONS = range(4, 16)
+"""Of such a layout, in the byte before; not in the pattern, which a literal beginning makes ten times as fast."""
 
 
 def heaps_are_sound(data: bytes | mmap.mmap) -> bool:
@@ -147,6 +149,8 @@ def _descriptions_are_whole(data: bytes | mmap.mmap, heaps: dict[int, dict[int, 
     base = max(0, data.find(FILE_SIGNATURE))  # addresses count from here
     addresses = {struct.pack("<Q", place - base): objects for place, objects in heaps.items()}
     for found in re.finditer(VIRTUAL % b"|".join(map(re.escape, addresses)), data, re.DOTALL):
+        if data[found.start() - 1] not in VERSIONS:
+            continue
         where = addresses[found[1]].get(int.from_bytes(found[2], "little"), slice(0))
         content, checksum = data[where][:-4], data[where][-4:]
         if len(checksum) < 4 or lookup3(content) != int.from_bytes(checksum, "little"):
