@@ -3,8 +3,9 @@
 Trained for `epochs` of 64 groups of 16 on one scan, then used on an object of the same kind that it has not seen. Rows:
 correlation with the truth; SSIM of amplitude and phase; the epoch that was best (0: the data steps alone); CPU time a
 pattern of training and of prediction. The real star has no truth: R, and correlation with its iterative reference.
-"two scans" and "fine-tuned" have objects of two kinds under two probes: one model trained on both beside one for each,
-and for twice as long, and for 3/8 of that time from the start and from the model of the other; of unseen objects.
+`canvas-scans`: objects of two kinds under two probes. One model is trained on both, beside one for each; then, for
+each, one for twice as long, and one for 3/16 of that from the start and from the model of the other; all see an unseen
+object.
 """
 
 from __future__ import annotations
@@ -69,8 +70,6 @@ def rows(backend: str, epochs: int, only: str = "") -> list[Row]:
         found += truth_rows(f"{case}, solved", backend, 20, solved, unseen, solved.seconds["total"])
     if only in "star":
         found += star(backend, epochs)
-    if only in "two scans, fine-tuned":
-        found += several(backend, epochs)
     return found
 
 
