@@ -119,7 +119,9 @@ def test_convolution_gradients_are_adjoints(window: tuple[int, int]) -> None:
 
 
 OP_INPUTS: dict[str, tuple[dict[str, Any], list[tuple[int, ...]]]] = {
-    "conv": ({"activation": "tanh", "kernel_size": 3}, [(2, 6, 6, 3)]),
+    "conv": ({"activation": "tanh", "kernel_size": 3, "stride": 1, "padding": "zeros"}, [(2, 6, 6, 3)]),
+    "conv strided": ({"activation": "gelu", "kernel_size": 3, "stride": 2, "padding": "zeros"}, [(2, 6, 5, 3)]),
+    "conv reflected": ({"activation": "tanh", "kernel_size": 3, "stride": 2, "padding": "reflect"}, [(2, 6, 6, 3)]),
     "max_pool": ({}, [(2, 6, 6, 3)]),
     "upsample": ({}, [(2, 4, 4, 3)]),
     "channels": ({"start": 1, "stop": 3}, [(2, 4, 4, 3)]),
@@ -135,9 +137,22 @@ OP_INPUTS: dict[str, tuple[dict[str, Any], list[tuple[int, ...]]]] = {
     "channel_conv": ({"kernel_size": 3}, [(2, 1, 1, 5)]),
     "multiply": ({}, [(2, 4, 4, 3), (2, 1, 1, 3)]),
     "multiply by one channel": ({}, [(2, 4, 4, 3), (2, 4, 4, 1)]),
+    "transposed_conv": ({"activation": "tanh", "kernel_size": 3}, [(2, 4, 5, 3)]),
+    "spectral_conv": ({"modes": 2, "scale": 1.0}, [(2, 6, 6, 3)]),
+    "spectral_conv to a smaller map": ({"modes": 2, "scale": 0.5}, [(2, 8, 8, 3)]),
+    "factorised_spectral_conv": ({"modes": 2}, [(2, 6, 6, 3)]),
+    "instance_norm": ({"epsilon": 1e-5}, [(2, 4, 4, 3)]),
+    "gain": ({"start": 0.1}, [(2, 4, 4, 3)]),
+    "coordinates": ({}, [(2, 4, 4, 3)]),
 }
 """Settings and shapes of the inputs: of every op of the reference, some of them in two ways."""
-PARAMETERS = {"conv": {"kernel": (3, 3, 3, 4), "bias": (4,)}, "channel_conv": {"kernel": (3, 1, 1, 1)}}
+PARAMETERS: dict[str, dict[str, tuple[int, ...]]] = {
+    **dict.fromkeys(("conv", "transposed_conv"), {"kernel": (3, 3, 3, 4), "bias": (4,)}),
+    "channel_conv": {"kernel": (3, 1, 1, 1)},
+    "spectral_conv": dict.fromkeys(("real", "imaginary"), (4, 2, 3, 4)),
+    "factorised_spectral_conv": dict.fromkeys(("real", "imaginary"), (2, 2, 3, 4)),
+    "gain": {"gain": (3,)},
+}
 
 
 def test_every_op_is_held_to_its_slopes() -> None:
@@ -185,7 +200,7 @@ def test_a_channel_convolution_runs_along_the_channels() -> None:
 def test_a_layer_that_leads_nowhere_has_gradient_zero() -> None:
     case = named_case("short")
     network = network_of(case)
-    settings = {"activation": "linear", "kernel_size": 3}
+    settings = {"activation": "linear", "kernel_size": 3, "stride": 1, "padding": "zeros"}
     idle = Layer("idle/conv", "conv", (INPUT,), (1,), 2, settings)
     network.table = attrs.evolve(network.table, layers=(*network.table.layers, idle))
     network.arrays |= {"idle/conv/kernel": np.ones((3, 3, 1, 2)), "idle/conv/bias": np.ones(2)}
