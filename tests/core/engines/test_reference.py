@@ -147,7 +147,7 @@ OP_INPUTS: dict[str, tuple[dict[str, Any], list[tuple[int, ...]]]] = {
 }
 """Settings and shapes of the inputs: of every op of the reference, some of them in two ways."""
 PARAMETERS: dict[str, dict[str, tuple[int, ...]]] = {
-    **dict.fromkeys(("conv", "transposed_conv"), {"kernel": (3, 3, 3, 4), "bias": (4,)}),
+    **{op: {"kernel": (3, 3, 3, 4), "bias": (4,)} for op in ("conv", "transposed_conv")},
     "channel_conv": {"kernel": (3, 1, 1, 1)},
     "spectral_conv": dict.fromkeys(("real", "imaginary"), (4, 2, 3, 4)),
     "factorised_spectral_conv": dict.fromkeys(("real", "imaginary"), (2, 2, 3, 4)),
