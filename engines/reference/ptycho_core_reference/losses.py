@@ -69,8 +69,13 @@ def realspace_mae(of: Compared) -> tuple[float, Field]:
     bright = (of.lit * np.abs(of.truth) ** 2).sum(**each)
     bright = np.maximum(bright, MODULUS_FLOOR**2 * of.lit.sum())
     factor = (of.lit * of.truth.conj() * of.patches).sum(**each) / bright
-    value, gradient = mean_modulus(of.patches - factor * of.truth)
-    return value, gradient - of.lit * of.truth * (of.truth.conj() * gradient).sum(**each) / bright
+    known = np.abs(factor) > MODULUS_FLOOR
+    size = np.where(known, np.abs(factor), 1)
+    error = (of.patches - factor * of.truth) / size
+    value, gradient = mean_modulus(error)
+    along = (of.truth.conj() * gradient).sum(**each) / size
+    along = along + known * factor / size**2 * (gradient.conj() * error).real.sum(**each)
+    return value, gradient / size - of.lit * of.truth * along / bright
 
 
 TERMS: dict[str, Callable[[Compared], tuple[float, NDArray[Any]]]] = {

@@ -54,8 +54,8 @@ def total_variation(of: Compared) -> tf.Tensor:
 
 
 def realspace_mae(of: Compared) -> tf.Tensor:
-    truth = of.truth if of.lit is None else in_gauge(of.truth, of.patches, of.lit)
-    return tf.reduce_mean(modulus(of.patches - truth))
+    error = of.patches - of.truth if of.lit is None else error_in_gauge(of.truth, of.patches, of.lit)
+    return tf.reduce_mean(modulus(error))
 
 
 TERMS: dict[str, Callable[[Compared], tf.Tensor]] = {
@@ -66,15 +66,21 @@ TERMS: dict[str, Callable[[Compared], tf.Tensor]] = {
 # -- what they are made of -----------------------------------------------------------------------------------------
 
 
-def in_gauge(truth: tf.Tensor, patches: tf.Tensor, lit: tf.Tensor) -> tf.Tensor:
-    """The truth times the complex factor that fits it to the patches, both (2, B, C, N, N), one for each group."""
+def error_in_gauge(truth: tf.Tensor, patches: tf.Tensor, lit: tf.Tensor) -> tf.Tensor:
+    """Patches minus the truth times the complex factor that fits it to them, over its modulus: of any scale the same.
+
+    All (2, B, C, N, N); a factor for each group.
+    """
     known, shown = tf.complex(*tf.unstack(truth)), tf.complex(*tf.unstack(patches))
     each = {"axis": (1, 2, 3), "keepdims": True}
     bright = tf.reduce_sum(lit * tf.reduce_sum(tf.square(truth), axis=0), **each)
     bright = tf.maximum(bright, MODULUS_FLOOR**2 * tf.reduce_sum(lit))
     alike = tf.reduce_sum(tf.cast(lit, known.dtype) * tf.math.conj(known) * shown, **each)
-    fitted = alike / tf.cast(bright, known.dtype) * known
-    return tf.stack([tf.math.real(fitted), tf.math.imag(fitted)])
+    factor = alike / tf.cast(bright, known.dtype)
+    size = tf.abs(factor)
+    size = tf.where(size > MODULUS_FLOOR, size, tf.ones_like(size))
+    error = (shown - factor * known) / tf.cast(size, known.dtype)
+    return tf.stack([tf.math.real(error), tf.math.imag(error)])
 
 
 def masked_mean(x: tf.Tensor, good: tf.Tensor) -> tf.Tensor:

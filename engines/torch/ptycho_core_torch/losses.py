@@ -55,8 +55,8 @@ def total_variation(of: Compared) -> Tensor:
 
 
 def realspace_mae(of: Compared) -> Tensor:
-    truth = of.truth if of.lit is None else in_gauge(of.truth, of.patches, of.lit)
-    return modulus(of.patches - truth).mean()
+    error = of.patches - of.truth if of.lit is None else error_in_gauge(of.truth, of.patches, of.lit)
+    return modulus(error).mean()
 
 
 TERMS: dict[str, Callable[[Compared], Tensor]] = {
@@ -67,13 +67,18 @@ TERMS: dict[str, Callable[[Compared], Tensor]] = {
 # -- what they are made of -----------------------------------------------------------------------------------------
 
 
-def in_gauge(truth: Tensor, patches: Tensor, lit: Tensor) -> Tensor:
-    """The truth times the complex factor that fits it to the patches, both (2, B, C, N, N), one for each group."""
+def error_in_gauge(truth: Tensor, patches: Tensor, lit: Tensor) -> Tensor:
+    """Patches minus the truth times the complex factor that fits it to them, over its modulus: of any scale the same.
+
+    All (2, B, C, N, N); a factor for each group.
+    """
     known, shown = torch.complex(*truth), torch.complex(*patches)
     each = {"dim": (1, 2, 3), "keepdim": True}
     bright = (lit * known.abs().square()).sum(**each).clamp(min=MODULUS_FLOOR**2 * lit.sum())
-    fitted = (lit * known.conj() * shown).sum(**each) / bright * known
-    return torch.stack([fitted.real, fitted.imag])
+    factor = (lit * known.conj() * shown).sum(**each) / bright
+    size = factor.abs()
+    error = (shown - factor * known) / torch.where(size > MODULUS_FLOOR, size, 1)
+    return torch.stack([error.real, error.imag])
 
 
 def masked_mean(x: Tensor, good: Tensor) -> Tensor:

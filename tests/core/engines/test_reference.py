@@ -275,8 +275,9 @@ def test_a_truth_is_compared_up_to_a_factor_of_each_group_and_its_gradient_is_th
     alike, _ = losses.realspace_mae(losses.Compared(patches=factors * truth, truth=truth, lit=lit))
     assert alike < 1e-12
     value, gradient = losses.realspace_mae(losses.Compared(patches=patches, truth=truth, lit=lit))
-    other, _ = losses.realspace_mae(losses.Compared(patches=patches, truth=factors * truth, lit=lit))
+    other, _ = losses.realspace_mae(losses.Compared(patches=factors * patches, truth=truth, lit=lit))
     assert value == pytest.approx(other, rel=1e-12)
+    assert inner(gradient, patches) == pytest.approx(0, abs=1e-9 * value)  # darker is not nearer
     change = random_field(rng, 2, 3, 8, 8)
     above, below = (
         losses.realspace_mae(losses.Compared(patches=patches + step * change, truth=truth, lit=lit))[0]
@@ -284,7 +285,7 @@ def test_a_truth_is_compared_up_to_a_factor_of_each_group_and_its_gradient_is_th
     )
     assert inner(gradient, change) == pytest.approx((above - below) / 2e-5, rel=1e-7)
     nothing, _ = losses.realspace_mae(losses.Compared(patches=patches, truth=0 * truth, lit=lit))
-    assert np.isfinite(nothing)
+    assert nothing == pytest.approx(np.abs(patches).mean(), rel=1e-5)
 
 
 def test_a_canvas_is_seen_as_patches_are_cut_from_an_object() -> None:
