@@ -166,7 +166,7 @@ def solve_rows(device: str, scan: Scan) -> list[Row]:
 
 def network_rows(device: str, scan: Scan) -> list[Row]:
     rows: list[Row] = []
-    config = TrainingConfig(model=ModelConfig(), backend="torch", nepochs=3, n_groups=512)
+    config = TrainingConfig(model=ModelConfig(architecture="cnn"), backend="torch", nepochs=3, n_groups=512)
     for precision in ("32-true", "bf16-mixed"):
         execution = ExecutionConfig(accelerator=device, precision=precision)  # type: ignore[arg-type]
         begin = time.perf_counter()

@@ -81,7 +81,7 @@ def predict(engine: Engine, model: Model, batch: Batch) -> np.ndarray[Any, Any]:
 def exchanged(engines: dict[str, Engine], N: int, gridsize: int, changes: dict[str, Any]) -> dict[str, float]:
     """Writer → reader, and the error."""
     scan = scan_of(N)
-    model = ModelConfig(N=N, n_filters_scale=1, gridsize=gridsize, **changes)
+    model = ModelConfig(architecture="cnn", N=N, n_filters_scale=1, gridsize=gridsize, **changes)
     config = TrainingConfig(model=model, nepochs=1, n_groups=4, batch_size=4)
     batch, errors = batch_of(scan, gridsize), {}
     for writer, engine in engines.items():
@@ -98,7 +98,7 @@ def error_of(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> fl
 
 
 def run_of(scan: Scan, backend: str, gridsize: int, precision: str, **more: Any) -> Fit:
-    model = ModelConfig(N=64, n_filters_scale=1, gridsize=gridsize)
+    model = ModelConfig(architecture="cnn", N=64, n_filters_scale=1, gridsize=gridsize)
     settings: dict[str, Any] = {"nepochs": 4, "n_groups": 24, "batch_size": 8, "probe_trainable": True}
     config = TrainingConfig(model=model, backend=backend, **settings)
     execution = ExecutionConfig(accelerator="cpu", precision=precision, num_workers=0)  # type: ignore[arg-type]

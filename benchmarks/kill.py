@@ -51,7 +51,8 @@ from ptycho_core.storage.files import PARTIAL, remove_partial
 from ptycho_core.training import prepare as preparing
 from ptycho_core.training.fit import fit
 
-SETTINGS = ("--n-filters-scale", "1", "--n-groups", "32", "--batch-size", "8", "--scheduler", "Default")
+NETWORK = ("--architecture", "cnn", "--n-filters-scale", "1")
+SETTINGS = (*NETWORK, "--n-groups", "32", "--batch-size", "8", "--scheduler", "Default")
 ENDLESS = 100_000
 """Epochs of a run: more than it lives for."""
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}

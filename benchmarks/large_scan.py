@@ -126,7 +126,11 @@ def child(path: Path, backend: str, groups: int, region: float, mapped: bool) ->
     rates["load and check"] = f"{len(scan) * N * N * 4 / end('load and check') / 1e9:.2f} GB/s"
     memory.step("train")
     config = TrainingConfig(
-        model=ModelConfig(gridsize=2, n_filters_scale=1), backend=backend, nepochs=1, n_groups=groups, neighbor_count=7
+        model=ModelConfig(architecture="cnn", gridsize=2, n_filters_scale=1),
+        backend=backend,
+        nepochs=1,
+        n_groups=groups,
+        neighbor_count=7,
     )
     run = fit(scan, config)
     report = next(iter(run))

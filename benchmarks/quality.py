@@ -67,7 +67,7 @@ def run(scan: Scan, config: TrainingConfig) -> tuple[Model, float]:
 
 def star(backend: str, out: Path, gridsize: int, epochs: int) -> list[Row]:
     scan = load_scan(require(STAR))
-    model = ModelConfig(gridsize=gridsize)
+    model = ModelConfig(architecture="cnn", gridsize=gridsize)
     config = TrainingConfig(model=model, backend=backend, nepochs=epochs, n_groups=len(scan))
     trained, seconds = run(scan, config)
     result = reconstruct(scan, trained, backend=backend)
@@ -96,7 +96,8 @@ def star_half(backend: str, out: Path, epochs: int) -> list[Row]:
     scan = load_scan(require(STAR))
     middle = float(np.median(scan.positions_px[:, 1]))
     upper = scan.subset(scan.positions_px[:, 1] < middle)
-    trained, seconds = run(upper, TrainingConfig(backend=backend, nepochs=epochs, n_groups=len(upper)))
+    model = ModelConfig(architecture="cnn")
+    trained, seconds = run(upper, TrainingConfig(model=model, backend=backend, nepochs=epochs, n_groups=len(upper)))
     result = reconstruct(scan, trained, backend=backend)
     assert scan.object_field is not None
     # A frame of the upper half lights N/4 rows beyond the middle: the lower half begins below them.
@@ -191,7 +192,7 @@ def dose(backend: str, out: Path, epochs: int) -> list[Row]:
     rows: list[Row] = []
     for photons in (1e4, 1e6, 1e8):
         scan = simulate(object="siemens-star", N=32, positions=600, photons=photons)
-        model = ModelConfig(N=32, n_filters_scale=1)
+        model = ModelConfig(architecture="cnn", N=32, n_filters_scale=1)
         config = TrainingConfig(model=model, backend=backend, nepochs=epochs, batch_size=4, n_groups=600)
         trained, seconds = run(scan, config)
         result = reconstruct(scan, trained, backend=backend)

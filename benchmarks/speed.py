@@ -218,7 +218,8 @@ def cold_start_row(backend: str) -> Row:
         "import time; t = time.perf_counter();"
         "from ptycho_core import ModelConfig, TrainingConfig, fit, simulate;"
         "s = simulate(positions=16);"
-        f"c = TrainingConfig(model=ModelConfig(gridsize=2), backend={backend!r}, nepochs=1, n_groups=16);"
+        "model = ModelConfig(architecture='cnn', gridsize=2);"
+        f"c = TrainingConfig(model=model, backend={backend!r}, nepochs=1, n_groups=16);"
         "next(iter(fit(s, c))); print(time.perf_counter() - t)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -233,7 +234,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     scan = simulate(N=arguments.N, positions=512)
-    config = TrainingConfig(model=ModelConfig(N=arguments.N, gridsize=arguments.gridsize), n_groups=512)
+    config = TrainingConfig(
+        model=ModelConfig(architecture="cnn", N=arguments.N, gridsize=arguments.gridsize), n_groups=512
+    )
     rows = core_rows(scan, arguments.repeats)
     for backend in arguments.backend:
         rows += engine_rows(backend, scan, config, arguments.repeats)

@@ -22,8 +22,8 @@ def main() -> float:
     first, second = installed[-1], installed[0]
 
     scan = simulate(object="dead-leaves", N=32, positions=120, photons=1e6, seed=2)
-    model = ModelConfig(N=32, n_filters_scale=1, pad_object=False)
-    train(scan, TrainingConfig(model=model, backend=first, nepochs=2, n_groups=120)).save("model")
+    model = ModelConfig(N=32, n_filters_scale=1)
+    train(scan, TrainingConfig(model=model, backend=first, nepochs=1, n_groups=16)).save("model")
 
     objects = [reconstruct(scan, load_model("model", backend=name)).object_field for name in (first, second)]
     difference = float(np.abs(objects[1] - objects[0]).max() / np.abs(objects[0]).max())

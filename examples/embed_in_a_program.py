@@ -38,7 +38,7 @@ def main(backend: str = "auto") -> None:
         print(f"{setting.name}: {setting.help}")
 
     data = arrays()
-    model = {"n_filters_scale": 1, "pad_object": False}
+    model = {"architecture": "cnn", "n_filters_scale": 1, "pad_object": False}
     config = embedding.make_config("training", {"backend": backend, "nepochs": 100, "n_groups": 120, **model})
     for progress in embedding.train(data, "model.zip", config):
         print(f"epoch {progress.epoch} of {progress.goal}: loss {progress.train['total']:.4f}")

@@ -2,7 +2,8 @@
 
     python examples/simulate_and_train.py
 
-The scan is small, so that this takes seconds; a real one has patterns of 64 pixels or more, and 20 to 50 epochs.
+The scan is small, so that this takes seconds; a real one has patterns of 64 pixels or more. The network is the default,
+a canvas; `architecture="cnn"` is the one that works on single patches.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from __future__ import annotations
 from ptycho_core import Comparison, ModelConfig, TrainingConfig, evaluate, fit, reconstruct, simulate
 
 
-def main(backend: str = "auto", epochs: int = 6) -> Comparison:
+def main(backend: str = "auto", epochs: int = 4) -> Comparison:
     scan = simulate(object="dead-leaves", N=32, positions=200, photons=1e6, seed=1)
-    model = ModelConfig(N=32, n_filters_scale=1, pad_object=False)
-    config = TrainingConfig(model=model, backend=backend, nepochs=epochs, n_groups=len(scan), batch_size=4)
+    config = TrainingConfig(model=ModelConfig(N=32), backend=backend, nepochs=epochs, n_groups=32)
 
     for report in (run := fit(scan, config)):  # leave the loop to stop; the best weights so far are kept
         print(f"epoch {report.epoch} of {report.nepochs}: loss {report.train['total']:.4f}")

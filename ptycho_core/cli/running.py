@@ -31,11 +31,10 @@ from ptycho_core.settings.fields import flag_of
 from ptycho_core.settings.files import annotated_toml
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.lists import SCANS_NAME
-from ptycho_core.settings.model import CANVAS
 from ptycho_core.settings.reading import ReadOptions, read_like
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.sources import Layers, build_config
-from ptycho_core.settings.training import CANVAS_TRAINING, TrainingConfig
+from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.reports import in_words
 
 if TYPE_CHECKING:
@@ -87,9 +86,6 @@ def train(
         folder = Path(layers.values["training"].get("output_dir") or TrainingConfig().output_dir)
         with_scan(flags, "train_data_file", scans[0] if len(scans) == 1 else folder / SCANS_NAME)
         layers = Layers(config, flags, *sections)
-    own = {name: (value, f"architecture {CANVAS}") for name, value in CANVAS_TRAINING.items()}
-    own = own if layers.values["model"].get("architecture") == CANVAS else {}
-    layers = Layers(config, flags, *sections, defaults=own)
     if resume:
         layers, checkpoint = resumed_layers(config, flags, *sections)
     configs = layers.build()  # its errors come before a large scan is read
@@ -111,7 +107,7 @@ def train(
     if not show_config or files:
         data = load_all(files, configs["training"], "train_data_file", configs["reading"], "a scan to train on")
     if data is not None and not resume:
-        layers = Layers(config, flags, *sections, defaults={"N": (data[0].N, "scan"), **own})
+        layers = Layers(config, flags, *sections, defaults={"N": (data[0].N, "scan")})
         configs = layers.build()
     if data is None or show_config:
         click.echo(annotated_toml(layers.sources, **configs), nl=False)

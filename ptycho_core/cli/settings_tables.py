@@ -39,7 +39,8 @@ LEGACY = """\
 that has one passes it in.
 
 - `update_legacy_dict(cfg, config)` writes the fields with a flat key marked "published"; `to_legacy_dict(config)` adds
-  every other field that is not at its default, and `from_legacy_dict(flat, cls)` gives the same configuration back.
+  every other field that is not at its default, and `from_legacy_dict(flat, cls)` gives the same configuration back. A
+  dictionary, a configuration or an archive that leaves `architecture` out is of `cnn`.
 - `to_model_config(data, model, overrides)`, `to_training_config(model, data, pt_model, training, overrides)` and
   `to_inference_config(model, data, inference, overrides)` take PyTorch-style configurations, as objects or mappings;
   overrides are fields of this package and take precedence. nphotons left at their default 1e5, a missing n_groups

@@ -56,7 +56,7 @@ class TrainingProgress(EpochReport):
 
 @attrs.frozen(eq=False, kw_only=True, repr=False)
 class ReconstructionProgress(Event):
-    """`done` of `goal` groups of patterns are in the object.
+    """`done` of `goal` groups of patterns are in the object; with a network of a canvas, patterns, all in every step.
 
     object_field: complex64 (H, W), on the grid of the input. known: bool (H, W), where a pattern says what it is;
     elsewhere the field is that of the input, or 1. summary: of the last item alone, plain values for a report.

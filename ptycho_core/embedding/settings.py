@@ -15,6 +15,7 @@ import attrs
 
 from ptycho_core.settings.fields import (
     Choices,
+    DefaultBy,
     Interval,
     fields_of,
     from_mapping,
@@ -87,6 +88,7 @@ def _described(section: str, name: str, field: attrs.Attribute[Any]) -> Setting:
     literal = typing.get_origin(kind) is Literal
     facts: dict[str, Any] = {"choices": typing.get_args(kind)} if literal else {}
     check: Callable[..., Any] | None = field.metadata["check"]
+    by: DefaultBy | None = field.metadata["by"]
     if isinstance(check, Interval):
         facts = {
             "minimum": check.minimum,
@@ -103,8 +105,8 @@ def _described(section: str, name: str, field: attrs.Attribute[Any]) -> Setting:
         name=name,
         kind="choice" if literal else SETTING_KINDS[kind],
         default=field.default,
-        optional=types.NoneType in typing.get_args(annotation),
-        help=field.metadata["help"],
+        optional=by is not None or types.NoneType in typing.get_args(annotation),
+        help=field.metadata["help"] + ("" if by is None else f" Unset: {by.words}."),
         needs=needs_of(field),
         **facts,
     )

@@ -63,7 +63,7 @@ class PtychoCoreReconstructor(TrainableReconstructor):
 
     def get_progress_goal(self) -> int:
         """Groups of patterns while a reconstruction runs, else the epochs of a training."""
-        return int(self._settings.values("training")["nepochs"]) if self._goal is None else self._goal
+        return self._settings.epochs() if self._goal is None else self._goal
 
     def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
         """An output at once, after every batch or so, and twice a second in any case; the last one is whole."""

@@ -92,6 +92,11 @@ class PtychoCoreSettings:
         config: TrainingConfig = make_config("training", values)
         return config
 
+    def epochs(self) -> int:
+        """Of a training, whether or not its settings contradict each other. Raises ConfigurationError as `values`."""
+        architecture, stated = self.values("model")["architecture"], self.values("training")["nepochs"]
+        return int(make_config("training", {"architecture": architecture, "nepochs": stated}).nepochs)
+
     def inference(self) -> InferenceConfig:
         config: InferenceConfig = make_config("inference", self.values("inference"))
         return config

@@ -16,7 +16,7 @@ import numpy as np
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.fields import fields_of, from_mapping
 from ptycho_core.settings.inference import InferenceConfig
-from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.model import CNN, ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ MODEL_RULES = (
     *_same(
         ModelConfig,
         "ModelConfig",
-        architecture="cnn",
+        architecture=CNN,
         n_filters_scale=2,
         object_big=True,
         probe_big=True,
@@ -198,7 +198,7 @@ def to_model_config(data: Any, model: Any, overrides: Mapping[str, Any] | None =
     Raises ConfigurationError naming the field. Their fields that nothing of ours follows from are listed in the log.
     """
     theirs = {"DataConfig": data, "ModelConfig": model}
-    values = _translated(MODEL_RULES, theirs, overrides)
+    values = {"architecture": CNN, **_translated(MODEL_RULES, theirs, overrides)}
     config: ModelConfig = _built(ModelConfig, values, overrides)
     _list_the_rest(theirs, MODEL_RULES, TRAINING_RULES, INFERENCE_RULES)
     return config

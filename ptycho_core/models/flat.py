@@ -12,9 +12,9 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ptycho_core.settings.fields import fields_of, from_mapping
+from ptycho_core.settings.fields import default_of, fields_of, from_mapping
 from ptycho_core.settings.inference import InferenceConfig
-from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.model import CNN, ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,9 @@ PUBLISHED: dict[type[Any], tuple[str, ...]] = {
 }
 """The fields that readers of a flat dictionary know; with `n_images`, another spelling of `n_groups`, they are 38."""
 
+LEFT_OUT = {"architecture": CNN}
+"""What a flat dictionary means by leaving a field out, where our default is another."""
+
 MEASURED = ("intensity_scale",)
 """Flat keys that a trained model adds: they follow from its data, not from its configuration."""
 
@@ -105,13 +108,13 @@ def update_legacy_dict(cfg: MutableMapping[str, Any], config: ModelConfig | Trai
 def to_legacy_dict(config: ModelConfig | TrainingConfig | InferenceConfig) -> dict[str, Any]:
     """The flat dictionary of `config`: its published fields, and every other one that is not at its default.
 
-    `from_legacy_dict` gives an equal configuration back.
+    That of `architecture` is cnn. `from_legacy_dict` gives an equal configuration back.
     """
     flat: dict[str, Any] = {}
     update_legacy_dict(flat, config)
     for part in _parts(config):
         for name, field in fields_of(type(part)).items():
-            if name not in PUBLISHED[type(part)] and getattr(part, name) != field.default:
+            if name not in PUBLISHED[type(part)] and getattr(part, name) != LEFT_OUT.get(name, default_of(part, field)):
                 flat[flat_key(name)] = getattr(part, name)
     return flat
 
@@ -133,8 +136,13 @@ def from_legacy_dict(flat: Mapping[str, Any], cls: type[Config]) -> Config:
 
     nested: dict[str, Any] = {}
     if cls is TrainingConfig or (cls is InferenceConfig and values(ModelConfig)):
-        nested["model"] = from_mapping(ModelConfig, values(ModelConfig), source="flat dictionary")
-    return from_mapping(cls, values(cls), source="flat dictionary", **nested)
+        nested["model"] = _of(ModelConfig, values(ModelConfig))
+    return _of(cls, values(cls), **nested)
+
+
+def _of(cls: type[Config], values: Mapping[str, Any], **nested: Any) -> Config:
+    usual: Mapping[str, Any] = LEFT_OUT if cls is ModelConfig else {}
+    return from_mapping(cls, {**usual, **values}, source="flat dictionary", **nested)
 
 
 def _parts(config: Any) -> list[Any]:

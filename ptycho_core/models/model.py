@@ -34,7 +34,7 @@ from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.settings.fields import from_mapping, to_mapping
-from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.model import CNN, ModelConfig
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, Weights
@@ -163,5 +163,5 @@ def _others(lights: tuple[Illumination, ...], pixels_m: list[Any]) -> tuple[Seen
 def read_config_member(content: bytes) -> tuple[TrainingConfig, dict[str, Any]]:
     """The training configuration, its model in it, and all tables of `config.json`."""
     tables = json.loads(content)
-    model = from_mapping(ModelConfig, tables["model"], source="config.json")
+    model = from_mapping(ModelConfig, {"architecture": CNN, **tables["model"]}, source="config.json")
     return from_mapping(TrainingConfig, tables["training"], source="config.json", model=model), tables

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ptycho_core.networks.initial import initial_weights
 from ptycho_core.networks.table import INPUT, Table, TableBuilder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 HEADS = ("head/real", "head/imaginary")
 
@@ -35,6 +36,8 @@ def canvas_unet(in_channels: int, widths: Sequence[int]) -> Table:
 
 def first_weights(table: Table, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
     """Those of `initial_weights`, but the last kernels 0: an untaught network changes nothing."""
+    from ptycho_core.networks.initial import initial_weights  # with numpy, which a table does without
+
     weights = initial_weights(table, rng)
     for head in HEADS:
         weights[f"{head}/kernel"][:] = 0

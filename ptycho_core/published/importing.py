@@ -33,7 +33,7 @@ from ptycho_core.published.pickles import plain, read_mapping
 from ptycho_core.published.tensors import read_tensors
 from ptycho_core.published.torch_network import check_settings, model_settings, read_network
 from ptycho_core.scans.scan import Scan
-from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.model import CNN, ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.storage.files import UNREADABLE
 from ptycho_core.vocabulary import LOG_SCALE, Weights
@@ -194,7 +194,7 @@ def _network_settings(members: Members, source: str) -> Mapping[str, Any]:
 
 def _model_config(published: Published, source: str) -> ModelConfig:
     values: dict[str, Any] = {name: published.parameters.get(flat_key(name)) for name in PUBLISHED[ModelConfig]}
-    values = {name: value for name, value in values.items() if value is not None}
+    values = {"architecture": CNN} | {name: value for name, value in values.items() if value is not None}
     if (kind := values.get("model_type", "pinn")) != "pinn":
         raise ArchiveError(
             source, f"{PARAMETERS}: model_type", expected="'pinn'", received=shown(repr(kind), 60), remedy=NOT_IMPORTED

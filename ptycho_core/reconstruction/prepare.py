@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ptycho_core.engine.registry import backend_for, find_engine
 from ptycho_core.errors import ConfigurationError, NoEffectError
-from ptycho_core.settings.fields import fields_of
+from ptycho_core.settings.fields import default_of, fields_of
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import check_pool
@@ -40,7 +40,7 @@ def _check_model(config: InferenceConfig, model: Model) -> None:
         return
     for name, field in fields_of(ModelConfig).items():
         stated, trained = getattr(config.model, name), getattr(model.config.model, name)
-        if stated not in (trained, field.default):
+        if stated not in (trained, default_of(config.model, field)):
             remedy = f"Leave {name} at its default: the archive says what the model is."
             expected = f"{trained!r}, as it was trained"
             raise ConfigurationError(

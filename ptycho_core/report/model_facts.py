@@ -12,7 +12,7 @@ from ptycho_core.models.container import CHECKPOINT, MODEL, SOLVING, archive_kin
 from ptycho_core.models.model import load_model
 from ptycho_core.networks.registry import build_table
 from ptycho_core.scans.fingerprint import Fingerprint
-from ptycho_core.settings.fields import fields_of
+from ptycho_core.settings.fields import default_of, fields_of
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.solving.checkpoint import load_solve_checkpoint
 from ptycho_core.training.schedules import learning_rate
@@ -146,5 +146,5 @@ def _changed(*tables: Any) -> dict[str, Any]:
         name: str(value) if isinstance(value, Path) else value
         for table in tables
         for name, field in fields_of(type(table)).items()
-        if (value := getattr(table, name)) != field.default
+        if (value := getattr(table, name)) != default_of(table, field)
     }

@@ -22,14 +22,13 @@ from ptycho_core.runs.reconstruct import reconstruct_into
 from ptycho_core.runs.solve import solve_into
 from ptycho_core.runs.train import train_into
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.settings.model import CANVAS, ModelConfig
 from ptycho_core.settings.solving import SolveConfig
-from ptycho_core.settings.training import CANVAS_TRAINING, TrainingConfig
+from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.simulation import simulate
 from ptycho_core.storage.files import make_folder
 
 SCANS: dict[str, Any] = {"object": "siemens-star", "positions": 500, "photons": 1e6}
-TRAINING: dict[str, Any] = {**CANVAS_TRAINING, "nepochs": 8}
+TRAINING: dict[str, Any] = {"nepochs": 8}
 
 
 @attrs.frozen
@@ -58,7 +57,6 @@ class Demo:
     @property
     def training(self) -> TrainingConfig:
         return TrainingConfig(
-            model=ModelConfig(architecture=CANVAS),
             backend=self.backend,
             train_data_file=self.training_scan,
             output_dir=self.network,

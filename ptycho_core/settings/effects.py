@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from ptycho_core.settings.fields import fields_of
-from ptycho_core.settings.model import CANVAS, ModelConfig
+from ptycho_core.settings.fields import default_of, fields_of
+from ptycho_core.settings.model import CANVAS, CNN
 from ptycho_core.settings.training import TrainingConfig
 
 OF_THE_NETWORK = (
@@ -18,11 +18,15 @@ OF_THE_NETWORK = (
 def idle_fields(config: TrainingConfig, read: Collection[str] | None) -> Iterator[tuple[str, str]]:
     """Each field that is not at its default and has no effect, and beside what. read: by the architecture, if known."""
     model = config.model
-    changed = {name for cls, owner in ((ModelConfig, model), (TrainingConfig, config))
-               for name, field in fields_of(cls).items() if getattr(owner, name) != field.default}  # fmt: skip
+    changed = {
+        name
+        for part in (model, config)
+        for name, field in fields_of(type(part)).items()
+        if getattr(part, name) != default_of(part, field)
+    }
     beside: list[tuple[bool, str, tuple[str, ...]]] = [
         (model.channels == 1, "at gridsize 1", ("neighbor_count", "object_big")),
-        (model.architecture == "cnn", "on a network that works on patches", ("held_out_frames",)),
+        (model.architecture == CNN, "on a network that works on patches", ("held_out_frames",)),
         (not model.pad_object, "without pad_object", ("probe_big",)),
         (
             model.model_type == "supervised" and model.architecture != CANVAS,

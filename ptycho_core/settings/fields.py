@@ -91,6 +91,44 @@ def given(value: object) -> str | None:
     return A_VALUE if value is None else None
 
 
+# -- a default that depends ------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class DefaultBy:
+    """A default that depends on another setting: `values` beside some of its values, `otherwise` beside all others.
+
+    other: the setting, "architecture" or, of a table within this one, "model.architecture".
+    """
+
+    other: str
+    values: Mapping[str, Any]
+    otherwise: Any
+
+    def of(self, instance: Any) -> Any:
+        """What it is in a configuration, whose other setting has its value already."""
+        beside = instance
+        for part in self.other.split("."):
+            beside = getattr(beside, part, None)
+        return self.values.get(beside, self.otherwise) if isinstance(beside, str) else self.otherwise
+
+    @property
+    def words(self) -> str:
+        """`16; 1 with architecture = canvas`."""
+        name = self.other.rpartition(".")[2]
+        cases = [f"{value} with {name} = {beside}" for beside, value in self.values.items()]
+        return "; ".join([str(self.otherwise), *cases])
+
+
+def default_of(instance: Any, field: attrs.Attribute[Any]) -> Any:
+    """The default of a field in this configuration."""
+    by: DefaultBy | None = field.metadata.get("by")
+    default: Any = field.default
+    if by is not None:
+        return by.of(instance)
+    return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
+
+
 # -- a field -------------------------------------------------------------------------------------------------------
 
 
@@ -108,10 +146,12 @@ def setting(
 
     beside: what other fields must be for it to have an effect. A field without effect must keep its default: it is
     refused otherwise, never ignored. name: the value names something registered, and is stored in small letters.
-    common: one of the few that many people change, which are shown first.
+    common: one of the few that many people change, which are shown first. A `DefaultBy` is None as a default, which
+    becomes what it is beside the other setting as soon as a configuration is made.
     """
+    by, default = (default, None) if isinstance(default, DefaultBy) else (None, default)
     metadata: dict[str, Any] = {"help": help, "check": check, "beside": beside or {}, "spellings": spellings or {}}
-    metadata |= {"name": name, "common": common}
+    metadata |= {"name": name, "common": common, "by": by}
     converter = attrs.Converter(_plain, takes_self=True, takes_field=True)
     return attrs.field(default=default, converter=converter, validator=check_value, metadata=metadata)
 
@@ -121,6 +161,8 @@ def _plain(value: Any, instance: Any, field: attrs.Attribute[Any]) -> Any:
 
     Choices and names are taken without regard to case.
     """
+    if value is None and field.metadata["by"] is not None:
+        return field.metadata["by"].of(instance)
     if type(value).__module__ == "numpy" and hasattr(value, "item"):
         value = value.item()
     kind = kind_of(hints_of(type(instance))[field.name])
@@ -166,7 +208,7 @@ def check_effects(instance: Any) -> None:
     fields = fields_of(type(instance))
     for name, field in fields.items():
         value = getattr(instance, name)
-        if value == field.default:
+        if value == default_of(instance, field):
             continue
         for other, check in field.metadata["beside"].items():
             beside = getattr(instance, other)
@@ -216,8 +258,7 @@ def what_is_set(config: Any) -> str:
     changed = []
     for field in attrs.fields(type(config)):
         value = getattr(config, field.name)
-        default = field.default.factory() if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type]
-        if value != default:
+        if value != default_of(config, field):
             changed.append(f"{field.name}={value!r}")
     return f"{type(config).__name__}({', '.join(changed)})"
 
@@ -260,6 +301,8 @@ def describe_type(annotation: Any) -> str:
 def show_default(field: attrs.Attribute[Any]) -> str:
     """The default of a field as a person would write it in a configuration file, "unset" for None."""
     value = field.default
+    if (by := field.metadata["by"]) is not None:
+        return str(by.words)
     if value is None:
         return "unset"
     if isinstance(value, float) and float(brief := f"{value:g}".replace("e+0", "e")) == value >= 1e6:

@@ -105,9 +105,9 @@ def write_config(path: Path, **sections: Any) -> None:
     """One table for each configuration given, as `training=…, model=…`; YAML by the ending of `path`, else TOML.
 
     >>> from ptycho_core import ModelConfig
-    >>> write_config(Path("model.toml"), model=ModelConfig(gridsize=2))
-    >>> read_configs("model.toml")["model"].gridsize
-    2
+    >>> write_config(Path("model.toml"), model=ModelConfig(N=128))
+    >>> read_configs("model.toml")["model"].N
+    128
     """
     from ptycho_core.storage.files import write_text  # with numpy, which reading a file does without
 
@@ -146,6 +146,9 @@ def annotated_toml(sources: Mapping[str, Mapping[str, str]], **sections: Any) ->
                 text = f"{field.name} is unset"
                 if field.name in values:
                     text = tomli_w.dumps({field.name: values[field.name]}).strip()
-                lines.append(f"{'' if field.name in values else '# '}{text}  # {sources[section][field.name]}")
+                source = sources[section][field.name]
+                if source == "default" and (by := field.metadata["by"]) is not None:
+                    source += f": {by.words}"
+                lines.append(f"{'' if field.name in values else '# '}{text}  # {source}")
         lines.append("")
     return "\n".join(lines[:-1]) + "\n"

@@ -7,10 +7,19 @@ from typing import Literal
 import attrs
 
 from ptycho_core.errors import NoEffectError
-from ptycho_core.settings.fields import at_least, check_effects, fields_of, only, setting, what_is_set
+from ptycho_core.settings.fields import (
+    at_least,
+    check_effects,
+    fields_of,
+    only,
+    setting,
+    what_is_set,
+)
 
 CANVAS, CANVAS_GROUP = "canvas", 16
 """The architecture that works on the canvas of a group, and the patterns in one of its groups."""
+CNN = "cnn"
+"""The one that works on patches: what files name by leaving `architecture` out (specs/archive.md)."""
 NO_CANVAS = (
     *("gridsize", "amp_activation", "object_big", "probe_big", "pad_object", "gaussian_smoothing_sigma"),
     *("amplitude_ceiling", "merge_weights", "cbam_encoder", "cbam_bottleneck", "cbam_decoder"),
@@ -23,9 +32,9 @@ NO_CANVAS = (
 class ModelConfig:
     """What the network is: fixed once it is trained, stored in its archive.
 
-    >>> ModelConfig(N=64, gridsize=2).gridsize
+    >>> ModelConfig(N=64, architecture="cnn", gridsize=2).gridsize
     2
-    >>> ModelConfig(amp_activation="tanh").validate()  # doctest: +ELLIPSIS
+    >>> ModelConfig(architecture="cnn", amp_activation="tanh").validate()  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ptycho_core.errors.ConfigurationError: ModelConfig: amp_activation must be ...
     """
@@ -63,7 +72,7 @@ class ModelConfig:
         at_least(0),
         beside={"model_type": only("pinn")},
     )
-    architecture: str = setting("cnn", "Name of the network in the architecture table.", name=True, common=True)
+    architecture: str = setting(CANVAS, "Name of the network in the architecture table.", name=True, common=True)
     canvas_blocks: int = setting(
         6, "Blocks of a data step and a correction.", at_least(1), beside={"architecture": only("canvas")}
     )
@@ -97,15 +106,25 @@ class ModelConfig:
     def validate(self) -> None:
         """Refuse a field that has no effect with the others as they are: on construction, and when a run starts."""
         check_effects(self)
-        known = fields_of(type(self))
-        without = NO_CANVAS if self.architecture == CANVAS else ()
-        for name in (*without, *(("gridsize",) if self.group_size is not None else ())):
-            value, default = getattr(self, name), known[name].default
-            if value != default:
-                expected = "architecture is another" if name in without else "group_size is unset"
-                received = f"architecture = {CANVAS}" if name in without else f"group_size = {self.group_size}"
-                remedy = f"Leave {name} at {default}" + (", and set group_size." if name == "gridsize" else ".")
-                raise NoEffectError("ModelConfig", name, expected=expected, received=received, remedy=remedy)
+        fields = fields_of(type(self))
+        for name in NO_CANVAS if self.architecture == CANVAS else ():
+            usual = fields[name].default
+            if getattr(self, name) != usual:
+                shown = str(usual).lower() if isinstance(usual, bool) else usual
+                expected, received = f"architecture = {CNN} or another one of patches", f"architecture = {CANVAS}"
+                remedy = f"Set architecture to {CNN} (--architecture {CNN}), or leave {name} at {shown}"
+                raise NoEffectError(
+                    "ModelConfig",
+                    name,
+                    expected=expected,
+                    received=received,
+                    remedy=f"{remedy} and set group_size." if name == "gridsize" else f"{remedy}.",
+                )
+        if self.group_size is not None and self.gridsize != 1:
+            received, remedy = f"group_size = {self.group_size}", "Leave gridsize at 1."
+            raise NoEffectError(
+                "ModelConfig", "gridsize", expected="group_size is unset", received=received, remedy=remedy
+            )
 
     @property
     def channels(self) -> int:

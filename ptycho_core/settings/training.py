@@ -13,6 +13,7 @@ import attrs
 from ptycho_core.errors import ConfigurationError, NoEffectError
 from ptycho_core.settings.deprecated import takes_n_images
 from ptycho_core.settings.fields import (
+    DefaultBy,
     at_least,
     below_one,
     check_effects,
@@ -26,14 +27,20 @@ from ptycho_core.settings.fields import (
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import CANVAS, ModelConfig
 
-CANVAS_TRAINING = {"batch_size": 1, "n_groups": 64, "nepochs": 20}
-"""What `ptycho train` takes for a network of a canvas, whose groups are large, in place of the defaults."""
+
+def _large_groups(canvas: int, otherwise: int) -> DefaultBy:
+    """A default that is another one for a network of a canvas, whose groups are large."""
+    return DefaultBy("model.architecture", {CANVAS: canvas}, otherwise)
 
 
 @takes_n_images
 @attrs.define(kw_only=True)
 class TrainingConfig:
-    """How a network is trained."""
+    """How a network is trained.
+
+    What is by the architecture, such as `batch_size`, is settled when a configuration is made: another model in place
+    of its own does not change it.
+    """
 
     __repr__ = what_is_set
 
@@ -50,10 +57,12 @@ class TrainingConfig:
         Path("training_outputs"), "Folder that a run writes to; created if missing.", common=True
     )
     backend: str = setting("auto", "Engine: auto, torch, tensorflow or another registered one.", name=True, common=True)
-    batch_size: int = setting(16, "Groups per batch.", power_of_two, common=True)
+    batch_size: int = setting(_large_groups(1, 16), "Groups per batch.", power_of_two, common=True)
     accum_steps: int = setting(1, "Batches whose gradients are averaged into one step of the optimiser.", at_least(1))
-    nepochs: int = setting(50, "Passes over the groups.", at_least(1), common=True)
-    n_groups: int = setting(512, "Groups per epoch and scan, drawn again for each epoch.", at_least(1), common=True)
+    nepochs: int = setting(_large_groups(20, 50), "Passes over the groups.", at_least(1), common=True)
+    n_groups: int = setting(
+        _large_groups(64, 512), "Groups per epoch and scan, drawn again for each epoch.", at_least(1), common=True
+    )
     neighbor_count: int = setting(4, "K: number of nearest neighbours that a group is drawn from.", at_least(1))
     neighbor_pool_size: int | None = setting(
         None,

@@ -18,6 +18,7 @@ from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.suitability import check_size
 from ptycho_core.scans.fingerprint import Fingerprint, check_same_scan, fingerprint
 from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.fields import default_of
 from ptycho_core.settings.training import TrainingConfig
 
 LARGEST_REACH = 4  # specs/data.md, Groups
@@ -51,7 +52,8 @@ class TrainingData:
         """
         config, model = self._config, self._config.model
         if n_groups is None:
-            usual = config.n_groups == attrs.fields(TrainingConfig).n_groups.default and not config.enable_oversampling
+            usual = config.n_groups == default_of(config, attrs.fields(TrainingConfig).n_groups)
+            usual = usual and not config.enable_oversampling
             n_groups = min(config.n_groups, len(self.scan)) if usual else config.n_groups
         groups = draw_groups(
             self.scan.positions_px,

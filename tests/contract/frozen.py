@@ -31,11 +31,12 @@ from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.fit import fit
 from ptycho_core.vocabulary import LOG_SCALE
+from tests.networks import cnn
 
 DATA = Path(__file__).parents[1] / "data"
 MODELS = {
     "frozen": ModelConfig(N=16, n_filters_scale=2, gridsize=2, architecture="frozen", amp_activation="swish"),
-    "cnn": ModelConfig(N=32, n_filters_scale=1, gridsize=2),
+    "cnn": cnn(N=32, n_filters_scale=1, gridsize=2),
 }
 KEPT = 0.03
 """Of the kernels of "cnn"."""

@@ -31,7 +31,9 @@ def valid_values(cls: type[Any], name: str) -> st.SearchStrategy[Any]:
     elif kind is bool:
         values = st.booleans()
     elif kind is str:
-        values = st.text(st.characters(codec="utf-8")) if takes("any") else st.just(field.default)
+        text = st.text(st.characters(codec="utf-8"))
+        folded = text.map(lambda value: value.casefold() if value.casefold() in field.metadata["spellings"] else value)
+        values = folded if takes("any") else st.just(field.default)
     elif kind is Path:
         values = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).map(Path)
     elif kind is int and not takes(2**20):

@@ -23,9 +23,9 @@ from ptycho_core.runs.console import Output
 from ptycho_core.runs.reconstruct import reconstruct_into
 from ptycho_core.runs.train import train_into
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.reports import EpochReport, Progress
+from tests.networks import cnn
 
 BEGIN = Event(kind="prepared", work="train", total=50, unit="epoch", message="backend: torch")
 
@@ -166,7 +166,7 @@ class Ears(Output):
 
 
 def test_a_training_tells_its_course(fake_engine: Any, numbered_scan: Any, tmp_path: Path) -> None:
-    config = TrainingConfig(model=ModelConfig(N=32, n_filters_scale=1), nepochs=2, batch_size=8, n_groups=9)
+    config = TrainingConfig(model=cnn(N=32, n_filters_scale=1), nepochs=2, batch_size=8, n_groups=9)
     ears = Ears()
     train_into(tmp_path, numbered_scan(9), config, execution=ExecutionConfig(logger="none"), output=ears)
     steps = [(event.kind, event.done, event.total, event.unit) for event in ears.heard if event.kind != "file"]
@@ -193,7 +193,7 @@ def test_a_training_tells_how_it_ended(fake_engine: Any, numbered_scan: Any, tmp
         return 1.0 if epoch == 1 else float("nan")
 
     fake_engine.train_loss = loss
-    config = TrainingConfig(model=ModelConfig(N=32, n_filters_scale=1), nepochs=3, n_groups=9)
+    config = TrainingConfig(model=cnn(N=32, n_filters_scale=1), nepochs=3, n_groups=9)
     ears = Ears()
     done = train_into(tmp_path, numbered_scan(9), config, output=ears)
     assert done.stop is not None
@@ -202,7 +202,7 @@ def test_a_training_tells_how_it_ended(fake_engine: Any, numbered_scan: Any, tmp
 
 def test_a_reconstruction_tells_its_course(fake_engine: Any, numbered_scan: Any, tmp_path: Path) -> None:
     scan = numbered_scan(9)
-    config = TrainingConfig(model=ModelConfig(N=32, n_filters_scale=1), nepochs=1, n_groups=9)
+    config = TrainingConfig(model=cnn(N=32, n_filters_scale=1), nepochs=1, n_groups=9)
     model = train_into(tmp_path, scan, config).model
     assert model is not None
     ears = Ears()

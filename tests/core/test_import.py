@@ -69,8 +69,8 @@ def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        ModelConfig(N=128, gridsize=2),
-        TrainingConfig(model=ModelConfig(object_big=False), n_subsample=7),
+        ModelConfig(N=128, group_size=9),
+        TrainingConfig(model=ModelConfig(probe_mask=True), n_subsample=7),
         InferenceConfig(n_groups=3),
         ExecutionConfig(precision="64-true"),
     ],

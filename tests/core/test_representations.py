@@ -30,8 +30,9 @@ def scan() -> Scan:
 def test_settings_show_what_differs_from_the_defaults() -> None:
     assert repr(SolveConfig()) == "SolveConfig()"
     assert repr(ReadOptions(crop=32)) == "ReadOptions(crop=32)"
-    config = TrainingConfig(model=ModelConfig(gridsize=2), nepochs=3)
-    assert repr(config) == "TrainingConfig(model=ModelConfig(gridsize=2), nepochs=3)"
+    config = TrainingConfig(model=ModelConfig(architecture="cnn", gridsize=2), nepochs=3)
+    assert repr(config) == "TrainingConfig(model=ModelConfig(gridsize=2, architecture='cnn'), nepochs=3)"
+    assert repr(TrainingConfig(n_groups=512)) == "TrainingConfig(n_groups=512)"  # the default of cnn alone
 
 
 def test_a_scan_shows_its_size_its_probe_and_its_source(scan: Scan) -> None:

@@ -14,7 +14,7 @@ from tests.command_line import Outcome, ptycho, run_apart
 ENGINES = sorted(registered_engines())
 REQUIRED = [name for name in os.environ.get("PTYCHO_REQUIRE_BACKENDS", "").split(",") if name]
 PATTERNS = 80
-SMALL = ("--n-filters-scale", 1, "--nepochs", 4, "--batch-size", 8)
+SMALL = ("--architecture", "cnn", "--n-filters-scale", 1, "--nepochs", 4, "--batch-size", 8)
 
 
 @attrs.frozen

@@ -14,7 +14,8 @@ STAR = SHARED / "siemens_star"
 ORIGINAL, PREPARED = STAR / "siemens-star-small.npz.bz2", STAR / "siemens_star_64.npz"
 PARTS = ("--dataset", "data", "--positions", "scan", "--position-order", "yx", "--position-unit", "px")
 WAY = ("--measurement", "intensity", "--dc", "corner", "--crop", 64, "--probe", f"{PREPARED}:probeGuess")
-SHORT = ("--n-filters-scale", 1, "--nepochs", 2, "--n-groups", 16, "--batch-size", 4, "--accelerator", "cpu")
+SMALL = ("--architecture", "cnn", "--n-filters-scale", 1)
+SHORT = (*SMALL, "--nepochs", 2, "--n-groups", 16, "--batch-size", 4, "--accelerator", "cpu")
 
 
 def losses(folder: Path) -> list[float]:

@@ -24,6 +24,7 @@ from ptycho_core.training.fit import Fit, fit
 from ptycho_core.vocabulary import LOG_SCALE
 from tests.contract.backends import engine_or_skip
 from tests.contract.cases import assert_arrays_close, assert_field_close, make_scan, network_weights
+from tests.networks import cnn
 
 Pair = tuple[Engine, Engine]
 CPU = ExecutionConfig(accelerator="cpu")
@@ -53,7 +54,7 @@ def engines() -> Pair:
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_an_archive_predicts_the_same_whoever_reads_it(engines: Pair, name: str, tmp_path: Path) -> None:
-    config = ModelConfig(**{"N": 64, "gridsize": 2, "n_filters_scale": 1, **SWITCHES[name]})
+    config = cnn(**{"N": 64, "gridsize": 2, "n_filters_scale": 1, **SWITCHES[name]})
     scan = make_scan(config.N, 1, 2e4, False)
     amplitude = np.moveaxis(scan.diffraction_amplitude[: config.channels], 0, -1)[None]
     batch = Batch(

@@ -94,7 +94,7 @@ def star(tmp_path_factory: pytest.TempPathFactory) -> Case:
 def _case(folder: Path, scan: Scan, settings: dict[str, Any], least: float) -> Case:
     save_scan(folder / "pair", attrs.evolve(scan, metadata=LENGTHS), format="ptychodus")
     save_scan(folder / "truth.npz", scan)
-    common = {"n_filters_scale": 1, "batch_size": 4, "nphotons": 1e6, "seed": 0}
+    common = {"architecture": "cnn", "n_filters_scale": 1, "batch_size": 4, "nphotons": 1e6, "seed": 0}
     return Case(folder / "pair", scan, folder / "truth.npz", {**common, **settings}, least)
 
 

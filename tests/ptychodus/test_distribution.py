@@ -34,7 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"n_filters_scale": 1, "pad_object": False},
     "training": {"batch_size": 4, "nepochs": 7},
 }
-FLAGS: tuple[object, ...] = ("--n-filters-scale", 1, "--no-pad-object", "--batch-size", 4)
+FLAGS: tuple[object, ...] = ("--architecture", "cnn", "--n-filters-scale", 1, "--no-pad-object", "--batch-size", 4)
 FLAGS += ("--nepochs", 7, "--nphotons", 1e6, "--n-groups", 120)
 """The same on the command line; Ptychodus states 1e6 photons, and an epoch has at most one group for every frame."""
 NEIGHBOURS = ("--neighbor-count", 7)

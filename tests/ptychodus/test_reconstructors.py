@@ -208,6 +208,7 @@ def test_settings_are_ours_with_the_defaults_of_ptychodus(core: Any, tmp_path: P
     registry = core.settings_registry
     defaults = {
         "PtychoCoreModel": {
+            "Architecture": "canvas",
             "GridSize": 1,
             "NumFiltersScale": 2,
             "AmpActivation": "sigmoid",
@@ -221,8 +222,9 @@ def test_settings_are_ours_with_the_defaults_of_ptychodus(core: Any, tmp_path: P
         "PtychoCoreTraining": {
             "Backend": "auto",
             "NumPhotons": 1e6,
-            "BatchSize": 16,
-            "NumEpochs": 50,
+            "BatchSize": "",
+            "NumEpochs": "",
+            "NumGroups": "",
             "MAEWeight": 0.0,
             "NLLWeight": 1.0,
             "RealspaceMAEWeight": 0.0,

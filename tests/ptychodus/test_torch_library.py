@@ -124,7 +124,8 @@ def test_settings_become_a_training(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         config = training_config(manager(**changes), N=64, frames=100)
     assert not caplog.messages
-    assert (config.model.N, config.model.gridsize, config.model.n_filters_scale) == (64, 2, 3)
+    assert (config.model.architecture, config.model.N) == ("cnn", 64)
+    assert (config.model.gridsize, config.model.n_filters_scale) == (2, 3)
     assert (config.model.amp_activation, config.model.cbam_encoder) == ("swish", False)
     assert (config.nepochs, config.n_groups, config.neighbor_count, config.backend) == (7, 100, 9, "torch")
     assert (config.scheduler, config.lr_warmup_epochs, config.lr_min_ratio) == ("WarmupCosine", 2, 0.1)

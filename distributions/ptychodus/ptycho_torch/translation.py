@@ -13,12 +13,14 @@ from ptycho_core.cli.options import environment_values
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import from_mapping
-from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.model import CNN, ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_torch import config_params as theirs
 
 log = logging.getLogger(__name__)
 
+GROUPS = 512
+"""At most, in an epoch."""
 SCHEDULERS = {"Default": "Default", "Exponential": "Exponential", "Cosine": "WarmupCosine"}
 MODES = {"Unsupervised": "pinn", "Supervised": "supervised"}
 WITHOUT_COUNTERPART = {
@@ -50,6 +52,7 @@ def training_config(manager: Any, *, N: int, frames: int) -> TrainingConfig:
 
 
 def model_config(data: theirs.DataConfig, model: theirs.ModelConfig, N: int) -> ModelConfig:
+    """Of the published network, cnn, unless PTYCHO_ARCHITECTURE names another one."""
     sides = tuple(data.grid_size)
     if len(set(sides)) != 1 or sides[0] ** 2 != data.C:
         raise ConfigurationError(
@@ -63,7 +66,8 @@ def model_config(data: theirs.DataConfig, model: theirs.ModelConfig, N: int) -> 
         *("cbam_encoder", "cbam_bottleneck", "cbam_decoder", "eca_encoder", "eca_decoder"),
     )
     values = {name: getattr(model, name) for name in same}
-    values |= {"N": N, "gridsize": sides[0], "model_type": MODES[model.mode], "probe_scale": data.probe_scale}
+    values |= {"N": N, "architecture": CNN, "gridsize": sides[0], "model_type": MODES[model.mode]}
+    values["probe_scale"] = data.probe_scale
     return from_mapping(ModelConfig, {**values, **environment_values("model")})
 
 
@@ -76,7 +80,7 @@ def _training(
         "batch_size": training.batch_size,
         "learning_rate": training.learning_rate,
         "accum_steps": training.accum_steps,
-        "n_groups": min(frames, TrainingConfig().n_groups),
+        "n_groups": min(frames, GROUPS),
         "intensity_scale_trainable": model.intensity_scale_trainable,
         "scheduler": SCHEDULERS.get(training.scheduler, training.scheduler),
     }

@@ -31,6 +31,8 @@ from tests.core.refusals import refusal_of
 
 Ptycho = Callable[..., Any]
 COMMANDS = sorted(cli.commands)
+CNN = ("--architecture", "cnn")
+SMALL = ("--nepochs", 3, "--n-filters-scale", 1, "--seed", 7)
 ENGINE = EngineInfo("fake", "no framework", "1.0", ("cpu",), ("32-true",))
 
 
@@ -474,7 +476,9 @@ def test_quiet_without_json_prints_nothing(ptycho: Ptycho, true_reconstruction: 
 
 @pytest.fixture
 def run_folder(ptycho: Ptycho, fake_engine: Any, no_matplotlib: None, scan_file: Path, tmp_path: Path) -> Path:
-    outcome = ptycho("train", scan_file, "--out", tmp_path / "run", "--nepochs", 3, "--n-filters-scale", 1, "--seed", 7)
+    outcome = ptycho(
+        "train", scan_file, "--out", tmp_path / "run", *CNN, "--nepochs", 3, "--n-filters-scale", 1, "--seed", 7
+    )
     assert outcome.code == 0, outcome.err
     return tmp_path / "run"
 
@@ -509,7 +513,7 @@ def test_training_ends_with_the_command_that_reconstructs(
 ) -> None:
     fake_engine.predict_truth_of(load_scan(scan_file))
     run = tmp_path / "a run"
-    trained = ptycho("train", scan_file, "--out", run, "--nepochs", 2)
+    trained = ptycho("train", scan_file, "--out", run, *CNN, "--nepochs", 2)
     assert trained.out == f"{run / 'wts.h5.zip'}: best epoch 2 of 2, loss 0.5\n"
     reconstructed = ptycho(*words_of_next(trained))
     assert reconstructed.code == 0, reconstructed.err
@@ -522,7 +526,7 @@ def test_how_the_scan_was_read_is_in_the_command_that_reconstructs(
     ptycho: Ptycho, fake_engine: Any, no_matplotlib: None, scan_file: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    trained = ptycho("train", scan_file, "--out", run, "--nepochs", 1, "--flip-x")
+    trained = ptycho("train", scan_file, "--out", run, *CNN, "--nepochs", 1, "--flip-x")
     words = words_of_next(trained)
     assert words[-2:] == ["--config", str(run / "config.toml")]
     reconstructed = ptycho(*words)
@@ -553,7 +557,7 @@ def test_a_scan_is_read_as_that_of_the_model_unless_stated(
 
 @pytest.fixture
 def run_of_frames(ptycho: Ptycho, fake_engine: Any, no_matplotlib: None, scan_file: Path, tmp_path: Path) -> Path:
-    done = ptycho("train", scan_file, "--out", tmp_path / "run", "--nepochs", 1, "--flip-x", "--frames", "0:30")
+    done = ptycho("train", scan_file, "--out", tmp_path / "run", *CNN, "--nepochs", 1, "--flip-x", "--frames", "0:30")
     assert done.code == 0, done.err
     return tmp_path / "run"
 
@@ -563,7 +567,7 @@ def test_a_result_says_that_its_model_is_gone(ptycho: Ptycho, run_folder: Path, 
     evaluate = ("evaluate", run_folder, "--truth", scan_file)
     assert "trained since" not in ptycho(*evaluate).err
     assert load_reconstruction(run_folder).model_digest == load_model(run_folder).digest
-    retrained = ptycho("train", scan_file, "--out", run_folder, "--nepochs", 1, "--seed", 8, "--overwrite")
+    retrained = ptycho("train", scan_file, "--out", run_folder, *CNN, "--nepochs", 1, "--seed", 8, "--overwrite")
     assert retrained.code == 0, retrained.err
     assert "not of the model in wts.h5.zip, which has been trained since" in ptycho(*evaluate).err
 
@@ -598,9 +602,9 @@ def test_the_written_configuration_trains_the_same_again(
 def test_the_configuration_can_be_shown_without_training(
     ptycho: Ptycho, fake_engine: Any, scan_file: Path, tmp_path: Path
 ) -> None:
-    outcome = ptycho("train", scan_file, "--out", tmp_path / "out", "--gridsize", 2, "--show-config")
+    outcome = ptycho("train", scan_file, "--out", tmp_path / "out", "--group-size", 9, "--show-config")
     assert outcome.code == 0
-    assert tomllib.loads(outcome.out)["model"]["gridsize"] == 2
+    assert tomllib.loads(outcome.out)["model"]["group_size"] == 9
     assert fake_engine.built == []
     assert not (tmp_path / "out").exists()
 
@@ -608,7 +612,7 @@ def test_the_configuration_can_be_shown_without_training(
 def test_training_tells_its_epochs_on_stderr_and_json_alone_on_stdout(
     ptycho: Ptycho, fake_engine: Any, no_matplotlib: None, scan_file: Path, tmp_path: Path
 ) -> None:
-    outcome = ptycho("train", scan_file, "--out", tmp_path / "out", "--nepochs", 2, "--test", scan_file, "--json")
+    outcome = ptycho("train", scan_file, "--out", tmp_path / "out", *CNN, "--nepochs", 2, "--test", scan_file, "--json")
     summary = json.loads(outcome.out)
     assert (summary["backend"], summary["epochs"], summary["best_epoch"]) == ("fake", 2, 2)
     assert summary["losses"]["total"] == 0.5
@@ -630,7 +634,7 @@ def test_an_interrupt_writes_the_best_weights_so_far_and_ends_with_130(
         return 1 / epoch
 
     fake_engine.train_loss = interrupted
-    outcome = ptycho("train", scan_file, "--out", tmp_path / "out", "--nepochs", 9, "--json")
+    outcome = ptycho("train", scan_file, "--out", tmp_path / "out", *CNN, "--nepochs", 9, "--json")
     assert outcome.code == 130
     assert "Traceback" not in outcome.err
     summary = json.loads(outcome.out)
@@ -647,7 +651,7 @@ def test_an_interrupt_in_the_first_epoch_writes_nothing(
         raise KeyboardInterrupt
 
     fake_engine.train_loss = interrupted
-    outcome = ptycho("train", scan_file, "--out", tmp_path / "out")
+    outcome = ptycho("train", scan_file, "--out", tmp_path / "out", *CNN)
     assert (outcome.code, outcome.out) == (130, "")
     assert "Stopped before the first epoch finished; nothing was written." in outcome.err
     assert list((tmp_path / "out").iterdir()) == []

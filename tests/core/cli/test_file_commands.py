@@ -15,9 +15,9 @@ from ptycho_core_reference import ReferenceEngine
 from ptycho_core import load_scan, save_scan, simulate
 from ptycho_core.models.checkpoint import load_checkpoint
 from ptycho_core.models.model import load_model
-from ptycho_core.settings.model import ModelConfig
 from tests.core import scan_files
 from tests.core.published_archives import keras_members, network_of, write_archive
+from tests.networks import cnn
 
 Ptycho = Callable[..., Any]
 
@@ -30,7 +30,7 @@ def scan_file(tmp_path: Path, numbered_scan: Any) -> Path:
 
 
 def tensorflow_archive(folder: Path) -> Path:
-    model = ModelConfig(N=32, n_filters_scale=1)
+    model = cnn(N=32, n_filters_scale=1)
     folder.mkdir()
     return write_archive(folder / "wts.h5.zip", keras_members(model, network_of(model)))
 

@@ -24,7 +24,8 @@ from ptycho_core.storage.files import check_space, write_text
 from tests.core.reconstructions import make_reconstruction
 
 Ptycho = Callable[..., Any]
-TRAIN = ("train", "scan.npz", "--out", "out", "--nepochs", 2, "--n-filters-scale", 1, "--quiet")
+SMALL = ("--architecture", "cnn", "--n-filters-scale", 1)
+TRAIN = ("train", "scan.npz", "--out", "out", "--nepochs", 2, *SMALL, "--quiet")
 FEW = ("--refine", "none", "--modes", 1, "--prior", "none", "--batches", 2, "--sweeps", 2)
 SOLVE = ("solve", "scan.npz", "--out", "out", *FEW)
 RECONSTRUCT = ("reconstruct", "scan.npz", "--model", "run", "--out", "out", "--write", "hdf5", "--quiet")
@@ -69,7 +70,7 @@ def test_a_disk_that_fills_at_any_file_loses_nothing(
     ptycho: Ptycho, folder: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[Any, ...]
 ) -> None:
     if command is RECONSTRUCT:
-        assert ptycho("train", "scan.npz", "--out", "run", "--nepochs", 1, "--n-filters-scale", 1).code == 0
+        assert ptycho("train", "scan.npz", "--out", "run", "--nepochs", 1, *SMALL).code == 0
     load: Callable[[Path], Any] = load_model if command is TRAIN else load_reconstruction
     result = "wts.h5.zip" if command is TRAIN else "reconstruction.npz"
     for room in range(30):
@@ -146,7 +147,7 @@ def test_a_disk_that_fills_leaves_what_was_there_and_nothing_half(
 ) -> None:
     if command[0] == "export":
         pytest.importorskip("onnx", reason="onnx is not installed")
-        assert ptycho("train", "scan.npz", "--out", "run", "--nepochs", 1, "--n-filters-scale", 1).code == 0
+        assert ptycho("train", "scan.npz", "--out", "run", "--nepochs", 1, *SMALL).code == 0
     monkeypatch.setattr("ptycho_core.runs.evaluate.plot_comparison", quickly_drawn)
     (folder / "out").mkdir()
     if command[0] == "evaluate":
@@ -187,7 +188,7 @@ def test_too_little_space_is_refused_before_the_work(
     ptycho: Ptycho, folder: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[Any, ...], what: str
 ) -> None:
     if command is RECONSTRUCT:
-        assert ptycho("train", "scan.npz", "--out", "run", "--nepochs", 1, "--n-filters-scale", 1).code == 0
+        assert ptycho("train", "scan.npz", "--out", "run", "--nepochs", 1, *SMALL).code == 0
     usage = shutil.disk_usage(folder)
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage._replace(free=3000))
     done = ptycho(*command)

@@ -21,9 +21,9 @@ from ptycho_core.cli import PATIENCE, Terminated, stopped_by_signals
 from ptycho_core.errors import DataError
 from ptycho_core.runs.folder import rescued
 from ptycho_core.runs.train import train_into
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.storage.keeping import LOCK, check_folder_is_free, check_new, locked
+from tests.networks import cnn
 
 Ptycho = Callable[..., Any]
 
@@ -101,7 +101,7 @@ def test_a_folder_of_another_run_is_refused_by_what_it_holds(tmp_path: Path) -> 
 
 
 def test_a_second_run_in_a_folder_is_refused(tmp_path: Path, fake_engine: Any, numbered_scan: Any) -> None:
-    config = TrainingConfig(model=ModelConfig(N=32, n_filters_scale=1), nepochs=1, batch_size=4, n_groups=9)
+    config = TrainingConfig(model=cnn(N=32, n_filters_scale=1), nepochs=1, batch_size=4, n_groups=9)
     with locked(tmp_path), pytest.raises(DataError, match=f"process {os.getpid()} on .* writing there"):
         train_into(tmp_path, numbered_scan(9), config)
     assert not (tmp_path / LOCK).exists() and not list(tmp_path.iterdir())

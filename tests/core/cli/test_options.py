@@ -15,6 +15,7 @@ from ptycho_core.cli import cli
 from ptycho_core.cli.shared import SectionedCommand
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.fields import fields_of, flag_of, hints_of, kind_of, show_default
+from ptycho_core.settings.model import NO_CANVAS
 from ptycho_core.settings.sections import SECTIONS
 from ptycho_core.settings.sources import Layers, build_config, variable_of, warn_of_unknown_variables
 from tests.core.configurations import ALL_FIELDS
@@ -31,12 +32,13 @@ SECTIONS_OF = {
     "train": ("model", "training", "execution", "reading"),
     "reconstruct": ("inference", "execution", "reading"),
 }
+CNN = ["--architecture", "cnn"]
 BESIDE: dict[str, list[str]] = {
-    "gridsize": ["--neighbor-count", "63"],
-    "merge_weights": ["--gridsize", "2"],
-    "canvas_blocks": ["--architecture", "canvas"],
-    "warm_sweeps": ["--architecture", "canvas"],
-    "enable_oversampling": ["--gridsize", "2"],
+    **dict.fromkeys(NO_CANVAS, CNN),
+    "model_type": [],
+    "gridsize": [*CNN, "--neighbor-count", "63"],
+    "merge_weights": [*CNN, "--gridsize", "2"],
+    "enable_oversampling": ["--group-size", "4"],
     "neighbor_pool_size": ["--enable-oversampling"],
     "subsample_seed": ["--n-subsample", "9"],
     "stage_1_epochs": ["--nepochs", "8"],
@@ -60,7 +62,7 @@ BESIDE: dict[str, list[str]] = {
     },
 }
 """What a field needs beside it, as flags."""
-IN_TRAINING = {"neighbor_pool_size": ["--gridsize", "2"]}
+IN_TRAINING = {"neighbor_pool_size": ["--group-size", "4"]}
 
 
 def flags_given(command: str, *arguments: str) -> dict[str, Any]:
@@ -180,7 +182,7 @@ def test_help_fits_80_columns(ptycho: Any, monkeypatch: pytest.MonkeyPatch, comm
 
 @pytest.mark.parametrize(
     ("file", "arguments", "batch_size"),
-    [(False, [], 16), (True, [], 8), (True, ["--batch-size", "32"], 32), (False, ["--batch-size", "32"], 32)],
+    [(False, [], 1), (True, [], 8), (True, ["--batch-size", "32"], 32), (False, ["--batch-size", "32"], 32)],
     ids=["default", "file", "flag-over-file", "flag-over-default"],
 )
 def test_a_flag_wins_over_the_file_and_the_file_over_the_default(
@@ -191,7 +193,7 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_default(
     flags = flags_given("train", *arguments)
     config = build_config(path if file else None, flags, "model", "training")["training"]
     assert config.batch_size == batch_size
-    assert config.nepochs == (7 if file else 50)
+    assert config.nepochs == (7 if file else 20)
 
 
 def test_a_false_flag_wins_over_a_true_in_the_file(tmp_path: Path) -> None:
@@ -231,7 +233,7 @@ def test_flag_over_environment_over_file_over_default(tmp_path: Path, monkeypatc
         monkeypatch.setenv(f"PTYCHO_{name}", value)
     found = layers(tmp_path, "--seed", "3", file="[training]\nseed = 4\nnepochs = 5\nn_groups = 6\n")
     config = found.build()["training"]
-    assert (config.seed, config.nepochs, config.n_groups, config.batch_size, config.model.N) == (3, 2, 6, 16, 32)
+    assert (config.seed, config.nepochs, config.n_groups, config.batch_size, config.model.N) == (3, 2, 6, 1, 32)
     sources = {**found.sources["model"], **found.sources["training"]}
     assert {name: sources[name] for name in ("seed", "nepochs", "n_groups", "batch_size", "N")} == {
         "seed": "flag --seed",
@@ -285,8 +287,9 @@ def test_show_config_prints_every_field_with_its_source(ptycho: Any, monkeypatch
     assert done.code == 0, done.err
     assert "seed = 7  # environment PTYCHO_SEED\n" in done.out
     assert "nepochs = 3  # flag --nepochs\n" in done.out
-    assert "batch_size = 16  # default\n" in done.out
+    assert "probe_scale = 4.0  # default\n" in done.out
+    assert "batch_size = 1  # default: 16; 1 with architecture = canvas\n" in done.out
     shown = tomllib.loads(done.out)
     for section in ("model", "training", "execution", "reading"):
-        set_fields = {name for name, field in fields_of(SECTIONS[section]).items() if field.default is not None}
+        set_fields = {name for name, field in fields_of(SECTIONS[section]).items() if show_default(field) != "unset"}
         assert set(shown[section]) == set_fields

@@ -32,7 +32,7 @@ from ptycho_core.settings.fields import fields_of
 from ptycho_core.settings.sections import SECTIONS
 
 N = 32
-TINY = {"n_filters_scale": 1, "batch_size": 4, "n_groups": 4, "backend": "reference"}
+TINY = {"architecture": "cnn", "n_filters_scale": 1, "batch_size": 4, "n_groups": 4, "backend": "reference"}
 
 
 @pytest.fixture
@@ -113,12 +113,13 @@ def test_a_form_can_tell_kinds_limits_choices_and_needs() -> None:
     assert described["batch_size"].powers_of_two
     assert described["amp_activation"].choices == ("sigmoid", "swish", "softplus", "relu")
     assert described["gradient_clip_val"].optional and described["gradient_clip_val"].default is None
+    assert described["batch_size"].optional and "16; 1 with architecture = canvas" in described["batch_size"].help
     assert described["momentum"].needs == {"optimizer": "sgd"}
     assert described["train_data_file"].kind == "path"
 
 
 def test_values_by_name_make_a_configuration_with_its_model() -> None:
-    config = make_config("training", {"nepochs": 3, "gridsize": 2})
+    config = make_config("training", {"nepochs": 3, "architecture": "cnn", "gridsize": 2})
     assert config.nepochs == 3 and config.model.gridsize == 2
     assert make_config("inference", {"n_groups": None}).n_groups is None
     with pytest.raises(ConfigurationError, match="nepoch"):
@@ -292,6 +293,20 @@ def test_train_and_reconstruct_in_children(numpy_engine: None, arrays: ScanArray
     np.testing.assert_array_equal(here.object_field, last.object_field)
 
 
+def test_the_default_network_is_trained_and_reconstructs_on_the_grid(
+    numpy_engine: None, arrays: ScanArrays, tmp_path: Path
+) -> None:
+    small = {"group_size": 4, "canvas_blocks": 1, "n_filters_scale": 1, "nepochs": 1, "n_groups": 2}
+    config = make_config("training", {**small, "backend": "reference"})
+    (epoch,) = embedding.train(arrays, tmp_path / "model.zip", config, child=False)
+    assert np.isfinite(epoch.train["held_out"])
+    assert load_model(tmp_path / "model.zip").config.model == attrs.evolve(config.model, N=32)
+    first, *_, last = embedding.reconstruct(arrays, tmp_path / "model.zip", child=False)
+    assert (first.done, last.done, last.goal % 6) == (0, last.goal, 0)
+    assert not first.known.any() and last.known.any()
+    assert np.isfinite(last.object_field).all()
+
+
 def test_closing_ends_training_in_the_midst_of_an_epoch_and_leaves_the_best_model(
     numpy_engine: None, arrays: ScanArrays, tmp_path: Path
 ) -> None:
@@ -320,7 +335,7 @@ def test_the_errors_of_the_work_are_ours_with_their_fields(
 
 
 def test_a_contradiction_is_refused_before_a_child_is_made(arrays: ScanArrays, tmp_path: Path) -> None:
-    config = make_config("training", {"neighbor_count": 1})
+    config = make_config("training", {"architecture": "cnn", "neighbor_count": 1})
     config.model.gridsize = 2
     with pytest.raises(ConfigurationError, match="neighbor_count"):
         embedding.train(arrays, tmp_path / "model.zip", config)

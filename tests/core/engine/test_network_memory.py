@@ -14,13 +14,13 @@ from ptycho_core.networks.registry import build_table
 from ptycho_core.networks.table import TableBuilder
 from ptycho_core.physics.canvas import ObjectCanvas
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.storage import memory as memory_module
 from ptycho_core.storage.memory import memory
 from ptycho_core.training.fit import fit
+from tests.networks import cnn
 
-MODEL = ModelConfig(N=32, n_filters_scale=1)
+MODEL = cnn(N=32, n_filters_scale=1)
 
 
 def have(monkeypatch: pytest.MonkeyPatch, count: int) -> None:

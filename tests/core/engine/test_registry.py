@@ -18,10 +18,10 @@ from ptycho_core.engine.registry import find_engine, is_installed, load_engine, 
 from ptycho_core.errors import ArchiveError, BackendError
 from ptycho_core.networks.initial import initial_weights
 from ptycho_core.networks.registry import build_table
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, PROBE
 from tests.core.plugins import entry_point
+from tests.networks import cnn
 
 Register = Callable[..., None]
 
@@ -317,7 +317,7 @@ def test_a_backend_that_was_asked_for_is_not_logged_as_a_choice(
 
 def test_the_fake_engine_of_these_tests_fits_the_protocols(fake_engine: Any) -> None:
     assert isinstance(fake_engine, Engine)
-    assert isinstance(fake_engine.build(ModelConfig(), None, {}, None), Network)
+    assert isinstance(fake_engine.build(cnn(), None, {}, None), Network)
 
 
 def test_an_engines_description_survives_json() -> None:
@@ -337,13 +337,13 @@ def test_an_engines_description_survives_json() -> None:
 @pytest.mark.parametrize("probe", [False, True])
 @pytest.mark.parametrize("scale", [False, True])
 def test_what_is_trained_is_in_the_order_of_the_table_then_probe_then_scale(probe: bool, scale: bool) -> None:
-    table = build_table(ModelConfig(N=32))
+    table = build_table(cnn(N=32))
     names = trainable_names(table, TrainingConfig(probe_trainable=probe, intensity_scale_trainable=scale))
     assert names == (*table.parameters, *[PROBE] * probe, *[LOG_SCALE] * scale)
 
 
 def test_nothing_is_trained_for_prediction() -> None:
-    assert trainable_names(build_table(ModelConfig(N=32)), None) == ()
+    assert trainable_names(build_table(cnn(N=32)), None) == ()
 
 
 def weights_of(table: Any) -> dict[str, Any]:
@@ -353,7 +353,7 @@ def weights_of(table: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("refined", [False, True])
 def test_a_networks_weights_are_its_layers_the_log_scale_and_a_probe_that_is_refined(refined: bool) -> None:
-    table = build_table(ModelConfig(N=32, n_filters_scale=1))
+    table = build_table(cnn(N=32, n_filters_scale=1))
     training, whole = TrainingConfig(probe_trainable=refined), weights_of(table)
     chosen = network_weights(table, training, whole)
     assert set(chosen) == {*table.parameters, LOG_SCALE, *([PROBE] if refined else [])}
@@ -366,13 +366,13 @@ def test_a_networks_weights_are_its_layers_the_log_scale_and_a_probe_that_is_ref
 
 
 def test_weights_that_fit_are_let_through() -> None:
-    table = build_table(ModelConfig(N=32, n_filters_scale=1))
+    table = build_table(cnn(N=32, n_filters_scale=1))
     check_model_weights(table, weights_of(table), 32)
 
 
 def test_weights_of_another_configuration_list_the_differences() -> None:
-    table = build_table(ModelConfig(N=32, n_filters_scale=1, probe_big=False))
-    other = build_table(ModelConfig(N=32, n_filters_scale=1))
+    table = build_table(cnn(N=32, n_filters_scale=1, probe_big=False))
+    other = build_table(cnn(N=32, n_filters_scale=1))
     surplus = sorted(set(other.parameters) - set(table.parameters))
     with pytest.raises(ArchiveError) as caught:
         check_model_weights(table, weights_of(other), 32)
@@ -380,7 +380,7 @@ def test_weights_of_another_configuration_list_the_differences() -> None:
 
 
 def test_weights_of_another_shape_are_named() -> None:
-    table = build_table(ModelConfig(N=32, n_filters_scale=1))
+    table = build_table(cnn(N=32, n_filters_scale=1))
     weights = weights_of(table) | {"phase/head/conv/bias": np.ones(4)}
     with pytest.raises(ArchiveError, match=r"phase/head/conv/bias: expected shape \(1,\); received \(4,\)"):
         check_model_weights(table, weights, 32)

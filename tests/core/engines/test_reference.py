@@ -20,9 +20,9 @@ from ptycho_core.networks.table import INPUT, TableBuilder
 from ptycho_core.physics.patches import extract_patches
 from ptycho_core.physics.weights import MERGE_EPSILON
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.vocabulary import LOG_SCALE, PROBE
 from tests.contract.cases import CASES, Case, assert_field_close, named_case
+from tests.networks import cnn
 
 STEP = 3e-7
 RNG_SEED = 11
@@ -227,7 +227,7 @@ def offsets_px(rng: np.random.Generator, groups: int, channels: int) -> NDArray[
 
 def test_far_field_keeps_the_power() -> None:
     field = random_field(np.random.default_rng(RNG_SEED), 2, 3, 2, 16, 16)
-    model = ForwardModel(ModelConfig(N=16))
+    model = ForwardModel(cnn(N=16))
     power = np.sum(np.abs(model.far_field(field)) ** 2, axis=(-2, -1))
     np.testing.assert_allclose(power, np.sum(np.abs(field) ** 2, axis=(-2, -1)), rtol=1e-12)
 
@@ -237,20 +237,20 @@ def test_far_field_is_the_fourier_sum_with_its_origin_in_the_centre() -> None:
     field = random_field(np.random.default_rng(RNG_SEED), N, N)
     r, k = np.arange(N), np.arange(N) - N // 2
     matrix = np.exp(-2j * np.pi * np.outer(k, r) / N) / np.sqrt(N)
-    np.testing.assert_allclose(ForwardModel(ModelConfig(N=N)).far_field(field), matrix @ field @ matrix.T, atol=1e-12)
+    np.testing.assert_allclose(ForwardModel(cnn(N=N)).far_field(field), matrix @ field @ matrix.T, atol=1e-12)
 
 
 def test_far_field_adjoint_is_its_adjoint() -> None:
     rng = np.random.default_rng(RNG_SEED)
     field, g = random_field(rng, 3, 16, 16), random_field(rng, 3, 16, 16)
-    model = ForwardModel(ModelConfig(N=16))
+    model = ForwardModel(cnn(N=16))
     assert inner(model.far_field(field), g) == pytest.approx(inner(field, model.far_field_adjoint(g)), rel=1e-12)
 
 
 def test_merge_group_is_adjoint_of_extract_patches() -> None:
     """But for its weights: a merge with weight 1, times what it divides by, against `extract`."""
     rng = np.random.default_rng(RNG_SEED)
-    model = ForwardModel(ModelConfig(N=16, gridsize=2, merge_weights="uniform"))
+    model = ForwardModel(cnn(N=16, gridsize=2, merge_weights="uniform"))
     placement, weight = model.placement(offsets_px(rng, 2, 4), 5), np.ones((16, 16))
     patches, canvas = random_field(rng, 2, 4, 16, 16), random_field(rng, 2, 26, 26)
     placed = model.merge_group(patches, weight, placement) * model.summed_weight(weight, placement)
@@ -261,7 +261,7 @@ def test_merge_group_is_adjoint_of_extract_patches() -> None:
 @pytest.mark.parametrize("merge_weights", MERGE_EPSILON)
 def test_merge_adjoint_is_adjoint_of_merge_group(merge_weights: Any) -> None:
     rng = np.random.default_rng(RNG_SEED)
-    model = ForwardModel(ModelConfig(N=16, gridsize=2, merge_weights=merge_weights))
+    model = ForwardModel(cnn(N=16, gridsize=2, merge_weights=merge_weights))
     placement, weight = model.placement(offsets_px(rng, 2, 4), 5), rng.uniform(0.1, 1, (16, 16))
     patches, g = random_field(rng, 2, 4, 16, 16), random_field(rng, 2, 26, 26)
     left = inner(model.merge_group(patches, weight, placement), g)
@@ -298,7 +298,7 @@ def test_a_canvas_is_seen_as_patches_are_cut_from_an_object() -> None:
     centre = positions.mean(axis=0, keepdims=True)
     canvas = extract_patches(object_field, centre, N + 2 * padding)
     relative_offsets = -(positions - centre).T[None, None]
-    model = ForwardModel(ModelConfig(N=N, gridsize=2))
+    model = ForwardModel(cnn(N=N, gridsize=2))
     seen = model.extract(canvas.astype(np.complex128), model.placement(relative_offsets, padding))
     assert_field_close(seen[0], extract_patches(object_field, positions, N), 1e-6, "patches")
 
@@ -307,7 +307,7 @@ def test_a_merge_of_patches_that_agree_gives_the_object_back() -> None:
     N, padding = 16, 6
     rng = np.random.default_rng(RNG_SEED)
     canvas = random_field(rng, 1, N + 2 * padding, N + 2 * padding)
-    model = ForwardModel(ModelConfig(N=N, gridsize=2, merge_weights="uniform"))
+    model = ForwardModel(cnn(N=N, gridsize=2, merge_weights="uniform"))
     whole = np.array([[2, -3, 1, 0], [-1, 4, 0, -3]], dtype=np.float64)[None, None]
     placement = model.placement(whole, padding)
     merged = model.merge_group(model.extract(canvas, placement), np.ones((N, N)), placement)
@@ -317,7 +317,7 @@ def test_a_merge_of_patches_that_agree_gives_the_object_back() -> None:
 
 def test_exit_wave_gradient_is_adjoint_in_patches_and_probe() -> None:
     rng = np.random.default_rng(RNG_SEED)
-    model = ForwardModel(ModelConfig(N=16, probe_mask=True, gaussian_smoothing_sigma=0.9))
+    model = ForwardModel(cnn(N=16, probe_mask=True, gaussian_smoothing_sigma=0.9))
     patches, probe, g = (
         random_field(rng, 2, 3, 16, 16),
         random_field(rng, 2, 16, 16),

@@ -20,10 +20,10 @@ from ptycho_core.models.model import Model, load_model
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import fields_of
 from ptycho_core.settings.inference import InferenceConfig
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, LOG_SCALE, MEAN_INTENSITY, PROBE
 from tests.core.configurations import CONFIGURATIONS
+from tests.networks import cnn
 from tests.shared_data import SHARED, absent
 
 BASELINE: dict[str, Any] = {
@@ -63,7 +63,7 @@ BASELINE: dict[str, Any] = {
 
 
 def baseline_configs() -> tuple[TrainingConfig, InferenceConfig]:
-    model = ModelConfig(
+    model = cnn(
         N=128,
         gridsize=3,
         amp_activation="swish",
@@ -136,12 +136,12 @@ def test_unset_fields_leave_what_is_there() -> None:
 
 def test_an_update_writes_published_keys_alone() -> None:
     cfg: dict[str, Any] = {}
-    update_legacy_dict(cfg, TrainingConfig(learning_rate=0.5, model=ModelConfig(cbam_encoder=True)))
+    update_legacy_dict(cfg, TrainingConfig(learning_rate=0.5, model=cnn(cbam_encoder=True)))
     assert not {"learning_rate", "cbam_encoder"} & set(cfg)
 
 
 def test_what_is_not_published_is_kept_where_it_is_not_at_its_default() -> None:
-    flat = to_legacy_dict(TrainingConfig(learning_rate=0.5, model=ModelConfig(cbam_encoder=True)))
+    flat = to_legacy_dict(TrainingConfig(learning_rate=0.5, model=cnn(cbam_encoder=True)))
     assert (flat["learning_rate"], flat["cbam_encoder"]) == (0.5, True)
     assert not {"scheduler", "backend", "seed"} & set(flat)
 
@@ -174,9 +174,16 @@ def test_the_published_dictionary_gives_configurations() -> None:
 
 def test_keys_that_are_no_field_are_listed(core_log: pytest.LogCaptureFixture) -> None:
     flat = {"N": 64, "offset": 4, "big_gridsize": 10, "intensity_scale": 3.0, "debug": False}
-    assert from_legacy_dict(flat, TrainingConfig) == TrainingConfig()
+    assert from_legacy_dict(flat, TrainingConfig) == TrainingConfig(model=cnn())
     (record,) = core_log.records
     assert "no field is called big_gridsize, offset;" in record.getMessage()
+
+
+def test_a_dictionary_without_an_architecture_is_of_the_published_one() -> None:
+    config = from_legacy_dict({"N": 64}, TrainingConfig)
+    assert (config.model.architecture, config.batch_size) == ("cnn", 16)
+    assert "architecture" not in to_legacy_dict(config)
+    assert to_legacy_dict(TrainingConfig())["architecture"] == "canvas"
 
 
 def test_a_wrong_value_in_a_dictionary_names_its_field() -> None:

@@ -14,9 +14,9 @@ import pytest
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.legacy import to_inference_config, to_model_config, to_training_config, update_legacy_dict
 from ptycho_core.legacy.translation import INFERENCE_RULES, MODEL_RULES, NOT_CARRIED, TRAINING_RULES
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from tests.core.legacy.test_parameters import BASELINE
+from tests.networks import cnn
 
 
 @dataclass
@@ -129,7 +129,7 @@ def test_pytorch_style_configurations_give_the_published_dictionary(mapping: boo
 @pytest.mark.parametrize("mapping", [False, True], ids=["objects", "mappings"])
 def test_their_defaults_become_ours_by_value(mapping: bool) -> None:
     config = Theirs().translated(mapping)
-    assert config.model == ModelConfig(gridsize=2, amp_activation="swish", cbam_encoder=True)
+    assert config.model == cnn(gridsize=2, amp_activation="swish", cbam_encoder=True)
     assert (config.neighbor_count, config.nepochs, config.scheduler, config.nphotons) == (6, 50, "Default", 1e9)
     assert (config.nll_weight, config.mae_weight, config.intensity_scale_trainable) == (1.0, 0.0, False)
     assert (config.train_data_file, config.test_data_file) == (Path("scan/train.npz"), Path("scan/test.npz"))

@@ -23,7 +23,7 @@ from ptycho_core.models.container import MANIFEST
 from ptycho_core.models.model import ARCHIVE_NAME, load_model
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.vocabulary import INPUT_SCALE, LOG_SCALE
-from tests.core.archives import MEMBERS, assert_same, members_of, tiny_model
+from tests.core.archives import MEMBERS, assert_same, members_of, rewrite, tiny_model
 
 pytestmark = pytest.mark.usefixtures("tiny_architecture")
 
@@ -297,3 +297,15 @@ def test_an_archive_keeps_pixel_and_reading(tmp_path: Path) -> None:
     model.save(tmp_path / "model.zip")
     again = load_model(tmp_path / "model.zip")
     assert (again.object_pixel_m, again.reading, again.digest) == ((2e-8, 3e-8), reading, model.digest)
+
+
+def test_an_archive_that_names_no_architecture_is_of_cnn(tmp_path: Path) -> None:
+    path = tmp_path / "old.zip"
+    path.write_bytes((Path(__file__).parents[2] / "data" / "model-1-cnn.h5.zip").read_bytes())
+    tables = json.loads(members_of(path)["config.json"])
+    assert tables["model"].pop("architecture") == "cnn"
+    whole = load_model(path)
+    rewrite(path, config=json.dumps(tables).encode())
+    again = load_model(path)
+    assert again.config.model.architecture == "cnn"
+    assert (again.config, again.digest) == (whole.config, whole.digest)

@@ -16,6 +16,7 @@ from ptycho_core.networks.registry import build_table, register_architecture
 from ptycho_core.networks.table import Table, TableBuilder
 from ptycho_core.settings.model import ModelConfig
 from tests.contract.cases import ATTENTION
+from tests.networks import cnn
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def widths(table: Table, *prefixes: str) -> list[int]:
 
 
 def test_the_default_network_has_the_published_number_of_parameters() -> None:
-    assert size(build_table(ModelConfig())) == 2_331_772
+    assert size(build_table(cnn())) == 2_331_772
 
 
 @pytest.mark.parametrize("scale", [1, 2])
@@ -48,7 +49,7 @@ def test_the_default_network_has_the_published_number_of_parameters() -> None:
     ],
 )
 def test_block_widths(N: int, scale: int, encoder: list[int], decoder: list[int], outer: int) -> None:
-    table = build_table(ModelConfig(N=N, n_filters_scale=scale))
+    table = build_table(cnn(N=N, n_filters_scale=scale))
     assert widths(table, "encoder") == [scale * width for width in encoder]
     for branch in ("amplitude", "phase"):
         assert widths(table, f"{branch}/block") == [scale * width for width in decoder]
@@ -57,19 +58,19 @@ def test_block_widths(N: int, scale: int, encoder: list[int], decoder: list[int]
 
 @pytest.mark.parametrize("branch", ["amplitude", "phase"])
 def test_the_last_four_channels_make_the_outer_part(branch: str) -> None:
-    shapes = build_table(ModelConfig(gridsize=2)).parameters
+    shapes = build_table(cnn(gridsize=2)).parameters
     assert shapes[f"{branch}/head/conv/kernel"] == (3, 3, 64 - 4, 4)
     assert shapes[f"{branch}/outer/conv0/kernel"] == (3, 3, 4, 64)
 
 
 def test_without_the_outer_part_its_layers_are_gone_and_four_channels_unused() -> None:
-    shapes = build_table(ModelConfig(probe_big=False)).parameters
+    shapes = build_table(cnn(probe_big=False)).parameters
     assert not [name for name in shapes if "outer" in name]
     assert shapes["phase/head/conv/kernel"] == (3, 3, 60, 1)
 
 
 def test_without_padding_the_head_upsamples_all_channels() -> None:
-    shapes = build_table(ModelConfig(pad_object=False)).parameters
+    shapes = build_table(cnn(pad_object=False)).parameters
     assert shapes["amplitude/head/conv0/kernel"] == (3, 3, 64, 64)
     assert shapes["amplitude/head/conv/kernel"] == (3, 3, 64, 1)
     assert not [name for name in shapes if "outer" in name]
@@ -79,7 +80,7 @@ def test_without_padding_the_head_upsamples_all_channels() -> None:
     ("gridsize", "object_big", "channels"), [(1, True, 1), (2, True, 4), (3, True, 9), (2, False, 1), (3, False, 1)]
 )
 def test_input_and_output_channels(gridsize: int, object_big: bool, channels: int) -> None:
-    table = build_table(ModelConfig(gridsize=gridsize, object_big=object_big))
+    table = build_table(cnn(gridsize=gridsize, object_big=object_big))
     assert table.layers[0].in_channels == (channels,)
     out = {layer.name: layer.out_channels for layer in table.layers}
     assert (out[table.amplitude], out[table.phase]) == (channels, channels)
@@ -89,7 +90,7 @@ def test_input_and_output_channels(gridsize: int, object_big: bool, channels: in
 @pytest.mark.parametrize("pad_object", [True, False])
 @pytest.mark.parametrize("attention", [{}, ATTENTION], ids=["plain", "attention"])
 def test_the_maps_have_the_size_of_a_patch(N: int, pad_object: bool, attention: dict[str, Any]) -> None:
-    table = build_table(ModelConfig(N=N, pad_object=pad_object, **attention))
+    table = build_table(cnn(N=N, pad_object=pad_object, **attention))
     sides = table.sizes(N)
     for layer in table.layers:
         first, *others = (sides[name] for name in layer.inputs)
@@ -100,7 +101,7 @@ def test_the_maps_have_the_size_of_a_patch(N: int, pad_object: bool, attention: 
 
 @pytest.mark.parametrize(("activation", "ceiling", "factor"), [("sigmoid", 2.5, 2.5), ("relu", 2.0, 1.0)])
 def test_only_a_sigmoid_is_multiplied_by_the_ceiling(activation: Any, ceiling: float, factor: float) -> None:
-    table = build_table(ModelConfig(amp_activation=activation, amplitude_ceiling=ceiling))
+    table = build_table(cnn(amp_activation=activation, amplitude_ceiling=ceiling))
     (amplitude,) = (layer for layer in table.layers if layer.name == table.amplitude)
     assert (amplitude.op, amplitude.settings) == ("scale", {"factor": factor})
 
@@ -117,7 +118,7 @@ def test_only_a_sigmoid_is_multiplied_by_the_ceiling(activation: Any, ceiling: f
 )
 def test_a_size_that_does_not_halve_names_the_nearest_that_do(N: int, remedy: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        build_table(ModelConfig(N=N))
+        build_table(cnn(N=N))
     expected = "a size from 32 to 512 that halves evenly to 8-15 pixels"
     assert str(caught.value) == f"ModelConfig: N must be {expected}; got {N}. {remedy}"
 
@@ -132,7 +133,7 @@ def test_an_unknown_architecture_lists_the_known_ones() -> None:
 
 
 def test_initial_weights_are_a_function_of_the_seed() -> None:
-    table = build_table(ModelConfig(N=32, n_filters_scale=1))
+    table = build_table(cnn(N=32, n_filters_scale=1))
     first, again, other = (initial_weights(table, np.random.default_rng(seed)) for seed in (3, 3, 4))
     for name in table.parameters:
         np.testing.assert_array_equal(first[name], again[name], err_msg=name)
@@ -141,7 +142,7 @@ def test_initial_weights_are_a_function_of_the_seed() -> None:
 
 
 def test_initial_weights_have_the_names_and_shapes_of_the_table() -> None:
-    table = build_table(ModelConfig(N=64, gridsize=2, n_filters_scale=1))
+    table = build_table(cnn(N=64, gridsize=2, n_filters_scale=1))
     weights = initial_weights(table, np.random.default_rng(0))
     assert {name: array.shape for name, array in weights.items()} == table.parameters
     assert list(weights) == list(table.parameters)
@@ -149,7 +150,7 @@ def test_initial_weights_have_the_names_and_shapes_of_the_table() -> None:
 
 
 def test_kernels_fill_the_glorot_range_and_biases_are_zero() -> None:
-    table = build_table(ModelConfig(N=32, n_filters_scale=1))
+    table = build_table(cnn(N=32, n_filters_scale=1))
     for name, array in initial_weights(table, np.random.default_rng(0)).items():
         if name.endswith("/bias"):
             assert not array.any(), name
@@ -167,7 +168,7 @@ def test_kernels_fill_the_glorot_range_and_biases_are_zero() -> None:
 
 def test_without_attention_the_weights_are_those_of_a_network_that_has_none() -> None:
     """Drawn once for N = 64, and written down: a change of order or of a limit would draw others."""
-    table = build_table(ModelConfig())
+    table = build_table(cnn())
     assert {layer.op for layer in table.layers} <= {
         *("conv", "max_pool", "upsample", "channels", "pad", "outside_centre", "add", "scale")
     }
@@ -200,7 +201,7 @@ def test_cbam_has_one_mlp_for_mean_and_maximum(channels: int, hidden: int) -> No
 
 
 def test_attention_comes_after_the_second_convolution_of_a_block_in_one_order() -> None:
-    names = [layer.name for layer in build_table(ModelConfig(**dict.fromkeys(ATTENTION, True))).layers]
+    names = [layer.name for layer in build_table(cnn(**dict.fromkeys(ATTENTION, True))).layers]
     encoder = [name for name in names if name.startswith("encoder/block1/")]
     decoder = [name for name in names if name.startswith("phase/block0/")]
     for block, gates, last in ((encoder, ["eca", "cbam"], "pool"), (decoder, ["eca", "cbam", "spatial"], "upsample")):

@@ -15,8 +15,8 @@ from scipy.ndimage import gaussian_filter
 from ptycho_core.physics.illumination import Illumination, calibrated_probe, mean_frame_intensity
 from ptycho_core.physics.weights import merge_weight, outside_centre_mask, probe_mask, smoothing_matrix
 from ptycho_core.scans.scan import Scan
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, MEAN_INTENSITY, PROBE
+from tests.networks import cnn
 
 N = 16
 
@@ -193,12 +193,12 @@ def intensity_of_two_modes() -> NDArray[np.float64]:
 
 def test_probe_weights_are_the_summed_intensity_in_units_of_its_peak_and_a_floor() -> None:
     intensity = intensity_of_two_modes()
-    weight = merge_weight(intensity_of_two_modes(), ModelConfig(N=N))
+    weight = merge_weight(intensity_of_two_modes(), cnn(N=N))
     np.testing.assert_allclose(weight, intensity / intensity.max() + 1e-3, rtol=1e-12)
 
 
 def test_probe_weights_are_masked_with_the_probe() -> None:
-    weight = merge_weight(intensity_of_two_modes(), ModelConfig(N=N, probe_mask=True))
+    weight = merge_weight(intensity_of_two_modes(), cnn(N=N, probe_mask=True))
     np.testing.assert_array_equal(weight[probe_mask(N) == 0], 1e-3)
     assert weight.max() == pytest.approx(1.001)
 
@@ -207,7 +207,7 @@ def test_probe_weights_are_masked_with_the_probe() -> None:
 def test_other_weights_do_not_depend_on_the_probe(kind: Any) -> None:
     expected = np.ones((N, N)) if kind == "uniform" else 1 - outside_centre_mask(N)
     np.testing.assert_array_equal(
-        merge_weight(intensity_of_two_modes(), ModelConfig(N=N, gridsize=2, merge_weights=kind)), expected
+        merge_weight(intensity_of_two_modes(), cnn(N=N, gridsize=2, merge_weights=kind)), expected
     )
 
 

@@ -11,8 +11,8 @@ import pytest
 from ptycho_core.physics.suitability import warn_if_ambiguous
 from ptycho_core.physics.weights import MERGE_EPSILON, PROBE_WEIGHT_FLOOR, reassembly_weight
 from ptycho_core.scans.scan import Scan
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
+from tests.networks import cnn
 
 
 def test_the_constants_of_a_merge_are_those_of_the_specification() -> None:
@@ -23,7 +23,7 @@ def test_the_constants_of_a_merge_are_those_of_the_specification() -> None:
 
 @pytest.mark.parametrize(("trim", "first", "last"), [(8, 4, 11), (7, 4, 10), (2, 7, 8), (1, 7, 7), (15, 0, 14)])
 def test_a_trimmed_patch_is_the_central_square_of_so_many_pixels(trim: int, first: int, last: int) -> None:
-    model = ModelConfig(N=16, pad_object=False)
+    model = cnn(N=16, pad_object=False)
     weight = reassembly_weight(np.ones((16, 16)), model, "uniform", middle_trim=trim)
     rows, columns = np.nonzero(weight)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (first, last, first, last)
@@ -44,7 +44,7 @@ def scan_of_symmetry(part: float) -> Scan:
 def test_a_probe_is_called_symmetric_above_nine_tenths(
     caplog: pytest.LogCaptureFixture, part: float, warned: bool
 ) -> None:
-    config: Any = TrainingConfig(model=ModelConfig(N=16))
+    config: Any = TrainingConfig(model=cnn(N=16))
     with caplog.at_level(logging.WARNING):
         warn_if_ambiguous(scan_of_symmetry(part), config)
     assert ("symmetric with a flat phase" in caplog.text) == warned

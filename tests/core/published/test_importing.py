@@ -33,6 +33,7 @@ from tests.core.published_archives import (
     torch_members,
     write_archive,
 )
+from tests.networks import cnn
 from tests.shared_data import SHARED, absent
 
 KERAS_MODELS: dict[str, dict[str, Any]] = {
@@ -55,7 +56,7 @@ TORCH_MODELS: dict[str, dict[str, Any]] = {
 
 
 def published_model(**changes: Any) -> ModelConfig:
-    return ModelConfig(**{"N": 32, "n_filters_scale": 1, "amplitude_ceiling": 1.0, **changes})
+    return cnn(**{"N": 32, "n_filters_scale": 1, "amplitude_ceiling": 1.0, **changes})
 
 
 @pytest.fixture
@@ -175,7 +176,10 @@ def test_settings_of_training_carry_over_where_they_are_ours(
     config = import_published(write_archive(tmp_path / "wts.h5.zip", {**members, DILL: pickled(flat)})).config
     assert (config.nepochs, config.neighbor_count, config.mae_weight, config.nphotons) == (3, 7, 0.25, 1e6)
     assert config.train_data_file == Path("runs/scan.npz")
-    assert config.batch_size == TrainingConfig().batch_size and "batch_size: left at its default" in core_log.text
+    assert (
+        config.batch_size == TrainingConfig(model=cnn()).batch_size
+        and "batch_size: left at its default" in core_log.text
+    )
 
 
 # -- afterwards ----------------------------------------------------------------------------------------------------

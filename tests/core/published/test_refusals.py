@@ -51,9 +51,10 @@ from tests.core.published_archives import (
     zipped,
 )
 from tests.core.refusals import refusal_of, says
+from tests.networks import cnn
 
 TORCH = ModelConfig(N=32, n_filters_scale=1, amplitude_ceiling=1.0, architecture="published_torch")
-TENSORFLOW = ModelConfig(N=32, n_filters_scale=1, amplitude_ceiling=1.0)
+TENSORFLOW = cnn(N=32, n_filters_scale=1, amplitude_ceiling=1.0)
 WEIGHTS = network_of(TORCH)
 FIRST = "model.autoencoder.encoder.blocks.0.conv1.weight"
 

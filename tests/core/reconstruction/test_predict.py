@@ -25,10 +25,10 @@ from ptycho_core.reconstruction.result import Reconstruction, load_reconstructio
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.inference import InferenceConfig
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.fit import train
 from ptycho_core.vocabulary import LOG_SCALE
+from tests.networks import cnn
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def scan(numbered_scan: Any) -> Scan:
 
 def trained(scan: Scan, **model: Any) -> Model:
     """A model of the fake engine: its weights are the initial ones."""
-    config = ModelConfig(**{"N": scan.N, "n_filters_scale": 1, "probe_mask": False, **model})
+    config = cnn(**{"N": scan.N, "n_filters_scale": 1, "probe_mask": False, **model})
     return train(scan, TrainingConfig(model=config, nepochs=1, n_groups=len(scan), backend="fake"))
 
 

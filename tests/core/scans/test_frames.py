@@ -27,7 +27,6 @@ from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.scans.frames import Frames, Statistics, Tally, in_memory, measure
 from ptycho_core.scans.scan import Scan
 from ptycho_core.scans.steps import Bin, Blank, Orient, Roll, Step, Window, centred, fftshift
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.storage import stored as sources
 from ptycho_core.storage.hdf5_frames import HDF5Frames, hdf5_frames
@@ -36,6 +35,7 @@ from ptycho_core.storage.source import ArraySource
 from ptycho_core.storage.stored import JoinedFrames, StoredFrames
 from ptycho_core.storage.unpacked import FramesLast, UnpackedFrames
 from ptycho_core.training.fit import train
+from tests.networks import cnn
 
 COUNT, N = 23, 16
 EVERYWHERE = np.array([5, 5, 22, 0, -1, 6, 7])
@@ -386,9 +386,7 @@ def test_pixels_outside_the_detector_are_bad_in_the_scan() -> None:
 def test_a_lazy_scan_trains_and_reconstructs_as_one_in_memory(fake_engine: Any, numbered_scan: Any) -> None:
     held = numbered_scan(count=12)
     scans = held, attrs.evolve(held, diffraction_amplitude=Frames(ArraySource(held.diffraction_amplitude)))
-    config = TrainingConfig(
-        model=ModelConfig(N=held.N, gridsize=2), nepochs=1, n_groups=8, n_subsample=10, backend="fake"
-    )
+    config = TrainingConfig(model=cnn(N=held.N, gridsize=2), nepochs=1, n_groups=8, n_subsample=10, backend="fake")
     fields = [reconstruct(scan, train(scan, config)).object_field for scan in scans]
     np.testing.assert_array_equal(*fields)
     for one, other in zip(*fake_engine.epochs, strict=True):

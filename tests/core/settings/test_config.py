@@ -22,6 +22,7 @@ from ptycho_core.settings.sections import SECTIONS, existing_file
 from ptycho_core.settings.training import TrainingConfig
 from tests.core.configurations import ALL_FIELDS
 from tests.core.refusals import refusal_of, says
+from tests.networks import cnn
 
 # -- refusals ------------------------------------------------------------------------------------------------------
 
@@ -45,7 +46,7 @@ OUT_OF_RANGE: list[tuple[type[Any], str, Any, str]] = [
     (TrainingConfig, "learning_rate", "1e-3", "a number"),
     (TrainingConfig, "learning_rate", True, "a number"),
     (TrainingConfig, "n_subsample", 0, "a whole number >= 1"),
-    (TrainingConfig, "n_groups", None, "a whole number"),
+    (TrainingConfig, "n_groups", "many", "a whole number"),
     (InferenceConfig, "n_groups", 0, "a whole number >= 1"),
     (ExecutionConfig, "inference_batch_size", 0, "a whole number >= 1"),
     (ExecutionConfig, "devices", 2, "1 (a run uses one device)"),
@@ -62,7 +63,7 @@ MISSPELT: list[tuple[type[Any], str, str, str]] = [
     (ExecutionConfig, "precision", "16-mixed", "bf16-mixed"),
 ]
 """Configuration, field, value, and the closest choice."""
-SUPERVISED = {"model_type": "supervised"}
+CNN, SUPERVISED = {"architecture": "cnn"}, {"model_type": "supervised"}
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], type[PtychoError], Facts]] = {
     "no-loss": (
         {},
@@ -71,25 +72,25 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], type[PtychoError
         {"expected": "a positive nll_weight or mae_weight", "received": "nll_weight = 0, mae_weight = 0"},
     ),
     "few-neighbours": (
-        {"gridsize": 3},
+        {**CNN, "gridsize": 3},
         {},
         ConfigurationError,
         {"key": "neighbor_count", "expected": ">= gridsize² - 1 = 8", "received": "4"},
     ),
     "pool-alone": (
-        {"gridsize": 2},
+        {**CNN, "gridsize": 2},
         {"neighbor_pool_size": 6},
         NoEffectError,
         {"key": "neighbor_pool_size", "expected": "enable_oversampling = true"},
     ),
     "nothing-to-oversample": (
-        {},
+        CNN,
         {"enable_oversampling": True},
         NoEffectError,
         {"key": "enable_oversampling", "received": "gridsize = 1"},
     ),
     "small-pool": (
-        {"gridsize": 2},
+        {**CNN, "gridsize": 2},
         {"neighbor_pool_size": 3, "enable_oversampling": True},
         ConfigurationError,
         {"key": "neighbor_pool_size", "expected": ">= gridsize² = 4 for oversampling", "received": "3"},
@@ -260,14 +261,54 @@ def test_the_model_of_a_training_configuration_is_one() -> None:
 
 
 def test_validate_sees_what_was_assigned_after_construction() -> None:
-    config = TrainingConfig()
+    config = TrainingConfig(model=cnn())
     config.model.gridsize = 3
     refusal_of(config.validate, ConfigurationError, key="neighbor_count", expected=">= gridsize² - 1 = 8", received="4")
 
 
 def test_numpy_scalars_are_taken_as_numbers() -> None:
-    model = ModelConfig(N=np.int64(64), amplitude_ceiling=np.float64(1.5))  # type: ignore[arg-type]
-    assert (type(model.N), type(model.amplitude_ceiling)) == (int, float)
+    model = ModelConfig(N=np.int64(64), probe_scale=np.float64(1.5))  # type: ignore[arg-type]
+    assert (type(model.N), type(model.probe_scale)) == (int, float)
+
+
+# -- defaults that depend ------------------------------------------------------------------------------------------
+
+
+def by_architecture(config: TrainingConfig) -> tuple[str, int, int, int]:
+    return config.model.architecture, config.batch_size, config.n_groups, config.nepochs
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({}, ("canvas", 1, 64, 20)),
+        ({"architecture": "CANVAS"}, ("canvas", 1, 64, 20)),
+        (CNN, ("cnn", 16, 512, 50)),
+        (SUPERVISED, ("canvas", 1, 64, 20)),
+        ({"architecture": "published_torch"}, ("published_torch", 16, 512, 50)),
+    ],
+)
+def test_a_default_may_be_by_the_architecture(model: dict[str, Any], expected: tuple[str, int, int, int]) -> None:
+    config = training(model, {})
+    assert by_architecture(config) == expected
+    assert training(model, {"batch_size": 4, "nepochs": None}).nepochs == expected[-1]
+    assert repr(training(model, {"batch_size": 4})).endswith("batch_size=4)")
+
+
+def test_a_default_by_the_architecture_is_settled_with_the_configuration() -> None:
+    config = TrainingConfig()
+    config.model = cnn()
+    assert by_architecture(config) == ("cnn", 1, 64, 20)
+    config.batch_size = None  # type: ignore[assignment]
+    assert config.batch_size == 16
+
+
+def test_what_cnn_alone_reads_is_refused_with_the_way_to_have_it() -> None:
+    error = refusal_of(lambda: ModelConfig(gridsize=2), NoEffectError, key="gridsize", received="architecture = canvas")
+    assert str(error).endswith(
+        "Set architecture to cnn (--architecture cnn), or leave gridsize at 1 and set group_size."
+    )
+    assert (cnn(gridsize=2).channels, ModelConfig(group_size=4).channels) == (4, 4)
 
 
 # -- fields without effect -----------------------------------------------------------------------------------------
@@ -292,6 +333,7 @@ def test_a_field_that_would_have_no_effect_is_refused_with_what_it_needs(cls: ty
     without = {"scheduler": "Default", "optimizer": "sgd", "model_type": "supervised", "amp_activation": "relu"}
     without |= {"object_big": False, "gridsize": 1, "refine": "none", "prior": "none", "first_probe": "auto"}
     without["from_scans"] = True
+    without["architecture"] = "cnn"
     if name == "momentum":
         without["optimizer"] = "adam"
     needed = {"gridsize": 2} if name == "merge_weights" else {}
@@ -319,7 +361,7 @@ def test_a_field_at_its_default_needs_nothing() -> None:
 @pytest.mark.parametrize(
     ("cls", "name", "given", "meant"),
     [
-        (ModelConfig, "amp_activation", "SiLU", "swish"),
+        (cnn, "amp_activation", "SiLU", "swish"),
         (ModelConfig, "model_type", "PINN", "pinn"),
         (ModelConfig, "architecture", "CNN", "cnn"),
         (TrainingConfig, "backend", "Torch", "torch"),
@@ -333,7 +375,7 @@ def test_a_field_at_its_default_needs_nothing() -> None:
         (ReadOptions, "dc", "Corner", "corner"),
     ],
 )
-def test_choices_and_names_are_taken_without_regard_to_case(cls: type[Any], name: str, given: str, meant: str) -> None:
+def test_choices_and_names_are_taken_without_regard_to_case(cls: Any, name: str, given: str, meant: str) -> None:
     config = cls(**{name: given})
     assert getattr(config, name) == meant
 
@@ -343,7 +385,7 @@ def test_text_that_names_nothing_keeps_its_case() -> None:
 
 
 def test_silu_is_swish() -> None:
-    assert ModelConfig(amp_activation="silu").amp_activation == "swish"  # type: ignore[arg-type]
+    assert cnn(amp_activation="silu").amp_activation == "swish"
 
 
 def test_text_is_taken_as_a_path() -> None:

@@ -15,6 +15,7 @@ from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.reading import ReadOptions, read_like
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.prepare import prepare
+from tests.networks import cnn
 
 OTHER: dict[str, Any] = {"n_filters_scale": 1, "amp_activation": "softplus", "amplitude_ceiling": 1.5}
 """Values that are not the default; True for all others."""
@@ -38,7 +39,7 @@ OTHER: dict[str, Any] = {"n_filters_scale": 1, "amp_activation": "softplus", "am
     ],
 )
 def test_what_has_no_effect_is_named(model: dict[str, Any], training: dict[str, Any], idle: list[str]) -> None:
-    config = TrainingConfig(model=ModelConfig(**model), **training)
+    config = TrainingConfig(model=cnn(**model), **training)
     assert [name for name, _ in idle_fields(config, OF_THE_NETWORK)] == idle
 
 
@@ -58,7 +59,7 @@ def test_what_another_architecture_does_not_read_is_warned_of(
     monkeypatch.setattr(ARCHITECTURES, "_registered", dict(ARCHITECTURES._registered))
 
     def plain(model: ModelConfig) -> Table:
-        return build_table(ModelConfig(N=model.N, n_filters_scale=model.n_filters_scale))
+        return build_table(cnn(N=model.N, n_filters_scale=model.n_filters_scale))
 
     register_architecture("plain")(reads("n_filters_scale")(plain) if declares else plain)
     model = ModelConfig(N=32, architecture="plain", n_filters_scale=1, cbam_encoder=True)

@@ -36,6 +36,7 @@ from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.data import TrainingData
 from ptycho_core.training.fit import Fit, fit, train
 from ptycho_core.vocabulary import LOG_SCALE
+from tests.networks import cnn
 
 N = 32
 field = pytest.mark.field
@@ -44,7 +45,7 @@ field = pytest.mark.field
 def config(**changes: Any) -> TrainingConfig:
     names = {each.name for each in attrs.fields(ModelConfig)}
     model = {name: changes.pop(name) for name in names & set(changes)}
-    small = ModelConfig(**{"N": N, "n_filters_scale": 1, **model})
+    small = cnn(**{"N": N, "n_filters_scale": 1, **model})
     return TrainingConfig(model=small, **{"nepochs": 2, "batch_size": 4, "n_groups": 9, **changes})
 
 
@@ -123,7 +124,7 @@ def test_a_run_without_a_scan_says_how_to_give_one(tmp_path: Path) -> None:
 def test_runs_write_into_their_folder_and_find_their_model_and_scan(
     fake_engine: Any, ptycho: Any, scan_file: Path, tmp_path: Path
 ) -> None:
-    small = ("--n-filters-scale", 1, "--nepochs", 1, "--n-groups", 9)
+    small = ("--architecture", "cnn", "--n-filters-scale", 1, "--nepochs", 1, "--n-groups", 9)
     assert ptycho("train", scan_file, "--output-dir", tmp_path / "run", *small).code == 0
     assert (tmp_path / "run" / "wts.h5.zip").is_file()
     found = ("--model-path", tmp_path / "run", "--test-data-file", scan_file)
@@ -443,7 +444,7 @@ def test_a_model_that_is_stated_must_be_the_one_in_the_archive(model: Model, sca
     stated = InferenceConfig(model=ModelConfig(N=N, n_filters_scale=1))
     assert reconstruct(scan, model, config=stated).patterns == 9
     with pytest.raises(ConfigurationError, match=r"InferenceConfig: model\.gridsize must be 1, as it was trained"):
-        reconstruct(scan, model, config=InferenceConfig(model=ModelConfig(N=N, gridsize=3)))
+        reconstruct(scan, model, config=InferenceConfig(model=cnn(N=N, gridsize=3)))
 
 
 # -- execution -----------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from ptycho_core.settings.sections import SECTIONS
 from ptycho_core.settings.training import TrainingConfig
 from tests.core.configurations import CONFIGURATIONS
 from tests.core.refusals import refusal_of
+from tests.networks import cnn
 
 # -- mappings and files --------------------------------------------------------------------------------------------
 
@@ -91,7 +92,7 @@ def test_unset_fields_are_left_out_of_the_file() -> None:
 
 
 YAML_TEXT = """\
-model: {gridsize: 2, probe_mask: yes}
+model: {architecture: cnn, gridsize: 2, probe_mask: yes}
 training:
   learning_rate: 1e-4
   nphotons: 1E9
@@ -106,7 +107,7 @@ def test_yaml_takes_numbers_as_people_write_them(tmp_path: Path) -> None:
     training = read_configs(path)["training"]
     assert (training.learning_rate, training.nphotons, training.n_groups) == (1e-4, 1e9, 16)
     assert training.output_dir == Path("2024-01-01")
-    assert training.model == ModelConfig(gridsize=2, probe_mask=True)
+    assert training.model == cnn(gridsize=2, probe_mask=True)
 
 
 @pytest.mark.parametrize(

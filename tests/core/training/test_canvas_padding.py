@@ -8,9 +8,9 @@ import pytest
 from ptycho_core.batches.neighbours import largest_reach_px
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.scans.scan import Scan
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.data import TrainingData
+from tests.networks import cnn
 
 
 def test_the_border_follows_from_the_pool_that_groups_are_drawn_from() -> None:
@@ -18,7 +18,7 @@ def test_the_border_follows_from_the_pool_that_groups_are_drawn_from() -> None:
     x, y = np.meshgrid(np.arange(8) * 3.0, np.arange(8) * 3.0)
     positions = np.stack([x.ravel(), y.ravel()], axis=1)
     scan = Scan(diffraction_amplitude=np.ones((64, 16, 16)), positions_px=positions, probe=np.ones((16, 16)))
-    model = ModelConfig(N=16, gridsize=2)
+    model = cnn(N=16, gridsize=2)
     config = TrainingConfig(model=model, neighbor_count=4, enable_oversampling=True, neighbor_pool_size=20, n_groups=64)
     near, far = (largest_reach_px(positions, channels=4, neighbor_count=count) for count in (4, 20))
     assert near < far
@@ -29,7 +29,7 @@ def test_a_scan_of_fewer_positions_than_groups_by_default_is_trained_on() -> Non
     rng = np.random.default_rng(0)
     positions = rng.uniform(20, 40, (30, 2))
     scan = Scan(diffraction_amplitude=np.ones((30, 16, 16)), positions_px=positions, probe=np.ones((16, 16)))
-    model = ModelConfig(N=16, gridsize=2)
+    model = cnn(N=16, gridsize=2)
     assert len(TrainingData(scan, TrainingConfig(model=model)).draw(rng)) == 30
     with pytest.raises(ConfigurationError, match="n_groups must be at most 30"):
         TrainingData(scan, TrainingConfig(model=model, n_groups=31)).draw(rng)

@@ -21,13 +21,14 @@ from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.fit import fit, train
 from ptycho_core.training.reports import EpochReport, Progress
 from ptycho_core.vocabulary import LOG_SCALE, PROBE
+from tests.networks import cnn
 
 MODEL_FIELDS = ("gridsize", "model_type", "N", "object_big", "pad_object")
 
 
 def config(**changes: Any) -> TrainingConfig:
     model = {name: changes.pop(name) for name in MODEL_FIELDS if name in changes}
-    small = ModelConfig(**{"N": 32, "n_filters_scale": 1, **model})
+    small = cnn(**{"N": 32, "n_filters_scale": 1, **model})
     return TrainingConfig(model=small, **{"nepochs": 3, "batch_size": 4, **changes})
 
 

@@ -16,18 +16,18 @@ from ptycho_core.errors import ConfigurationError, MissingExtraError
 from ptycho_core.models.model import load_model
 from ptycho_core.runs.train import train_into
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.fit import fit
 from ptycho_core.training.loggers import logger
 from ptycho_core.training.prepare import LOGGERS, check_logger
 from tests.core.refusals import refusal_of
+from tests.networks import cnn
 
 CONFIG = {"nepochs": 3, "n_groups": 9, "learning_rate": 0.5, "scheduler": "Default"}
 
 
 def trained(scan: Any, folder: Path, name: Any, **changes: Any) -> Any:
-    config = TrainingConfig(model=ModelConfig(N=32, n_filters_scale=1), **{**CONFIG, **changes})
+    config = TrainingConfig(model=cnn(N=32, n_filters_scale=1), **{**CONFIG, **changes})
     return train_into(folder, scan, config, test=scan, execution=ExecutionConfig(logger=name))
 
 
@@ -144,7 +144,7 @@ def test_a_logger_whose_package_is_missing_names_the_extra(
     fake_engine: Any, numbered_scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    run = fit(numbered_scan(9), TrainingConfig(model=ModelConfig(N=32), n_groups=9))
+    run = fit(numbered_scan(9), TrainingConfig(model=cnn(N=32), n_groups=9))
     with (
         pytest.raises(MissingExtraError, match=rf"package {package}, which .*pip install 'ptycho-core\[{name}\]'"),
         logger(name, tmp_path, run),

@@ -13,15 +13,15 @@ import pytest
 from ptycho_core.errors import BackendError, ConfigurationError, MissingExtraError
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.fit import fit
 from ptycho_core.training.prepare import check_logger, prepare
+from tests.networks import cnn
 
 
 def config(**changes: Any) -> TrainingConfig:
     model = {name: changes.pop(name) for name in ("N", "architecture") if name in changes}
-    return TrainingConfig(model=ModelConfig(**{"N": 32, "n_filters_scale": 1, **model}), nepochs=2, **changes)
+    return TrainingConfig(model=cnn(**{"N": 32, "n_filters_scale": 1, **model}), nepochs=2, **changes)
 
 
 def test_a_misspelt_backend_is_refused_before_the_scan_is_looked_at() -> None:

@@ -16,8 +16,11 @@ from ptycho_core.settings.fields import from_mapping
 
 
 def ModelConfig(**stated: Any) -> config.ModelConfig:
-    """N = 0 stands for a size that is not known yet, and is to be assigned. Raises ConfigurationError."""
-    values = {**environment_values("model"), **stated}
+    """The published network, cnn, unless PTYCHO_ARCHITECTURE names another one. Raises ConfigurationError.
+
+    N = 0 stands for a size that is not known yet, and is to be assigned.
+    """
+    values = {"architecture": "cnn", **environment_values("model"), **stated}
     if values.get("N") == 0:
         del values["N"]
     return from_mapping(config.ModelConfig, values)
