@@ -41,7 +41,7 @@ from ptycho_core.reconstruction.prepare import prepare
 from ptycho_core.reconstruction.result import NETWORK, Reconstruction
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
-from ptycho_core.settings.fields import to_mapping
+from ptycho_core.settings.fields import default_of, fields_of, to_mapping
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.sections import existing_file
 
@@ -188,12 +188,16 @@ def _on_one_canvas(
     should_stop: Callable[[], bool],
 ) -> Generator[Event, None, Reconstruction]:
     """With a network of a canvas: all patterns on one, in the light of the scan's own probe and dose."""
+    training = model.config
     for name in ("n_groups", "middle_trim"):
         if getattr(config, name) is not None:
             expected, remedy = "a network that works on patches", f"Leave {name} unset."
             received = f"architecture = {model.config.model.architecture}, which works on one canvas"
             raise ConfigurationError("InferenceConfig", name, expected=expected, received=received, remedy=remedy)
-    training = model.config
+    known = fields_of(InferenceConfig)
+    for name in ("weighting", "neighbor_count", "seed"):
+        if getattr(config, name) != default_of(config, known[name]):
+            log.warning("%s has no effect on architecture %s: there are no patches.", name, training.model.architecture)
     illumination = Illumination.of(
         scan,
         nphotons=training.nphotons,

@@ -23,6 +23,7 @@ from ptycho_core.physics.patches import extract_patches
 from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.training.fit import fit
 from tests.contract.cases import Case, assert_field_close, build, make_scan, named_case
 
@@ -128,9 +129,12 @@ def test_a_reconstruction_names_its_model_and_warns_of_another_pixel(
         best_epoch=0,
         object_pixel_m=(1e-9, 1e-9),
     )
-    result = reconstruct(attrs.evolve(scan(), metadata=lengths), model, backend=engine.name)
+    settings = InferenceConfig(weighting="uniform")
+    result = reconstruct(attrs.evolve(scan(), metadata=lengths), model, backend=engine.name, config=settings)
     assert result.model_digest == model.digest
     assert "in the training scan. Crop or pad" in caplog.text
+    assert "weighting has no effect on architecture canvas" in caplog.text
+    assert "seed has no effect" not in caplog.text
 
 
 @pytest.mark.usefixtures("found")

@@ -172,13 +172,13 @@ def test_patterns_of_a_negative_index_are_left_out(tmp_path: Path) -> None:
 def test_a_scan_of_another_probe_is_warned_of(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     scan = simulated()
     light = Illumination.of(scan, nphotons=1e5)
-    warn_of_other_probe(scan, light)
+    warn_of_other_probe(scan, [light])
     assert caplog.text == ""
     save_scan(tmp_path / "scan.npz", scan)
     np.save(tmp_path / "moved.npy", np.roll(probe(), 12, axis=0))
     np.save(tmp_path / "two.npy", np.stack([probe(), 0.1 * probe()]))
-    warn_of_other_probe(load_scan(tmp_path / "scan.npz", probe="moved.npy"), light)
-    warn_of_other_probe(load_scan(tmp_path / "scan.npz", probe="two.npy"), light)
+    warn_of_other_probe(load_scan(tmp_path / "scan.npz", probe="moved.npy"), [light])
+    warn_of_other_probe(load_scan(tmp_path / "scan.npz", probe="two.npy"), [light])
     assert "differs from that of the training scan" in caplog.text and "modes: 2 here, 1 in" in caplog.text
     assert len(scan) == COUNT and N == scan.N
 
@@ -188,8 +188,9 @@ def test_a_scan_of_another_pixel_is_warned_of(caplog: pytest.LogCaptureFixture) 
     scan = attrs.evolve(simulated(), metadata=lengths)
     x, y = (1e-10 / (N * 75e-6),) * 2
     for trained in (None, (x, y), (1.01 * x, 0.99 * y)):
-        warn_of_other_pixel(scan, trained)
-    warn_of_other_pixel(simulated(), (x, y))
+        warn_of_other_pixel(scan, [trained])
+    warn_of_other_pixel(simulated(), [(x, y)])
+    warn_of_other_pixel(scan, [(x, 1.5 * y), (x, y)])
     assert caplog.text == ""
-    warn_of_other_pixel(scan, (x, 1.5 * y))
+    warn_of_other_pixel(scan, [(x, 1.5 * y)])
     assert "object pixels of 41.67 x 41.67 nm here, 41.67 x 62.5 nm in the training scan" in caplog.text
