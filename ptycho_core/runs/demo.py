@@ -106,4 +106,5 @@ def demo_into(out: Path, backend: str, output: Output) -> tuple[dict[str, Any], 
     }
     correlations = [each["correlation"] for each in (evaluation, evaluated)]
     text = "correlation with the truth: {:.4f} solved, {:.4f} by the network".format(*correlations)
-    return summary, f"{text}\nboth beside the truth: {figure}; more in {out} and {demo.network}"
+    drawn = f"both beside the truth: {figure}; more in" if figure else "what was made is in"
+    return summary, f"{text}\n{drawn} {out} and {demo.network}"

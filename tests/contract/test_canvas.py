@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -24,6 +25,7 @@ from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.fit import fit
 from tests.contract.cases import Case, assert_field_close, build, make_scan, named_case
 
@@ -98,14 +100,17 @@ def test_pixels_that_are_held_out_have_no_say(engine: Engine, case: Case) -> Non
     assert_field_close(other.predicted(case.weights), scene.predicted(case.weights), 1e-7)
 
 
+def short(engine: Engine, case: Case, **changes: Any) -> TrainingConfig:
+    """The case's training on two groups an epoch, one a step, with the scan's own probe."""
+    few = {"n_groups": 2, "batch_size": 1, "held_out_frames": 2, "probe_trainable": False, "backend": engine.name}
+    return attrs.evolve(case.training, **few, **changes)
+
+
 @pytest.mark.usefixtures("found")
 def test_training_begins_with_the_untrained_network(engine: Engine, case: Case) -> None:
     """A rate that ruins it leaves epoch 0 the best."""
     execution = ExecutionConfig(accelerator="cpu", num_workers=0)
-    settings = attrs.evolve(
-        case.training, n_groups=2, nepochs=1, batch_size=1, held_out_frames=2, probe_trainable=False, learning_rate=0.1
-    )
-    run = fit(scan(), attrs.evolve(settings, backend=engine.name), execution=execution)
+    run = fit(scan(), short(engine, case, nepochs=1, learning_rate=0.1), execution=execution)
     (report,) = list(run)
     assert run.model is not None
     assert run.model.best_epoch == 0
@@ -141,16 +146,7 @@ def test_a_reconstruction_names_its_model_and_warns_of_another_pixel(
 def test_a_run_begins_with_the_layers_of_a_model(engine: Engine, case: Case) -> None:
     """Of another scan; a model of other layers is refused."""
     execution = ExecutionConfig(accelerator="cpu", num_workers=0)
-    settings = attrs.evolve(
-        case.training,
-        n_groups=2,
-        nepochs=1,
-        batch_size=1,
-        held_out_frames=2,
-        probe_trainable=False,
-        learning_rate=1e-3,
-        backend=engine.name,
-    )
+    settings = short(engine, case, nepochs=1, learning_rate=1e-3)
     whole_run = fit(scan(), settings, execution=execution)
     list(whole_run)
     known = attrs.evolve(whole_run.checkpoint().best[0], weights=whole_run.checkpoint().weights)
@@ -170,15 +166,7 @@ def test_a_run_begins_with_the_layers_of_a_model(engine: Engine, case: Case) -> 
 def test_several_scans_of_several_probes_train_one_network(engine: Engine, case: Case, tmp_path: Path) -> None:
     """Terms are known by scan, each is judged in its own light, and a run goes on to the last bit."""
     execution = ExecutionConfig(accelerator="cpu", num_workers=0, deterministic=True)
-    settings = attrs.evolve(
-        case.training,
-        n_groups=2,
-        nepochs=2,
-        batch_size=1,
-        held_out_frames=2,
-        probe_trainable=False,
-        backend=engine.name,
-    )
+    settings = short(engine, case, nepochs=2)
     other = attrs.evolve(scan().subset(np.arange(12)), probe=scan().probe[:, ::-1] * np.float32(0.5))
     run = fit([scan(), other], settings, execution=execution)
     for report in run:

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,23 @@ class Disk:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def as_it_fills(
+    ptycho: Ptycho, out: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[Any, ...], *, least: int, most: int = 30
+) -> Iterator[tuple[int, Any]]:
+    """How a command ends on a disk with room for no file, for one, and so on, until there is room for all."""
+    for room in range(most):
+        disk = Disk(room, out)
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", disk.fsync)
+            done = ptycho(*command)
+        if disk.files <= room:
+            break
+        assert done.code == 2 and os.strerror(errno.ENOSPC) in done.err, (room, done.err)
+        assert not list(out.rglob(".*"))
+        yield room, done
+    assert done.code == 0 and least < room < most, (room, done.err)
+
+
 def quickly_drawn(*arguments: Any, **_: Any) -> None:
     """In place of a picture, which would take its time."""
     write_text(next(path for path in arguments if isinstance(path, Path)), "a picture")
@@ -73,23 +90,14 @@ def test_a_disk_that_fills_at_any_file_loses_nothing(
         assert ptycho("train", "scan.npz", "--out", "run", "--nepochs", 1, *SMALL).code == 0
     load: Callable[[Path], Any] = load_model if command is TRAIN else load_reconstruction
     result = "wts.h5.zip" if command is TRAIN else "reconstruction.npz"
-    for room in range(30):
-        disk = Disk(room, folder / "out")
-        with monkeypatch.context() as patch:
-            patch.setattr("os.fsync", disk.fsync)
-            done = ptycho(*command)
-        if disk.files <= room:
-            break
+    for room, done in as_it_fills(ptycho, folder / "out", monkeypatch, command, least=3):
         places = [folder / "out" / result, *folder.glob(f"tmp/*/{result}")]
         found = [place for place in places if place.exists()]
-        assert done.code == 2 and os.strerror(errno.ENOSPC) in done.err, (room, done.err)
         assert found and all(load(place) for place in found), (room, done.err)
         assert str(found[0].relative_to(folder)) in done.err or found[0] == places[0]
-        assert not list((folder / "out").rglob(".*"))
         for left in ("out", "tmp"):
             shutil.rmtree(folder / left)
         (folder / "tmp").mkdir()
-    assert done.code == 0 and 3 < room < 30
 
 
 LEARN = (
@@ -108,22 +116,13 @@ def test_a_disk_that_fills_while_a_prior_is_learned_loses_nothing(
     (folder / "scans").mkdir()
     save_scan("scans/one.npz", simulate(N=16, positions=20, step_px=4, seed=1))
     learned = []
-    for room in range(30):
-        disk = Disk(room, folder / "out")
-        with monkeypatch.context() as patch:
-            patch.setattr("os.fsync", disk.fsync)
-            done = ptycho(*LEARN)
-        if disk.files <= room:
-            break
-        assert done.code == 2 and os.strerror(errno.ENOSPC) in done.err, (room, done.err)
-        assert not list((folder / "out").rglob(".*"))
+    for room, done in as_it_fills(ptycho, folder / "out", monkeypatch, LEARN, least=4):
         if (folder / "out" / "config.toml").exists():
             assert "ptycho train-prior --resume --out out" in done.err, (room, done.err)
             gone_on = ptycho("train-prior", "--resume", "--out", "out", "--quiet")
             assert gone_on.code == 0, (room, gone_on.err)
             learned.append(load_prior(folder / "out" / "prior.h5.zip").weights)
         shutil.rmtree(folder / "out")
-    assert done.code == 0 and 4 < room < 30
     for name, array in load_prior(folder / "out" / "prior.h5.zip").weights.items():
         assert learned and all(np.array_equal(weights[name], array) for weights in learned), name
 
@@ -155,21 +154,12 @@ def test_a_disk_that_fills_leaves_what_was_there_and_nothing_half(
             (folder / name).mkdir(exist_ok=True)
             make_reconstruction().save(folder / name)
     before = {path: path.read_bytes() for path in (folder / "out").rglob("*")}
-    for room in range(10):
-        disk = Disk(room, folder / "out")
-        with monkeypatch.context() as patch:
-            patch.setattr("os.fsync", disk.fsync)
-            done = ptycho(*command)
-        if disk.files <= room:
-            break
-        assert done.code == 2 and os.strerror(errno.ENOSPC) in done.err, (room, done.err)
-        assert not list((folder / "out").rglob(".*"))
+    for _ in as_it_fills(ptycho, folder / "out", monkeypatch, command, least=0, most=10):
         assert all(path.read_bytes() == content for path, content in before.items())
         for path in (folder / "out").rglob("*"):
             if path.is_file() and path not in before:
                 assert path.stat().st_size, path
                 path.unlink()
-    assert done.code == 0 and room > 0, (room, done.err)
 
 
 @pytest.mark.parametrize(
