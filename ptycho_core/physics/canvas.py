@@ -12,7 +12,7 @@ from ptycho_core.errors import DataError
 from ptycho_core.storage.memory import check_memory
 
 SPARSEST, SMALL_CANVAS = 1e-3, 2**24  # specs/data.md, Reassembly: smallest coverage, canvas pixels always allowed
-BYTES_PER_PIXEL = 44  # specs/data.md, Reassembly: of the canvas and of its result
+BYTES_PER_PIXEL = 200  # specs/data.md, Reassembly: of the canvas, its result, and the evidence of it
 CACHED_PATCHES = 16
 """Patches shifted at a time: few enough to stay in a processor's cache."""
 STRIP_PIXELS = 2**20

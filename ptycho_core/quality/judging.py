@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_core.physics.canvas import canvas_extent
 from ptycho_core.quality.area import lit_width_px
 from ptycho_core.quality.judging_lengths import judge_lengths, judge_units
 from ptycho_core.scans.beam import beam_centroid
@@ -22,6 +24,7 @@ CORNER = 0.5
 OFF_CENTRE_PX, OFF_CENTRE = 1.5, 0.025
 FAR_FIELD, UNLIKE = 0.85, 0.5
 LARGEST_SPAN_PX, SMALLEST_SPAN_PX = 1e6, 0.1
+INFLATED, INFLATED_PX = 10.0, 2**22
 MOST_PARKED = 0.5
 UNIT = ("position_unit", "position_scale")
 
@@ -136,7 +139,7 @@ def _positions(scan: Scan) -> Iterator[Finding]:
         return
     if len(stray):
         expected, received = "positions near each other", "stray ones"
-        broken = np.ptp(positions, axis=0).max() > LARGEST_SPAN_PX
+        broken = np.ptp(positions, axis=0).max() > LARGEST_SPAN_PX or _inflated(positions, usual, scan.N)
         state = "drop_frames=stray"
         yield _frames(scan, stray, "stray positions", expected, received, "Leave them out", state, error=bool(broken))
     if span == 0:
@@ -151,6 +154,12 @@ def _positions(scan: Scan) -> Iterator[Finding]:
             "warning", count, f"steps below the probe's width of {width:.3g} px", received, "Check their unit", UNIT
         )
     yield from _counted(positions)
+
+
+def _inflated(positions: NDArray[np.float64], usual: NDArray[np.float64], N: int) -> bool:
+    """Whether the canvas is large, and nearly all of it there for the stray positions alone."""
+    whole, lit = (math.prod(canvas_extent(each, N)[1]) for each in (positions, usual))
+    return whole > max(INFLATED_PX, INFLATED * lit)
 
 
 def _counted(positions: NDArray[np.float64]) -> Iterator[Finding]:

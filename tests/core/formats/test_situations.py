@@ -162,8 +162,12 @@ CASES = {
         remedy=("measurement=intensity", "clip_negative"),
     ),
     "a stray position": Case(
-        lambda folder: npz(folder, positions=changed(set_to(9, [3e5, 60]), places())),
+        lambda folder: npz(folder, positions=changed(set_to(9, [3e3, 60]), places())),
         "warning", "stray positions", ("1 of 36 patterns: 9", "--drop-frames stray"), "9",
+    ),
+    "a stray position that makes nearly all of the canvas": Case(
+        lambda folder: npz(folder, positions=changed(set_to(9, [3e5, 60]), places())),
+        "error", "stray positions", ("1 of 36 patterns: 9", "--drop-frames stray"), "9",
     ),
     "a position beyond all": Case(
         lambda folder: npz(folder, positions=changed(set_to(9, [3e9, 60]), places())),
