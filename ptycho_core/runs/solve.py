@@ -21,6 +21,7 @@ from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.files import to_toml
 from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.settings.rooted import rooted
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.solving.checkpoint import SOLVING_NAME, SolveCheckpoint
 from ptycho_core.solving.loop import Solving, SweepReport
@@ -67,7 +68,8 @@ def solve_into(
     check_pixel_known(folder, formats, Lengths.of(scan.metadata, scan.N))
     kept = CHECKPOINT_BYTES if (execution or ExecutionConfig()).enable_checkpointing else 0
     check_space(folder, (RESULT_BYTES + kept) * canvas_pixels(scan.positions_px, scan.N))
-    output, reading = output or Output(quiet=True), reading or ReadOptions()
+    output, reading = output or Output(quiet=True), rooted(reading or ReadOptions())
+    config = None if config is None else rooted(config)
     stop: KeyboardInterrupt | TrainingError | DataError | None = None
     result: Reconstruction | None = None
     summary: dict[str, Any] | None = None

@@ -20,6 +20,7 @@ from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.files import to_toml
 from ptycho_core.settings.lists import SCANS_NAME
 from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.settings.rooted import rooted
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.storage.files import check_space, make_folder, remove_partial, write_text
 from ptycho_core.storage.keeping import locked
@@ -63,7 +64,7 @@ def train_into(
     the folder is removed. files: those of several scans, written down in `scans.txt` there. Raises what `fit` raises.
     """
     execution, output = execution or ExecutionConfig(), output or Output(quiet=True)
-    reading = reading or ReadOptions()
+    config, reading = rooted(config), rooted(reading or ReadOptions())
     stop: KeyboardInterrupt | TrainingError | DataError | None = None
     with locked(make_folder(folder)), output.listening() as tell:
         run = fit(scan, config, test=test, execution=execution, on_batch=tell, resume=resume, begin_from=begin_from)

@@ -140,18 +140,20 @@ def setting(
     beside: Mapping[str, Check] | None = None,
     spellings: Mapping[str, str] | None = None,
     name: bool = False,
+    place: bool = False,
     common: bool = False,
 ) -> Any:
     """A field with its explanation, its limits and other `spellings` of its values.
 
     beside: what other fields must be for it to have an effect. A field without effect must keep its default: it is
     refused otherwise, never ignored. name: the value names something registered, and is stored in small letters.
-    common: one of the few that many people change, which are shown first. A `DefaultBy` is None as a default, which
-    becomes what it is beside the other setting as soon as a configuration is made.
+    place: the text may name a file, alone or as `FILE:DATASET`. common: one of the few that many people change, which
+    are shown first. A `DefaultBy` is None as a default, which becomes what it is beside the other setting as soon as a
+    configuration is made.
     """
     by, default = (default, None) if isinstance(default, DefaultBy) else (None, default)
     metadata: dict[str, Any] = {"help": help, "check": check, "beside": beside or {}, "spellings": spellings or {}}
-    metadata |= {"name": name, "common": common, "by": by}
+    metadata |= {"name": name, "place": place, "common": common, "by": by}
     converter = attrs.Converter(_plain, takes_self=True, takes_field=True)
     return attrs.field(default=default, converter=converter, validator=check_value, metadata=metadata)
 

@@ -42,7 +42,7 @@ class ReadOptions:
         None, "What the patterns hold: counts (intensity) or their square root (amplitude).", common=True
     )
     dataset: str | None = setting(
-        None, "Data set of the patterns (M, H, W): its path in an HDF5 file, its key in an NPZ file."
+        None, "Data set of the patterns (M, H, W): its path in an HDF5 file, its key in an NPZ file.", place=True
     )
     follow_links: Path | None = setting(
         None, "Folder whose files may be read where the scan's file links to them; its own folder always is."
@@ -58,6 +58,7 @@ class ReadOptions:
         None,
         "Positions: FILE, FILE:DATASET or a data set of the scan's own file, (M, 2); or 'X,Y', the names of two data "
         "sets (M,). FILE may be HDF5, NPY, NPZ or a text table, its columns by heading or number (FILE:samx,samy).",
+        place=True,
         common=True,
     )
     position_order: Literal["xy", "yx"] | None = setting(
@@ -98,6 +99,7 @@ class ReadOptions:
         None,
         "Probe (N, N) or (modes, N, N), complex: FILE, FILE:DATASET or a data set of the scan's own file; "
         "auto: unknown, to be found by a solve.",
+        place=True,
         common=True,
     )
     probe_parts: Literal["real-imaginary", "amplitude-phase"] | None = setting(
@@ -117,7 +119,9 @@ class ReadOptions:
     flip_probe_rows: bool = setting(False, "Reverse the order of the probe's rows.")
     flip_probe_columns: bool = setting(False, "Reverse the order of the probe's columns.")
     object: str | None = setting(
-        None, "Reference object (H, W), complex, with pixel [0, 0] at coordinate (0, 0); named as the probe is."
+        None,
+        "Reference object (H, W), complex, with pixel [0, 0] at coordinate (0, 0); named as the probe is.",
+        place=True,
     )
     companion: Path | None = setting(
         None,
@@ -156,10 +160,14 @@ class ReadOptions:
         None, "Pad the patterns to this many pixels each way, after cropping and binning.", at_least(2)
     )
     bad_pixels: str | None = setting(
-        None, "Mask (H, W) of the stored patterns, non-zero where a pixel is bad: FILE, FILE:DATASET or a data set."
+        None,
+        "Mask (H, W) of the stored patterns, non-zero where a pixel is bad: FILE, FILE:DATASET or a data set.",
+        place=True,
     )
     good_pixels: str | None = setting(
-        None, "Mask (H, W), non-zero where a pixel is good, in place of the file's own mask; named as bad_pixels is."
+        None,
+        "Mask (H, W), non-zero where a pixel is good, in place of the file's own mask; named as bad_pixels is.",
+        place=True,
     )
     mask: str | None = setting(
         None, "Pixels to mark as bad that are so in any pattern: nan, negative, saturated, with commas.", is_mask
@@ -168,7 +176,9 @@ class ReadOptions:
         None, "Stored value from which on a pixel is saturated; the largest of an integer type if unset.", positive
     )
     dark: str | None = setting(
-        None, "Background (H, W) or (k, H, W), averaged, to take off the counts: FILE, FILE:DATASET or a data set."
+        None,
+        "Background (H, W) or (k, H, W), averaged, to take off the counts: FILE, FILE:DATASET or a data set.",
+        place=True,
     )
     background: float | None = setting(None, "Counts per pixel to take off.", positive)
     clip_negative: bool = setting(False, "Set values below 0 to 0, as a background subtraction leaves them.")

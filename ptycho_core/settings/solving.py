@@ -97,6 +97,7 @@ class SolveConfig:
         "with this package, or the file of one of your own); alternating (learned, three sweeps, learned); or auto: "
         "the one that lowers the deviance of the held-out pixels.",
         spellings={name: name for name in ("auto", "none", "tv", "learned", "alternating")},
+        place=True,
         common=True,
     )
     prior_weight: float | None = setting(
@@ -106,7 +107,10 @@ class SolveConfig:
         beside={"prior": _named},
     )
     start: str = setting(
-        "flat", "Object to begin with: flat, or the file or folder of a reconstruction or a model.", common=True
+        "flat",
+        "Object to begin with: flat, or the file or folder of a reconstruction or a model.",
+        place=True,
+        common=True,
     )
     first_probe: Literal["given", "auto"] = setting(
         "given", "Probe to begin with: the scan's own, or auto: looked for, from the mean pattern alone.", common=True

@@ -29,6 +29,7 @@ from ptycho_core.scans.fingerprint import Fingerprint
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import fields_of, from_mapping, to_mapping
 from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.settings.rooted import rooted
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.vocabulary import Weights
 
@@ -118,7 +119,7 @@ def load_solve_checkpoint(path: str | os.PathLike[str]) -> SolveCheckpoint:
 def check_continues(checkpoint: SolveCheckpoint, config: SolveConfig, execution: ExecutionConfig) -> None:
     """Refuse what would make another run of it: ConfigurationError naming the field."""
     for begun, asked, names in (
-        (checkpoint.config, config, [name for name in fields_of(SolveConfig) if name not in FREE]),
+        (rooted(checkpoint.config), rooted(config), [name for name in fields_of(SolveConfig) if name not in FREE]),
         (checkpoint.execution, execution, FIXED),
     ):
         for name in names:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ptycho_core import save_scan
@@ -287,3 +288,33 @@ def test_a_list_of_scans_is_as_good_as_its_scans(
     assert refused.code == 2 and "night.txt: line 2: expected an existing file" in refused.err
     pair = ptycho("train", *two, *BEGIN, "--out", tmp_path / "two", "--companion", two[0])
     assert pair.code == 2 and "companion must be left out where several scans are read" in pair.err
+
+
+@pytest.mark.parametrize("command", ["train", "solve"])
+def test_a_run_goes_on_from_another_working_folder(
+    ptycho: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    scan_file: Path,
+    fake_engine: Any,
+    command: str,
+) -> None:
+    """With files that were named from the folder where it began, in another folder than the scan's."""
+    monkeypatch.setattr("ptycho_core.runs.folder.draw", lambda *arguments, **keywords: None)
+    for folder in ("raw", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    scan_file.rename(tmp_path / "raw" / "scan.npz")
+    np.save(tmp_path / "bad.npy", np.zeros((32, 32), bool))
+    begin: tuple[object, ...] = ("raw/scan.npz", "--bad-pixels", "bad.npy", "--out", "run")
+    more: tuple[object, ...] = ("--nepochs", 6)
+    if command == "solve":
+        begin += ("--sweeps", 2, "--batches", 3, "--refine", "none", "--modes", 1, "--prior", "none", "--no-split-half")
+        more = ()
+    else:
+        begin += BEGIN
+    monkeypatch.chdir(tmp_path)
+    assert ptycho(command, *begin, "--quiet").code == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    outcome = ptycho(command, "--resume", "--out", "../run", *more)
+    assert outcome.code == 0, outcome.err
+    assert not list((tmp_path / "elsewhere").iterdir())
