@@ -6,6 +6,7 @@ Every command imports what it needs when it runs, so that `ptycho --help` answer
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import os
 import re
@@ -121,10 +122,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     return bool(named) or (isinstance(error, RuntimeError) and words is not None)
 
 
+def _explain(error: click.NoSuchOption) -> None:
+    """Suggest what resembles the word, whose dashes do not count, or name the commands that have the option."""
+    word = error.option_name.lstrip("-")
+    near = difflib.get_close_matches(word, [option.lstrip("-") for option in error.possibilities or ()])
+    error.possibilities = [f"--{option}" for option in near]
+    flags = {name: [opt for each in command.params for opt in each.opts] for name, command in cli.commands.items()}
+    if owners := [name for name, opts in flags.items() if error.option_name in opts]:
+        error.possibilities = None
+        error.message += f" It is an option of ptycho {', ptycho '.join(owners)}."
+
+
 def _run() -> None:
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption):
+            _explain(error)
         error.show()
         sys.exit(error.exit_code)
     except PtychoError as error:

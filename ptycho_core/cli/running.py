@@ -110,6 +110,8 @@ def train(
         layers = Layers(config, flags, *sections, defaults={"N": (data[0].N, "scan")})
         configs = layers.build()
     if data is None or show_config:
+        if several and not resume:
+            layers.sources["training"]["train_data_file"] = f"written when the run begins: {len(several)} scans"
         click.echo(annotated_toml(layers.sources, **configs), nl=False)
         return
     from ptycho_core.runs.train import train_into

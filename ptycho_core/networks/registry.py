@@ -82,6 +82,9 @@ def build_table(model: ModelConfig) -> Table:
 
 
 def _check_canvas(table: Table, model: ModelConfig) -> None:
+    if model.N % 2:
+        remedy = f"Crop the patterns to {model.N - 1} or pad them to {model.N + 1} pixels (--crop, --pad)."
+        raise ConfigurationError("ModelConfig", "N", expected="an even number", received=model.N, remedy=remedy)
     channels = {layer.name: layer.out_channels for layer in table.layers}
     given = (table.in_channels, channels.get(table.canvas))
     if given != (2, 2):

@@ -20,6 +20,7 @@ from ptycho_core.physics.canvas import SMALL_CANVAS, SPARSEST, corners_on, summe
 from ptycho_core.physics.illumination import counts_per_frame, mean_frame_intensity
 from ptycho_core.physics.suitability import check_size
 from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.fields import fields_of
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.solving.positions import reach_px
 from ptycho_core.storage.memory import check_memory
@@ -167,13 +168,16 @@ def scaled(scan: Scan, probe: NDArray[np.complexfloating]) -> NDArray[np.complex
 
 
 def batch_count(scan: Scan, wanted: int) -> int:
-    """Batches of a sweep: as many as wanted, or more where one would be larger than `BATCH_BYTES`."""
-    return max(wanted, math.ceil(4 * len(scan) * scan.N**2 / BATCH_BYTES))
+    """Batches of a sweep: as many as wanted, more where one would be above `BATCH_BYTES`; no more than frames."""
+    return min(len(scan), max(wanted, math.ceil(4 * len(scan) * scan.N**2 / BATCH_BYTES)))
 
 
 def _check(scan: Scan, config: SolveConfig) -> None:
     count, modes = len(scan), config.mode_count or 1
-    if count < config.batches:
+    usual = fields_of(SolveConfig)["batches"].default
+    if count < config.batches == usual:
+        log.info("%s: %d batches per sweep, one for each pattern, in place of %d", scan.source, count, usual)
+    elif count < config.batches:
         remedy = f"Set batches to {count} or less."
         raise ConfigurationError(
             "SolveConfig",

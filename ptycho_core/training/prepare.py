@@ -22,7 +22,7 @@ from ptycho_core.registry import Registry
 from ptycho_core.settings.effects import idle_fields
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
-from ptycho_core.training.resuming import check_continues, with_its_schedule
+from ptycho_core.training.resuming import check_continues, with_its_groups, with_its_schedule
 
 if TYPE_CHECKING:
     from ptycho_core.engine.protocol import Engine
@@ -70,7 +70,7 @@ def prepare(
     """
     config.validate()
     if resume is not None:
-        config = with_its_schedule(resume.config, config)
+        config = with_its_groups(resume.config, with_its_schedule(resume.config, config))
     if execution is None:
         execution = ExecutionConfig() if resume is None else resume.execution
     architecture_of(config.model)

@@ -58,6 +58,13 @@ def with_its_schedule(begun: TrainingConfig, config: TrainingConfig) -> Training
     return attrs.evolve(config, schedule_epochs=begun.schedule_span)
 
 
+def with_its_groups(begun: TrainingConfig, config: TrainingConfig) -> TrainingConfig:
+    """The configuration with groups of the size that the run began with, where none is stated."""
+    if config.model.group_size is not None or config.model.gridsize != 1:
+        return config
+    return attrs.evolve(config, model=attrs.evolve(config.model, group_size=begun.model.group_size))
+
+
 def after_its_schedule(config: TrainingConfig) -> str | None:
     """What the epochs after the end of a schedule have, as a sentence; None where there are none."""
     last = config.schedule_epochs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 
 import attrs
@@ -36,6 +37,8 @@ from ptycho_core.training.guard import Guard
 from ptycho_core.training.prepare import Prepared
 from ptycho_core.training.several import Drawn, Lit, RunScans
 from ptycho_core.vocabulary import LOG_SCALE, PROBE, Weights
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -97,6 +100,7 @@ def start(prepared: Prepared, scan: Scans = None, test: Scans = None, begin_from
     config, resume = prepared.config, prepared.resume
     scans, tests = _given_or_loaded(config, scan, test)
     on_canvas = bool(build_table(config.model).canvas)
+    config = _grouped(config, scans) if on_canvas else config
     _check_together(scans, config, on_canvas)
     data = [TrainingData(each, config, on_canvas=on_canvas) for each in scans]
     tested = [TrainingData(each, config, whole=True, on_canvas=on_canvas) for each in tests]
@@ -160,6 +164,19 @@ def _given_or_loaded(config: TrainingConfig, scan: Scans, test: Scans) -> tuple[
         remedy, expected = "Pass a scan, or set train_data_file.", "a scan to train on"
         raise ConfigurationError("TrainingConfig", "train_data_file", expected=expected, received="none", remedy=remedy)
     return scans, tests
+
+
+SMALLEST_GROUP = 4  # specs/data.md, Groups: of which one is held out
+
+
+def _grouped(config: TrainingConfig, scans: Sequence[Scan]) -> TrainingConfig:
+    """Where the size of a group is not stated and a scan has fewer patterns than that, groups of as many as it has."""
+    fewest = min(len(scan) if config.n_subsample is None else min(len(scan), config.n_subsample) for scan in scans)
+    size, usual = max(SMALLEST_GROUP, fewest), config.model.channels
+    if config.model.group_size is not None or size >= usual:
+        return config
+    log.info("groups of %d patterns in place of %d: there are no more (--group-size)", size, usual)
+    return attrs.evolve(config, model=attrs.evolve(config.model, group_size=size))
 
 
 def _as_list(scans: Scans) -> list[Scan]:

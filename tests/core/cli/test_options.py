@@ -275,6 +275,20 @@ def test_a_misspelt_variable_is_warned_of_with_the_closest(core_log: pytest.LogC
     assert record.getMessage() == "environment: PTYCHO_BACH_SIZE is not a setting; did you mean PTYCHO_BATCH_SIZE?"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--lr", 3), "No such option '--lr'. It is an option of ptycho train, ptycho train-prior."),
+        (("solve", "x", "--nepochs", 3), "It is an option of ptycho train."),
+        (("--versoin",), "Did you mean '--version'?"),
+    ],
+)
+def test_an_option_in_the_wrong_place_is_said_to_be_where_it_belongs(ptycho: Any, arguments: Any, told: str) -> None:
+    outcome = ptycho(*arguments)
+    assert outcome.code == 2
+    assert outcome.err.rstrip().endswith(told)
+
+
 def test_scan_and_its_own_flag_are_not_both_given(ptycho: Any, tmp_path: Path) -> None:
     done = ptycho("train", tmp_path / "a.npz", "--train-data-file", tmp_path / "b.npz", "--out", tmp_path)
     assert done.code == 2

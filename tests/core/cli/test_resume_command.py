@@ -282,7 +282,8 @@ def test_a_list_of_scans_is_as_good_as_its_scans(
         assert sum(len(batch) for batch in batches) == 15
         assert {batch.scan for batch in batches} == {1, 2}
     shown = ptycho("train", *two, *BEGIN, "--out", one, "--show-config").out
-    assert f'train_data_file = "{one / "scans.txt"}"' in shown and not (one / "scans.txt").exists()
+    named = f'train_data_file = "{one / "scans.txt"}"  # written when the run begins: 2 scans'
+    assert named in shown and not (one / "scans.txt").exists()
     (tmp_path / "night.txt").write_text("scan.npz\nnone.npz\n")
     refused = ptycho("train", tmp_path / "night.txt", *BEGIN, "--out", tmp_path / "two")
     assert refused.code == 2 and "night.txt: line 2: expected an existing file" in refused.err

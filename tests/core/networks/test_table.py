@@ -123,6 +123,13 @@ def test_a_size_that_does_not_halve_names_the_nearest_that_do(N: int, remedy: st
     assert str(caught.value) == f"ModelConfig: N must be {expected}; got {N}. {remedy}"
 
 
+def test_a_network_of_a_canvas_has_patterns_of_an_even_size() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        build_table(ModelConfig(N=65))
+    remedy = "Crop the patterns to 64 or pad them to 66 pixels (--crop, --pad)."
+    assert str(caught.value) == f"ModelConfig: N must be an even number; got 65. {remedy}"
+
+
 def test_an_unknown_architecture_lists_the_known_ones() -> None:
     message = r"^ModelConfig: architecture must be one of cnn, .*; got 'unet'. Registered architectures: cnn, "
     with pytest.raises(ConfigurationError, match=message):

@@ -101,6 +101,13 @@ def test_fewer_frames_than_batches_are_refused(solved_scan: Scan) -> None:
     assert "got 4. Set batches to 3 or less." in message
 
 
+def test_the_usual_batches_are_no_more_than_frames(solved_scan: Scan, core_log: pytest.LogCaptureFixture) -> None:
+    few = solved_scan.subset(slice(3))
+    begun(few, small(batches=32))
+    assert "3 batches per sweep, one for each pattern, in place of 32" in core_log.text
+    assert problem.batch_count(few, 32) == 3
+
+
 def test_more_modes_than_frames_are_refused(solved_scan: Scan) -> None:
     message = refused(solved_scan.subset(slice(2)), ConfigurationError, batches=2, modes=3, refine="probe")
     assert message.startswith("SolveConfig: modes must be at most 2, the frames of ")

@@ -559,3 +559,17 @@ def test_a_network_of_a_canvas_learns_from_a_truth_and_is_judged_by_the_counts(
     assert report.train["held_out"] > 0
     with pytest.raises(DataError, match="expected ground truth for supervised training"):
         fit(numbered_scan(object_field=None), run.config)
+
+
+def test_a_scan_of_fewer_patterns_than_a_group_has_makes_smaller_groups(
+    fake_engine: Any, numbered_scan: Any, core_log: pytest.LogCaptureFixture
+) -> None:
+    usual = TrainingConfig(model=ModelConfig(N=32, canvas_blocks=1), nepochs=2)
+    run = fit(numbered_scan(9), usual)
+    next(iter(run))
+    assert {batch.diffraction_amplitude.shape[-1] for batch in fake_engine.epochs[0]} == {9}
+    assert "groups of 9 patterns in place of 16" in core_log.text
+    gone_on = fit(numbered_scan(9), usual, resume=run.checkpoint())
+    assert gone_on.config.model.group_size == 9
+    with pytest.raises(DataError, match="group_size = 4; received 3"):
+        fit(numbered_scan(3), usual)
