@@ -122,15 +122,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return bool(named) or (isinstance(error, RuntimeError) and words is not None)
 
 
-def _explain(error: click.NoSuchOption) -> None:
-    """Suggest what resembles the word, whose dashes do not count, or name the commands that have the option."""
-    word = error.option_name.lstrip("-")
+def _explained(error: click.NoSuchOption) -> click.NoSuchOption:
+    """With what resembles the word, whose dashes do not count, or else the commands that have the option."""
+    word, message = error.option_name.lstrip("-"), error.message
     near = difflib.get_close_matches(word, [option.lstrip("-") for option in error.possibilities or ()])
-    error.possibilities = [f"--{option}" for option in near]
     flags = {name: [opt for each in command.params for opt in each.opts] for name, command in cli.commands.items()}
     if owners := [name for name, opts in flags.items() if error.option_name in opts]:
-        error.possibilities = None
-        error.message += f" It is an option of ptycho {', ptycho '.join(owners)}."
+        near, message = [], f"{message} It is an option of ptycho {', ptycho '.join(owners)}."
+    return click.NoSuchOption(error.option_name, message, [f"--{each}" for each in near], error.ctx)
 
 
 def _run() -> None:
@@ -138,7 +137,7 @@ def _run() -> None:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
         if isinstance(error, click.NoSuchOption):
-            _explain(error)
+            error = _explained(error)
         error.show()
         sys.exit(error.exit_code)
     except PtychoError as error:

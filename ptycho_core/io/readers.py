@@ -89,7 +89,7 @@ def choose_reader(path: Path, options: ReadOptions) -> Reader:
     found = [reader for name, reader in READERS.load_all() if _matches(name, reader, path)]
     if not found and named and (is_matlab5(path) or is_tiff(path) or (is_hdf5(path) and _has_patterns(path))):
         return READERS.load(MAPPED)  # its parts are named, and its patterns are those of three axes or more
-    if named and [reader.name for reader in found] == ["npz"] and _is_of_no_contract(path):
+    if [reader.name for reader in found] == ["npz"] and _is_of_no_contract(path, named):
         return READERS.load(MAPPED)
     if len(found) == 1:
         log.debug("%s: read by %r", path, found[0].name)
@@ -113,13 +113,17 @@ def _has_patterns(path: Path) -> bool:
         return len(patterns_in(file)) == 1
 
 
-def _is_of_no_contract(path: Path) -> bool:
-    """Whether an NPZ file lacks the contract's keys and holds one array of real numbers that may be patterns."""
+def _is_of_no_contract(path: Path, named: bool) -> bool:
+    """Whether an NPZ file lacks the contract's patterns and holds one array of real numbers that may be patterns.
+
+    Where its parts are not named, it has none of the contract's keys at all.
+    """
     if not signature_of(path).startswith(b"PK"):
         return False
     members = npz_members(path)
     deep = [member for member in members.values() if len(member.shape) > 2 and member.dtype.kind in "biuf"]
-    return not {"diff3d", "diffraction"} & set(members) and len(deep) == 1
+    keys = {"diff3d", "diffraction"} | (set() if named else {"xcoords", "ycoords", "probeGuess"})
+    return not keys & set(members) and len(deep) == 1
 
 
 def _matches(name: str, reader: Reader, path: Path) -> bool:

@@ -20,7 +20,7 @@ def rooted(config: C) -> C:
     Text that may name a file is left alone where there is no such file in the working folder: it then names a data set,
     or a file beside the scan's.
     """
-    absolute = {}
+    absolute: dict[str, Path | str] = {}
     for name, field in fields_of(type(config)).items():
         value = getattr(config, name)
         if isinstance(value, Path):
