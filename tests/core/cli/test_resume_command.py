@@ -301,7 +301,8 @@ def test_a_run_goes_on_from_another_working_folder(
     command: str,
 ) -> None:
     """With files that were named from the folder where it began, in another folder than the scan's."""
-    monkeypatch.setattr("ptycho_core.runs.folder.draw", lambda *arguments, **keywords: None)
+    for module in ("train", "solve"):
+        monkeypatch.setattr(f"ptycho_core.runs.{module}.draw", lambda *arguments, **keywords: None)
     for folder in ("raw", "elsewhere"):
         (tmp_path / folder).mkdir()
     scan_file.rename(tmp_path / "raw" / "scan.npz")
@@ -309,7 +310,7 @@ def test_a_run_goes_on_from_another_working_folder(
     begin: tuple[object, ...] = ("raw/scan.npz", "--bad-pixels", "bad.npy", "--out", "run")
     more: tuple[object, ...] = ("--nepochs", 6)
     if command == "solve":
-        begin += ("--sweeps", 2, "--batches", 3, "--refine", "none", "--modes", 1, "--prior", "none", "--no-split-half")
+        begin += ("--sweeps", 1, "--batches", 1, "--refine", "none", "--modes", 1, "--prior", "none", "--no-split-half")
         more = ()
     else:
         begin += BEGIN
