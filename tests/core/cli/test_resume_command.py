@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core import save_scan
 from ptycho_core.errors import TrainingError
@@ -301,6 +302,7 @@ def test_a_run_goes_on_from_another_working_folder(
     command: str,
 ) -> None:
     """With files that were named from the folder where it began, in another folder than the scan's."""
+    monkeypatch.setattr("ptycho_core.solving.loop.load_engine", lambda backend: ReferenceEngine())
     for module in ("train", "solve"):
         monkeypatch.setattr(f"ptycho_core.runs.{module}.draw", lambda *arguments, **keywords: None)
     for folder in ("raw", "elsewhere"):
