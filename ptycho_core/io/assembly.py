@@ -62,6 +62,8 @@ def assemble(stored: Stored, options: ReadOptions) -> Scan:
     positions, nominal = _bent(straight, options, middle), stored.nominal_positions
     if nominal is not None:
         nominal = _bent(_positions(stored, options, grid, lengths, nominal), options, middle)
+    unknown = options.probe == UNKNOWN_PROBE  # asked for before a pattern is read, which may take long
+    probe = np.ones((1, grid.N, grid.N), np.complex64) if unknown else scan_probe(stored, options, grid, lengths)
     if stored.unit == "m":
         (x, y), span = lengths["object_pixel_m"], np.ptp(positions, axis=0).max()
         log.info("%s: object pixels of %.4g x %.4g nm; the positions span %.4g px", stored.path, x * 1e9, y * 1e9, span)
@@ -71,12 +73,11 @@ def assemble(stored: Stored, options: ReadOptions) -> Scan:
     if left is not None:
         stored, frames, frame_numbers = taken(stored, left), frames.select(left), frame_numbers[left]
         positions, nominal = positions[left], None if nominal is None else nominal[left]
-    unknown = options.probe == UNKNOWN_PROBE
     scan = Scan(
         diffraction_amplitude=_amplitude(stored, frames),
         positions_px=positions,
         nominal_positions_px=nominal,
-        probe=np.ones((1, grid.N, grid.N), np.complex64) if unknown else scan_probe(stored, options, grid, lengths),
+        probe=probe,
         probe_known=not unknown,
         bad_pixels=frames.bad_pixels,
         object_field=_object(stored, options, grid),
