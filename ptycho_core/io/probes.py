@@ -34,8 +34,8 @@ def scan_probe(stored: Stored, options: ReadOptions, grid: Grid, lengths: Mappin
     probe = np.asarray(probe, np.complex128)
     if not (np.isfinite(probe).all() and probe.any()):
         expected, received = "a probe of finite values, not all zero", "NaN, infinity or zeros only"
-        remedy, state = "Name another probe, or have it estimated", ("probe=auto",)
-        raise DataError(stored.path, name, expected=expected, received=received, remedy=remedy, state=state)
+        remedy = "Name another probe, or have it estimated"
+        raise DataError(stored.path, name, expected=expected, received=received, remedy=remedy, state=("probe=auto",))
     turn = Orient(options.transpose_probe, options.flip_probe_rows, options.flip_probe_columns)
     if turn != Orient():
         probe = turn.apply(probe)

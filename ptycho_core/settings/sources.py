@@ -63,7 +63,7 @@ class Layers:
                 if name in names:
                     values[name], sources[name] = value, words
             for name, value in tables.get(section, {}).items():
-                values[name], sources[name] = value, f"file {path}"
+                values[name], sources[name] = value, "default" if value is None else f"file {path}"
             for name in names:
                 if flags.get(name) is not None:
                     values[name] = flags[name]
