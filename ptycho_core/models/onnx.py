@@ -48,21 +48,20 @@ def onnx_bytes(
     if table.canvas:
         parts = _canvas_patches(graph, table, model, illumination, x, constant=not last)
     else:
-        parts = _amplitude_and_phase(graph, table, model, illumination, x)
+        parts = _patches(graph, table, model, illumination, x)
+    cartesian = bool(table.canvas or table.real)
     if last:
-        fields = parts if table.canvas else _cartesian(graph, *parts)
+        fields = parts if cartesian else _cartesian(graph, *parts)
         for part, name in zip(fields, signature.output_names, strict=True):
             graph.node("Transpose", [part], perm=[0, 2, 3, 1], output=name)
     else:
-        maps = _polar(graph, *parts) if table.canvas else parts
+        maps = _polar(graph, *parts) if cartesian else parts
         graph.node("Concat", [*maps], axis=1, output=signature.output_names[0])
     return graph.serialized(signature, facts)
 
 
-def _amplitude_and_phase(
-    graph: Graph, table: Table, model: ModelConfig, illumination: Illumination, x: str
-) -> tuple[str, str]:
-    """(B, C, N, N) of amplitudes (B, C, N, N)."""
+def _patches(graph: Graph, table: Table, model: ModelConfig, illumination: Illumination, x: str) -> tuple[str, str]:
+    """The table's two outputs, (B, C, N, N), of amplitudes (B, C, N, N)."""
     N = model.N
     x = graph.node("Mul", [x, graph.constant(INPUT_SCALE, np.float32(illumination.input_scale))])
     if not model.object_big:  # the frames of a group go through the network one by one
@@ -71,7 +70,8 @@ def _amplitude_and_phase(
     if not model.object_big:
         group = graph.constant("shape/group", np.array([-1, model.channels, N, N], np.int64))
         outputs = {name: graph.node("Reshape", [outputs[name], group]) for name in table.outputs}
-    return outputs[table.amplitude], outputs[table.phase]
+    first, second = (outputs[name] for name in table.outputs)
+    return first, second
 
 
 def _canvas_patches(

@@ -14,7 +14,7 @@ from ptycho_core.networks.table import Table
 def initial_weights(table: Table, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
     """Glorot-uniform kernels, drawn in the order of the table (Glorot & Bengio, AISTATS 2010); those of `zeros` are 0.
 
-    Other parameters begin with what their op says, 0 as a rule.
+    Biases of `ones` are 1. Other parameters begin with what their op says, 0 as a rule.
     """
     weights: dict[str, NDArray[np.float32]] = {}
     for layer in table.layers:
@@ -26,6 +26,7 @@ def initial_weights(table: Table, rng: np.random.Generator) -> dict[str, NDArray
                 drawn = rng.uniform(-limit, limit, shape).astype(np.float32)
                 weights[name] = np.zeros_like(drawn) if layer.name in table.zeros else drawn
             else:
-                first = op_named(layer.op).initial.get(parameter, 0.0)
+                usual = 1.0 if parameter == "bias" and layer.name in table.ones else 0.0
+                first = op_named(layer.op).initial.get(parameter, usual)
                 weights[name] = np.full(shape, first(layer, shape, rng) if callable(first) else first, np.float32)
     return weights

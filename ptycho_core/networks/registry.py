@@ -8,7 +8,7 @@ from typing import TypeVar
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.networks.table import Table
 from ptycho_core.registry import Registry
-from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.model import GENERATORS, ModelConfig
 
 Architecture = Callable[[ModelConfig], Table]
 A = TypeVar("A", bound=Architecture)
@@ -18,7 +18,8 @@ ARCHITECTURES: Registry[Architecture] = Registry(
     ("ModelConfig", "architecture"),
     group="ptycho_core.architectures",
     ours={name: f"ptycho_core.networks.cnn:{name}" for name in ("cnn", "published_torch")}
-    | {"canvas": "ptycho_core.networks.canvas:canvas"},
+    | {"canvas": "ptycho_core.networks.canvas:canvas"}
+    | {name: f"ptycho_core.networks.generators:{name}" for name in GENERATORS},
 )
 
 
@@ -71,7 +72,9 @@ def build_table(model: ModelConfig) -> Table:
         _check_canvas(table, model)
         return table
     channels = {layer.name: layer.out_channels for layer in table.layers}
-    for output, name in (("amplitude", table.amplitude), ("phase", table.phase)):
+    for output, name in zip(
+        ("real", "imaginary") if table.real else ("amplitude", "phase"), table.outputs, strict=True
+    ):
         given = (channels.get(name), table.sizes(model.N).get(name))
         if given != (network_channels(model), model.N):
             owner, remedy = f"architecture {model.architecture!r}", "Correct the function that makes its table."

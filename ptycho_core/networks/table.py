@@ -23,8 +23,9 @@ KINDS = {int: "a whole number", float: "a number", str: "text"}
 class Table:
     """A network (B, N, N, in) → amplitude and phase, (B, N, N, out) each: the outputs of the layers so named.
 
+    real, imaginary: where they are named, the parts of the patches instead.
     canvas: where it is named, a network (B, Q, Q, 2) → canvas instead (specs/model.md, Tables of a canvas).
-    zeros: layers whose kernels begin as 0.
+    zeros: layers whose kernels begin as 0. ones: layers whose biases begin as 1.
     """
 
     layers: tuple[Layer, ...]
@@ -32,11 +33,16 @@ class Table:
     phase: str = ""
     canvas: str = ""
     zeros: tuple[str, ...] = ()
+    real: str = ""
+    imaginary: str = ""
+    ones: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The layers whose outputs are the network's: its canvas, or amplitude and phase."""
-        return (self.canvas,) if self.canvas else (self.amplitude, self.phase)
+        """The layers whose outputs are the network's: its canvas, real and imaginary part, or amplitude and phase."""
+        if self.canvas:
+            return (self.canvas,)
+        return (self.real, self.imaginary) if self.real else (self.amplitude, self.phase)
 
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
@@ -355,9 +361,19 @@ class TableBuilder:
         """[conv relu, conv relu, attention, upsample 2]."""
         return self.upsample(f"{name}/upsample", self.conv_block(name, x, out_channels, **attention))
 
-    def finish(self, *, amplitude: str = "", phase: str = "", canvas: str = "", zeros: tuple[str, ...] = ()) -> Table:
-        """amplitude and phase, or a canvas. zeros: layers whose kernels begin as 0."""
-        return Table(tuple(self._layers), amplitude, phase, canvas, zeros)
+    def finish(
+        self,
+        *,
+        amplitude: str = "",
+        phase: str = "",
+        real: str = "",
+        imaginary: str = "",
+        canvas: str = "",
+        zeros: tuple[str, ...] = (),
+        ones: tuple[str, ...] = (),
+    ) -> Table:
+        """Amplitude and phase, real and imaginary part, or a canvas. zeros, ones: as of the table."""
+        return Table(tuple(self._layers), amplitude, phase, canvas, zeros, real, imaginary, ones)
 
 
 def eca_size(channels: int) -> int:

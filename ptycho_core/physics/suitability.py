@@ -15,6 +15,7 @@ from ptycho_core.physics.illumination import Illumination, counts_per_frame, mea
 from ptycho_core.physics.weights import outside_centre_mask, probe_mask
 from ptycho_core.scans.lengths import Lengths, Pair
 from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.model import GENERATORS
 from ptycho_core.settings.training import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def warn_if_wide(scan: Scan, config: TrainingConfig) -> None:
     if config.model.probe_mask:
         intensity = intensity * probe_mask(scan.N)
     outside = float((intensity * outside_centre_mask(scan.N)).sum() / intensity.sum())
-    if config.model.pad_object and outside > WIDE_PROBE:
+    if config.model.pad_object and config.model.architecture not in GENERATORS and outside > WIDE_PROBE:
         log.warning(
             "%s: %.0f %% of the probe's intensity is outside the central N/2 square, where pad_object leaves the "
             "network little to predict with. Training without pad_object (--no-pad-object) converges faster here.",

@@ -20,6 +20,13 @@ CANVAS, CANVAS_GROUP = "canvas", 16
 """The architecture that works on the canvas of a group, and the patterns in one of its groups."""
 CNN = "cnn"
 """The one that works on patches: what files name by leaving `architecture` out (specs/archive.md)."""
+GENERATORS = ("fno", "ffno", "uno", "hybrid_resnet")
+"""Those of other publications, which have heads of their own: real and imaginary part (specs/model.md)."""
+NO_GENERATOR = (
+    *("amp_activation", "probe_big", "pad_object", "amplitude_ceiling"),
+    *("cbam_encoder", "cbam_bottleneck", "cbam_decoder", "eca_encoder", "eca_decoder", "spatial_decoder"),
+)
+"""Settings that they do not know."""
 NO_CANVAS = (
     *("gridsize", "amp_activation", "object_big", "probe_big", "pad_object", "gaussian_smoothing_sigma"),
     *("amplitude_ceiling", "merge_weights", "cbam_encoder", "cbam_bottleneck", "cbam_decoder"),
@@ -82,6 +89,18 @@ class ModelConfig:
         at_least(0),
         beside={"architecture": only("canvas")},
     )
+    spectral_modes: int | None = setting(
+        None,
+        "Fourier modes that spectral convolutions keep each way; if unset 12, at most half the side of their maps.",
+        at_least(1),
+        beside={"architecture": only(*GENERATORS)},
+    )
+    spectral_blocks: int | None = setting(
+        None,
+        "Blocks of a spectral convolution; if unset 4, and 6 of hybrid_resnet.",
+        at_least(1),
+        beside={"architecture": only("fno", "ffno", "hybrid_resnet")},
+    )
     amplitude_ceiling: float = setting(
         2.0,
         "Largest amplitude of a sigmoid head; an untrained network predicts half of it.",
@@ -107,11 +126,14 @@ class ModelConfig:
         """Refuse a field that has no effect with the others as they are: on construction, and when a run starts."""
         check_effects(self)
         fields = fields_of(type(self))
-        for name in NO_CANVAS if self.architecture == CANVAS else ():
+        unknown = {CANVAS: NO_CANVAS, **dict.fromkeys(GENERATORS, NO_GENERATOR)}
+        for name in unknown.get(self.architecture, ()):
             usual = fields[name].default
             if getattr(self, name) != usual:
                 shown = str(usual).lower() if isinstance(usual, bool) else usual
-                expected, received = f"architecture = {CNN} or another one of patches", f"architecture = {CANVAS}"
+                expected, received = f"architecture = {CNN}", f"architecture = {self.architecture}"
+                if name not in NO_GENERATOR:
+                    expected += " or another one of patches"
                 remedy = f"Set architecture to {CNN} (--architecture {CNN}), or leave {name} at {shown}"
                 raise NoEffectError(
                     "ModelConfig",

@@ -94,6 +94,15 @@ CASES: dict[str, dict[str, Any]] = {
         "held_out_frames": 2,
         "training": {"realspace_mae_weight": 0.25},
     },
+    "ffno": {
+        "architecture": "ffno",
+        "N": 16,
+        "groups": 1,
+        "spectral_modes": 3,
+        "spectral_blocks": 2,
+        "bad_pixels": True,
+        "training": ALL_TERMS,
+    },
     # Compared with a truth too: else the global phase is free, and the gradient by its bias a sum that cancels.
     "cnn_one_frame": {"architecture": "cnn", "gridsize": 1, "groups": 1, "pad_object": False, "training": ALL_TERMS},
 }

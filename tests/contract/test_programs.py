@@ -18,7 +18,7 @@ from ptycho_core.vocabulary import PROBE
 from tests.contract.cases import Case, assert_field_close, build, named_case
 
 NETWORKS = ("one_frame", "merged", "frames_alone", "cbam", "eca", "spatial", "canvas")
-WRITTEN = ("merged", "frames_alone", "cbam", "canvas")
+WRITTEN = ("merged", "frames_alone", "cbam", "canvas", "ffno")
 """Fewer, because tracing takes seconds."""
 RTOL = 1e-4
 

@@ -132,17 +132,19 @@ class ReferenceNetwork:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _polar(self, outputs: dict[str, Array]) -> tuple[Array, Array]:
-        """Amplitude and phase (B, C, N, N) out of the layers' outputs."""
+    def _maps(self, outputs: dict[str, Array]) -> tuple[Array, Array]:
+        """The table's two outputs as patches (B, C, N, N), out of those of its layers."""
         pattern = BHWC_TO_BCHW if self.model.object_big else FRAMES_TO_BCHW
-        maps = (outputs[name] for name in (self.table.amplitude, self.table.phase))
-        amplitude, phase = (rearrange(x, pattern, c=self.model.channels) for x in maps)
-        return amplitude, phase
+        first, second = (rearrange(outputs[name], pattern, c=self.model.channels) for name in self.table.outputs)
+        return first, second
+
+    def _field(self, first: Array, second: Array) -> Field:
+        return first + 1j * second if self.table.real else self.physics.polar_to_field(first, second)
 
     def _patches(self, batch: Batch) -> Field:
         if self.table.canvas:
             return self._shown(self.run(batch)[0], batch)
-        return self.physics.polar_to_field(*self._polar(self.run(batch)[0]))
+        return self._field(*self._maps(self.run(batch)[0]))
 
     def _shown(self, outputs: dict[str, Array], batch: Batch) -> Field:
         """The canvas seen from each position of a batch, (B, C, N, N)."""
@@ -184,13 +186,13 @@ class ReferenceNetwork:
         if self.table.canvas:
             return self._canvas_terms_and_gradients(batch, physics_weight)
         outputs, ways_back = self.run(batch)
-        amplitude, phase = self._polar(outputs)
-        patches = self.physics.polar_to_field(amplitude, phase)
-        terms, by_patches, gradients = self._loss(batch, patches, physics_weight)
-        by_maps = [rearrange(g, BCHW_TO_BHWC) for g in self.physics.polar_gradient(by_patches, amplitude, phase)]
+        maps = self._maps(outputs)
+        terms, by_patches, gradients = self._loss(batch, self._field(*maps), physics_weight)
+        parts = by_patches.real, by_patches.imag
+        by_maps = parts if self.table.real else self.physics.polar_gradient(by_patches, *maps)
+        cotangents = {name: rearrange(g, BCHW_TO_BHWC) for name, g in zip(self.table.outputs, by_maps, strict=True)}
         if not self.model.object_big:
-            by_maps = [rearrange(g, BHWC_TO_FRAMES) for g in by_maps]
-        cotangents = dict(zip((self.table.amplitude, self.table.phase), by_maps, strict=True))
+            cotangents = {name: rearrange(g, BHWC_TO_FRAMES) for name, g in cotangents.items()}
         gradients |= pull_back(self.table, ways_back, cotangents)
         return terms, {name: gradients[name] for name in self.trainable}
 

@@ -54,8 +54,10 @@ class Program(Weighted):
         maps = run_table(self.table, tensors, x)
         if not self.model.object_big:
             maps = tuple(rearrange(m, ALONE_LAST_TO_BHWC, c=self.model.channels) for m in maps)
-        amplitude, phase = maps
-        return {REAL: amplitude * tf.cos(phase), IMAGINARY: amplitude * tf.sin(phase)}
+        first, second = maps
+        if self.table.real:
+            return {REAL: first, IMAGINARY: second}
+        return {REAL: first * tf.cos(second), IMAGINARY: first * tf.sin(second)}
 
 
 class CanvasProgram(Weighted):

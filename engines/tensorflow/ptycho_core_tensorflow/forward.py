@@ -78,20 +78,22 @@ class Forward:
     def maps(
         self, tensors: Tensors, diffraction_amplitude: tf.Tensor, light: physics.Light
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Amplitude and phase patches (B, N, N, C) for measured amplitudes (B, N, N, C)."""
+        """The table's two outputs as patches (B, N, N, C), for measured amplitudes (B, N, N, C)."""
         x = light.input_scale * diffraction_amplitude
         channels = x.shape[-1]
         if not self.model.object_big:
             x = rearrange(x, BHWC_TO_FRAMES)
         maps = run_table(self.table, tensors, tf.cast(x, self.layer_dtype))
-        amplitude, phase = (tf.cast(m, self.dtype) for m in maps)
+        first, second = (tf.cast(m, self.dtype) for m in maps)
         if not self.model.object_big:
-            amplitude, phase = (rearrange(m, ALONE_LAST_TO_BHWC, c=channels) for m in (amplitude, phase))
-        return amplitude, phase
+            first, second = (rearrange(m, ALONE_LAST_TO_BHWC, c=channels) for m in (first, second))
+        return first, second
 
     def patches(self, tensors: Tensors, diffraction_amplitude: tf.Tensor, light: physics.Light) -> tf.Tensor:
-        amplitude, phase = self.maps(tensors, diffraction_amplitude, light)
-        return tf.complex(amplitude * tf.cos(phase), amplitude * tf.sin(phase))
+        first, second = self.maps(tensors, diffraction_amplitude, light)
+        if self.table.real:
+            return tf.complex(first, second)
+        return tf.complex(first * tf.cos(second), first * tf.sin(second))
 
     def probe(self, tensors: Tensors, light: physics.Light) -> tf.Tensor:
         """Refined, or as it came with the batch; within the mask."""
@@ -140,7 +142,7 @@ class Forward:
         assert self.objective is not None
         if seen is None:
             maps = (rearrange(m, BHWC_TO_BCHW) for m in self.maps(tensors, measured_amplitude, light))
-            patches = physics.polar_to_field(*maps)
+            patches = tf.stack([*maps]) if self.table.real else physics.polar_to_field(*maps)
         else:
             patches = self.canvas_patches(tensors, seen[0], light, seen[1], good, padding, offsets)
         measured_amplitude = rearrange(measured_amplitude, BHWC_TO_BCHW)

@@ -33,7 +33,7 @@ def run_table(
     scene: Scene | None = None,
     dtype: tf.DType | None = None,
 ) -> tuple[tf.Tensor, ...]:
-    """The table's outputs, as amplitude and phase maps (B, N, N, C), of the network input x (B, N, N, C).
+    """The table's outputs, maps (B, N, N, C), of the network input x (B, N, N, C).
 
     scene: what ops of the physics see of the batch; they compute in the precision of x, whatever that of the layers.
     dtype: of the layers, that of x unless given.

@@ -58,8 +58,8 @@ class Program(Weighted):
         maps = run_table(self.table, tensors, x)
         if not self.model.object_big:
             maps = tuple(rearrange(m, ALONE_FIRST_TO_BCHW, c=self.model.channels) for m in maps)
-        amplitude, phase = (rearrange(m, BCHW_TO_BHWC) for m in maps)
-        return amplitude * torch.cos(phase), amplitude * torch.sin(phase)
+        first, second = (rearrange(m, BCHW_TO_BHWC) for m in maps)
+        return (first, second) if self.table.real else (first * torch.cos(second), first * torch.sin(second))
 
 
 class CanvasProgram(Weighted):

@@ -122,8 +122,8 @@ class TorchNetwork:
             if self.table.canvas:
                 patches = torch.complex(*self._canvas_patches(attrs.evolve(batch, held_out=None)))
             else:
-                amplitude, phase = self._maps(self._amplitude(batch), self._light(batch.illumination))
-                patches = torch.polar(amplitude, phase)
+                maps = self._maps(self._amplitude(batch), self._light(batch.illumination))
+                patches = torch.complex(*maps) if self.table.real else torch.polar(*maps)
             return rearrange(patches, BCHW_TO_BHWC).cpu().numpy().astype(np.complex64, copy=False)
 
     def gradients(self, batch: Batch) -> Weights:
@@ -153,17 +153,17 @@ class TorchNetwork:
         return self._lit[illumination]
 
     def _maps(self, diffraction_amplitude: Tensor, light: physics.Light) -> tuple[Tensor, Tensor]:
-        """Amplitude and phase patches (B, C, N, N) for measured amplitudes (B, C, N, N)."""
+        """The table's two outputs as patches (B, C, N, N), for measured amplitudes (B, C, N, N)."""
         x = light.input_scale * diffraction_amplitude
         channels = x.shape[1]
         if not self.model.object_big:
             x = rearrange(x, BCHW_TO_ALONE_FIRST)
         with torch.autocast(self.device.type, torch.bfloat16) if self.mixed else contextlib.nullcontext():
             maps = run_table(self.table, self.tensors, x)
-        amplitude, phase = (m.to(self.dtype) for m in maps)
+        first, second = (m.to(self.dtype) for m in maps)
         if not self.model.object_big:
-            amplitude, phase = (rearrange(m, ALONE_FIRST_TO_BCHW, c=channels) for m in (amplitude, phase))
-        return amplitude, phase
+            first, second = (rearrange(m, ALONE_FIRST_TO_BCHW, c=channels) for m in (first, second))
+        return first, second
 
     def _probe(self, light: physics.Light) -> Tensor:
         """Refined, or as it came with the batch; within the mask."""
@@ -200,7 +200,8 @@ class TorchNetwork:
             measured_amplitude = self._amplitude(batch)
         else:
             measured_amplitude = self._amplitude(batch)
-            patches = physics.polar_to_field(*self._maps(measured_amplitude, light))
+            maps = self._maps(measured_amplitude, light)
+            patches = torch.stack(maps) if self.table.real else physics.polar_to_field(*maps)
         if self.model.merges and not self.table.canvas:
             check_border(batch)
             offsets = self._constant(batch.relative_offsets_px)

@@ -31,7 +31,7 @@ ACTIVATIONS = {
 def run_table(
     table: Table, parameters: Mapping[str, Tensor], x: Tensor, scene: Scene | None = None
 ) -> tuple[Tensor, ...]:
-    """The table's outputs, as amplitude and phase maps (B, C, N, N), of the network input x (B, C, N, N).
+    """The table's outputs, maps (B, C, N, N), of the network input x (B, C, N, N).
 
     scene: what ops of the physics see of the batch.
     """
@@ -162,7 +162,7 @@ def gain(x: Tensor, *, gain: Tensor, start: float) -> Tensor:
 def coordinates(x: Tensor) -> Tensor:
     size = x.shape[-1]
     place = torch.arange(size, dtype=x.dtype, device=x.device) / size
-    rows, columns = (each.expand(len(x), 1, size, size) for each in (place[:, None], place))
+    rows, columns = (each.expand(x.shape[0], 1, size, size) for each in (place[:, None], place))
     return torch.cat([x, rows, columns], dim=1)
 
 

@@ -32,10 +32,11 @@ SECTIONS_OF = {
     "train": ("model", "training", "execution", "reading"),
     "reconstruct": ("inference", "execution", "reading"),
 }
-CNN = ["--architecture", "cnn"]
+CNN, FNO = (["--architecture", name] for name in ("cnn", "fno"))
 BESIDE: dict[str, list[str]] = {
     **dict.fromkeys(NO_CANVAS, CNN),
     "model_type": [],
+    **dict.fromkeys(("spectral_modes", "spectral_blocks"), FNO),
     "gridsize": [*CNN, "--neighbor-count", "63"],
     "merge_weights": [*CNN, "--gridsize", "2"],
     "enable_oversampling": ["--group-size", "4"],

@@ -575,6 +575,47 @@ def test_a_trim_beyond_the_patch_is_refused(model: Model, scan: Scan) -> None:
         seen(model, scan.subset([0]), middle_trim=scan.N + 1)
 
 
+# -- generators of other publications ------------------------------------------------------------------------------
+
+
+@field("model.spectral_modes", "model.spectral_blocks")
+def test_modes_and_blocks_of_spectral_convolutions() -> None:
+    def of(**model: Any) -> list[tuple[int, ...]]:
+        table = build_table(ModelConfig(n_filters_scale=1, **model))
+        return [shape[:-2] for name, shape in table.parameters.items() if name.endswith("spectral/real")]
+
+    assert of(architecture="fno", N=32) == [(24, 12)] * 4
+    assert of(architecture="fno", N=16) == [(16, 8)] * 4
+    assert of(architecture="fno", N=32, spectral_modes=5, spectral_blocks=2) == [(10, 5)] * 2
+    assert of(architecture="hybrid_resnet", N=64) == [(16, 8)] * 2 + [(2, 8)] * 6
+    assert of(architecture="hybrid_resnet", N=64, spectral_blocks=1) == [(16, 8)] * 2 + [(2, 8)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pad_object": False}, r"pad_object has no effect unless architecture = cnn; .*--architecture cnn"),
+        ({"amp_activation": "swish"}, "amp_activation has no effect unless architecture = cnn"),
+        ({"canvas_blocks": 2}, "canvas_blocks has no effect unless architecture = canvas"),
+    ],
+)
+def test_what_other_heads_need_is_refused_by_them(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(NoEffectError, match=message):
+        ModelConfig(architecture="uno", **changes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"architecture": "hybrid_resnet", "N": 44}, "N must be a multiple of 8 .*; got 44.*Crop the patterns to 40"),
+        ({"architecture": "uno", "N": 64, "spectral_modes": 17}, "spectral_modes must be at most 16, .*32 pixels"),
+    ],
+)
+def test_a_size_that_a_generator_cannot_halve_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        build_table(ModelConfig(**settings))
+
+
 # -- networks of a canvas ------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,47 @@
+"""Generators of other publications predict on every engine, and as ONNX, what the reference does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ptycho_core.engine.protocol import Engine
+from ptycho_core.models.export import export_model
+from ptycho_core.models.model import Model
+from ptycho_core.models.signature import AMPLITUDE, IMAGINARY, REAL
+from ptycho_core.settings.model import GENERATORS
+from tests.contract.cases import Case, assert_field_close, build, build_reference, make_case
+
+SMALLEST: dict[str, dict[str, Any]] = {
+    "fno": {"spectral_blocks": 2},
+    "ffno": {"spectral_blocks": 2, "object_big": False},
+    "uno": {},
+    "hybrid_resnet": {"spectral_blocks": 1},
+}
+
+
+def case_of(name: str) -> Case:
+    return make_case(architecture=name, N=16, groups=1, spectral_modes=2, **SMALLEST[name])
+
+
+def test_all_of_them_are_tested() -> None:
+    assert set(SMALLEST) == set(GENERATORS)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_patches_are_those_of_the_reference_and_of_the_program(engine: Engine, tmp_path: Path, name: str) -> None:
+    case = case_of(name)
+    patches = build(engine, case).predict(case.batch)
+    assert_field_close(patches, build_reference(case).predict(case.batch), 1.2e-7, "patches")
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    weights = {**case.illumination.arrays(), **case.weights}
+    model = Model(config=case.training, weights=weights, history=[], engine=engine.describe(), best_epoch=0)
+    path = export_model(model, tmp_path / "network.onnx")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    twice = np.concatenate([case.batch.diffraction_amplitude] * 2)
+    real, imaginary = session.run([REAL, IMAGINARY], {AMPLITUDE: twice})
+    assert_field_close(real + 1j * imaginary, np.concatenate([patches] * 2), 1e-5, "patches of the program")
