@@ -1,6 +1,6 @@
 """Generators of other publications: Fourier neural operators, and a residual network that mixes modes (specs/model.md).
 
-All of them give real and imaginary part of the patches, and 1 everywhere until they are trained.
+All of them give real and imaginary part of the patches.
 """
 
 from __future__ import annotations
@@ -107,12 +107,12 @@ def _project(table: TableBuilder, x: str, model: ModelConfig) -> Table:
 
 
 def _parts(table: TableBuilder, x: str, model: ModelConfig, *, kernel_size: int, padding: str = "zeros") -> Table:
-    """Real and imaginary part, 1 to begin with."""
+    """Real and imaginary part, near 1 to begin with."""
     real, imaginary = (
         table.conv(name, x, network_channels(model), "linear", kernel_size=kernel_size, padding=padding)
         for name in ("real", "imaginary")
     )
-    return table.finish(real=real, imaginary=imaginary, zeros=(real, imaginary), ones=(real,))
+    return table.finish(real=real, imaginary=imaginary, faint=(real, imaginary), ones=(real,))
 
 
 def _width(model: ModelConfig) -> int:

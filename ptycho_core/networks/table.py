@@ -25,7 +25,8 @@ class Table:
 
     real, imaginary: where they are named, the parts of the patches instead.
     canvas: where it is named, a network (B, Q, Q, 2) → canvas instead (specs/model.md, Tables of a canvas).
-    zeros: layers whose kernels begin as 0. ones: layers whose biases begin as 1.
+    zeros: layers whose kernels begin as 0. faint: whose kernels begin as a quarter of what they would. ones: whose
+    biases begin as 1.
     """
 
     layers: tuple[Layer, ...]
@@ -36,6 +37,7 @@ class Table:
     real: str = ""
     imaginary: str = ""
     ones: tuple[str, ...] = ()
+    faint: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -371,9 +373,10 @@ class TableBuilder:
         canvas: str = "",
         zeros: tuple[str, ...] = (),
         ones: tuple[str, ...] = (),
+        faint: tuple[str, ...] = (),
     ) -> Table:
-        """Amplitude and phase, real and imaginary part, or a canvas. zeros, ones: as of the table."""
-        return Table(tuple(self._layers), amplitude, phase, canvas, zeros, real, imaginary, ones)
+        """Amplitude and phase, real and imaginary part, or a canvas. zeros, ones, faint: as of the table."""
+        return Table(tuple(self._layers), amplitude, phase, canvas, zeros, real, imaginary, ones, faint)
 
 
 def eca_size(channels: int) -> int:

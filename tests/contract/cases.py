@@ -367,7 +367,7 @@ def network_weights(model: ModelConfig, seed: int) -> dict[str, NDArray[np.float
     """Initial weights, with biases that are not zero: gates are rather open than not, and what feeds them is alive."""
     rng = np.random.default_rng(seed)
     weights: dict[str, NDArray[np.floating]] = {}
-    for name, array in initial_weights(attrs.evolve(build_table(model), zeros=()), rng).items():
+    for name, array in initial_weights(attrs.evolve(build_table(model), zeros=(), faint=()), rng).items():
         nudge = rng.normal(scale=0.05, size=array.shape) if name.endswith("/bias") else 0
         gating = name.endswith(("/channel/conv0/bias", "/spatial/conv/bias"))
         weights[name] = (array + nudge + gating).astype(np.float32)
