@@ -20,6 +20,11 @@ Field: TypeAlias = "NDArray[np.complex128]"
 LOSS_TERMS = Literal["total", "nll", "reduced_deviance", "amplitude_mae", "total_variation", "realspace_mae"]
 """Names of specs/physics.md, Losses."""
 
+MONITORED = Literal["auto", "total", "nll", "reduced_deviance", "amplitude_mae", "total_variation", "realspace_mae"]
+"""What may choose the best weights: a loss term, or what suits the network."""
+
+AUTO = "auto"
+
 LossTerms = Mapping[str, float]
 """Mean over the groups of an epoch of every loss term of specs/physics.md, Losses, by name; always with "total"."""
 

@@ -122,12 +122,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return bool(named) or (isinstance(error, RuntimeError) and words is not None)
 
 
+MOST_OWNERS = 3
+"""Commands with an option that are named where it is given to another one."""
+
+
 def _explained(error: click.NoSuchOption) -> click.NoSuchOption:
     """With what resembles the word, whose dashes do not count, or else the commands that have the option."""
     word, message = error.option_name.lstrip("-"), error.message
     near = difflib.get_close_matches(word, [option.lstrip("-") for option in error.possibilities or ()])
     flags = {name: [opt for each in command.params for opt in each.opts] for name, command in cli.commands.items()}
-    if owners := [name for name, opts in flags.items() if error.option_name in opts]:
+    owners = [name for name, opts in flags.items() if error.option_name in opts]
+    if 0 < len(owners) <= MOST_OWNERS:
         near, message = [], f"{message} It is an option of ptycho {', ptycho '.join(owners)}."
     return click.NoSuchOption(error.option_name, message, [f"--{each}" for each in near], error.ctx)
 

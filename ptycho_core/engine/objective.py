@@ -16,6 +16,7 @@ import attrs
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.vocabulary import AUTO
 
 Compares = Literal["counts", "object", "truth"]
 
@@ -97,7 +98,7 @@ def check_monitor(execution: ExecutionConfig, config: TrainingConfig) -> None:
     """Refuse a loss term to go by that the losses of this configuration do not have: ConfigurationError."""
     metric = execution.checkpoint_monitor_metric
     terms = reported_terms(config)
-    if metric not in terms:
+    if metric not in (AUTO, *terms):
         expected, remedy = f"one of {', '.join(terms)}", "Choose one of them, or give it a weight."
         raise ConfigurationError(
             "ExecutionConfig", "checkpoint_monitor_metric", expected=expected, received=repr(metric), remedy=remedy

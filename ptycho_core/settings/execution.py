@@ -6,8 +6,13 @@ from typing import Literal
 
 import attrs
 
-from ptycho_core.settings.fields import at_least, only, setting, what_is_set
-from ptycho_core.vocabulary import LOSS_TERMS
+from ptycho_core.settings.fields import at_least, check_effects, only, setting, what_is_set
+from ptycho_core.vocabulary import AUTO, MONITORED
+
+
+def _a_loss(value: object) -> str | None:
+    """A check that a loss term is named."""
+    return "a loss term" if value == AUTO else None
 
 
 @attrs.define(kw_only=True)
@@ -38,11 +43,15 @@ class ExecutionConfig:
         True, "Write the best model whenever it improves; otherwise only when the run ends."
     )
     checkpoint_save_top_k: int = setting(1, "How many of the best models a run keeps.", at_least(1))
-    checkpoint_monitor_metric: LOSS_TERMS = setting(
-        "total", "Loss term that selects the best weights; that of the test scan where there is one."
+    checkpoint_monitor_metric: MONITORED = setting(
+        AUTO,
+        "What selects the best weights, of the test scan where there is one: a loss term; or auto: held-out pixels "
+        "with a network of a canvas, R of the merged object with another, total where that is supervised.",
     )
     checkpoint_mode: Literal["min", "max"] = setting(
-        "min", "Whether a lower or a higher checkpoint_monitor_metric is better."
+        "min",
+        "Whether a lower or a higher checkpoint_monitor_metric is better.",
+        beside={"checkpoint_monitor_metric": _a_loss},
     )
     logger: str = setting(
         "csv",
@@ -51,3 +60,6 @@ class ExecutionConfig:
         name=True,
     )
     enable_progress_bar: bool = setting(True, "Show a progress bar on a terminal.")
+
+    def __attrs_post_init__(self) -> None:
+        check_effects(self)

@@ -453,8 +453,10 @@ def _same(first: Path, second: Path) -> bool:
 
 
 def signature_of(path: Path) -> bytes:
-    """The first bytes of a file; empty where it cannot be read."""
+    """The first bytes of a file; empty where it cannot be read, or is a pipe, which nobody may ever write to."""
     try:
+        if not path.is_file():
+            return b""
         with path.open("rb") as file:
             return file.read(8)
     except OSError:

@@ -173,6 +173,9 @@ def _member(path: Path, key: str, info: zipfile.ZipInfo, stream: IO[bytes]) -> M
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     with ExitStack() as stack:
         try:
+            if path.exists() and not path.is_file():
+                received = "a folder" if path.is_dir() else "a pipe or a device"
+                raise _unreadable(path, None, received, "Give a file.")
             with path.open("rb") as file:
                 if file.read(len(MAGIC)) == MAGIC:
                     received = "a single .npy array"

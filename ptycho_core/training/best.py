@@ -16,17 +16,17 @@ from ptycho_core.models.model import Model
 from ptycho_core.models.seen import Seen
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
-from ptycho_core.training.guard import HELD_OUT
 from ptycho_core.training.schedules import physics_weight
-from ptycho_core.vocabulary import LossTerms, Weights
+from ptycho_core.vocabulary import AUTO, TOTAL, LossTerms, Weights
 
 
 class Best:
     """The `checkpoint_save_top_k` best models so far, `models`, the best first.
 
-    history: the run's own list, which every model shares. tested: whether a test scan chooses. seen: what is trained
-    on, the first scan first. scores: the monitored value of every epoch so far, lower is better. untrained: that of the
-    network before its first epoch, where it is judged.
+    history: the run's own list, which every model shares. tested: whether a test scan chooses. judged_by: the term that
+    does, where the network is judged as it will be used. seen: what is trained on, the first scan first. scores: the
+    monitored value of every epoch so far, lower is better. untrained: that of the network before its first epoch, where
+    it is judged.
     """
 
     def __init__(
@@ -37,11 +37,12 @@ class Best:
         engine: EngineInfo,
         history: list[dict[str, float]],
         tested: bool,
+        judged_by: str | None,
         seen: tuple[Seen, ...],
         resume: Checkpoint | None = None,
     ) -> None:
         self._config, self._execution = config, execution
-        self._engine, self._history, self._tested = engine, history, tested
+        self._engine, self._history, self._tested, self._judged_by = engine, history, tested, judged_by
         self._trained_on: dict[str, Any] = {"object_pixel_m": seen[0].object_pixel_m, "others": seen[1:]}
         self.untrained = math.inf
         self.scores = [] if resume is None else list(resume.scores)
@@ -64,12 +65,12 @@ class Best:
         weights: gives a copy of those of a model; asked only where they are kept. Raises TrainingError where a loss, or
         a weight that would be kept, is not finite.
         """
-        metric: str = self._execution.checkpoint_monitor_metric
-        metric = HELD_OUT if HELD_OUT in monitored and metric == "total" else metric
+        stated: str = self._execution.checkpoint_monitor_metric
+        metric = self._judged_by or (TOTAL if stated == AUTO else stated)
         value = monitored[metric]
         if not math.isfinite(train["total"]) or not math.isfinite(value):
             raise diverged(f"loss of epoch {epoch}", f"train {train['total']}, monitored {metric} {value}")
-        self.scores.append(value if metric == HELD_OUT or self._execution.checkpoint_mode == "min" else -value)
+        self.scores.append(value if self._execution.checkpoint_mode == "min" else -value)
         models = {model.best_epoch: model for model in self.models}
         best = sorted([*models, epoch], key=self._rank)[: self._execution.checkpoint_save_top_k]
         if epoch in best:
@@ -80,7 +81,7 @@ class Best:
     def _rank(self, epoch: int) -> tuple[float, float, int]:
         """By what an epoch is ranked, the lowest first."""
         # Under another physics weight the training loss means another thing: what came under the last one is best.
-        weight = 1.0 if self._tested or self.untrained < math.inf else physics_weight(self._config, epoch)
+        weight = 1.0 if self._tested or self._judged_by is not None else physics_weight(self._config, epoch)
         return -weight, self.scores[epoch - 1] if epoch else self.untrained, epoch
 
     def _snapshot(self, epoch: int, weights: Weights) -> Model:

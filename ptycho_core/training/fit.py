@@ -16,7 +16,6 @@ from ptycho_core.models.model import Model
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.best import Best, diverged
-from ptycho_core.training.guard import HELD_OUT
 from ptycho_core.training.prepare import prepare
 from ptycho_core.training.reports import LOSSES_EVERY_S, EpochReport, Progress
 from ptycho_core.training.schedules import learning_rate, physics_weight
@@ -51,6 +50,7 @@ class Fit:
             engine=self.engine,
             history=self.history,
             tested=started.tests is not None,
+            judged_by=None if started.guard is None else started.guard.term,
             seen=started.seen,
             resume=resume,
         )
@@ -65,9 +65,9 @@ class Fit:
 
     @property
     def model(self) -> Model | None:
-        """The model with the best weights so far: the lowest `checkpoint_monitor_metric` (total loss unless set).
+        """The model with the best weights so far, by `checkpoint_monitor_metric`.
 
-        On the test scan, or on the training scan where there is none. None until the first epoch has ended.
+        Of the test scan, or of the training scan where there is none. None until the first epoch has ended.
         """
         return self.best[0] if self.best else None
 
@@ -119,10 +119,10 @@ class Fit:
 
     def __iter__(self) -> Iterator[EpochReport]:
         config, started = self.config, self._started
-        if started.guard is not None and not self.ended:
+        if started.guard is not None and started.guard.untrained and not self.ended:
             kept = [model.weights for model in self.best if model.best_epoch == 0]  # where a run goes on
             first = kept[0] if kept else started.untrained()
-            self._best.begin(started.guard(first)[HELD_OUT], first)
+            self._best.begin(started.guard(first)[started.guard.term], first)
         while not self.ended:
             epoch = len(self.history) + 1
             began = time.perf_counter()

@@ -26,6 +26,14 @@ PART = 0.03  # specs/engine.md, Training: of the pixels
 MOST_FRAMES = 256  # specs/engine.md, Training: that are predicted after every epoch
 
 
+def middle_of(scan: Scan, most: int) -> Scan:
+    """The frames nearest to the middle of the scan, in its order."""
+    positions = scan.positions_px
+    middle = (positions.min(axis=0) + positions.max(axis=0)) / 2
+    nearest = np.argsort(np.linalg.norm(positions - middle, axis=1), kind="stable")[:most]
+    return scan.subset(np.sort(nearest))
+
+
 @attrs.frozen(eq=False)
 class _Judged:
     """A scan, or its middle, and which of its pixels are held out: pattern is that of every frame."""
@@ -37,10 +45,7 @@ class _Judged:
 
     @classmethod
     def of(cls, lit: Lit, seed: int) -> _Judged:
-        positions = lit.scan.positions_px
-        middle = (positions.min(axis=0) + positions.max(axis=0)) / 2
-        nearest = np.argsort(np.linalg.norm(positions - middle, axis=1), kind="stable")[:MOST_FRAMES]
-        scan = lit.scan.subset(np.sort(nearest))
+        scan = middle_of(lit.scan, MOST_FRAMES)
         rng = np.random.default_rng([seed, 0])
         held_out = held_out_patterns(scan.N, PART, rng)
         return cls(scan, lit.illumination, held_out, rng.permutation(np.arange(len(scan)) % PATTERNS))
@@ -48,6 +53,10 @@ class _Judged:
 
 class Guard:
     """Predicts each scan on one canvas without the pixels that are held out, and measures it by them."""
+
+    term = HELD_OUT
+    untrained = True
+    """Whether the untrained network is judged as well."""
 
     def __init__(
         self, engine: Engine, execution: ExecutionConfig, config: TrainingConfig, scans: Sequence[Lit]

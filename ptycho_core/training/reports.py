@@ -103,9 +103,14 @@ LOSSES_EVERY_S = 0.5
 """How often an engine is asked for the losses so far, for which it waits for its device."""
 
 
+USED_AS = {"held_out": "held-out deviance", "R": "R of the object"}
+"""How well the network is used, by the name of its term, and what that is called."""
+
+
 def in_words(terms: LossTerms) -> str:
     """What is shown of the losses."""
     shown = {"loss": "total", "validation": "validation_total"}
+    shown |= {words: name for word, words in USED_AS.items() for name in (word, f"validation_{word}") if name in terms}
     return ", ".join(f"{word} {terms[name]:.4g}" for word, name in shown.items() if name in terms)
 
 

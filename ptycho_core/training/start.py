@@ -34,9 +34,10 @@ from ptycho_core.settings.sections import existing_file
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.data import TrainingData
 from ptycho_core.training.guard import Guard
+from ptycho_core.training.merged import Merged
 from ptycho_core.training.prepare import Prepared
 from ptycho_core.training.several import Drawn, Lit, RunScans
-from ptycho_core.vocabulary import LOG_SCALE, PROBE, Weights
+from ptycho_core.vocabulary import AUTO, LOG_SCALE, PROBE, Weights
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class Started:
     """All that the loop needs.
 
     scans: those that are trained on. tests, tested: those that are tested with, and their groups, drawn once; None
-    without one. guard: judges a network of a canvas; None for any other. begin_from: whose layers the run began with.
+    without one. guard: judges the network as it will be used; None where a loss does. begin_from: whose layers the run
+    began with.
     patterns_per_epoch: a pattern counts once for each group that it is in. resume: the run that goes on; the network
     holds its weights and its optimiser's state.
     """
@@ -60,7 +62,7 @@ class Started:
     engine: EngineInfo
     network: Network
     resume: Checkpoint | None
-    guard: Guard | None = None
+    guard: Guard | Merged | None = None
     begin_from: Model | None = None
 
     @property
@@ -71,7 +73,8 @@ class Started:
     @property
     def seen(self) -> tuple[Seen, ...]:
         """What the model has seen: its scans, or the first alone where all have the illumination of that."""
-        lit = self.scans.lit if self.guard is not None else self.scans.lit[:1]
+        on_canvas = bool(build_table(self.config.model).canvas)
+        lit = self.scans.lit if on_canvas else self.scans.lit[:1]
         return tuple(
             Seen(each.illumination, Lengths.of(each.scan.metadata, each.scan.N).object_pixel_m) for each in lit
         )
@@ -132,9 +135,13 @@ def start(prepared: Prepared, scan: Scans = None, test: Scans = None, begin_from
     check_network_memory(
         build_table(config.model), config.model, config.batch_size, execution, engine.describe().devices, train=True
     )
-    guard = Guard(engine, execution, config, (tested_with or trained_on).lit) if on_canvas else None
     weights = _begun(lights[0], config, begin_from) if resume is None else resume.network_weights
     network = engine.build(config.model, config, weights, execution)
+    guard: Guard | Merged | None = None
+    if execution.checkpoint_monitor_metric == AUTO and on_canvas:
+        guard = Guard(engine, execution, config, (tested_with or trained_on).lit)
+    elif execution.checkpoint_monitor_metric == AUTO and config.model.model_type == "pinn":
+        guard = Merged(network, execution, config, (tested_with or trained_on).lit)
     if resume is not None:
         network.load_optimizer_state(resume.optimizer)
     return Started(

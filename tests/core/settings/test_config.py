@@ -327,6 +327,7 @@ def test_a_field_that_would_have_no_effect_is_refused_with_what_it_needs(cls: ty
     """Given a value that is not its default, while the field that it needs says otherwise."""
     fields = fields_of(cls)
     words = {"merge_weights": "uniform", "physics_weight_schedule": "linear", "gradient_clip_algorithm": "agc"}
+    words["checkpoint_mode"] = "max"
     words |= {"position_order": "xy", "position_unit": "m", "probe_defocus": "auto", "scan_shape": "2,3"}
     value: Any = words.get(name)
     value = value or {int: 7, float: 0.25}[type(fields[name].default) if fields[name].default is not None else int]

@@ -40,6 +40,8 @@ from tests.networks import cnn
 
 N = 32
 field = pytest.mark.field
+BY_LOSS = {"checkpoint_monitor_metric": "total"}
+"""What the fake engine is told, it being no network whose object could be judged."""
 
 
 def config(**changes: Any) -> TrainingConfig:
@@ -51,7 +53,7 @@ def config(**changes: Any) -> TrainingConfig:
 
 def run_of(scan: Scan | None, **changes: Any) -> Fit:
     """A run that has ended."""
-    execution = changes.pop("execution", None)
+    execution = changes.pop("execution", ExecutionConfig(**BY_LOSS))
     run = fit(scan, config(**changes), execution=execution)
     for _ in run:
         pass
@@ -501,7 +503,7 @@ def test_checkpointing_has_the_best_model_on_disk_after_every_epoch(
     for enabled, noted in there.items():
         folder = tmp_path / str(enabled)
         fake_engine.train_loss = lambda epoch, f=folder, n=noted: n.append((f / "wts.h5.zip").exists()) or 1 / epoch
-        train_into(folder, scan, config(nepochs=3), execution=ExecutionConfig(enable_checkpointing=enabled))
+        train_into(folder, scan, config(nepochs=3), execution=ExecutionConfig(enable_checkpointing=enabled, **BY_LOSS))
         assert load_model(folder).best_epoch == 3
     assert there == {True: [False, True, True], False: [False, False, False]}
 
@@ -509,7 +511,7 @@ def test_checkpointing_has_the_best_model_on_disk_after_every_epoch(
 @field("execution.checkpoint_save_top_k")
 def test_the_best_models_are_kept(fake_engine: Any, scan: Scan, tmp_path: Path) -> None:
     fake_engine.train_loss = {1: 4.0, 2: 1.0, 3: 3.0, 4: 2.0}.__getitem__
-    done = train_into(tmp_path, scan, config(nepochs=4), execution=ExecutionConfig(checkpoint_save_top_k=2))
+    done = train_into(tmp_path, scan, config(nepochs=4), execution=ExecutionConfig(checkpoint_save_top_k=2, **BY_LOSS))
     assert [model.best_epoch for model in done.run.best] == [2, 4]
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["epoch-0002.h5.zip", "epoch-0004.h5.zip"]
@@ -535,7 +537,7 @@ def test_the_monitored_term_chooses_the_best_weights(fake_engine: Any, scan: Sca
 @field("execution.checkpoint_mode")
 def test_checkpoint_mode_says_which_way_is_better(fake_engine: Any, scan: Scan) -> None:
     lowest, highest = (
-        run_of(scan, nepochs=3, execution=ExecutionConfig(checkpoint_mode=mode)).best[0].best_epoch
+        run_of(scan, nepochs=3, execution=ExecutionConfig(checkpoint_mode=mode, **BY_LOSS)).best[0].best_epoch
         for mode in ("min", "max")
     )
     assert (lowest, highest) == (3, 1)
