@@ -87,7 +87,7 @@ class PtychoError(Exception):
         if self.remedy is None:
             return text
         asked = f": {', '.join(_asked(setting, name_of) for setting in self.state)}." if self.state else ""
-        remedy = self.remedy.removesuffix(".") + asked if asked else self.remedy
+        remedy = visible(self.remedy.removesuffix(".") + asked if asked else self.remedy)
         return f"{text}{'' if text.endswith(('.', '?')) else '.'} {remedy}"
 
     def __str__(self) -> str:
@@ -98,10 +98,15 @@ LONGEST = 4000
 """Letters of a message's facts; what a file holds may be of any length."""
 
 
-def visible(text: str) -> str:
-    """The text with control characters shown as `\\x1b`, line ends and tabs apart, and not longer than a page."""
+def printable(text: str) -> str:
+    """The text with control characters shown as `\\x1b`, line ends and tabs apart."""
     kept = "\n\t\u00a0\u202f"
-    shown = "".join(each if each.isprintable() or each in kept else repr(each)[1:-1] for each in text)
+    return "".join(each if each.isprintable() or each in kept else repr(each)[1:-1] for each in text)
+
+
+def visible(text: str) -> str:
+    """The same, not longer than a page."""
+    shown = printable(text)
     return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"
 
 

@@ -12,12 +12,20 @@ from typing import Any
 
 import click
 
+from ptycho_core.errors import printable
 from ptycho_core.events import Event, Listener
 
 NOTES = ("started", "prepared", "warning")
 """Kinds of events whose message is printed."""
 STEPS = ("epoch", "sweep")
 """Kinds of events that have a line of their own where there is no bar."""
+
+
+class _Printable(logging.Formatter):
+    """Names of files and of what they hold come from anywhere: no command to the terminal is among them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class Output:
@@ -29,21 +37,21 @@ class Output:
     def take_log(self) -> None:
         """From now on the core's log goes to stderr, in this form and nowhere else."""
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
         logger = logging.getLogger("ptycho_core")
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.ERROR if self.quiet else logging.INFO)  # which also forgets what it let through before
 
     def say(self, message: str) -> None:
         if not self.quiet:
-            click.echo(message, err=True)
+            click.echo(printable(message), err=True)
 
     def result(self, summary: dict[str, Any], text: str = "") -> None:
         """The summary as JSON if asked for; otherwise the text, unless quiet."""
         if self.as_json:
             click.echo(json.dumps(summary, indent=2))
         elif text and not self.quiet:
-            click.echo(text)
+            click.echo(printable(text))
 
     @contextmanager
     def listening(self) -> Iterator[Listener]:
@@ -70,7 +78,7 @@ class _Lines:
         if event.kind == "prepared":
             self._begun, self._started = event.done, time.perf_counter()
         if event.kind in NOTES and event.message:
-            click.echo(event.message, err=True)
+            click.echo(printable(event.message), err=True)
         if event.kind in STEPS and event.total is not None:
             each = (time.perf_counter() - self._started) / max(1, event.done - self._begun)
             click.echo(f"{event.line}, {each * (event.total - event.done):.0f} s left", err=True)
@@ -112,4 +120,4 @@ class _Bar:
     def _write(self, text: str) -> None:
         from tqdm import tqdm
 
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(printable(text), file=sys.stderr)

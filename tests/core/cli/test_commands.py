@@ -31,7 +31,8 @@ from tests.core.refusals import refusal_of
 
 Ptycho = Callable[..., Any]
 COMMANDS = sorted(cli.commands)
-CNN = ("--architecture", "cnn")
+CNN = ("--architecture", "cnn", "--checkpoint-monitor-metric", "total")
+"""A network of patches; the fake engine is told its losses, and predicts nothing that could judge it."""
 SMALL = ("--nepochs", 3, "--n-filters-scale", 1, "--seed", 7)
 ENGINE = EngineInfo("fake", "no framework", "1.0", ("cpu",), ("32-true",))
 

@@ -70,7 +70,7 @@ def test_a_canvas_that_cannot_fit_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     positions = np.array([[8.0, 8.0], [1000.0, 600.0]])
     ObjectCanvas(positions, np.ones((16, 16)))
     have(monkeypatch, 20 * 1009 * 609)
-    with pytest.raises(DataError, match=r"1009 x 609 object pixels, which take 0\.0 GiB.*--frames"):
+    with pytest.raises(DataError, match=r"1009 x 609 object pixels, which take 0\.1 GiB.*--frames"):
         ObjectCanvas(positions, np.ones((16, 16)))
 
 

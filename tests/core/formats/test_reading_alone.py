@@ -21,6 +21,7 @@ from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.suitability import warn_of_other_pixel, warn_of_other_probe
 from ptycho_core.report.facts import archive_facts, inspect_file, scan_facts, scan_table
 from ptycho_core.settings.files import read_config
+from tests.command_line import run_here
 from tests.core import scan_files
 from tests.core.formats.test_situations import COUNT, PLAIN, N, counts, npz, places, probe, simulated
 
@@ -103,10 +104,17 @@ def test_control_characters_are_shown(tmp_path: Path) -> None:
     assert visible("a\x1b[2Jb\nc") == "a\\x1b[2Jb\nc"
     assert len(visible("x" * 10**6)) < 5000
     assert "\\x1b" in str(DataError("scan", received="\x1b[31m"))
+    assert str(DataError("scan", expected="x", remedy="It holds: \x1b[31m.")).endswith("It holds: \\x1b[31m.")
     scan = scan_files.make_scan(metadata={"name": "red \x1b[31m\nsource  /etc", "na\x07me": 1})
     lines = scan_table(scan_facts(scan)).splitlines()
     assert any(line.startswith("metadata.name ") and line.endswith(" red \\x1b[31m source /etc") for line in lines)
     assert not any("\x1b" in line or "\x07" in line for line in lines)
+    path = tmp_path / "red\x1b[31m.npz"
+    save_scan(path, scan)
+    done = run_here("inspect", path)
+    assert done.code == 0 and "red\\x1b[31m.npz" in done.out and "\x1b" not in done.out + done.err
+    held = run_here("inspect", path, "--bad-pixels", "a\x1bb")
+    assert held.code == 2 and "a\\x1bb" in held.err and "\x1b" not in held.err
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "cp932", "cp437", "latin-1", "ascii"])

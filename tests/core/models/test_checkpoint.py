@@ -18,13 +18,13 @@ from ptycho_core.models.container import MANIFEST
 from ptycho_core.models.model import load_model
 from ptycho_core.scans import fingerprint as fingerprints
 from ptycho_core.scans.fingerprint import fingerprint
-from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
-from ptycho_core.training.fit import Fit, fit
+from ptycho_core.training.fit import Fit
 from ptycho_core.training.resuming import after_its_schedule
 from ptycho_core.vocabulary import INPUT_SCALE, LOG_SCALE, PROBE
 from tests.core.archives import members_of, rewrite
+from tests.core.by_loss import BY_LOSS, fit
 
 pytestmark = pytest.mark.usefixtures("tiny_architecture")
 
@@ -42,7 +42,7 @@ def config(**changes: Any) -> TrainingConfig:
 def stopped(fake_engine: Any, numbered_scan: Any) -> Checkpoint:
     """A run of four epochs after its second one."""
     fake_engine.train_loss = LOSSES.__getitem__
-    run = fit(numbered_scan(), config(), execution=ExecutionConfig(checkpoint_save_top_k=2))
+    run = fit(numbered_scan(), config(), execution=attrs.evolve(BY_LOSS, checkpoint_save_top_k=2))
     for report in run:
         if report.epoch == 2:
             break
@@ -110,7 +110,7 @@ def test_a_checkpoint_has_its_members_and_says_what_it_is(file: Path) -> None:
 def test_a_resumed_run_is_the_one_that_was_not_stopped(
     fake_engine: Any, numbered_scan: Any, frames_of: Any, file: Path
 ) -> None:
-    scan, execution = numbered_scan(), ExecutionConfig(checkpoint_save_top_k=2)
+    scan, execution = numbered_scan(), attrs.evolve(BY_LOSS, checkpoint_save_top_k=2)
     whole = fit(scan, config(), execution=execution)
     list(whole)
     fake_engine.epochs.clear()

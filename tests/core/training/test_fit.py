@@ -18,22 +18,13 @@ from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
-from ptycho_core.training import fit as loop
-from ptycho_core.training.fit import Fit, train
+from ptycho_core.training.fit import train
 from ptycho_core.training.reports import EpochReport, Progress
 from ptycho_core.vocabulary import LOG_SCALE, PROBE
+from tests.core.by_loss import BY_LOSS, fit, fit_by_default
 from tests.networks import cnn
 
 MODEL_FIELDS = ("gridsize", "model_type", "N", "object_big", "pad_object")
-
-
-BY_LOSS = ExecutionConfig(checkpoint_monitor_metric="total")
-
-
-def fit(*scans: Any, **more: Any) -> Fit:
-    """As users call it, but that the loss chooses the best weights: it is what the fake engine is told."""
-    more.setdefault("execution", BY_LOSS)
-    return loop.fit(*scans, **more)
 
 
 def config(**changes: Any) -> TrainingConfig:
@@ -563,7 +554,7 @@ def test_a_network_of_a_canvas_learns_from_a_truth_and_is_judged_by_the_counts(
     fake_engine: Any, numbered_scan: Any
 ) -> None:
     model = ModelConfig(N=32, architecture="canvas", model_type="supervised", group_size=4, warm_sweeps=0)
-    run = loop.fit(numbered_scan(), TrainingConfig(model=model, nepochs=1, batch_size=4))
+    run = fit_by_default(numbered_scan(), TrainingConfig(model=model, nepochs=1, batch_size=4))
     (report,) = list(run)
     assert all(batch.object_patches is not None for batch in fake_engine.epochs[0])
     assert report.train["held_out"] > 0
