@@ -23,6 +23,7 @@ from ptycho_core.settings.effects import idle_fields
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.resuming import check_continues, with_its_groups, with_its_schedule
+from ptycho_core.vocabulary import AUTO
 
 if TYPE_CHECKING:
     from ptycho_core.engine.protocol import Engine
@@ -73,6 +74,8 @@ def prepare(
         config = with_its_groups(resume.config, with_its_schedule(resume.config, config))
     if execution is None:
         execution = ExecutionConfig() if resume is None else resume.execution
+    elif resume is not None and execution.checkpoint_monitor_metric == AUTO:
+        execution = attrs.evolve(execution, checkpoint_monitor_metric=resume.execution.checkpoint_monitor_metric)
     architecture_of(config.model)
     if sized:
         build_table(config.model)
