@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,25 @@ def test_tensorflows_first_lines_are_shown_to_who_asks_for_them(
     with without_chatter():
         os.write(2, b"I0000 00:00:1 port.cc] a note\nkept\n")
     assert capfd.readouterr().err == shown
+
+
+def test_tensorflow_comes_without_keras_which_is_there_for_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine_or_skip("tensorflow")
+    import tensorflow
+    from ptycho_core_tensorflow.starting import LEGACY, without_keras
+
+    monkeypatch.delenv(LEGACY, raising=False)
+    with monkeypatch.context() as first:
+        first.delitem(sys.modules, "tensorflow")
+        with without_keras():
+            assert os.environ[LEGACY] == "1"  # a package that is not installed: nothing is imported
+        assert LEGACY not in os.environ
+        first.setenv(LEGACY, "0")
+        with without_keras():
+            assert os.environ[LEGACY] == "0", "who has chosen has their choice"
+    with without_keras():
+        assert LEGACY not in os.environ, "too late"
+    assert tensorflow.keras.__version__.startswith("3.")
 
 
 @pytest.mark.parametrize("name", ["torch", "tensorflow"])
