@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ptycho_core import load_scan, save_scan, simulate
+from ptycho_core import embedding, load_scan, save_scan, simulate
 from ptycho_core.engine.registry import is_installed
 from ptycho_core.quality.area import scanned_area
-from ptycho_core.quality.evaluation import evaluate_fields
+from ptycho_core.quality.evaluation import evaluate, evaluate_fields
 from ptycho_core.quality.truth import load_truth
+from ptycho_core.reconstruction.result import load_reconstruction
 from ptycho_core.scans.scan import Scan
 from tests.command_line import ptycho
 from tests.shared_data import SHARED, absent
@@ -100,7 +101,7 @@ def _case(folder: Path, scan: Scan, settings: dict[str, Any], least: float) -> C
 
 @pytest.fixture(scope="session")
 def command_line(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case, str], float]:
-    """The correlation that `ptycho train`, `reconstruct` and `evaluate` reach."""
+    """The correlation that `ptycho train` and `reconstruct` reach, as `ptycho evaluate` has it."""
 
     def run(case: Case, backend: str) -> float:
         out, scan = tmp_path_factory.mktemp(f"command-line-{backend}"), case.pair / "diffraction.h5"
@@ -110,10 +111,20 @@ def command_line(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case, st
             flags += [f"--{flag if value is not False else f'no-{flag}'}", *([] if value is False else [value])]
         ptycho("train", scan, "--out", out, *flags)
         ptycho("reconstruct", scan, "--model", out, "--out", out, "--backend", backend)
-        found: float = json.loads(ptycho("evaluate", out, "--truth", case.truth, "--json").out)["correlation"]
-        return found
+        return evaluate(load_reconstruction(out), load_truth(case.truth)).metrics.correlation
 
     return run
+
+
+ONE = next((name for name in ("torch", "tensorflow") if is_installed(name)), "")
+"""Where a test is of the process that embeds us, which knows no engine; PyTorch starts soonest."""
+
+
+@pytest.fixture
+def without_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work is done in this process, where a framework is imported once: what it is done with is the same."""
+    for name in ("train", "reconstruct"):
+        monkeypatch.setattr(embedding, name, functools.partial(getattr(embedding, name), child=False))
 
 
 @pytest.fixture
