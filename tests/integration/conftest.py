@@ -17,6 +17,12 @@ PATTERNS = 80
 SMALL = ("--architecture", "cnn", "--n-filters-scale", 1, "--nepochs", 4, "--batch-size", 8)
 
 
+INSTALLED = [name for name in ENGINES if is_installed(name)]
+ONE = INSTALLED[-1] if INSTALLED else ""
+"""Where a test does the same on every engine; PyTorch where it is there, which starts soonest."""
+needs_an_engine = pytest.mark.skipif(not INSTALLED, reason="no engine is installed")
+
+
 @attrs.frozen
 class Trained:
     """The folder of a trained model, and what the command printed."""

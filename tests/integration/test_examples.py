@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 
 from ptycho_core import load_scan
-from ptycho_core.engine.registry import is_installed, registered_engines
 from tests.examples import EXAMPLES, load_example
+from tests.integration.conftest import INSTALLED, ONE, needs_an_engine
 from tests.shared_data import shared
-
-INSTALLED = sorted(name for name in registered_engines() if is_installed(name))
-ONE = INSTALLED[-1] if INSTALLED else ""
-"""Where an example does the same on every engine; PyTorch where it is there, which starts soonest."""
-needs_an_engine = pytest.mark.skipif(not INSTALLED, reason="no engine is installed")
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +53,8 @@ def test_a_simulated_scan_is_trained_reconstructed_and_compared(tmp_path: Path) 
 
 
 @needs_an_engine
-@pytest.mark.parametrize("backend", INSTALLED)
-def test_a_scan_is_solved_and_drawn(backend: str, tmp_path: Path) -> None:
-    result = load_example("solve_a_scan").main(backend=backend, sweeps=4)
+def test_a_scan_is_solved_and_drawn(tmp_path: Path) -> None:
+    result = load_example("solve_a_scan").main(backend=ONE, sweeps=4)
     assert result.R is not None and result.R < 0.02
     assert result.error_factor_from == "split halves"
     assert (tmp_path / "solved" / "reconstruction.npz").is_file()
@@ -81,8 +75,7 @@ def test_the_real_scan_is_made_from_the_file_that_the_public_has(tmp_path: Path)
 
 @needs_an_engine
 def test_a_prior_that_two_scans_taught_brings_a_third_nearer_to_its_patterns(tmp_path: Path) -> None:
-    engine = "torch" if "torch" in INSTALLED else INSTALLED[0]
-    results = load_example("teach_a_prior").main(backend=engine, epochs=4, steps=40, sweeps=4, widths="4,8")
+    results = load_example("teach_a_prior").main(backend=ONE, epochs=4, steps=40, sweeps=4, widths="4,8")
     assert results["my_prior"].object_without_prior is not None
     assert results["my_prior"].choices["prior_not_used"] is None
     deviances = {prior: result.deviance for prior, result in results.items()}

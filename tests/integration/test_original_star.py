@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import ptycho
+from tests.integration.conftest import ONE, needs_an_engine
 from tests.shared_data import SHARED, absent
 
 STAR = SHARED / "siemens_star"
@@ -23,10 +24,11 @@ def losses(folder: Path) -> list[float]:
         return [float(row["total"]) for row in csv.DictReader(file)]
 
 
-def test_the_original_star_trains_as_the_prepared_one(backend: str, tmp_path: Path) -> None:
+@needs_an_engine
+def test_the_original_star_trains_as_the_prepared_one(tmp_path: Path) -> None:
     if not STAR.is_dir():
         absent(STAR)
-    run = ("--backend", backend, *SHORT)
+    run = ("--backend", ONE, *SHORT)
     ptycho("train", ORIGINAL, *PARTS, *WAY, "--out", tmp_path / "original", *run)
     ptycho("train", PREPARED, "--out", tmp_path / "prepared", *run)
     original, prepared = losses(tmp_path / "original"), losses(tmp_path / "prepared")
