@@ -32,7 +32,7 @@ def scan_probe(stored: Stored, options: ReadOptions, grid: Grid, lengths: Mappin
     if options.probe_parts is not None:
         probe = _joined(stored, options, name, probe)
     probe = np.asarray(probe, np.complex128)
-    if not (np.isfinite(probe).all() and probe.any()):
+    if options.probe is not None and not (np.isfinite(probe).all() and probe.any()):
         expected, received = "a probe of finite values, not all zero", "NaN, infinity or zeros only"
         remedy = "Name another probe, or have it estimated"
         raise DataError(stored.path, name, expected=expected, received=received, remedy=remedy, state=("probe=auto",))

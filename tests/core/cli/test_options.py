@@ -55,6 +55,7 @@ BESIDE: dict[str, list[str]] = {
     "scan_rotation": ["--scan-step", "1"],
     "centre_row": ["--centre-column", "32"],
     "centre_column": ["--centre-row", "32"],
+    "checkpoint_mode": ["--checkpoint-monitor-metric", "total"],
     "lr_decay": ["--scheduler", "Exponential"],
     "gradient_clip_algorithm": ["--gradient-clip-val", "1"],
     **{
