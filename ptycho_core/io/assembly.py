@@ -88,7 +88,8 @@ def assemble(stored: Stored, options: ReadOptions) -> Scan:
         noticed=Noticed(frames=frame_numbers),
     )
     found = tuple(_noticed(frames, scan, bad, options))
-    object.__setattr__(scan, "noticed", Noticed(frames=frame_numbers, findings=found))
+    noticed = Noticed(frames=frame_numbers, findings=found, centre=grid.centre, bin=grid.bin)
+    object.__setattr__(scan, "noticed", noticed)
     return scan
 
 

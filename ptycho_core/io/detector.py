@@ -55,6 +55,7 @@ def detector_steps(
         expected = f"a centre on {height} x {width} pixels"
         raise DataError(stored.path, stored.key, expected=expected, received=received, remedy=remedy)
     turn = detector_orientation(options)
+    known = centre if turn == Orient() and options.dc != "corner" else None
     if turn != Orient():
         steps.append(turn)
         height, width = turn.shape(height, width)
@@ -88,7 +89,7 @@ def detector_steps(
         expected, received = "square patterns", f"{side[0]} x {side[1]} pixels"
         remedy, state = "Crop or pad them", (f"crop={min(side) * options.bin}", f"pad={max(side)}")
         raise DataError(stored.path, stored.key, expected=expected, received=received, remedy=remedy, state=state)
-    return tuple(steps), Grid(height, width, window, options.bin, side[0]), bad
+    return tuple(steps), Grid(height, width, window, options.bin, side[0], known), bad
 
 
 def _centroid(

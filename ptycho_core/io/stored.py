@@ -64,13 +64,17 @@ class Stored:
 
 @attrs.frozen
 class Grid:
-    """The detector before and after: stored (H, W), cropped to `window`, `bin` pixels added, padded to N."""
+    """The detector before and after: stored (H, W), cropped to `window`, `bin` pixels added, padded to N.
+
+    centre: the stored pixel (row, column) that is then in the middle; None where the patterns were turned, too.
+    """
 
     height: int
     width: int
     window: tuple[int, int]
     bin: int
     N: int
+    centre: tuple[int, int] | None = None
 
     @property
     def scale(self) -> NDArray[np.float64]:

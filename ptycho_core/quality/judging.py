@@ -215,13 +215,15 @@ def _beam(scan: Scan) -> Iterator[Finding]:
         middle = beam_centroid((np.abs(far_field(scan.probe)) ** 2).sum(axis=0), np.ones((N, N), bool))
     off = max(abs(row - middle[0]), abs(column - middle[1]))
     if off > max(OFF_CENTRE_PX, OFF_CENTRE * N):
+        beam = None if scan.noticed is None else scan.noticed.stored_pixel(row - middle[0], column - middle[1])
+        stated = () if beam is None else (f"centre_row={beam[0]}", f"centre_column={beam[1]}")
         yield Finding(
             severity="warning",
             what="direct beam",
             expected=f"row {middle[0]:.4g}, column {middle[1]:.4g} of {N} x {N}",
             received=f"a centroid at row {row:.4g}, column {column:.4g}",
             remedy="Have the centre found, or state it",
-            state=("centre=auto",),
+            state=("centre=auto", *stated),
         )
 
 

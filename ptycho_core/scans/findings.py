@@ -52,10 +52,22 @@ class Finding:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Noticed:
-    """What reading a file has shown. frames: int64 (M,), the number in the file of each pattern."""
+    """What reading a file has shown. frames: int64 (M,), the number in the file of each pattern.
+
+    centre: the stored pixel (row, column) in the middle of the patterns as read, where they were not turned; bin:
+    stored pixels in one of theirs, each way.
+    """
 
     frames: NDArray[np.int64]
     findings: tuple[Finding, ...] = ()
+    centre: tuple[int, int] | None = None
+    bin: int = 1
+
+    def stored_pixel(self, row: float, column: float) -> tuple[int, int] | None:
+        """The stored pixel so many pixels from the middle of the patterns as read."""
+        if self.centre is None:
+            return None
+        return round(self.centre[0] + row * self.bin), round(self.centre[1] + column * self.bin)
 
 
 def mask_finding(count: int, size: int) -> Finding:

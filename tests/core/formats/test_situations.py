@@ -114,10 +114,15 @@ CASES = {
         lambda folder: npz(folder, diff3d=np.fft.ifftshift(counts(), axes=(1, 2))),
         "warning", "direct beam", ("% of the intensity in the corners", "--dc corner"),
     ),
-    "direct beam beside the middle": Case(
-        lambda folder: npz(folder, diff3d=offset(counts())),
-        "warning", "direct beam", ("row 16, column 16 of 32 x 32", "column 21.0", "--centre auto"), stated={"crop": N},
-    ),
+    **{
+        f"direct beam beside the middle, {how}": Case(
+            lambda folder: npz(folder, diff3d=offset(counts())),
+            "warning", "direct beam",
+            ("row 16, column 16 of 32 x 32", "column 21.0", "--centre auto, --centre-row 22, --centre-column 27"),
+            stated={"crop": N}, remedy=remedy,
+        )
+        for how, remedy in {"found": ("centre=auto",), "stated": ("centre_row=22", "centre_column=27")}.items()
+    },
     "a centre at the edge": Case(
         lambda folder: npz(folder, diff3d=offset(counts())),
         "warning", "crop", ("of its pixels outside the detector",),
