@@ -26,7 +26,7 @@ from ptycho_core.networks.ops import Layer
 from ptycho_core.networks.registry import build_table
 from ptycho_core.networks.table import INPUT
 from ptycho_core.physics.canvas import canvas_extent, corners_on, summed_weight
-from ptycho_core.physics.constants import DATA_STEP_FLOOR
+from ptycho_core.physics.constants import DATA_STEP_FLOOR, NOISE_LEVEL
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.weights import lit_probe, probe_mask
 from ptycho_core.scans.scan import Scan
@@ -92,6 +92,11 @@ class WholeScan:
     def _lit(self) -> NDArray[np.float64]:
         """(N, N): of one frame."""
         return lit_probe(self.illumination.intensity, self.model)
+
+    @property
+    def _noise(self) -> float:
+        """log₁₀, where the brightest pixel of the probe fell once."""
+        return float(NOISE_LEVEL - np.log10(2 * self.illumination.counts_per_intensity * self._lit.max()) / 2)
 
     @functools.cached_property
     def light(self) -> NDArray[np.float64]:
@@ -219,7 +224,8 @@ class WholeScan:
                 mean = gauge(x)
                 view = to_maps(to_field(x) / mean)
                 view[..., 0] -= 1
-                return np.concatenate([view, to_maps(to_field(x[..., 2:4]) / mean), x[..., 4:]], axis=2)
+                noise = np.full_like(x[..., 4:], self._noise)
+                return np.concatenate([view, to_maps(to_field(x[..., 2:4]) / mean), x[..., 4:], noise], axis=2)
             case "correct":
                 return x[..., :2] + to_maps(gauge(x) * to_field(maps[0]))
             case other:

@@ -16,6 +16,7 @@ from ptycho_core.models.signature import (
     AMPLITUDE,
     BAD_PIXELS,
     CHANNELS_LAST,
+    COUNTS_PER_INTENSITY,
     MEAN_INTENSITY,
     OFFSETS,
     PROBE,
@@ -80,13 +81,13 @@ def _canvas_patches(
     """The object at the frames (B, C, N, N); constant: of each frame alone, in the light of the training scan."""
     if constant:
         probe = graph.constant(PROBE, illumination.pairs.astype(np.float32))
-        mean = graph.single(illumination.mean_intensity)
+        mean, counts = graph.single(illumination.mean_intensity), graph.single(illumination.counts_per_intensity)
         good = graph.node("Cast", [graph.node("Not", [graph.node("Less", [x, graph.single(0)])])], to=graph.FLOAT)
         sides = graph.constant("axes/2,3", np.array([2, 3], np.int64))
         nowhere = graph.constant("offset/0", np.zeros((1, 1, 2, 1), np.float32))
         offsets = graph.node("Mul", [graph.node("ReduceMax", [x, sides]), nowhere])
     else:
-        probe, mean, offsets = PROBE, MEAN_INTENSITY, OFFSETS
+        probe, mean, counts, offsets = PROBE, MEAN_INTENSITY, COUNTS_PER_INTENSITY, OFFSETS
         good = graph.node("Cast", [graph.node("Not", [BAD_PIXELS])], to=graph.FLOAT)
     mask = graph.constant("probe_mask", probe_mask(model.N).astype(np.float32)) if model.probe_mask else None
     scene = Scene.of(
@@ -98,6 +99,7 @@ def _canvas_patches(
         probe=probe,
         good=good,
         mean_intensity=mean,
+        counts_per_intensity=counts,
         mask=mask,
     )
     return scene.patches(_run(graph, table, scene.empty(), None, scene)[table.canvas])

@@ -6,12 +6,13 @@ nodes, and a Fourier transform two products with a matrix, which has DC in the m
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
 
-from ptycho_core.physics.constants import DATA_STEP_FLOOR
+from ptycho_core.physics.constants import DATA_STEP_FLOOR, NOISE_LEVEL
 
 if TYPE_CHECKING:
     from ptycho_core.models.onnx import Graph
@@ -25,7 +26,8 @@ class Scene:
     """What data steps see, as names of nodes.
 
     x, y: placement, (B, C, Q, N) each. amplitude: (B, C, N, N). good: (N, N), 1 or 0. probe: (modes, N, N). light: S
-    (B, 1, Q, Q). brightest: p₀. floor: added to the predicted intensity. N: pixels of a side.
+    (B, 1, Q, Q). brightest: p₀. floor: added to the predicted intensity. noise: of a canvas, log₁₀, where the brightest
+    pixel of the probe fell once. N: pixels of a side.
     """
 
     graph: Graph
@@ -38,6 +40,7 @@ class Scene:
     light: str
     brightest: str
     floor: str
+    noise: str
 
     @classmethod
     def of(
@@ -51,6 +54,7 @@ class Scene:
         probe: str,
         good: str,
         mean_intensity: str,
+        counts_per_intensity: str,
         mask: str | None,
     ) -> Scene:
         """amplitude: (B, C, N, N). offsets: (B, 1, 2, C). probe: (modes, N, N, 2). mask: (N, N) on the probe."""
@@ -70,6 +74,8 @@ class Scene:
         distance = node("Sub", [canvas, graph.constant("pixels", np.arange(N, dtype=np.float32))])  # (Q, N)
         x, y = (_placement(graph, offsets, axis, distance) for axis in (0, 1))
         placed = node("MatMul", [node("MatMul", [y, lit]), node("Transpose", [x], perm=[0, 1, 3, 2])])
+        brightest = node("ReduceMax", [lit], keepdims=0)
+        photons = node("Log", [node("Mul", [node("Mul", [counts_per_intensity, brightest]), graph.single(2)])])
         return cls(
             graph,
             N,
@@ -79,8 +85,9 @@ class Scene:
             good,
             (real, imaginary),
             light=node("ReduceSum", [placed, number(1)]),
-            brightest=node("ReduceMax", [lit], keepdims=0),
+            brightest=brightest,
             floor=node("Mul", [mean_intensity, graph.single(DATA_STEP_FLOOR)]),
+            noise=node("Sub", [graph.single(NOISE_LEVEL), node("Div", [photons, graph.single(2 * math.log(10))])]),
         )
 
     def empty(self) -> str:
@@ -178,7 +185,9 @@ def in_gauge(graph: Graph, x: str, *, scene: Scene) -> str:
     inverse = node("Div", [node("Mul", [mean, graph.constant("conjugate", CONJUGATE)]), power])
     canvas = node("Sub", [times(graph, maps(graph, x, 0, 2), inverse), graph.constant("one", ONE)])
     change = times(graph, maps(graph, x, 2, 4), inverse)
-    return node("Concat", [canvas, change, maps(graph, x, 4, 5)], axis=1)
+    cover = maps(graph, x, 4, 5)
+    noise = node("Add", [node("Mul", [cover, graph.single(0)]), scene.noise])
+    return node("Concat", [canvas, change, cover, noise], axis=1)
 
 
 def correct(graph: Graph, x: str, y: str, *, scene: Scene) -> str:

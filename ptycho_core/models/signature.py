@@ -10,12 +10,13 @@ from ptycho_core.settings.model import ModelConfig
 
 CHANNELS_LAST, AMPLITUDE_PHASE = LAYOUTS = ("channels-last", "nchw-amp-phase")
 """(B, N, N, C) → real and imaginary part likewise; (B, 1, N, N) → (B, 2, N, N), amplitude and phase."""
-AMPLITUDE, OFFSETS, PROBE, BAD_PIXELS, MEAN_INTENSITY = (
+AMPLITUDE, OFFSETS, PROBE, BAD_PIXELS, MEAN_INTENSITY, COUNTS_PER_INTENSITY = (
     "diffraction_amplitude",
     "relative_offsets_px",
     "probe",
     "bad_pixels",
     "mean_intensity",
+    "counts_per_intensity",
 )
 REAL, IMAGINARY, AMPLITUDE_AND_PHASE = "object_real", "object_imaginary", "object_amplitude_phase"
 
@@ -87,6 +88,7 @@ def signature_of(model: ModelConfig, layout: str = CHANNELS_LAST) -> Signature:
             Value(PROBE, "float32", ("modes", N, N, 2), probe),
             Value(BAD_PIXELS, "bool", (N, N), "true = bad"),
             Value(MEAN_INTENSITY, "float32", (), "mean of the amplitude² of a good pixel of the scan"),
+            Value(COUNTS_PER_INTENSITY, "float32", (), "photons in the unit of amplitude², 1 where that is the photon"),
         ]
     parts = ((REAL, "real"), (IMAGINARY, "imaginary"))
     outputs = [Value(name, "float32", patches, f"{part} part of the object patches") for name, part in parts]

@@ -322,9 +322,9 @@ register_op(
 )
 register_op(
     "in_gauge",
-    "of what `data_step` gives: canvas and change divided by the gauge m, then cover: [Re(O/m) − 1, Im(O/m), Re(U/m), "
-    "Im(U/m), cover]",
-    out_channels=lambda layer: 5,
+    "of what `data_step` gives: canvas and change divided by the gauge m, then cover and noise: [Re(O/m) − 1, Im(O/m), "
+    "Re(U/m), Im(U/m), cover, noise]",
+    out_channels=lambda layer: 6,
     sees_batch=True,
 )
 register_op(

@@ -6,6 +6,8 @@ INTENSITY_FLOOR = 1e-8  # specs/physics.md, Losses: predicted counts are at leas
 MODULUS_FLOOR = 1e-6  # specs/physics.md, Losses: sqrt(|z|² + floor²) - floor stands for |z|, differentiable at 0
 ADAM_EPSILON = 1e-8  # specs/physics.md, Optimiser
 DATA_STEP_FLOOR = 1e-3  # specs/physics.md, Data steps: of the data's mean intensity, added to the predicted one
+NOISE_LEVEL = 1.5  # specs/physics.md, Data steps: added to the noise of a canvas, log10, so that it is about 0
+LOSS_FLOOR = 1e-12  # specs/physics.md, Losses: the logarithm of a smaller one has no gradient
 AGC_FLOOR = 1e-3  # specs/physics.md, Optimiser: smallest norm of a unit's weights that its gradient is measured by
 
 # specs/solving.md

@@ -51,6 +51,7 @@ def inputs_of(case: Case) -> dict[str, Any]:
         "probe": light.pairs,
         "bad_pixels": batch.bad_pixels,
         "mean_intensity": np.asarray(light.mean_intensity, np.float32),
+        "counts_per_intensity": np.asarray(light.counts_per_intensity, np.float32),
     }
     return {value.name: given[value.name].astype(value.dtype) for value in signature_of(case.model).inputs}
 

@@ -21,8 +21,8 @@ class Compared:
     """What the terms compare; empty is what no term of the objective does.
 
     patches, truth: (B, C, N, N). predicted, measured: counts (B, C, N, N). good: (N, N). mean_counts: of the training
-    set, a good pixel. lit: (N, N), weights of the factor that fits the truth to the patches of each group; empty where
-    it is compared as it is.
+    set, a good pixel. lit: (N, N), weights of pixels that are compared with a truth of any phase; empty where it is
+    compared as it is.
     """
 
     patches: Field
@@ -65,17 +65,8 @@ def total_variation(of: Compared) -> tuple[float, Field]:
 def realspace_mae(of: Compared) -> tuple[float, Field]:
     if not of.lit.size:
         return mean_modulus(of.patches - of.truth)
-    each: dict[str, Any] = {"axis": (1, 2, 3), "keepdims": True}
-    bright = (of.lit * np.abs(of.truth) ** 2).sum(**each)
-    bright = np.maximum(bright, MODULUS_FLOOR**2 * of.lit.sum())
-    factor = (of.lit * of.truth.conj() * of.patches).sum(**each) / bright
-    known = np.abs(factor) > MODULUS_FLOOR
-    size = np.where(known, np.abs(factor), 1)
-    error = (of.patches - factor * of.truth) / size
-    value, gradient = mean_modulus(error)
-    along = (of.truth.conj() * gradient).sum(**each) / size
-    along = along + known * factor / size**2 * (gradient.conj() * error).real.sum(**each)
-    return value, gradient / size - of.lit * of.truth * along / bright
+    error = of.patches - in_phase(of.truth, of.patches, of.lit)
+    return mean_modulus(error, np.broadcast_to(of.lit / of.lit.mean(), error.shape))
 
 
 TERMS: dict[str, Callable[[Compared], tuple[float, NDArray[Any]]]] = {
@@ -85,6 +76,20 @@ TERMS: dict[str, Callable[[Compared], tuple[float, NDArray[Any]]]] = {
 
 
 # -- what they are made of -----------------------------------------------------------------------------------------
+
+
+def in_scale(truth: Field, of_truth: Array, measured: Array, good: NDArray[np.bool_]) -> Field:
+    """The truth (B, C, N, N), each group's in the scale in which its intensities sum up to the measured ones."""
+    shown, sought = ((good * x).sum(axis=(1, 2, 3), keepdims=True) for x in (of_truth, measured))
+    scaled: Field = truth * np.sqrt(sought / np.maximum(shown, INTENSITY_FLOOR))
+    return scaled
+
+
+def in_phase(truth: Field, patches: Field, lit: Array) -> Field:
+    """The truth (B, C, N, N), each group's turned as fits the patches best where they are lit; a constant turn."""
+    alike = (lit * truth.conj() * patches).sum(axis=(1, 2, 3), keepdims=True)
+    turned: Field = alike / np.maximum(np.abs(alike), MODULUS_FLOOR**2) * truth
+    return turned
 
 
 def masked_mean(x: Array, g: Array, good: NDArray[np.bool_]) -> tuple[float, Array]:
@@ -108,7 +113,7 @@ def amplitude_error(predicted: Array, measured: Array) -> tuple[Array, Array]:
     return np.abs(difference), np.sign(difference) / (2 * amplitude) * (predicted >= INTENSITY_FLOOR)
 
 
-def mean_modulus(field: Field) -> tuple[float, Field]:
-    """Mean |z|, and its gradient, which exists at 0."""
+def mean_modulus(field: Field, weight: Array | float = 1.0) -> tuple[float, Field]:
+    """Mean of weight · |z|, and its gradient, which exists at 0."""
     modulus = np.sqrt(field.real**2 + field.imag**2 + MODULUS_FLOOR**2)
-    return float(np.mean(modulus - MODULUS_FLOOR)), field / modulus / field.size
+    return float(np.mean(weight * (modulus - MODULUS_FLOOR))), weight * field / modulus / field.size

@@ -16,7 +16,7 @@ from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BCHW
 from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
-from ptycho_core.physics.constants import DATA_STEP_FLOOR
+from ptycho_core.physics.constants import DATA_STEP_FLOOR, LOSS_FLOOR, NOISE_LEVEL
 from ptycho_core.physics.weights import canvas_border, lit_probe, merge_weight
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
@@ -115,12 +115,13 @@ class ReferenceNetwork:
         return Scene(
             physics=self.physics,
             placement=placement,
-            amplitude=rearrange(batch.diffraction_amplitude.astype(np.float64), BHWC_TO_BCHW),
+            amplitude=self._amplitude(batch),
             good=(~batch.bad_pixels).astype(np.float64),
             probe=probe,
             light=self.physics.place(light.astype(np.complex128), placement).real,
             brightest=float(light.max()),
             floor=DATA_STEP_FLOOR * batch.illumination.mean_intensity,
+            noise=NOISE_LEVEL - np.log10(2 * batch.illumination.counts_per_intensity * light.max()) / 2,
             by_probe=np.zeros_like(probe),
         )
 
@@ -182,7 +183,7 @@ class ReferenceNetwork:
         return self.physics.far_field(self.physics.exit_wave(patches, self._probe(batch)))
 
     def _terms_and_gradients(self, batch: Batch, physics_weight: float) -> tuple[dict[str, float], dict[str, Array]]:
-        """Loss terms of a batch, and the gradient of the total by every trainable array."""
+        """Loss terms of a batch, and the gradient of what is minimised by every trainable array."""
         if self.table.canvas:
             return self._canvas_terms_and_gradients(batch, physics_weight)
         outputs, ways_back = self.run(batch)
@@ -209,7 +210,13 @@ class ReferenceNetwork:
         gradients |= pull_back(self.table, ways_back, {self.table.canvas: by_canvas})
         if PROBE in gradients:
             gradients[PROBE] = gradients[PROBE] + to_maps(scene.by_probe)
-        return terms, {name: gradients[name] for name in self.trainable}
+        by_total = 1 / terms["total"] if terms["total"] > LOSS_FLOOR else 0.0  # minimised is the logarithm
+        return terms, {name: by_total * gradients[name] for name in self.trainable}
+
+    @staticmethod
+    def _amplitude(batch: Batch) -> Array:
+        """(B, C, N, N)."""
+        return rearrange(batch.diffraction_amplitude.astype(np.float64), BHWC_TO_BCHW)
 
     def _empty(self, batch: Batch) -> Array:
         """The canvases that a table begins with."""
@@ -229,10 +236,15 @@ class ReferenceNetwork:
         if self.table.canvas:
             compared = attrs.evolve(compared, lit=lit_probe(batch.illumination.intensity, self.model))
         if self.objective.compares("truth"):
-            compared = attrs.evolve(compared, truth=self._truth(batch))
+            truth = self._truth(batch)
+            if self.table.canvas:
+                intensity, amplitude = self.physics.intensity(self._far_field(batch, truth)), self._amplitude(batch)
+                measured = self.physics.measured_intensity(amplitude)
+                truth = losses.in_scale(truth, intensity, measured, ~batch.bad_pixels)
+            compared = attrs.evolve(compared, truth=truth)
         far_field = None
         if self.objective.compares("counts"):
-            amplitude = rearrange(batch.diffraction_amplitude.astype(np.float64), BHWC_TO_BCHW)
+            amplitude = self._amplitude(batch)
             counts = batch.illumination.counts_per_intensity
             factor = counts * np.exp(2 * self.arrays[LOG_SCALE])
             far_field = self._far_field(batch, patches)

@@ -24,7 +24,8 @@ class Scene:
     """What data steps see of a batch.
 
     amplitude: (B, C, N, N). good: (N, N), 1 or 0. probe: (modes, N, N). light: S (B, Q, Q). brightest: p₀. floor: added
-    to the predicted intensity. by_probe: the gradient by the probe, which ways back add to.
+    to the predicted intensity. noise: of a canvas, log₁₀, where the brightest pixel of the probe fell once. by_probe:
+    the gradient by the probe, which ways back add to.
     """
 
     physics: ForwardModel
@@ -35,6 +36,7 @@ class Scene:
     light: Array
     brightest: float
     floor: float
+    noise: float
     by_probe: Field
 
     def correction(self, canvas: Field) -> tuple[Field, Callable[[Field], Field]]:
@@ -93,9 +95,9 @@ def in_gauge(x: Array, *, scene: Scene) -> tuple[Array, Back]:
 
     def back(g: Array) -> tuple[Array, ...]:
         by_fields = [to_maps(to_field(g[..., part]) / np.conj(mean)) for part in (slice(0, 2), slice(2, 4))]
-        return (np.concatenate([*by_fields, g[..., 4:]], axis=3),)
+        return (np.concatenate([*by_fields, g[..., 4:5]], axis=3),)
 
-    return np.concatenate([*view, x[..., 4:]], axis=3), back
+    return np.concatenate([*view, x[..., 4:], np.full_like(x[..., 4:], scene.noise)], axis=3), back
 
 
 def correct(x: Array, y: Array, *, scene: Scene) -> tuple[Array, Back]:

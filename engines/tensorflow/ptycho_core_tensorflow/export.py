@@ -70,6 +70,7 @@ class CanvasProgram(Weighted):
         probe: tf.Tensor,
         bad_pixels: tf.Tensor,
         mean_intensity: tf.Tensor,
+        counts_per_intensity: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
         N = self.model.N
         reach = tf.cast(tf.math.ceil(tf.reduce_max(tf.abs(relative_offsets_px))), tf.int32)
@@ -84,6 +85,7 @@ class CanvasProgram(Weighted):
             probe=probe,
             lit=tf.reduce_sum(tf.square(probe), axis=(0, 3)),
             mean_intensity=mean_intensity,
+            counts_per_intensity=counts_per_intensity,
         )
         (canvas,) = run_table(self.table, self.tensors, scene.empty(), scene)
         patches = physics.extract_patches(tf.stack(tf.unstack(canvas, axis=3)), placement)

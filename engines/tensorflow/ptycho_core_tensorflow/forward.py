@@ -20,6 +20,7 @@ from ptycho_core.engine.objective import Objective
 from ptycho_core.layouts import ALONE_LAST_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES
 from ptycho_core.networks.ops import op_function
 from ptycho_core.networks.table import Table
+from ptycho_core.physics.constants import LOSS_FLOOR
 from ptycho_core.physics.weights import MERGE_EPSILON, canvas_border, probe_mask, smoothing_matrix
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
@@ -120,6 +121,7 @@ class Forward:
             probe=self.probe(tensors, light),
             lit=light.lit,
             mean_intensity=light.mean_intensity,
+            counts_per_intensity=light.counts_per_intensity,
         )
         (canvas,) = run_table(self.table, tensors, scene.empty(), scene, self.layer_dtype)
         if compared_offsets is not None:
@@ -153,9 +155,11 @@ class Forward:
             patches = physics.extract_patches(canvas, placement)
         compared = losses.Compared(patches=patches, lit=None if seen is None else light.lit)
         if self.objective.compares("truth"):
-            compared = attrs.evolve(
-                compared, truth=tf.stack([rearrange(part, BHWC_TO_BCHW) for part in tf.unstack(truth)])
-            )
+            truth = tf.stack([rearrange(part, BHWC_TO_BCHW) for part in tf.unstack(truth)])
+            if self.table.canvas:
+                intensity = physics.far_field_intensity(truth, self.probe(tensors, light), self.smoothing)
+                truth = losses.in_scale(truth, tf.stop_gradient(intensity), tf.square(measured_amplitude), good)
+            compared = attrs.evolve(compared, truth=truth)
         if self.objective.compares("counts"):
             intensity = physics.far_field_intensity(patches, self.probe(tensors, light), self.smoothing)
             counts = light.counts_per_intensity
@@ -176,9 +180,11 @@ class Forward:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
             terms = self.loss_terms(tensors, *arguments)
+            total = terms["total"]
+            minimised = tf.math.log(tf.maximum(total, LOSS_FLOOR)) if self.table.canvas else total
         # No loss term may reach a tensor: its gradient is 0, not absent.
         unconnected = tf.UnconnectedGradients.ZERO
-        return terms, tape.gradient(terms["total"], parameters, unconnected_gradients=unconnected)
+        return terms, tape.gradient(minimised, parameters, unconnected_gradients=unconnected)
 
 
 shared_forward = functools.lru_cache(maxsize=16)(Forward)

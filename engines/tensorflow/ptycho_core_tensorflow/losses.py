@@ -16,8 +16,8 @@ class Compared:
     """What the terms compare; None is what no term of the objective does.
 
     patches, truth: (2, B, C, N, N), real and imaginary part. predicted, measured: counts (B, C, N, N). good: (N, N), 1
-    or 0. mean_counts: (), of the training set, a good pixel. lit: (N, N), weights of the factor that fits the truth to
-    the patches of each group; None where it is compared as it is.
+    or 0. mean_counts: (), of the training set, a good pixel. lit: (N, N), weights of pixels that are compared with a
+    truth of any phase; None where it is compared as it is.
     """
 
     patches: tf.Tensor
@@ -54,8 +54,10 @@ def total_variation(of: Compared) -> tf.Tensor:
 
 
 def realspace_mae(of: Compared) -> tf.Tensor:
-    error = of.patches - of.truth if of.lit is None else error_in_gauge(of.truth, of.patches, of.lit)
-    return tf.reduce_mean(modulus(error))
+    if of.lit is None:
+        return tf.reduce_mean(modulus(of.patches - of.truth))
+    error = modulus(of.patches - in_phase(of.truth, of.patches, of.lit))
+    return tf.reduce_mean(of.lit * error) / tf.reduce_mean(of.lit)
 
 
 TERMS: dict[str, Callable[[Compared], tf.Tensor]] = {
@@ -66,21 +68,18 @@ TERMS: dict[str, Callable[[Compared], tf.Tensor]] = {
 # -- what they are made of -----------------------------------------------------------------------------------------
 
 
-def error_in_gauge(truth: tf.Tensor, patches: tf.Tensor, lit: tf.Tensor) -> tf.Tensor:
-    """Patches minus the truth times the complex factor that fits it to them, over its modulus: of any scale the same.
+def in_scale(truth: tf.Tensor, of_truth: tf.Tensor, measured: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
+    """The truth (2, B, C, N, N), each group's in the scale in which its intensities sum up to the measured ones."""
+    shown, sought = (tf.reduce_sum(good * x, axis=(1, 2, 3)) for x in (of_truth, measured))
+    return truth * tf.sqrt(sought / tf.maximum(shown, INTENSITY_FLOOR))[:, None, None, None]
 
-    All (2, B, C, N, N); a factor for each group.
-    """
-    known, shown = tf.complex(*tf.unstack(truth)), tf.complex(*tf.unstack(patches))
-    each = {"axis": (1, 2, 3), "keepdims": True}
-    bright = tf.reduce_sum(lit * tf.reduce_sum(tf.square(truth), axis=0), **each)
-    bright = tf.maximum(bright, MODULUS_FLOOR**2 * tf.reduce_sum(lit))
-    alike = tf.reduce_sum(tf.cast(lit, known.dtype) * tf.math.conj(known) * shown, **each)
-    factor = alike / tf.cast(bright, known.dtype)
-    size = tf.abs(factor)
-    size = tf.where(size > MODULUS_FLOOR, size, tf.ones_like(size))
-    error = (shown - factor * known) / tf.cast(size, known.dtype)
-    return tf.stack([tf.math.real(error), tf.math.imag(error)])
+
+def in_phase(truth: tf.Tensor, patches: tf.Tensor, lit: tf.Tensor) -> tf.Tensor:
+    """The truth (2, B, C, N, N), each group's turned as fits the patches best where they are lit; a constant turn."""
+    known, shown = tf.complex(*tf.unstack(truth)), tf.complex(*tf.unstack(tf.stop_gradient(patches)))
+    alike = tf.reduce_sum(tf.cast(lit, known.dtype) * tf.math.conj(known) * shown, axis=(1, 2, 3), keepdims=True)
+    turned = alike / tf.cast(tf.maximum(tf.abs(alike), MODULUS_FLOOR**2), known.dtype) * known
+    return tf.stack([tf.math.real(turned), tf.math.imag(turned)])
 
 
 def masked_mean(x: tf.Tensor, good: tf.Tensor) -> tf.Tensor:

@@ -6,11 +6,12 @@ shifts a frame.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from ptycho_core.physics.constants import DATA_STEP_FLOOR
+from ptycho_core.physics.constants import DATA_STEP_FLOOR, NOISE_LEVEL
 from ptycho_core_tensorflow import physics
 
 
@@ -18,7 +19,8 @@ class Scene(NamedTuple):
     """What data steps see of a batch.
 
     placement: (2, B, C, Q, N). amplitude: (B, C, N, N), and good: (N, N), 1 or 0, DC at [0, 0]. probe: complex
-    (modes, N, N). light: S (B, Q, Q, 1). brightest: p₀. floor: added to the predicted intensity.
+    (modes, N, N). light: S (B, Q, Q, 1). brightest: p₀. floor: added to the predicted intensity. noise: of a
+    canvas, log₁₀, where the brightest pixel of the probe fell once.
     """
 
     placement: tf.Tensor
@@ -28,6 +30,7 @@ class Scene(NamedTuple):
     light: tf.Tensor
     brightest: tf.Tensor
     floor: tf.Tensor
+    noise: tf.Tensor
 
     @classmethod
     def of(
@@ -39,16 +42,19 @@ class Scene(NamedTuple):
         probe: tf.Tensor,
         lit: tf.Tensor,
         mean_intensity: tf.Tensor,
+        counts_per_intensity: tf.Tensor,
     ) -> Scene:
         """amplitude, good: DC at [N/2, N/2]. probe: (modes, N, N, 2). lit: (N, N), Σ|P|² as data steps weigh it."""
+        brightest = tf.reduce_max(lit)
         return cls(
             placement=placement,
             amplitude=tf.signal.ifftshift(amplitude, axes=(-2, -1)),
             good=tf.signal.ifftshift(good),
             probe=tf.complex(*tf.unstack(probe, axis=-1)),
             light=physics.place_alike(lit, placement)[..., None],
-            brightest=tf.reduce_max(lit),
+            brightest=brightest,
             floor=tf.constant(DATA_STEP_FLOOR, lit.dtype) * mean_intensity,
+            noise=NOISE_LEVEL - tf.math.log(2 * counts_per_intensity * brightest) / (2 * math.log(10)),
         )
 
     def empty(self) -> tf.Tensor:
@@ -94,7 +100,8 @@ def in_gauge(x: tf.Tensor, *, scene: Scene) -> tf.Tensor:
     mean = gauge(x)
     inverse = tf.stack([mean[..., 0], -mean[..., 1]], axis=3) / tf.reduce_sum(tf.square(mean), axis=3, keepdims=True)
     canvas, change = times(x[..., :2], inverse), times(x[..., 2:4], inverse)
-    return tf.concat([canvas[..., :1] - 1, canvas[..., 1:], change, x[..., 4:]], 3)
+    noise = tf.fill(tf.shape(x[..., 4:]), scene.noise)
+    return tf.concat([canvas[..., :1] - 1, canvas[..., 1:], change, x[..., 4:], noise], 3)
 
 
 def correct(x: tf.Tensor, y: tf.Tensor, *, scene: Scene) -> tf.Tensor:

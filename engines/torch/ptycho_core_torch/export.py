@@ -15,7 +15,7 @@ from torch import Tensor
 from ptycho_core.batches.batch import Batch
 from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
 from ptycho_core.models.export import FACTS, facts_json
-from ptycho_core.models.signature import AMPLITUDE, BAD_PIXELS, MEAN_INTENSITY, OFFSETS, PROBE
+from ptycho_core.models.signature import AMPLITUDE, BAD_PIXELS, COUNTS_PER_INTENSITY, MEAN_INTENSITY, OFFSETS, PROBE
 from ptycho_core.networks.registry import build_table
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.weights import canvas_border, probe_mask
@@ -72,6 +72,7 @@ class CanvasProgram(Weighted):
         probe: Tensor,
         bad_pixels: Tensor,
         mean_intensity: Tensor,
+        counts_per_intensity: Tensor,
     ) -> tuple[Tensor, Tensor]:
         N = self.model.N
         reach = torch.ceil(relative_offsets_px.abs().max()).long().item()
@@ -86,6 +87,7 @@ class CanvasProgram(Weighted):
             probe=probe,
             lit=probe.square().sum(dim=(0, 3)),
             mean_intensity=mean_intensity,
+            counts_per_intensity=counts_per_intensity,
         )
         (canvas,) = run_table(self.table, self.tensors, scene.empty(), scene)
         real, imaginary = physics.extract_patches(canvas.movedim(1, 0), placement)
@@ -105,11 +107,11 @@ def save_program(model: ModelConfig, weights: Weights, batch: Batch, target: Pat
         light = batch.illumination
         pairs = torch.from_numpy(np.concatenate([light.pairs, light.pairs]).astype(np.float32))
         offsets = torch.from_numpy(batch.relative_offsets_px)
-        mean = torch.tensor(light.mean_intensity)
-        example = (amplitude, offsets, pairs, torch.from_numpy(batch.bad_pixels), mean)
+        numbers = (torch.tensor(light.mean_intensity), torch.tensor(light.counts_per_intensity))
+        example = (amplitude, offsets, pairs, torch.from_numpy(batch.bad_pixels), *numbers)
         free |= {3: torch.export.Dim("frames", min=1)}
         shapes = {AMPLITUDE: free, OFFSETS: free, PROBE: {0: torch.export.Dim("modes", min=1)}}
-        shapes |= {BAD_PIXELS: {}, MEAN_INTENSITY: {}}
+        shapes |= {BAD_PIXELS: {}, MEAN_INTENSITY: {}, COUNTS_PER_INTENSITY: {}}
     else:
         program = Program(model, weights, batch.illumination)
     with torch.no_grad():

@@ -17,8 +17,8 @@ class Compared:
     """What the terms compare; None is what no term of the objective does.
 
     patches, truth: (2, B, C, N, N), real and imaginary part. predicted, measured: counts (B, C, N, N). good: (N, N), 1
-    or 0. mean_counts: (), of the training set, a good pixel. lit: (N, N), weights of the factor that fits the truth to
-    the patches of each group; None where it is compared as it is.
+    or 0. mean_counts: (), of the training set, a good pixel. lit: (N, N), weights of pixels that are compared with a
+    truth of any phase; None where it is compared as it is.
     """
 
     patches: Tensor
@@ -55,8 +55,9 @@ def total_variation(of: Compared) -> Tensor:
 
 
 def realspace_mae(of: Compared) -> Tensor:
-    error = of.patches - of.truth if of.lit is None else error_in_gauge(of.truth, of.patches, of.lit)
-    return modulus(error).mean()
+    if of.lit is None:
+        return modulus(of.patches - of.truth).mean()
+    return (of.lit * modulus(of.patches - in_phase(of.truth, of.patches, of.lit))).mean() / of.lit.mean()
 
 
 TERMS: dict[str, Callable[[Compared], Tensor]] = {
@@ -67,18 +68,18 @@ TERMS: dict[str, Callable[[Compared], Tensor]] = {
 # -- what they are made of -----------------------------------------------------------------------------------------
 
 
-def error_in_gauge(truth: Tensor, patches: Tensor, lit: Tensor) -> Tensor:
-    """Patches minus the truth times the complex factor that fits it to them, over its modulus: of any scale the same.
+def in_scale(truth: Tensor, of_truth: Tensor, measured: Tensor, good: Tensor) -> Tensor:
+    """The truth (2, B, C, N, N), each group's in the scale in which its intensities sum up to the measured ones."""
+    shown, sought = ((good * x).sum(dim=(1, 2, 3)) for x in (of_truth, measured))
+    return truth * torch.sqrt(sought / shown.clamp_min(INTENSITY_FLOOR))[:, None, None, None]
 
-    All (2, B, C, N, N); a factor for each group.
-    """
-    known, shown = torch.complex(*truth), torch.complex(*patches)
-    each = {"dim": (1, 2, 3), "keepdim": True}
-    bright = (lit * known.abs().square()).sum(**each).clamp(min=MODULUS_FLOOR**2 * lit.sum())
-    factor = (lit * known.conj() * shown).sum(**each) / bright
-    size = factor.abs()
-    error = (shown - factor * known) / torch.where(size > MODULUS_FLOOR, size, 1)
-    return torch.stack([error.real, error.imag])
+
+def in_phase(truth: Tensor, patches: Tensor, lit: Tensor) -> Tensor:
+    """The truth (2, B, C, N, N), each group's turned as fits the patches best where they are lit; a constant turn."""
+    known, shown = torch.complex(*truth), torch.complex(*patches.detach())
+    alike = (lit * known.conj() * shown).sum(dim=(1, 2, 3), keepdim=True)
+    turned = alike / alike.abs().clamp_min(MODULUS_FLOOR**2) * known
+    return torch.stack([turned.real, turned.imag])
 
 
 def masked_mean(x: Tensor, good: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
 from ptycho_core.networks.ops import check_ops
 from ptycho_core.networks.registry import build_table
+from ptycho_core.physics.constants import LOSS_FLOOR
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.weights import (
     MERGE_EPSILON,
@@ -183,6 +184,7 @@ class TorchNetwork:
             probe=self._probe(light),
             lit=light.lit,
             mean_intensity=light.mean_intensity,
+            counts_per_intensity=light.counts_per_intensity,
         )
         with torch.autocast(self.device.type, torch.bfloat16) if self.mixed else contextlib.nullcontext():
             (canvas,) = run_table(self.table, self.tensors, scene.empty(), scene)
@@ -211,10 +213,14 @@ class TorchNetwork:
             patches = physics.extract_patches(canvas, placement)
         compared = losses.Compared(patches=patches, lit=light.lit if self.table.canvas else None)
         if self.objective.compares("truth"):
-            truth = rearrange(batch.object_patches, BHWC_TO_BCHW)
-            compared = attrs.evolve(
-                compared, truth=torch.stack([self._constant(truth.real), self._constant(truth.imag)])
-            )
+            parts = rearrange(batch.object_patches, BHWC_TO_BCHW)
+            truth = torch.stack([self._constant(parts.real), self._constant(parts.imag)])
+            if self.table.canvas:
+                with torch.no_grad():
+                    intensity = physics.far_field_intensity(truth, self._probe(light), self.smoothing)
+                good = self._constant(~batch.bad_pixels)
+                truth = losses.in_scale(truth, intensity, measured_amplitude.square(), good)
+            compared = attrs.evolve(compared, truth=truth)
         if self.objective.compares("counts"):
             intensity = physics.far_field_intensity(patches, self._probe(light), self.smoothing)
             counts = light.counts_per_intensity
@@ -232,7 +238,8 @@ class TorchNetwork:
         for name in self.trainable:
             self.tensors[name].grad = None
         terms = self._loss_terms(batch, physics_weight)
-        terms["total"].backward()
+        total = terms["total"]
+        (total.clamp_min(LOSS_FLOOR).log() if self.table.canvas else total).backward()
         # No loss term may reach a tensor: its gradient is 0, not absent.
         found = {name: self.tensors[name].grad for name in self.trainable}
         gradients = {name: torch.zeros_like(self.tensors[name]) if g is None else g for name, g in found.items()}

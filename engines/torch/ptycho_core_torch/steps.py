@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ptycho_core.physics.constants import DATA_STEP_FLOOR
+from ptycho_core.physics.constants import DATA_STEP_FLOOR, NOISE_LEVEL
 from ptycho_core_torch import physics
 
 
@@ -19,7 +19,8 @@ class Scene(NamedTuple):
     """What data steps see of a batch.
 
     placement: (2, B, C, Q, N). amplitude: (B, C, N, N), and good: (N, N), 1 or 0, DC at [0, 0]. probe: complex
-    (modes, N, N). light: S (B, 1, Q, Q). brightest: p₀. floor: added to the predicted intensity.
+    (modes, N, N). light: S (B, 1, Q, Q). brightest: p₀. floor: added to the predicted intensity. noise: of a
+    canvas, log₁₀, where the brightest pixel of the probe fell once.
     """
 
     placement: Tensor
@@ -29,20 +30,31 @@ class Scene(NamedTuple):
     light: Tensor
     brightest: Tensor
     floor: Tensor
+    noise: Tensor
 
     @classmethod
     def of(
-        cls, placement: Tensor, *, amplitude: Tensor, good: Tensor, probe: Tensor, lit: Tensor, mean_intensity: Tensor
+        cls,
+        placement: Tensor,
+        *,
+        amplitude: Tensor,
+        good: Tensor,
+        probe: Tensor,
+        lit: Tensor,
+        mean_intensity: Tensor,
+        counts_per_intensity: Tensor,
     ) -> Scene:
         """amplitude, good: DC at [N/2, N/2]. probe: (modes, N, N, 2). lit: (N, N), Σ|P|² as data steps weigh it."""
+        brightest = lit.max()
         return cls(
             placement=placement,
             amplitude=torch.fft.ifftshift(amplitude, dim=(-2, -1)),
             good=torch.fft.ifftshift(good),
             probe=torch.complex(*probe.unbind(-1)),
             light=physics.place_alike(lit, placement)[:, None],
-            brightest=lit.max(),
+            brightest=brightest,
             floor=DATA_STEP_FLOOR * mean_intensity,
+            noise=NOISE_LEVEL - torch.log10(2 * counts_per_intensity * brightest) / 2,
         )
 
     def empty(self) -> Tensor:
@@ -84,7 +96,8 @@ def in_gauge(x: Tensor, *, scene: Scene) -> Tensor:
     mean = gauge(x)
     inverse = torch.stack([mean[:, 0], -mean[:, 1]], dim=1) / mean.square().sum(dim=1, keepdim=True)
     canvas, change = times(x[:, :2], inverse), times(x[:, 2:4], inverse)
-    view = torch.cat([canvas[:, :1] - 1, canvas[:, 1:], change, x[:, 4:]], dim=1)
+    noise = scene.noise.expand_as(x[:, 4:])
+    view = torch.cat([canvas[:, :1] - 1, canvas[:, 1:], change, x[:, 4:], noise], dim=1)
     return view.contiguous(memory_format=torch.channels_last)  # in which convolutions are fastest
 
 
