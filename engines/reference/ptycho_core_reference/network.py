@@ -216,7 +216,8 @@ class ReferenceNetwork:
     @staticmethod
     def _amplitude(batch: Batch) -> Array:
         """(B, C, N, N)."""
-        return rearrange(batch.diffraction_amplitude.astype(np.float64), BHWC_TO_BCHW)
+        amplitude: Array = rearrange(batch.diffraction_amplitude.astype(np.float64), BHWC_TO_BCHW)
+        return amplitude
 
     def _empty(self, batch: Batch) -> Array:
         """The canvases that a table begins with."""
