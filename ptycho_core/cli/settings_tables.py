@@ -8,16 +8,15 @@ writes `configuration.md` and `legacy.md` into that folder.
 from __future__ import annotations
 
 import sys
-import typing
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
 from ptycho_core.legacy.translation import INFERENCE_RULES, MODEL_RULES, NOT_CARRIED, TRAINING_RULES, Rule
 from ptycho_core.models.flat import PUBLISHED, flat_key
-from ptycho_core.settings.fields import condition, describe_type, fields_of, hints_of, kind_of, needs_of, show_default
+from ptycho_core.settings.fields import condition, fields_of, needs_of, show_default, takes_of
 from ptycho_core.settings.sections import SECTIONS
 from ptycho_core.storage.files import write_text
 
@@ -80,16 +79,9 @@ def legacy_reference() -> str:
 
 
 def _setting_row(cls: type[Any], name: str, field: attrs.Attribute[Any]) -> tuple[str, ...]:
-    annotation = hints_of(cls)[name]
-    takes = describe_type(annotation)
-    if typing.get_origin(kind := kind_of(annotation)) is Literal:
-        takes = ", ".join(f"`{choice}`" for choice in typing.get_args(kind))
-        takes += "" if kind is annotation else " or nothing"
-    elif (check := field.metadata["check"]) is not None and (limits := check(-1)) is not None:
-        takes += ", " + limits.removeprefix("a finite number ")
     beside = [condition(f"`{other}`", allowed) for other, allowed in needs_of(field).items()]
     shown = f"**`{name}`**" if field.metadata["common"] else f"`{name}`"
-    return (shown, takes, f"`{show_default(field)}`", field.metadata["help"], "; ".join(beside))
+    return (shown, takes_of(cls, name), f"`{show_default(field)}`", field.metadata["help"], "; ".join(beside))
 
 
 def _legacy_row(cls: type[Any], name: str, field: attrs.Attribute[Any]) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from ptycho_core.settings.fields import from_mapping, to_mapping
 from ptycho_core.settings.model import CNN, ModelConfig
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.storage.pictures import Picture, shown
 from ptycho_core.vocabulary import COUNTS_PER_INTENSITY, INPUT_SCALE, Weights
 
 ARCHIVE_NAME = MODEL.name
@@ -68,6 +69,10 @@ class Model:
     def __repr__(self) -> str:
         model, epochs = self.config.model, f"best epoch {self.best_epoch} of {len(self.history)}"
         return f"Model({model.architecture}, N={model.N}, groups of {model.channels}, {epochs}, {self.engine.name})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the first mode of the probe that it was trained with."""
+        return shown(repr(self), [Picture("amplitude of the probe", np.abs(self.illumination.probe[0]))])
 
     @functools.cached_property
     def digest(self) -> str:

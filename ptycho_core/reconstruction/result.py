@@ -19,9 +19,11 @@ from ptycho_core.physics.canvas import canvas_extent
 from ptycho_core.quality.change import change_by_prior, change_in_words
 from ptycho_core.quality.frc import FRC, read_curve
 from ptycho_core.quality.outliers import RULE, outliers
+from ptycho_core.quality.ramp import flattened
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.storage.files import make_folder
 from ptycho_core.storage.npz import read_npz, write_npz
+from ptycho_core.storage.pictures import Picture, shown
 
 NETWORK, SOLVER = "network", "solver"
 FILE_NAME = "reconstruction.npz"
@@ -106,6 +108,14 @@ class Reconstruction:
         figures = [f"{name} {value:.4g}" for name, value in (("R", self.R), ("H", self.H)) if value is not None]
         parts = (f"{height} x {width} pixels", f"{self.patterns} patterns", self.method, self.engine.name, *figures)
         return f"Reconstruction({', '.join(parts)}, source={self.source!r})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: amplitude, and phase without its ramp and mean, where enough light fell."""
+        known = np.ones(self.object_field.shape, bool) if self.known is None else self.known
+        phase = np.angle(flattened(self.object_field, known).field) if known.any() else np.angle(self.object_field)
+        amplitude = np.abs(self.object_field)
+        pictures = Picture("amplitude", amplitude, known), Picture("phase, without ramp and mean", phase, known)
+        return shown(repr(self), pictures)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `reconstruction.npz` (specs/data.md, Reconstruction), whole or not at all; returns its path.

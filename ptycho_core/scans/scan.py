@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ptycho_core.errors import DataError
 from ptycho_core.scans.findings import Noticed, ranges
 from ptycho_core.scans.frames import Frames, Statistics, measure
+from ptycho_core.storage.pictures import Picture, shown
 
 NPZ_KEYS = {
     "diffraction_amplitude": "diff3d",
@@ -184,6 +185,21 @@ class Scan:
         probe = f"{len(self.probe)} probe mode{'s'[: len(self.probe) > 1]}" if self.probe_known else "probe unknown"
         known = "" if self.object_field is None else ", object known"
         return f"Scan({len(self)} patterns of {self.N} x {self.N}, {probe}{known}, source={self.source!r})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the root of the mean pattern where that is known, the probe and the reference object."""
+        pictures, mean = [], self.statistics.mean_pattern
+        if mean is not None:
+            pictures.append(Picture("mean pattern, its root", np.sqrt(mean), self._good_pixels()))
+        if self.probe_known:
+            pictures.append(Picture("amplitude of the probe", np.abs(self.probe[0])))
+        if self.object_field is not None:
+            pictures.append(Picture("phase of the object", np.angle(self.object_field)))
+        return shown(repr(self), pictures)
+
+    def _good_pixels(self) -> NDArray[np.bool_]:
+        assert self.bad_pixels is not None
+        return ~self.bad_pixels
 
     def __len__(self) -> int:
         return len(self.diffraction_amplitude)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import attrs
 
+from ptycho_core.settings.explained import explained
 from ptycho_core.settings.fields import at_least, check_effects, only, setting, what_is_set
 from ptycho_core.vocabulary import AUTO, MONITORED
 
@@ -15,6 +16,7 @@ def _a_loss(value: object) -> str | None:
     return "a loss term" if value == AUTO else None
 
 
+@explained
 @attrs.define(kw_only=True)
 class ExecutionConfig:
     """Where and how an engine computes, and what it logs; never what a result means."""

@@ -300,6 +300,19 @@ def describe_type(annotation: Any) -> str:
     return {**names, Path: "a path"}.get(annotation, f"a {annotation.__name__}")
 
 
+def takes_of(cls: type[Any], name: str, quote: str = "`") -> str:
+    """What a field takes: its type in words with its limits, or its choices, each in quotes."""
+    annotation, field = hints_of(cls)[name], fields_of(cls)[name]
+    kind = kind_of(annotation)
+    if typing.get_origin(kind) is Literal:
+        choices = ", ".join(f"{quote}{choice}{quote}" for choice in typing.get_args(kind))
+        return choices if kind is annotation else f"{choices} or nothing"
+    takes = describe_type(annotation)
+    if (check := field.metadata["check"]) is not None and (limits := check(-1)) is not None:
+        takes += ", " + limits.removeprefix(A_NUMBER)
+    return takes
+
+
 def show_default(field: attrs.Attribute[Any]) -> str:
     """The default of a field as a person would write it in a configuration file, "unset" for None."""
     value = field.default

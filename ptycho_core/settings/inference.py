@@ -8,11 +8,13 @@ from typing import ClassVar, Literal
 import attrs
 
 from ptycho_core.settings.deprecated import takes_n_images
+from ptycho_core.settings.explained import explained
 from ptycho_core.settings.fields import at_least, check_effects, given, only, setting, what_is_set
 from ptycho_core.settings.model import ModelConfig
 
 
 @takes_n_images
+@explained
 @attrs.define(kw_only=True)
 class InferenceConfig:
     """How a trained network is used on a scan."""

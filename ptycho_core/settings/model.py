@@ -7,6 +7,7 @@ from typing import Literal
 import attrs
 
 from ptycho_core.errors import NoEffectError
+from ptycho_core.settings.explained import explained
 from ptycho_core.settings.fields import (
     at_least,
     check_effects,
@@ -35,6 +36,7 @@ NO_CANVAS = (
 """Settings that it does not know."""
 
 
+@explained
 @attrs.define(kw_only=True)
 class ModelConfig:
     """What the network is: fixed once it is trained, stored in its archive.

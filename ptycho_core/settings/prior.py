@@ -6,6 +6,7 @@ from pathlib import Path
 
 import attrs
 
+from ptycho_core.settings.explained import explained
 from ptycho_core.settings.fields import at_least, check_effects, only, setting, what_is_set
 
 
@@ -17,6 +18,7 @@ def _widths(value: object) -> str | None:
     return "two to five whole numbers > 0 separated by commas"
 
 
+@explained
 @attrs.define(kw_only=True)
 class PriorConfig:
     """How a prior is learned: scans are solved, and a small network learns what solving leaves."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from ptycho_core.errors import ConfigurationError, NoEffectError
+from ptycho_core.settings.explained import explained
 from ptycho_core.settings.fields import at_least, check_effects, given, setting, what_is_set
 from ptycho_core.settings.words import is_frame_list, is_frame_slice, is_mask, is_matrix, is_shape, is_step
 from ptycho_core.vocabulary import Measurement
@@ -31,6 +32,7 @@ def finite(value: float) -> str | None:
     return None if abs(value) < float("inf") else "a finite number"
 
 
+@explained
 @attrs.frozen(kw_only=True)
 class ReadOptions:
     """How to read a scan file, where the file does not say (specs/data.md, Readers)."""

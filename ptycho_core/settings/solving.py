@@ -7,6 +7,7 @@ from typing import Literal
 
 import attrs
 
+from ptycho_core.settings.explained import explained
 from ptycho_core.settings.fields import Check, Interval, at_least, check_effects, only, setting, what_is_set
 
 FREEDOMS = ("probe", "positions", "intensity")
@@ -43,6 +44,7 @@ def _named(value: object) -> str | None:
     return "the name of a prior" if value in ("auto", "none", None, 0) else None
 
 
+@explained
 @attrs.define(kw_only=True)
 class SolveConfig:
     """How a scan is solved: object, probe, positions and intensities fitted to the patterns, without a network."""

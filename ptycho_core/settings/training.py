@@ -12,6 +12,7 @@ import attrs
 
 from ptycho_core.errors import ConfigurationError, NoEffectError
 from ptycho_core.settings.deprecated import takes_n_images
+from ptycho_core.settings.explained import explained
 from ptycho_core.settings.fields import (
     DefaultBy,
     at_least,
@@ -34,6 +35,7 @@ def _large_groups(canvas: int, otherwise: int) -> DefaultBy:
 
 
 @takes_n_images
+@explained
 @attrs.define(kw_only=True)
 class TrainingConfig:
     """How a network is trained.

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import copy
+import html
+import inspect
+import io
+import typing
+
 import attrs
+import numpy as np
 import pytest
 
 from ptycho_core import (
@@ -13,11 +21,16 @@ from ptycho_core import (
     SweepReport,
     TrainingConfig,
     evaluate,
+    load_scan,
     simulate,
 )
 from ptycho_core.batches.batch import Batch
 from ptycho_core.events import Event
 from ptycho_core.quality.truth import Truth
+from ptycho_core.settings.fields import fields_of, hints_of
+from ptycho_core.settings.sections import SECTIONS
+from ptycho_core.settings.stated import ReadSettings
+from ptycho_core.storage.pictures import Picture
 from tests.core.archives import register_tiny, tiny_model
 from tests.core.reconstructions import make_reconstruction
 
@@ -78,3 +91,50 @@ def test_a_batch_and_an_event_are_one_line(scan: Scan) -> None:
     assert (
         repr(Event(kind="started", work="train", message="backend torch")) == "Event(started of train: 'backend torch')"
     )
+
+
+def test_help_has_type_meaning_limits_and_default_of_every_setting() -> None:
+    for cls in SECTIONS.values():
+        types = inspect.signature(cls).parameters
+        for name, hint in hints_of(cls).items():
+            if name in fields_of(cls):
+                assert types[name].annotation == hint, name
+                explained = inspect.getdoc(getattr(cls, name))
+                assert explained is not None and "Takes: " in explained and "Default: " in explained, name
+    described = inspect.getdoc(TrainingConfig.momentum)
+    assert described == (
+        "Momentum of sgd.\nTakes: a number, a number from 0 to below 1.\nDefault: 0.9.\nOnly with: optimizer = sgd."
+    )
+    config = TrainingConfig(nepochs=3)
+    assert copy.deepcopy(config) == config and attrs.evolve(config, seed=1).seed == 1
+
+
+def test_a_scan_is_loaded_with_keyword_parameters_of_their_own_types() -> None:
+    """At a prompt by its signature, and for type checkers by a table of the same types."""
+    hints = hints_of(ReadOptions)
+    listed = {name: each for name, each in inspect.signature(load_scan).parameters.items() if name in hints}
+    assert {name: each.annotation for name, each in listed.items()} == hints
+    assert all(each.kind is each.KEYWORD_ONLY and each.default is not each.empty for each in listed.values())
+    assert typing.get_type_hints(ReadSettings) == hints
+
+
+@pytest.mark.parametrize("side", [1, 20, 600])
+def test_a_picture_is_a_png_file_of_the_values_inside(side: int) -> None:
+    values = np.linspace(0, 1, side * side).reshape(side, side)
+    inside = np.ones((side, side), bool)
+    inside[0, 0] = side == 1
+    content = base64.b64decode(Picture("a < b", values, inside).html().partition("base64,")[2].partition('"')[0])
+    image = pytest.importorskip("PIL.Image").open(io.BytesIO(content))
+    image.load()
+    grey, opacity = (np.asarray(channel) for channel in image.split())
+    assert image.mode == "LA" and max(image.size) == min(side, 300)
+    assert opacity[0, 0] == (255 if side == 1 else 0) and (opacity.ravel()[1:] == 255).all()
+    assert (np.diff(grey[inside[:: -(-side // 512), :: -(-side // 512)]].astype(int)) >= 0).all()
+    assert side == 1 or (grey.min(), grey.max()) == (0, 255)
+
+
+def test_a_notebook_shows_pictures_of_results_models_and_scans(scan: Scan) -> None:
+    register_tiny()
+    for thing, pictures in ((make_reconstruction(), 2), (tiny_model(), 1), (scan, 3)):
+        page = thing._repr_html_()
+        assert html.escape(repr(thing)) in page and page.count("data:image/png") == pictures
