@@ -48,12 +48,12 @@ def run_cdi_example(
     transpose: bool = False,
     M: int | None = None,
     execution: ExecutionConfig | None = None,
-    callbacks: Iterable[Callable[[EpochReport], None]] = (),
+    callbacks: Iterable[Callable[[EpochReport], bool | None]] = (),
 ) -> tuple[Image | None, Image | None, Results]:
     """Train, and with `do_stitching` reconstruct the test scan, or the training scan where there is none.
 
     Returns (amplitude, phase, results): float32 (H, W) each, phase in rad, None without stitching; results as
-    `train_cdi_model` and `reassemble_cdi_image` give them. callbacks: every one is given every epoch's report.
+    `train_cdi_model` and `reassemble_cdi_image` give them. callbacks: as `ptycho_core.train` takes them.
     """
     results = train_cdi_model(train_data, test_data, config, execution=execution, callbacks=callbacks)
     if not do_stitching:
@@ -78,12 +78,12 @@ def train_cdi_model(
     config: TrainingConfig,
     *,
     execution: ExecutionConfig | None = None,
-    callbacks: Iterable[Callable[[EpochReport], None]] = (),
+    callbacks: Iterable[Callable[[EpochReport], bool | None]] = (),
 ) -> Results:
     """Train a network on one scan; the loss of the other chooses the best weights.
 
     results: `model` (a `Model`), `history` (loss term → one value for each epoch), `best_epoch`, `backend` and
-    `engine` (name, and all that it says of itself). callbacks: every one is given every epoch's report.
+    `engine` (name, and all that it says of itself). callbacks: as `ptycho_core.train` takes them.
     """
     test = None if test_data is None else _scan(test_data, "test_data")
     model = train(_scan(train_data, "train_data"), config, test=test, execution=execution, callbacks=callbacks)

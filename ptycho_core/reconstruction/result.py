@@ -20,6 +20,7 @@ from ptycho_core.quality.change import change_by_prior, change_in_words
 from ptycho_core.quality.frc import FRC, read_curve
 from ptycho_core.quality.outliers import RULE, outliers
 from ptycho_core.quality.ramp import flattened
+from ptycho_core.reconstruction.labelled import to_dataset
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.storage.files import make_folder
 from ptycho_core.storage.npz import read_npz, write_npz
@@ -133,6 +134,16 @@ class Reconstruction:
         arrays["summary"] = np.array(json.dumps(self.summary()))
         write_npz(target, {name: array for name, array in arrays.items() if array is not None})
         return target
+
+    def to_xarray(self) -> Any:
+        """The image, the frames and the probe as an `xarray.Dataset`, of the extra `xarray`.
+
+        Coordinates are in nm, and in pixels where the object pixel is not known; `x.attrs["units"]` says which.
+        `object` and the other images (y, x); `probe` (mode, probe_y, probe_x), from pixel [N/2, N/2]; `position_x`,
+        `position_y` and what is known of each frame (frame): `result.to_xarray()["object"].sel(x=slice(0, 500))`.
+        Raises MissingExtraError.
+        """
+        return to_dataset(self)
 
     @property
     def pixel_m(self) -> tuple[float, float] | None:

@@ -16,7 +16,7 @@ from ptycho_core.engine.problem import FrameFacts
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.engine.registry import load_engine
 from ptycho_core.errors import BackendError, ConfigurationError, TrainingError
-from ptycho_core.events import Event, Listener
+from ptycho_core.events import Event
 from ptycho_core.io import load_scan
 from ptycho_core.physics.illumination import mean_frame_intensity
 from ptycho_core.quality.frc import FRC
@@ -421,25 +421,23 @@ def solve(
     *,
     start: Start | None = None,
     execution: ExecutionConfig | None = None,
-    on_event: Listener | None = None,
+    on_event: Callable[[Event], bool | None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Reconstruction:
     """The object of a scan, fitted to its patterns; with the probe, positions and intensities that were refined.
 
     scan: None is the one in `config.data_file`. start: an object to begin with, instead of what `config.start` names:
     a reconstruction, a model, a file, or an array whose pixel [0, 0] is at the coordinate (0, 0). on_event: told of
-    every trial and every sweep. should_stop: looked at before every step; when it says so, `Cancelled` is raised; to
-    keep the last whole sweep, use `Solving`. Raises ConfigurationError, DataError, BackendError or TrainingError.
+    every trial and every sweep; where it returns True, the solve ends with that sweep, or the first one. should_stop:
+    looked at before every step; when it says so, `Cancelled` is raised; to keep the last whole sweep, use `Solving`.
+    Raises ConfigurationError, DataError, BackendError or TrainingError.
     """
-    steps = solving_steps(scan, config, start=start, execution=execution, should_stop=should_stop)
-    while True:
-        try:
-            event = next(steps)
-        except StopIteration as end:
-            result: Reconstruction = end.value
-            return result
-        if on_event is not None:
-            on_event(event)
+    solving, enough = Solving(scan, config, start=start, execution=execution, should_stop=should_stop), False
+    for event in solving:
+        enough = (on_event is not None and on_event(event) is True) or enough
+        if enough and solving.history:
+            break
+    return solving.result()
 
 
 def solving_steps(

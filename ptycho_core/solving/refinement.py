@@ -8,7 +8,7 @@ import attrs
 
 from ptycho_core.batches.sampling import subsample
 from ptycho_core.errors import ConfigurationError, NoEffectError
-from ptycho_core.events import Count, Listener
+from ptycho_core.events import Count, Event
 from ptycho_core.models.model import Model
 from ptycho_core.reconstruction import predict
 from ptycho_core.reconstruction.result import Reconstruction
@@ -29,7 +29,7 @@ def reconstruct(
     refine: int | None = None,
     solving: SolveConfig | None = None,
     on_batch: Count | None = None,
-    on_event: Listener | None = None,
+    on_event: Callable[[Event], bool | None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Reconstruction:
     """The object that `model` sees in `scan`, on a canvas of the positions' bounding box plus N.

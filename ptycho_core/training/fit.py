@@ -225,15 +225,19 @@ def train(
     *,
     test: Scans = None,
     execution: ExecutionConfig | None = None,
-    callbacks: Iterable[Callable[[EpochReport], None]] = (),
+    callbacks: Iterable[Callable[[EpochReport], bool | None]] = (),
 ) -> Model:
-    """Train to the end and return the model with the best weights; every callback is given every epoch's report.
+    """Train to the end and return the model with the best weights.
 
-    scan, test: as `fit` takes them.
+    scan, test: as `fit` takes them. callbacks: each is given the report of every epoch; where one returns True, the
+    training ends there, as well as if that had been its last epoch. What one raises, such as `Cancelled`, is raised
+    here, and the model is lost: to stop in the midst of an epoch and keep it, use `fit` with `should_stop`.
     """
-    run = fit(scan, config, test=test, execution=execution)
+    run, called = fit(scan, config, test=test, execution=execution), tuple(callbacks)
     for report in run:
-        for callback in callbacks:
-            callback(report)
+        answers = [callback(report) for callback in called]  # all are told
+        if any(answer is True for answer in answers):
+            log.info("stopped by a callback after epoch %d of %d", report.epoch, report.nepochs)
+            break
     assert run.model is not None  # the first finite loss is a best one, another one raises
     return run.model

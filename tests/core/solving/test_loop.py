@@ -47,6 +47,13 @@ def test_a_scan_is_solved(solved_scan: Scan, likeness: Likeness) -> None:
     assert result.predicted_error is not None and np.isnan(result.predicted_error[~result.known]).all()
 
 
+def test_a_listener_that_returns_true_ends_the_solve_with_that_sweep(solved_scan: Scan) -> None:
+    ended = solve(solved_scan, small(), on_event=lambda event: event.kind == "sweep" and event.done == 2)
+    assert [row["sweep"] for row in ended.history] == [1, 2]
+    at_once = solve(solved_scan, small(), on_event=lambda event: event.kind == "started")
+    assert len(at_once.history) == 1, "a sweep is needed for a result"
+
+
 def test_an_event_after_every_sweep_holds_the_object_so_far(solved_scan: Scan) -> None:
     seen: list[tuple[float, float]] = []
     kinds = []

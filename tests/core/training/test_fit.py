@@ -293,6 +293,28 @@ def test_callbacks_are_given_every_report(numbered_scan: Any) -> None:
     assert [report.epoch for report in first] == second == [1, 2, 3]
 
 
+def test_a_callback_that_returns_true_ends_the_training_with_its_best_model(
+    fake_engine: Any, numbered_scan: Any
+) -> None:
+    fake_engine.train_loss = {1: 0.5, 2: 1.0, 3: 0.1}.__getitem__
+    seen: list[int] = []
+    asked = iter([lambda report: report.epoch == 2, lambda report: seen.append(report.epoch)])
+    model = train(numbered_scan(), config(), callbacks=asked)
+    assert seen == [1, 2], "all are told, in every epoch"
+    assert (model.best_epoch, len(model.history)) == (1, 2)
+
+
+@pytest.mark.usefixtures("fake_engine")
+def test_what_a_callback_returns_or_raises_otherwise_is_no_wish_or_an_error(numbered_scan: Any) -> None:
+    assert len(train(numbered_scan(), config(), callbacks=[lambda report: 1]).history) == 3  # type: ignore[list-item]
+
+    def refuse(report: EpochReport) -> None:
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        train(numbered_scan(), config(), callbacks=[refuse])
+
+
 @pytest.mark.usefixtures("fake_engine")
 @pytest.mark.parametrize(("gridsize", "patterns"), [(1, [0, 4, 8]), (2, [0, 16, 32])])
 def test_progress_is_told_before_every_batch(numbered_scan: Any, gridsize: int, patterns: list[int]) -> None:
