@@ -107,6 +107,10 @@ class TrainingData:
         reach = largest_reach_px(scan.positions_px, channels=config.model.channels, neighbor_count=pool)
         if reach > LARGEST_REACH * scan.N:
             expected = f"neighbours within {LARGEST_REACH} patches of each other, so that a group fits on a canvas"
-            received, remedy = f"a reach of {reach} px at N = {scan.N}", "Drop stray positions, or use gridsize 1."
-            raise DataError(scan.source, "xcoords, ycoords", expected=expected, received=received, remedy=remedy)
+            received = f"a reach of {reach} px at N = {scan.N}"
+            remedy = "Check the unit of the positions, drop stray ones, or train on single patterns"
+            state = ("position_unit", "drop_frames=stray", "architecture=cnn" if self._on_canvas else "gridsize=1")
+            raise DataError(
+                scan.source, "xcoords, ycoords", expected=expected, received=received, remedy=remedy, state=state
+            )
         return reach

@@ -195,6 +195,7 @@ ROWS = [
     row("13", "inspect dup.npz", REFUSED, "all 100 at the same place"),
     row("13", f"train dup.npz --out run {TINY}", REFUSED, "all 100 at the same place"),
     row("13", "inspect nooverlap.npz", FINE, "the patterns do not overlap"),
+    row("13", f"train nooverlap.npz --out run {TINY.replace('tiny', 'canvas')}", REFUSED, "--architecture cnn"),
     row("13", "inspect cplx.npz", REFUSED, "expected real numbers", "complex128"),
     row("13", "inspect be.npz", FINE, "mean 9.999e+04 photons", GOOD),
     row("13", "inspect u64.npz", FINE, "mean 9.999e+16 photons", GOOD),
