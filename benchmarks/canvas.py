@@ -6,10 +6,13 @@ pattern of training and of prediction. The real star has no truth: R, and correl
 `canvas-scans`: objects of two kinds under two probes. One model is trained on both, beside one for each; then, for
 each, one for twice as long, and one for 3/16 of that from the start and from the model of the other; all see an unseen
 object.
+`canvas-synthetic`: trained on 40 simulated scans that differ in everything, by their counts and by their truth; then
+used, as it is, under a measured probe that it has not seen, beside its data steps and some sweeps of the solver.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import attrs
@@ -30,9 +33,12 @@ from ptycho_core import (
 )
 from ptycho_core.models.model import Model
 from ptycho_core.quality.metrics import complex_correlation
+from ptycho_core.simulation.many import VARIED, varied
 
 Row = list[object]
 GROUPS = 64
+MANY, GROUPS_EACH = 40, 8
+"""Simulated scans of one training, and groups of each in an epoch."""
 CASES = {
     "1e6 photons": {"photons": 1e6},
     "1e6 photons, 8 warm sweeps": {"photons": 1e6, "warm_sweeps": 8},
@@ -105,6 +111,36 @@ def several(backend: str, epochs: int) -> list[Row]:
     return found
 
 
+def synthetic(backend: str, epochs: int) -> list[Row]:
+    """One model of many simulated scans, on scans of another probe; and how many sweeps of the solver that is worth."""
+    scans = [
+        simulate(positions=400, **drawn)  # type: ignore[arg-type]
+        for drawn in varied(MANY, VARIED, N=64)
+    ]
+    models = {
+        f"trained by {what}{', 8 warm sweeps' * (warm > 0)}": trained(
+            scans, backend, epochs, groups=GROUPS_EACH, model_type=kind, warm_sweeps=warm
+        )
+        for kind, what, warm in (("pinn", "counts", 0), ("supervised", "truth", 0), ("pinn", "counts", 8))
+    }
+    found: list[Row] = []
+    for kind, photons in itertools.product(("siemens-star", "lines", "dead-leaves"), (1e3, 1e4, 1e6)):
+        unseen = simulate(object=kind, probe=require(XPP_PROBE), positions=1000, photons=photons, seed=1)
+        case = f"{kind}, {photons:.0e}"
+        for name, (model, cost) in models.items():
+            result = reconstruct(unseen, model, backend=backend)
+            found += truth_rows(f"{case}, {name}", backend, model.best_epoch, result, unseen, cost)
+            if name.startswith("trained by counts"):
+                result = reconstruct(unseen, untrained(model), backend=backend)
+                steps = name.replace("trained by counts", "data steps alone")
+                found += truth_rows(f"{case}, {steps}", backend, 0, result, unseen, 0.0)
+        for sweeps in (1, 2, 5, 10, 20):
+            plain = SolveConfig(backend=backend, sweeps=sweeps, modes="1", refine="none", prior="none")
+            solved = solve(unseen, plain)
+            found += truth_rows(f"{case}, solved", backend, sweeps, solved, unseen, solved.seconds["total"])
+    return found
+
+
 def star(backend: str, epochs: int) -> list[Row]:
     scan = load_scan(require(STAR))
     model, per_pattern = trained(scan, backend, epochs)
@@ -122,7 +158,12 @@ def star(backend: str, epochs: int) -> list[Row]:
 
 
 def trained(
-    scan: Scan | list[Scan], backend: str, epochs: int, begin_from: Model | None = None, **model: int
+    scan: Scan | list[Scan],
+    backend: str,
+    epochs: int,
+    begin_from: Model | None = None,
+    groups: int = GROUPS,
+    **model: int | str,
 ) -> tuple[Model, float]:
     """The model, and ms of CPU time a pattern, judging included."""
     config = TrainingConfig(
@@ -130,7 +171,7 @@ def trained(
         backend=backend,
         nepochs=epochs,
         batch_size=1,
-        n_groups=GROUPS,
+        n_groups=groups,
     )
     run = fit(scan, config, begin_from=begin_from)
     began = time.process_time()

@@ -10,7 +10,8 @@ frame. solve: no network; the same star, and the unseen object, solved with the 
 installed (benchmarks/pty_chi.py). prior: objects at few photons without a prior, with total variation and with the
 learned one, and what is left of what is faint (benchmarks/prior.py); canvas: the canvas network on objects that it has
 not seen, beside its own data steps and the solver (benchmarks/canvas.py); canvas-scans: two scans of two probes in one
-training, and a model of one as the beginning for the other; picture: few_photons.png and unseen.png, in --out.
+training, and a model of one as the beginning for the other; canvas-synthetic: one model of 40 simulated
+scans, as it is on others; picture: few_photons.png and unseen.png, in --out.
 The star was measured at the Advanced Photon Source and comes with tike (tests/data/siemens-star-small.npz.bz2): central
 64 x 64 pixels, square root of the counts, positions halved; the reference is 60 epochs of ePIE. The measured probe is
 that of LCLS XPP run 1084. PTYCHO_SHARED_DATA names the folder that holds both.
@@ -165,6 +166,10 @@ def canvas_scans(backend: str, out: Path, epochs: int) -> list[Row]:
     return canvases.several(backend, epochs)
 
 
+def canvas_synthetic(backend: str, out: Path, epochs: int) -> list[Row]:
+    return canvases.synthetic(backend, epochs)
+
+
 def picture(backend: str, out: Path, epochs: int) -> list[Row]:
     return priors.draw(priors.Asked(backend, epochs), out / "few_photons.png") + unseen_object(backend, out)
 
@@ -212,6 +217,7 @@ CASES: dict[str, tuple[Callable[..., list[Row]], dict[str, Any]]] = {
     "prior": (prior, {"epochs": 20}),
     "canvas": (canvas, {"epochs": 13}),
     "canvas-scans": (canvas_scans, {"epochs": 8}),
+    "canvas-synthetic": (canvas_synthetic, {"epochs": 6}),
     "picture": (picture, {"epochs": 20}),
 }
 

@@ -34,6 +34,13 @@ def largest_reach_px(positions_px: NDArray[np.float64], *, channels: int, neighb
     return max(1, math.ceil(2 * round(furthest, DECIMALS) * (channels - 1) / channels)) if furthest else 0
 
 
+def neighbours_within(positions_px: NDArray[np.float64], of: NDArray[np.int64], radius_px: float) -> int:
+    """How many other positions lie within a radius of a position: the median over those whose indices are given."""
+    tree = cKDTree(positions_px)
+    found = tree.query_ball_point(positions_px[of], radius_px, return_length=True)
+    return int(np.median(found)) - 1
+
+
 @attrs.frozen(eq=False)
 class Search:
     """The K nearest of some positions, in the order of specs/data.md, Groups.

@@ -87,3 +87,10 @@ def canvas_border(N: int, padding: int, block: int) -> int:
 def lit_probe(intensity: NDArray[np.float64], model: ModelConfig) -> NDArray[np.float64]:
     """(N, N): Σ |P|² over the modes as data steps weigh it, within the probe mask where there is one."""
     return intensity * probe_mask(model.N) if model.probe_mask else intensity
+
+
+def rms_radius_px(intensity: NDArray[np.float64]) -> float:
+    """Of a probe's intensity (N, N), about its centroid."""
+    rows, columns = np.indices(intensity.shape)
+    y, x = (np.average(along, weights=intensity) for along in (rows, columns))
+    return float(np.sqrt(np.average((rows - y) ** 2 + (columns - x) ** 2, weights=intensity)))

@@ -9,20 +9,21 @@ import attrs
 import numpy as np
 
 from ptycho_core.batches.groups import Groups, draw_groups
-from ptycho_core.batches.neighbours import largest_reach_px
+from ptycho_core.batches.neighbours import largest_reach_px, neighbours_within
 from ptycho_core.batches.prefetch import Share
 from ptycho_core.batches.sampling import subsample
 from ptycho_core.engine.objective import Objective
 from ptycho_core.errors import DataError
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.suitability import check_size
+from ptycho_core.physics.weights import rms_radius_px
 from ptycho_core.scans.fingerprint import Fingerprint, check_same_scan, fingerprint
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.fields import default_of
 from ptycho_core.settings.training import TrainingConfig
 
 LARGEST_REACH = 4  # specs/data.md, Groups
-LOOKED_AT = 1024  # groups whose overlap is looked at, before the first epoch
+LOOKED_AT = 1024  # groups, and positions, that are looked at before the first epoch
 
 
 class TrainingData:
@@ -45,6 +46,17 @@ class TrainingData:
             scan = attrs.evolve(scan, positions_px=np.asarray(scan.nominal_positions_px))
         self.scan, self._config = scan if whole else subsample(scan, config), config
 
+    @functools.cached_property
+    def _neighbours(self) -> int:
+        """K as configured; unset, for a network of a canvas, as many as span the probe."""
+        config, channels = self._config, self._config.model.channels
+        usual = config.neighbor_count == default_of(config, attrs.fields(TrainingConfig).neighbor_count)
+        if not (self._on_canvas and usual):
+            return config.neighbor_count
+        looked_at = np.linspace(0, len(self.scan) - 1, min(LOOKED_AT, len(self.scan))).astype(np.int64)
+        radius = rms_radius_px(np.square(np.abs(np.asarray(self.scan.probe))).sum(axis=0))
+        return max(channels - 1, neighbours_within(self.scan.positions_px, looked_at, radius))
+
     def draw(self, rng: np.random.Generator, n_groups: int | None = None) -> Groups:
         """Groups of the scan: `config.n_groups` of them unless another number is asked for.
 
@@ -61,7 +73,7 @@ class TrainingData:
             gridsize=model.gridsize,
             group_size=model.channels if self._on_canvas else None,
             n_groups=n_groups,
-            neighbor_count=config.neighbor_count,
+            neighbor_count=self._neighbours,
             enable_oversampling=config.enable_oversampling,
             neighbor_pool_size=config.neighbor_pool_size,
             sequential=config.sequential_sampling,
@@ -103,7 +115,7 @@ class TrainingData:
     def canvas_padding_px(self) -> int:
         """Large enough for every group that can be drawn. DataError where a group would not fit on a canvas."""
         scan, config = self.scan, self._config
-        pool = max(config.neighbor_pool_size or config.neighbor_count, config.model.channels - 1)
+        pool = max(config.neighbor_pool_size or self._neighbours, config.model.channels - 1)
         reach = largest_reach_px(scan.positions_px, channels=config.model.channels, neighbor_count=pool)
         if reach > LARGEST_REACH * scan.N:
             expected = f"neighbours within {LARGEST_REACH} patches of each other, so that a group fits on a canvas"

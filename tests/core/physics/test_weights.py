@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ptycho_core.physics.suitability import warn_if_ambiguous
-from ptycho_core.physics.weights import MERGE_EPSILON, PROBE_WEIGHT_FLOOR, reassembly_weight
+from ptycho_core.physics.weights import MERGE_EPSILON, PROBE_WEIGHT_FLOOR, reassembly_weight, rms_radius_px
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.training import TrainingConfig
 from tests.networks import cnn
@@ -19,6 +19,11 @@ def test_the_constants_of_a_merge_are_those_of_the_specification() -> None:
     """Engines and their reference share them: nothing else would notice another value."""
     assert MERGE_EPSILON == {"probe": 1e-6, "uniform": 1e-6, "central": 1e-3}
     assert PROBE_WEIGHT_FLOOR == 1e-3
+
+
+def test_the_rms_radius_of_a_probe_is_about_its_centroid() -> None:
+    y, x = np.mgrid[:64, :64]
+    assert rms_radius_px(np.exp(-((x - 20) ** 2 + (y - 35) ** 2) / (2 * 5.0**2))) == pytest.approx(5 * np.sqrt(2), 1e-3)
 
 
 @pytest.mark.parametrize(("trim", "first", "last"), [(8, 4, 11), (7, 4, 10), (2, 7, 8), (1, 7, 7), (15, 0, 14)])
