@@ -36,9 +36,10 @@ _Dumper.add_representer(str, _text)
 
 def _mapping_without_repeats(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key) for key, _ in node.value]
-    repeated = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
+    repeated = next((number for number, key in enumerate(keys) if key in keys[:number]), None)
     if repeated is not None:
-        raise yaml.constructor.ConstructorError(None, None, f"the key {repeated!r} occurs twice", node.start_mark)
+        what, mark = f"the key {keys[repeated]!r}, which occurs twice", node.value[repeated][0].start_mark
+        raise yaml.constructor.ConstructorError(None, None, what, mark)
     return loader.construct_mapping(node, deep=True)
 
 
@@ -51,6 +52,10 @@ def load(text: str) -> Any:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _Loader)):
             raise ValueError("an alias (*name), which is not read")
         return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = "" if mark is None else f" (at line {mark.line + 1}, column {mark.column + 1})"
+        raise ValueError(f"{error.problem or error.context}{where}") from error
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 

@@ -129,7 +129,10 @@ def test_text_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("training: {nepochs: 3\n", r"run.yaml: expected readable YAML; received .*line 2"),
-        ("training: {nepochs: 3, nepochs: 4}", r"expected readable YAML; received the key 'nepochs' occurs twice"),
+        (
+            "training: {nepochs: 3, nepochs: 4}",
+            r"expected readable YAML; received the key 'nepochs', which occurs twice \(at line 1, column 24\)",
+        ),
         ("- 3", r"run.yaml: expected tables; received list"),
         ("training:\n\tnepochs: 1", r"run.yaml: .* Indent with spaces in place of tabs\."),
         ("trainig: {}", r"run.yaml: \[trainig\]: .*Did you mean \[training\]\?"),
