@@ -28,7 +28,7 @@ from ptycho_core.storage.memory import check_memory
 log = logging.getLogger(__name__)
 
 COVER_FLOOR = 1e-3  # specs/solving.md, Cover: ε
-BYTES_PER_PIXEL = 120  # specs/solving.md, Memory: of the canvas: its two moments, its gradient, the cover, and copies
+BYTES_PER_PIXEL = 240  # specs/solving.md, Memory: of the canvas: the steps of the solve, and the evidence of its result
 BATCH_BYTES = 2**28  # specs/solving.md, Memory: largest batch of amplitudes
 
 
