@@ -11,7 +11,8 @@ installed (benchmarks/pty_chi.py). prior: objects at few photons without a prior
 learned one, and what is left of what is faint (benchmarks/prior.py); canvas: the canvas network on objects that it has
 not seen, beside its own data steps and the solver (benchmarks/canvas.py); canvas-scans: two scans of two probes in one
 training, and a model of one as the beginning for the other; canvas-synthetic: one model of 40 simulated
-scans, as it is on others; picture: few_photons.png and unseen.png, in --out.
+scans, as it is on others; generators: networks of other publications beside ours, in equal CPU time
+(benchmarks/generators.py); picture: few_photons.png and unseen.png, in --out.
 The star was measured at the Advanced Photon Source and comes with tike (tests/data/siemens-star-small.npz.bz2): central
 64 x 64 pixels, square root of the counts, positions halved; the reference is 60 epochs of ePIE. The measured probe is
 that of LCLS XPP run 1084. PTYCHO_SHARED_DATA names the folder that holds both.
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import canvas as canvases
+import generators as published
 import numpy as np
 import prior as priors
 import pty_chi
@@ -170,6 +172,10 @@ def canvas_synthetic(backend: str, out: Path, epochs: int) -> list[Row]:
     return canvases.synthetic(backend, epochs)
 
 
+def generators(backend: str, out: Path, **asked: Any) -> list[Row]:
+    return published.rows(published.Asked(backend, **asked))
+
+
 def picture(backend: str, out: Path, epochs: int) -> list[Row]:
     return priors.draw(priors.Asked(backend, epochs), out / "few_photons.png") + unseen_object(backend, out)
 
@@ -218,6 +224,7 @@ CASES: dict[str, tuple[Callable[..., list[Row]], dict[str, Any]]] = {
     "canvas": (canvas, {"epochs": 13}),
     "canvas-scans": (canvas_scans, {"epochs": 8}),
     "canvas-synthetic": (canvas_synthetic, {"epochs": 6}),
+    "generators": (generators, {"seconds": 120.0, "photons": 1e9, "only": ""}),
     "picture": (picture, {"epochs": 20}),
 }
 
@@ -227,14 +234,17 @@ def main() -> None:
     parser.add_argument("cases", nargs="+", choices=list(CASES))
     parser.add_argument("--backend", action="append", required=True, help="engine; give it twice for both")
     parser.add_argument("--epochs", type=int, help="instead of each case's own")
+    parser.add_argument("--seconds", type=float, help="of CPU time that each of the generators trains")
+    parser.add_argument("--photons", type=float, help="of a pattern, of the generators")
+    parser.add_argument("--only", help="one row of the generators, by its name")
     parser.add_argument("--out", type=Path, default=Path("benchmark-quality"), help="folder for objects and figures")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for name in arguments.cases:
         function, settings = CASES[name]
-        if arguments.epochs:
-            settings = {**settings, "epochs": arguments.epochs}
+        asked = {key: value for key, value in vars(arguments).items() if key in settings and value is not None}
+        settings = {**settings, **asked}
         for backend in arguments.backend:
             print(f"{name}, {backend}", flush=True)
             case_rows = function(backend, arguments.out, **settings)
