@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import Pair, Stored, assemble, missing
+from ptycho_core.scans.findings import ranges
 from ptycho_core.scans.geometry import middle_px
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.reading import ReadOptions
@@ -111,8 +112,18 @@ def _stored(path: Path, diffraction: HDF5File, product: HDF5File) -> Stored:
         raise DataError(
             product.path, ", ".join(names), expected="equal lengths", received=received, remedy="Name another file."
         )
-    indexes, x, y = _averaged(product, indexes, x, y)
+    own, x, y = _averaged(product, indexes, x, y)
+    indexes, x, y = _between(keys, own, x, y)
     frames, rows = pair_indexes(diffraction, product, keys, indexes)
+    filled = np.flatnonzero(np.isin(indexes[rows], own, invert=True))
+    if len(filled):
+        log.warning(
+            "%s: %d patterns have no position of their own: theirs lie between those before and after. Leave them out: "
+            "--drop-frames %s",
+            product.path,
+            len(filled),
+            ranges(filled),
+        )
     shape = product.find("object").shape if product.is_dataset("object") else None
     if shape is None or len(shape) < 2:
         expected = "(layers, H, W) complex numbers"
@@ -177,6 +188,21 @@ def _averaged(
     )
     mean_x, mean_y = (np.bincount(place, np.asarray(values, np.float64)) / counts for values in (x, y))
     return each, mean_x, mean_y
+
+
+def _between(
+    keys: NDArray[Any], indexes: NDArray[Any], x: NDArray[Any], y: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """With a position for each pattern between others that has none: on the line between its neighbours."""
+    if not indexes.any():  # none, or they are paired in their order
+        return indexes, x, y
+    lacking = np.isin(keys, indexes, invert=True) & (keys > indexes.min()) & (keys < indexes.max()) & (keys >= 0)
+    if not lacking.any():
+        return indexes, x, y
+    order = np.argsort(indexes)
+    new = np.union1d(indexes, keys[lacking])
+    filled_x, filled_y = (np.interp(new, indexes[order], np.asarray(values, np.float64)[order]) for values in (x, y))
+    return new, filled_x, filled_y
 
 
 def _known(value: float | None) -> float | None:

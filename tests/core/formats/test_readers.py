@@ -538,14 +538,32 @@ def test_patterns_and_positions_pair_by_index(tmp_path: Path, core_log: pytest.L
     file = scan_files.ptychodus(tmp_path)
     keys = np.array([40, 10, 30, 20, 50, 0])
     put(file.path, "indexes", keys)
-    wanted = np.array([20, 99, 40, 0])
+    wanted = np.array([20, 25, 30, 10])
     for name, values in {"indexes": wanted, "x_m": np.arange(4) * PIXEL_M, "y_m": np.zeros(4)}.items():
         put(tmp_path / "product.h5", f"probe_position_{name}", values)
     scan = load(file)
-    assert scan.scan_index is not None and scan.scan_index.tolist() == [20, 40, 0]
-    np.testing.assert_array_equal(scan.diffraction_amplitude, np.sqrt(counts()[[3, 0, 5]], dtype=np.float32))
+    assert scan.scan_index is not None and scan.scan_index.tolist() == [20, 30, 10]
+    np.testing.assert_array_equal(scan.diffraction_amplitude, np.sqrt(counts()[[3, 2, 1]], dtype=np.float32))
     np.testing.assert_allclose(np.diff(scan.positions_px[:, 0]), [2, 1])
     assert "1 of 4 positions have no partner" in core_log.text and "3 of 6 patterns" in core_log.text
+
+
+def test_a_pattern_between_others_has_an_interpolated_position(
+    tmp_path: Path, core_log: pytest.LogCaptureFixture
+) -> None:
+    """As Ptychodus prepares a reconstruction; nothing is extrapolated."""
+    file = scan_files.ptychodus(tmp_path)
+    put(file.path, "indexes", np.array([40, 10, 30, 20, 50, 0]))
+    for name, values in {"indexes": [30, 10, 40], "x_m": [6, 0, 7], "y_m": [0, 4, 1]}.items():
+        scale = 1 if name == "indexes" else PIXEL_M
+        put(tmp_path / "product.h5", f"probe_position_{name}", np.array(values) * scale)
+    scan = load(file)
+    assert scan.scan_index is not None and scan.scan_index.tolist() == [10, 20, 30, 40]
+    np.testing.assert_array_equal(scan.diffraction_amplitude, np.sqrt(counts()[[1, 3, 2, 0]], dtype=np.float32))
+    np.testing.assert_allclose(scan.positions_px - scan.positions_px[0], [[0, 0], [3, -2], [6, -4], [7, -3]], atol=1e-9)
+    assert "1 patterns have no position of their own" in core_log.text and "--drop-frames 1" in core_log.text
+    assert "2 of 6 patterns have no partner" in core_log.text
+    assert load(file, drop_frames="1").scan_index.tolist() == [10, 30, 40]  # type: ignore[union-attr]
 
 
 def test_indexes_that_cannot_pair_are_refused(tmp_path: Path, core_log: pytest.LogCaptureFixture) -> None:
