@@ -49,6 +49,12 @@ class Found:
             value = getattr(value, part)
         return value
 
+    def is_of(self, value: object) -> bool:
+        """Whether it is the same definition: run twice, or where an entry point says."""
+        if self.place is None:
+            return _same(self._value, value)
+        return self.place == f"{getattr(value, '__module__', None)}:{getattr(value, '__qualname__', None)}"
+
 
 class Registry(Generic[T]):
     """All things of one kind, by name.
@@ -89,7 +95,7 @@ class Registry(Generic[T]):
                 text, remedy = "has a meaning of its own", "Choose another name."
                 raise ConfigurationError(f"{self.kind} {name!r}", received=text, remedy=remedy)
             taken = self._one(name)
-            if taken is not None and not replace and not (taken.place is None and _same(taken.value(), value)):
+            if taken is not None and not replace and not taken.is_of(value):
                 remedy = "Choose another name, or pass replace=True."
                 raise ConfigurationError(f"{self.kind} {name!r}", received="registered already", remedy=remedy)
             self._registered[name.casefold()] = Found(name, value, owner="this program")

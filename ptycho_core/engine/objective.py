@@ -9,51 +9,16 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
+from ptycho_core.engine.losses import TERMS, WEIGHTED, Compares, term_named
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.settings.words import loss_weights
 from ptycho_core.vocabulary import AUTO
-
-Compares = Literal["counts", "object", "truth"]
-
-
-@attrs.frozen
-class Term:
-    """A loss term. formula: as in specs/physics.md, Losses.
-
-    compares: predicted and measured counts; pixels of the merged patches with each other; or patches with the truth.
-    setting: the field of `TrainingConfig` that is its weight in the total; None where it is reported alone.
-    first: its weight at physics weight 0; None where no physics weight has a part in it.
-    """
-
-    name: str
-    formula: str
-    compares: Compares
-    setting: str | None = None
-    first: float | None = None
-
-    def weight(self, configured: float, physics_weight: Any) -> Any:
-        """In the total: a number, or whatever kind of number the physics weight is."""
-        if self.first is None:
-            return configured
-        return physics_weight * configured + (1 - physics_weight) * self.first
-
-
-TERMS = {
-    term.name: term
-    for term in (
-        Term("nll", "mean(h) / n̄", "counts", "nll_weight", first=0.0),
-        Term("reduced_deviance", "2 · mean(h)", "counts"),
-        Term("amplitude_mae", "mean(abs(√I⁺ − √n)) / √n̄", "counts", "mae_weight", first=1.0),
-        Term("total_variation", "mean(abs(∂x O')) + mean(abs(∂y O'))", "object", "realspace_weight"),
-        Term("realspace_mae", "mean(abs(O' − truth))", "truth", "realspace_mae_weight"),
-    )
-}
-"""Every loss term, in the order in which they are reported and added up."""
 
 
 @attrs.frozen
@@ -73,11 +38,12 @@ class Objective:
             return cls(("realspace_mae",), {"realspace_mae": 1.0})
         weights = {name: getattr(training, term.setting) for name, term in TERMS.items() if term.setting is not None}
         terms = tuple(name for name, term in TERMS.items() if term.compares == "counts" or weights.get(name, 0) > 0)
-        return cls(terms, {name: weights[name] for name in terms if name in weights})
+        others = {_registered(name): weight for name, weight in loss_weights(training.loss_weights or "").items()}
+        return cls((*terms, *others), {name: weights[name] for name in terms if name in weights} | others)
 
     def weights(self, physics_weight: Any = 1.0) -> dict[str, Any]:
         """Name → weight in the total. physics_weight: a number from 0 to 1, or an engine's tensor of one."""
-        return {name: TERMS[name].weight(weight, physics_weight) for name, weight in self.configured.items()}
+        return {name: term_named(name).weight(weight, physics_weight) for name, weight in self.configured.items()}
 
     def total(self, terms: Mapping[str, Any], physics_weight: Any = 1.0) -> Any:
         """The weighted sum of the terms, of any type that can be added and multiplied by a number."""
@@ -86,7 +52,16 @@ class Objective:
 
     def compares(self, what: Compares) -> bool:
         """Whether a term compares that: an engine needs the forward model for counts alone, the truth for truth."""
-        return any(TERMS[name].compares == what for name in self.terms)
+        return any(term_named(name).compares == what for name in self.terms)
+
+
+def _registered(name: str) -> str:
+    """The name of a term beside ours, as it was written. ConfigurationError for one of ours, or an unknown one."""
+    if name in TERMS:
+        remedy = f"Set {TERMS[name].setting}." if TERMS[name].setting else "It is reported in any case."
+        expected = "losses that a program has registered"
+        raise ConfigurationError("TrainingConfig", WEIGHTED, expected=expected, received=repr(name), remedy=remedy)
+    return term_named(name).name
 
 
 def reported_terms(config: TrainingConfig) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from ptycho_core.settings.fields import (
 )
 from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.model import CANVAS, ModelConfig
+from ptycho_core.settings.words import is_loss_weights, loss_weights
 
 
 def _large_groups(canvas: int, otherwise: int) -> DefaultBy:
@@ -99,6 +100,9 @@ class TrainingConfig:
     )
     realspace_weight: float = setting(0.0, "Weight of the total variation of the complex object.", fraction)
     realspace_mae_weight: float = setting(0.0, "Weight of the mean absolute error against ground truth.", fraction)
+    loss_weights: str | None = setting(
+        None, "Weights of losses that a program has registered: NAME=WEIGHT, with commas.", is_loss_weights
+    )
     stage_1_epochs: int = setting(
         0, "Epochs at the start that train on the amplitude error alone: the physics weight is 0.", at_least(0)
     )
@@ -240,7 +244,8 @@ class TrainingConfig:
             raise NoEffectError("ModelConfig", "probe_scale", expected=expected, received=received, remedy=remedy)
 
     def _check_losses(self) -> None:
-        if self.model.model_type == "pinn" and self.nll_weight + self.mae_weight <= 0:
+        weighs = any(loss_weights(self.loss_weights or "").values())
+        if self.model.model_type == "pinn" and self.nll_weight + self.mae_weight <= 0 and not weighs:
             received = f"nll_weight = {self.nll_weight:g}, mae_weight = {self.mae_weight:g}"
             self._refuse(None, "a positive nll_weight or mae_weight", received, "Set nll_weight to 1.")
         if self.model.model_type == "supervised":
@@ -253,7 +258,8 @@ class TrainingConfig:
                 self._refuse(
                     None, "no weights of the diffraction losses with model_type = supervised", received, remedy
                 )
-            for name, value in (("probe_trainable", self.probe_trainable), ("stage epochs", self.staged_epochs > 0)):
+            unused = {"probe_trainable": self.probe_trainable, "stage epochs": self.staged_epochs > 0}
+            for name, value in {**unused, "loss_weights": self.loss_weights is not None}.items():
                 if value:
                     remedy = "Leave it unset: a supervised network is trained on ground truth alone."
                     self._refuse(None, f"no {name} with model_type = supervised", f"{name} set", remedy)

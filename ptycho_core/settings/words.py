@@ -36,6 +36,18 @@ def frame_list(text: str) -> tuple[tuple[range, ...], frozenset[str]]:
     return tuple(numbers), frozenset(kinds)
 
 
+def loss_weights(text: str) -> dict[str, float]:
+    """`smooth=0.1,log_error=0.5` as weights by name; ValueError for anything else."""
+    weights: dict[str, float] = {}
+    for word in text.split(",") if text.strip() else ():
+        name, equals, number = (part.strip() for part in word.partition("="))
+        weight = float(number)
+        if not name or not equals or not 0 <= weight < float("inf") or name.lower() in weights:
+            raise ValueError(word)
+        weights[name.lower()] = weight
+    return weights
+
+
 def mask_kinds(text: str) -> frozenset[str]:
     """`nan,saturated` as kinds of pixels; ValueError for anything else."""
     kinds = frozenset(word.strip().lower() for word in text.split(","))
@@ -87,6 +99,7 @@ is_frame_slice = as_words(frame_slice, "START:STOP or START:STOP:STEP, such as 1
 is_frame_list = as_words(
     frame_list, f"numbers, ranges and kinds with commas, such as 7,50-60,empty; kinds: {', '.join(DROPPED)}"
 )
+is_loss_weights = as_words(loss_weights, "NAME=WEIGHT with commas, weights of 0 or more, such as smooth=0.1")
 is_mask = as_words(mask_kinds, f"some of {', '.join(MASKED)}, with commas")
 is_shape = as_words(_counts, "ROWS,COLUMNS, such as 64,48")
 is_step = as_words(_steps, "one number, or two as ALONG-ROWS,ALONG-COLUMNS (y,x), not 0")

@@ -9,8 +9,14 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_core.engine import losses
+from ptycho_core.engine.losses import loss_function, term_named
+from ptycho_core.engine.objective import Objective
+from ptycho_core.errors import BackendError
 from ptycho_core.physics.constants import INTENSITY_FLOOR, MODULUS_FLOOR
 from ptycho_core.vocabulary import Field
+from ptycho_core_reference.arrays import XP
+from ptycho_core_reference.ops import ENGINE
 
 Array = NDArray[np.float64]
 NOTHING: Any = np.empty(0)
@@ -69,10 +75,39 @@ def realspace_mae(of: Compared) -> tuple[float, Field]:
     return mean_modulus(error, np.broadcast_to(of.lit / of.lit.mean(), error.shape))
 
 
-TERMS: dict[str, Callable[[Compared], tuple[float, NDArray[Any]]]] = {
+Way = tuple[float, NDArray[Any] | None]
+TERMS: dict[str, Callable[[Compared], Way]] = {
     term.__name__: term for term in (nll, reduced_deviance, amplitude_mae, total_variation, realspace_mae)
 }
 """Each with its gradient: of those that compare counts by the predicted ones, of the others by the patches."""
+
+
+def term(name: str, of: Compared) -> Way:
+    """The value and the gradient of a term; no gradient where one is registered without.
+
+    What is registered takes fields (B, C, N, N) as (2, B, C, N, N), real and imaginary part.
+    """
+    if name in TERMS:
+        return TERMS[name](of)
+    registered, own = term_named(name), {}
+    for field in ("patches", "truth"):
+        array = getattr(of, field)
+        own[field] = np.stack([array.real, array.imag]) if array.size else None
+    counts = {"predicted": of.predicted, "measured": of.measured, "good": of.good.astype(np.float64)}
+    given = losses.Compared(xp=XP, **own, **counts, mean_counts=of.mean_counts, lit=of.lit if of.lit.size else None)
+    if ENGINE in registered.functions:
+        value, gradient = registered.functions[ENGINE](given)
+        return float(value), gradient
+    return float(loss_function(name, ENGINE, {})(given)), None
+
+
+def check_gradients(objective: Objective) -> None:
+    """BackendError where a term of the total is registered without a gradient for this engine."""
+    for name in objective.configured:
+        if name not in TERMS and ENGINE not in term_named(name).functions:
+            remedy = f"Give register_loss engines={{{ENGINE!r}: …}}, or take another engine."
+            expected = "a function of its value and gradient"
+            raise BackendError(ENGINE, f"loss {name!r}", expected=expected, received="its value alone", remedy=remedy)
 
 
 # -- what they are made of -----------------------------------------------------------------------------------------

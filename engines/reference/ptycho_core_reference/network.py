@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_border, check_weights, trainable_names
-from ptycho_core.engine.objective import TERMS, Objective
+from ptycho_core.engine.losses import term_named
+from ptycho_core.engine.objective import Objective
 from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BCHW
 from ptycho_core.networks.ops import check_ops
@@ -184,6 +185,8 @@ class ReferenceNetwork:
 
     def _terms_and_gradients(self, batch: Batch, physics_weight: float) -> tuple[dict[str, float], dict[str, Array]]:
         """Loss terms of a batch, and the gradient of what is minimised by every trainable array."""
+        assert self.objective is not None
+        losses.check_gradients(self.objective)
         if self.table.canvas:
             return self._canvas_terms_and_gradients(batch, physics_weight)
         outputs, ways_back = self.run(batch)
@@ -256,17 +259,19 @@ class ReferenceNetwork:
                 good=~batch.bad_pixels,
                 mean_counts=counts * batch.illumination.mean_intensity,
             )
-        found = {name: losses.TERMS[name](compared) for name in self.objective.terms}
+        found = {name: losses.term(name, compared) for name in self.objective.terms}
         terms = {name: value for name, (value, _) in found.items()}
         terms = {"total": self.objective.total(terms, physics_weight), **terms}
 
         by_counts, by_patches = np.zeros(compared.predicted.shape), np.zeros_like(patches)
         for name, weight in self.objective.weights(physics_weight).items():
-            gradient = weight * found[name][1]
-            if TERMS[name].compares == "counts":
-                by_counts = by_counts + gradient
+            gradient = found[name][1]
+            if gradient is None:  # asked for the values alone
+                continue
+            if term_named(name).compares == "counts":
+                by_counts = by_counts + weight * gradient
             else:
-                by_patches = by_patches + gradient
+                by_patches = by_patches + weight * gradient
         gradients = {name: np.zeros_like(self.arrays[name]) for name in (PROBE, LOG_SCALE) if name in self.arrays}
         if far_field is not None:
             gradients[LOG_SCALE] = np.asarray(2 * np.sum(by_counts * compared.predicted))

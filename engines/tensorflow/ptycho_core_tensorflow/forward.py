@@ -16,6 +16,7 @@ import tensorflow as tf
 from einops import rearrange
 
 from ptycho_core.engine.checks import trainable_names
+from ptycho_core.engine.losses import Compared, loss_function
 from ptycho_core.engine.objective import Objective
 from ptycho_core.layouts import ALONE_LAST_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES
 from ptycho_core.networks.ops import op_function
@@ -26,6 +27,7 @@ from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import LOG_SCALE, PROBE
 from ptycho_core_tensorflow import losses, physics
+from ptycho_core_tensorflow.arrays import XP
 from ptycho_core_tensorflow.ops import ENGINE, OPS, run_table
 from ptycho_core_tensorflow.steps import Scene
 
@@ -45,7 +47,9 @@ class Recipe:
     @functools.cached_property
     def _told(self) -> tuple[object, ...]:
         ops = tuple(op_function(layer, ENGINE, OPS) for layer in self.table.layers)  # a program may replace one
-        return repr(attrs.astuple(self, recurse=False)), ops, tuple(losses.TERMS.items())
+        terms = () if self.training is None else Objective.of(self.training).terms
+        functions = tuple(loss_function(name, ENGINE, losses.TERMS) for name in terms)
+        return repr(attrs.astuple(self, recurse=False)), ops, terms, functions
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and self._told == other._told
@@ -153,7 +157,7 @@ class Forward:
             epsilon = MERGE_EPSILON[self.model.merge_weights]
             canvas = physics.merge_group(patches, light.merge_weight, placement, epsilon)
             patches = physics.extract_patches(canvas, placement)
-        compared = losses.Compared(patches=patches, lit=None if seen is None else light.lit)
+        compared = Compared(xp=XP, patches=patches, lit=None if seen is None else light.lit)
         if self.objective.compares("truth"):
             truth = tf.stack([rearrange(part, BHWC_TO_BCHW) for part in tf.unstack(truth)])
             if self.table.canvas:
@@ -170,7 +174,7 @@ class Forward:
                 good=good,
                 mean_counts=counts * light.mean_intensity,
             )
-        terms = {name: losses.TERMS[name](compared) for name in self.objective.terms}
+        terms = {name: loss_function(name, ENGINE, losses.TERMS)(compared) for name in self.objective.terms}
         return {"total": self.objective.total(terms, physics_weight), **terms}
 
     def terms_and_gradients(

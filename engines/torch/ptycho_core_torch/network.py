@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_border, check_weights, trainable_names
+from ptycho_core.engine.losses import Compared, loss_function
 from ptycho_core.engine.objective import Objective
 from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
@@ -34,6 +35,7 @@ from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import LOG_SCALE, PROBE, LossTerms, Weights
 from ptycho_core_torch import losses, physics
+from ptycho_core_torch.arrays import XP
 from ptycho_core_torch.ops import ENGINE, OPS, run_table
 from ptycho_core_torch.optimizer import Optimizer
 from ptycho_core_torch.steps import Scene
@@ -211,7 +213,7 @@ class TorchNetwork:
             epsilon = MERGE_EPSILON[self.model.merge_weights]
             canvas = physics.merge_group(patches, light.merge_weight, placement, epsilon)
             patches = physics.extract_patches(canvas, placement)
-        compared = losses.Compared(patches=patches, lit=light.lit if self.table.canvas else None)
+        compared = Compared(xp=XP, patches=patches, lit=light.lit if self.table.canvas else None)
         if self.objective.compares("truth"):
             parts = rearrange(batch.object_patches, BHWC_TO_BCHW)
             truth = torch.stack([self._constant(parts.real), self._constant(parts.imag)])
@@ -231,7 +233,7 @@ class TorchNetwork:
                 good=self._constant(~batch.bad_pixels),
                 mean_counts=counts * light.mean_intensity,
             )
-        terms = {name: losses.TERMS[name](compared) for name in self.objective.terms}
+        terms = {name: loss_function(name, ENGINE, losses.TERMS)(compared) for name in self.objective.terms}
         return {"total": self.objective.total(terms, physics_weight), **terms}
 
     def _terms_and_gradients(self, batch: Batch, physics_weight: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from ptycho_core_reference import losses as reference
 
-from ptycho_core.engine.objective import TERMS, Objective, check_monitor, reported_terms
+from ptycho_core.engine.losses import TERMS
+from ptycho_core.engine.objective import Objective, check_monitor, reported_terms
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import fields_of
