@@ -1,4 +1,6 @@
 from .batches.batch import Batch as Batch
+from .engine.losses import register_loss as register_loss
+from .engine.optimizers import register_optimizer as register_optimizer
 from .engine.protocol import Engine as Engine
 from .engine.protocol import Network as Network
 from .engine.registry import registered_engines as registered_engines

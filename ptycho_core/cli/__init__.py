@@ -20,6 +20,7 @@ import click
 
 from ptycho_core import __version__
 from ptycho_core.cli import files, priors, running, solving
+from ptycho_core.cli.importing import takes_imports
 from ptycho_core.errors import PtychoError
 from ptycho_core.settings.fields import flag_of
 
@@ -38,7 +39,7 @@ def cli() -> None:
 
 
 for command in (*running.COMMANDS, *solving.COMMANDS, *priors.COMMANDS, *files.COMMANDS):
-    cli.add_command(command)
+    cli.add_command(takes_imports(command))
 
 
 class Terminated(KeyboardInterrupt):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.optimizers import OPTIMIZERS
 from ptycho_core.errors import ArchiveError, ConfigurationError, DataError
 from ptycho_core.networks.table import Table
 from ptycho_core.settings.execution import ExecutionConfig
@@ -35,7 +36,7 @@ def optimizer_moments(training: TrainingConfig | None) -> tuple[str, ...]:
     """What the configured optimiser keeps for every trainable array (specs/physics.md, Optimiser)."""
     if training is None:
         return ()
-    return ("momentum",) if training.optimizer == "sgd" else ("first_moment", "second_moment")
+    return OPTIMIZERS.load(training.optimizer).state
 
 
 def weight_names(table: Table, training: TrainingConfig | None) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from ptycho_core.models.container import (
 )
 from ptycho_core.models.flat import to_legacy_dict
 from ptycho_core.models.seen import DAMAGED, Seen, check_light, from_numbered, to_numbered
-from ptycho_core.networks.registry import build_table
+from ptycho_core.networks.registry import build_table, check_known, module_of
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.settings.fields import from_mapping, to_mapping
@@ -112,6 +112,8 @@ class Model:
         }
         facts: dict[str, Any] = {"engine": attrs.asdict(self.engine), "models": list(MODELS)}
         facts |= {"best_epoch": self.best_epoch, "object_pixel_m": self.object_pixel_m}
+        if (module := module_of(self.config.model)) is not None:
+            facts["architecture_module"] = module
         if self.others:
             facts["other_pixels_m"] = [each.object_pixel_m for each in self.others]
         return write_container(path, MODEL, facts, members)
@@ -137,6 +139,7 @@ def load_model(path: str | os.PathLike[str], *, backend: str = "auto") -> Model:
         reading = (
             None if "reading" not in tables else from_mapping(ReadOptions, tables["reading"], source="config.json")
         )
+        check_known(config.model, manifest.get("architecture_module"))
         weights, others = from_numbered(to_arrays(members["weights.safetensors"], "weights"), config.model.N)
         check_model_weights(build_table(config.model), weights, config.model.N)
         check_light(weights)

@@ -61,6 +61,26 @@ def architecture_of(model: ModelConfig) -> Architecture:
     return ARCHITECTURES.load(model.architecture)
 
 
+def module_of(model: ModelConfig) -> str | None:
+    """The module that an architecture is of, to be imported where its archive is loaded; None for one of ours."""
+    if ARCHITECTURES.is_ours(model.architecture):
+        return None
+    module: str | None = getattr(architecture_of(model), "__module__", None)
+    return module
+
+
+def check_known(model: ModelConfig, module: object) -> None:
+    """ConfigurationError, which names the module to import, where nobody has registered the architecture of an archive.
+
+    module: what the archive says that it was of.
+    """
+    if isinstance(module, str) and ARCHITECTURES.find(model.architecture) is None:
+        received = f"{model.architecture!r}, which the module {module} registers"
+        remedy = f"Import {module} first, or pass --import {module}, or the .py file of that name."
+        expected = "an architecture that is registered"
+        raise ConfigurationError("ModelConfig", "architecture", expected=expected, received=received, remedy=remedy)
+
+
 def build_table(model: ModelConfig) -> Table:
     """The layers of `model.architecture` for this configuration.
 

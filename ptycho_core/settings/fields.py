@@ -70,6 +70,17 @@ class Choices:
         return f"{text}{self.because and f' ({self.because})'}"
 
 
+@attrs.frozen
+class OtherThan:
+    """A check of a name that allows all but some; words: those of ours that it allows."""
+
+    names: tuple[str, ...]
+    words: str
+
+    def __call__(self, value: object) -> str | None:
+        return None if isinstance(value, str) and value not in self.names else self.words
+
+
 def at_least(minimum: float, *, exclusive: bool = False) -> Interval:
     return Interval(minimum, above=exclusive)
 

@@ -15,6 +15,7 @@ from ptycho_core.settings.deprecated import takes_n_images
 from ptycho_core.settings.explained import explained
 from ptycho_core.settings.fields import (
     DefaultBy,
+    OtherThan,
     at_least,
     below_one,
     check_effects,
@@ -122,13 +123,23 @@ class TrainingConfig:
     )
     probe_trainable: bool = setting(False, "Refine the probe while the network is trained.")
     intensity_scale_trainable: bool = setting(True, "Refine a global factor between predicted and measured amplitude.")
-    optimizer: Literal["adam", "adamw", "sgd"] = setting("adam", "Optimiser; adamw decouples weight_decay.")
-    momentum: float = setting(0.9, "Momentum of sgd.", below_one, beside={"optimizer": only("sgd")})
+    optimizer: str = setting(
+        "adam", "Optimiser: adam, adamw (decouples weight_decay), sgd or a registered one.", name=True
+    )
+    momentum: float = setting(
+        0.9, "Momentum of sgd.", below_one, beside={"optimizer": OtherThan(("adam", "adamw"), "sgd")}
+    )
     adam_beta1: float = setting(
-        0.9, "Decay of the first moment of adam and adamw.", below_one, beside={"optimizer": only("adam", "adamw")}
+        0.9,
+        "Decay of the first moment of adam and adamw.",
+        below_one,
+        beside={"optimizer": OtherThan(("sgd",), "adam or adamw")},
     )
     adam_beta2: float = setting(
-        0.999, "Decay of the second moment of adam and adamw.", below_one, beside={"optimizer": only("adam", "adamw")}
+        0.999,
+        "Decay of the second moment of adam and adamw.",
+        below_one,
+        beside={"optimizer": OtherThan(("sgd",), "adam or adamw")},
     )
     weight_decay: float = setting(0.0, "Weight decay of the convolution kernels.", at_least(0))
     learning_rate: float = setting(1e-3, "Highest learning rate.", at_least(0, exclusive=True), common=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from ptycho_core.engine.objective import check_monitor
+from ptycho_core.engine.optimizers import OPTIMIZERS
 from ptycho_core.engine.registry import find_engine
 from ptycho_core.errors import MissingExtraError
 from ptycho_core.networks.registry import architecture_of, build_table, fields_read
@@ -79,6 +80,7 @@ def prepare(
     architecture_of(config.model)
     if sized:
         build_table(config.model)
+    OPTIMIZERS.load(config.optimizer)
     check_monitor(execution, config)
     for name, reason in idle_fields(config, fields_read(config.model)):
         log.warning("%s has no effect %s", name, reason)

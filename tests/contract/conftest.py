@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ptycho_core.cli.importing import import_named
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.engine.registry import registered_engines
 from tests.contract.backends import differing_tests, engine_or_skip, required_backends
@@ -20,6 +21,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="MODULE:FACTORY",
         help="test this engine instead of the registered ones; may be given again",
     )
+    parser.addoption(
+        "--plugin",
+        action="append",
+        metavar="MODULE",
+        help="import this module, or .py file, whose losses and optimisers are tested; may be given again",
+    )
+
+
+_plugins: list[str] = []
+
+
+def loaded_plugins() -> list[str]:
+    return _plugins
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in config.getoption("--plugin", default=None) or ():
+        import_named(name)
+        _plugins.append(name)
 
 
 def engine_names(config: pytest.Config) -> list[str]:

@@ -73,13 +73,14 @@ def model_configs(draw: st.DrawFn) -> ModelConfig:
 def training_configs(draw: st.DrawFn) -> TrainingConfig:
     """Any valid one: fields drawn each by itself, then mended where they contradict each other."""
     model, values = draw(model_configs()), draw(plain("training"))
+    values["loss_weights"] = draw(st.none() | st.sampled_from(["smooth=0.1", "a=0, b=2"]))
     values["held_out_frames"] = draw(st.none() | st.integers(0, model.channels - 1))
     stages = [draw(st.integers(0, 9)) for _ in range(3)]
     if values["scheduler"] == "MultiStage":
         stages[2] += 1
     if model.model_type == "supervised":
         values |= dict.fromkeys(("mae_weight", "realspace_weight", "realspace_mae_weight"), 0.0)
-        values |= {"nll_weight": draw(st.sampled_from([0.0, 1.0])), "probe_trainable": False}
+        values |= {"nll_weight": draw(st.sampled_from([0.0, 1.0])), "probe_trainable": False, "loss_weights": None}
         stages = [0, 0, 0]
         values["scheduler"] = "Default" if values["scheduler"] == "MultiStage" else values["scheduler"]
     elif values["nll_weight"] + values["mae_weight"] == 0:

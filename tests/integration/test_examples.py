@@ -33,6 +33,12 @@ def test_an_op_and_a_network_of_ones_own_train_alike_on_every_engine(capsys: pyt
         assert np.isfinite(objects[name]).all() and objects[name].std() > 0.01
 
 
+@needs_an_engine
+def test_a_loss_and_an_optimizer_of_ones_own_train_on_every_engine() -> None:
+    for first, *_, last in load_example("own_loss_and_optimizer").main(nepochs=2).values():
+        assert last < 0.9 * first
+
+
 def test_a_file_of_an_unknown_format_is_read_as_it_was_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

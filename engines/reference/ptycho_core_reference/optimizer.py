@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.engine.checks import check_optimizer_state, optimizer_moments
+from ptycho_core.engine.optimizers import OPTIMIZERS, Rule, Step
 from ptycho_core.physics.constants import ADAM_EPSILON, AGC_FLOOR
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import Weights
+from ptycho_core_reference.arrays import XP
 
 Array = NDArray[np.float64]
 
@@ -45,6 +47,9 @@ class Optimizer:
         assert self.training is not None
         self.steps += 1
         for name, g in self.clipped(gradients).items():
+            if not OPTIMIZERS.is_ours(self.training.optimizer):
+                self._registered(name, g, learning_rate)
+                continue
             decay = self.training.weight_decay if name.endswith("/kernel") else 0.0
             if self.training.optimizer == "adamw":
                 self.arrays[name][...] -= learning_rate * decay * self.arrays[name]
@@ -52,6 +57,26 @@ class Optimizer:
                 g = g + decay * self.arrays[name]
             change = self._momentum(name, g) if self.training.optimizer == "sgd" else self._adam(name, g)
             self.arrays[name][...] -= learning_rate * change
+
+    def _registered(self, name: str, g: Array, learning_rate: float) -> None:
+        """By an optimiser that a program brings along."""
+        assert self.training is not None
+        rule, optimiser = Rule.of(self.training), OPTIMIZERS.load(self.training.optimizer)
+        step = Step(
+            xp=XP,
+            array=self.arrays[name],
+            gradient=g,
+            state={moment: self.moments[f"{moment}/{name}"] for moment in optimiser.state},
+            rate=learning_rate,
+            decay=rule.weight_decay if name.endswith("/kernel") else 0.0,
+            rule=rule,
+            corrected=lambda beta: 1 - beta**self.steps,
+        )
+        array, state = optimiser.update(step)
+        kept = {moment: np.array(state[moment], np.float64) for moment in optimiser.state}
+        self.arrays[name][...] = array
+        for moment, value in kept.items():
+            self.moments[f"{moment}/{name}"][...] = value
 
     def _adam(self, name: str, g: Array) -> Array:
         """Kingma & Ba, Adam, ICLR 2015, Algorithm 1: bias-corrected, epsilon outside the root."""

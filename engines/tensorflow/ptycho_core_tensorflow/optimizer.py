@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ptycho_core.engine.checks import check_optimizer_state, optimizer_moments
-from ptycho_core.physics.constants import ADAM_EPSILON, AGC_FLOOR
+from ptycho_core.engine.optimizers import OPTIMIZERS, Rule, Step, Update
+from ptycho_core.physics.constants import AGC_FLOOR
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import Weights
+from ptycho_core_tensorflow.arrays import XP
 from ptycho_core_tensorflow.weights import to_arrays
-
-
-class Rule(NamedTuple):
-    """What a step is made for, beside the shapes of its arrays: fields of a training configuration."""
-
-    optimizer: str
-    weight_decay: float
-    adam_beta1: float
-    adam_beta2: float
-    momentum: float
-    gradient_clip_val: float | None
-    gradient_clip_algorithm: str
 
 
 class Optimizer:
     """Changes the variables that it is given, in place; its moments begin at 0."""
 
     def __init__(self, training: TrainingConfig | None, tensors: Mapping[str, tf.Variable]) -> None:
-        self.rule = None if training is None else Rule(*(getattr(training, name) for name in Rule._fields))
+        self.rule = None if training is None else Rule.of(training)
+        self.update = None if training is None else OPTIMIZERS.load(training.optimizer).update
         self.tensors = tensors
         self.steps = tf.Variable(0, dtype=tf.float64)
         self.moments = {
@@ -61,18 +52,19 @@ class Optimizer:
 
     def step(self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor) -> None:
         """One step from the gradients as they are before clipping."""
-        assert self.rule is not None
-        graph_step(self.rule)(self.tensors, self.steps, self.moments, dict(gradients), learning_rate)
+        assert self.rule is not None and self.update is not None
+        graph_step(self.rule, self.update)(self.tensors, self.steps, self.moments, dict(gradients), learning_rate)
 
 
 @functools.lru_cache(maxsize=16)
-def graph_step(rule: Rule) -> Any:
+def graph_step(rule: Rule, update: Update) -> Any:
     """`change` by a rule as a graph, which all optimisers of that rule share (`forward.py`)."""
-    return tf.function(functools.partial(change, rule), autograph=False)
+    return tf.function(functools.partial(change, rule, update), autograph=False)
 
 
 def change(
     rule: Rule,
+    update: Update,
     tensors: Mapping[str, tf.Variable],
     steps: tf.Variable,
     moments: Mapping[str, tf.Variable],
@@ -81,32 +73,27 @@ def change(
 ) -> None:
     """Step the variables and the moments, in place."""
     steps.assign_add(1)
-    # In float64, because these cancel. A Python number would be made float32.
-    beta1, beta2 = (tf.constant(beta, tf.float64) for beta in (rule.adam_beta1, rule.adam_beta2))
-    corrections = 1 - beta1**steps, tf.sqrt(1 - beta2**steps)
     for name, gradient in clip(gradients, tensors, rule).items():
-        tensor = tensors[name]
-        if rule.weight_decay > 0 and name.endswith("/kernel"):
-            if rule.optimizer == "adamw":
-                tensor.assign_sub(learning_rate * rule.weight_decay * tensor)
-            else:
-                gradient = gradient + rule.weight_decay * tensor
-        if rule.optimizer == "sgd":
-            momentum = moments[f"momentum/{name}"]
-            step = momentum.assign(rule.momentum * momentum + gradient)
-        else:
-            step = adam(rule, moments[f"first_moment/{name}"], moments[f"second_moment/{name}"], gradient, corrections)
-        tensor.assign_sub(learning_rate * step)
+        kept = {moment.removesuffix(f"/{name}"): moment for moment in moments if moment.endswith(f"/{name}")}
 
+        def corrected(beta: float, dtype: tf.DType = gradient.dtype) -> tf.Tensor:
+            # In float64, because these cancel. A Python number would be made float32.
+            return tf.cast(1 - tf.constant(beta, tf.float64) ** steps, dtype)
 
-def adam(
-    rule: Rule, first: tf.Variable, second: tf.Variable, gradient: tf.Tensor, corrections: tuple[tf.Tensor, tf.Tensor]
-) -> tf.Tensor:
-    """Keras's own Adam puts epsilon elsewhere. corrections: 1 - β₁ᵗ and √(1 - β₂ᵗ)."""
-    first.assign(rule.adam_beta1 * first + (1 - rule.adam_beta1) * gradient)
-    second.assign(rule.adam_beta2 * second + (1 - rule.adam_beta2) * tf.square(gradient))
-    correction1, correction2 = (tf.cast(correction, gradient.dtype) for correction in corrections)
-    return (first / correction1) / (tf.sqrt(second) / correction2 + ADAM_EPSILON)
+        step = Step(
+            xp=XP,
+            array=tensors[name].value(),
+            gradient=gradient,
+            state={moment: moments[where].value() for moment, where in kept.items()},
+            rate=learning_rate,
+            decay=rule.weight_decay if name.endswith("/kernel") else 0.0,
+            rule=rule,
+            corrected=corrected,
+        )
+        array, state = update(step)
+        tensors[name].assign(array)
+        for moment, where in kept.items():
+            moments[where].assign(state[moment])
 
 
 def clip(gradients: Mapping[str, tf.Tensor], tensors: Mapping[str, tf.Tensor], rule: Rule) -> dict[str, tf.Tensor]:

@@ -11,9 +11,11 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
 from ptycho_core.engine.checks import check_optimizer_state, optimizer_moments
+from ptycho_core.engine.optimizers import OPTIMIZERS, Rule, Step
 from ptycho_core.physics.constants import ADAM_EPSILON, AGC_FLOOR
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import Weights
+from ptycho_core_torch.arrays import XP
 from ptycho_core_torch.weights import to_arrays, to_tensor
 
 
@@ -54,10 +56,10 @@ class Optimizer:
         """One step from the gradients as they are before clipping."""
         self.steps += 1
         gradients = self.clipped(gradients)
-        if self.training is not None and self.training.optimizer == "sgd":
-            self._sgd_step(gradients, learning_rate)
-        else:
+        if self.training is not None and self.training.optimizer in ("adam", "adamw"):
             self._adam_step(gradients, learning_rate)
+        else:
+            self._own_step(gradients, learning_rate)
 
     def _adam_step(self, gradients: Mapping[str, Tensor], learning_rate: float) -> None:
         """Every default of this framework's own that matters is stated: specs/physics.md, Optimiser.
@@ -86,15 +88,26 @@ class Optimizer:
                 fused=all(self.tensors[name].device.type in ("cpu", "cuda") for name in names),
             )
 
-    def _sgd_step(self, gradients: Mapping[str, Tensor], learning_rate: float) -> None:
-        """Written out: this framework's own keeps no buffer where the momentum is 0."""
+    def _own_step(self, gradients: Mapping[str, Tensor], learning_rate: float) -> None:
+        """By an optimiser that is written once for all engines."""
         assert self.training is not None
+        rule, optimiser = Rule.of(self.training), OPTIMIZERS.load(self.training.optimizer)
         for name, gradient in gradients.items():
-            tensor, momentum = self.tensors[name], self.moments[f"momentum/{name}"]
-            if name.endswith("/kernel"):
-                gradient = gradient + self.training.weight_decay * tensor
-            momentum.mul_(self.training.momentum).add_(gradient)
-            tensor.sub_(learning_rate * momentum)
+            tensor = self.tensors[name]
+            step = Step(
+                xp=XP,
+                array=tensor,
+                gradient=gradient,
+                state={moment: self.moments[f"{moment}/{name}"] for moment in optimiser.state},
+                rate=learning_rate,
+                decay=rule.weight_decay if name.endswith("/kernel") else 0.0,
+                rule=rule,
+                corrected=lambda beta: torch.as_tensor(1 - beta**self.steps, dtype=gradient.dtype),  # noqa: B023
+            )
+            array, state = optimiser.update(step)
+            tensor.copy_(array)
+            for moment in optimiser.state:
+                self.moments[f"{moment}/{name}"].copy_(state[moment])
 
 
 def clip(

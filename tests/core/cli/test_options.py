@@ -85,7 +85,7 @@ def another_value(section: str, name: str) -> Any:
         return next(choice for choice in reversed(typing.get_args(kind)) if choice != field.default)
     if kind is bool:
         return not field.default
-    words = ["another", "0:9", "1", "1,2", "2,0,0,1", "nan"]
+    words = ["another", "0:9", "1", "1,2", "2,0,0,1", "nan", "smooth=0.1"]
     candidates = {int: [8, 32], float: [0.25, 3.5], str: words, Path: [Path("another")]}[kind]
     check = field.metadata["check"]
     takes = [value for value in candidates if value != field.default and (check is None or check(value) is None)]
@@ -143,7 +143,7 @@ def test_the_whole_help_shows_every_flag_with_its_default(ptycho: Any, command: 
 def test_help_of_train_shows_the_twenty_settings_that_people_change(ptycho: Any) -> None:
     text = ptycho("train", "--help").out
     shown, own = flags_in(text), ["config", "resume", "from", "show-config", "overwrite", "quiet", "json"]
-    own += ["help", "help-all"]
+    own += ["import", "help", "help-all"]
     common = [
         flag_of(name)
         for section in SECTIONS_OF["train"]

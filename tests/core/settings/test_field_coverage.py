@@ -18,6 +18,7 @@ FILES = (
     "core/formats/test_cubes_and_links.py",
     "contract/test_fields.py",
     "contract/test_deterministic.py",
+    "contract/test_registered.py",
 )
 
 
