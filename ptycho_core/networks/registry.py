@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -58,12 +59,16 @@ def network_channels(model: ModelConfig) -> int:
 
 def architecture_of(model: ModelConfig) -> Architecture:
     """The architecture that a configuration names. ConfigurationError for an unknown name, or one that is broken."""
+    if ":" in model.architecture:
+        from ptycho_core.networks.own import own_table  # which registers its ops
+
+        return functools.partial(own_table, model.architecture)
     return ARCHITECTURES.load(model.architecture)
 
 
 def module_of(model: ModelConfig) -> str | None:
-    """The module that an architecture is of, to be imported where its archive is loaded; None for one of ours."""
-    if ARCHITECTURES.is_ours(model.architecture):
+    """The module that registers an architecture; None for ours and for an import path, which says it."""
+    if ARCHITECTURES.is_ours(model.architecture) or ":" in model.architecture:
         return None
     module: str | None = getattr(architecture_of(model), "__module__", None)
     return module
@@ -74,10 +79,10 @@ def check_known(model: ModelConfig, module: object) -> None:
 
     module: what the archive says that it was of.
     """
-    if isinstance(module, str) and ARCHITECTURES.find(model.architecture) is None:
+    if isinstance(module, str) and ":" not in model.architecture and ARCHITECTURES.find(model.architecture) is None:
         received = f"{model.architecture!r}, which the module {module} registers"
         remedy = f"Import {module} first, or pass --import {module}, or the .py file of that name."
-        expected = "an architecture that is registered"
+        expected = f"one of {', '.join(ARCHITECTURES.names())}"
         raise ConfigurationError("ModelConfig", "architecture", expected=expected, received=received, remedy=remedy)
 
 

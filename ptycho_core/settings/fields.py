@@ -184,7 +184,7 @@ def _plain(value: Any, instance: Any, field: attrs.Attribute[Any]) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and typing.get_origin(kind) is Literal:
         value = str(value)  # 2 among the choices "auto", "1", "2"
     if isinstance(value, str):
-        value = value.lower() if field.metadata["name"] else value
+        value = value.lower() if field.metadata["name"] and ":" not in value else value  # an import path keeps its case
         check = field.metadata["check"]
         choices = check.values if isinstance(check, Choices) else typing.get_args(kind)
         spellings = {**{str(choice): choice for choice in choices}, **field.metadata["spellings"]}

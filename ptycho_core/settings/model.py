@@ -81,7 +81,12 @@ class ModelConfig:
         at_least(0),
         beside={"model_type": only("pinn")},
     )
-    architecture: str = setting(CANVAS, "Name of the network in the architecture table.", name=True, common=True)
+    architecture: str = setting(
+        CANVAS,
+        "Name of the network, or MODULE:FUNCTION that makes one of a single framework.",
+        name=True,
+        common=True,
+    )
     canvas_blocks: int = setting(
         6, "Blocks of a data step and a correction.", at_least(1), beside={"architecture": only("canvas")}
     )
