@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ SOLVER = "solve"
 NETWORKS = {"pinn": "PINN", "supervised": "Supervised"}
 """`model_type` → what to call it in a list of algorithms."""
 IDLE_SECONDS = 0.5
-"""A reconstruction yields at least that often, so that whoever asks for a stop after an item is heard soon."""
+"""A reconstruction yields, and a training asks for a stop, at least that often: whoever wants one is heard soon."""
 
 
 @attrs.frozen
@@ -102,6 +102,10 @@ def backends() -> tuple[Backend, ...]:
     )
 
 
+def _never() -> bool:
+    return False
+
+
 def train(
     data: Source | str | os.PathLike[str],
     model_path: str | os.PathLike[str],
@@ -109,13 +113,15 @@ def train(
     *,
     test: Source | str | os.PathLike[str] | None = None,
     execution: ExecutionConfig | None = None,
+    should_stop: Callable[[], bool] = _never,
     child: bool = True,
 ) -> Generator[TrainingProgress]:
     """Train a network: one item after every epoch; the best model so far is then at `model_path`.
 
     data: arrays, a file, or a scan; a path is a file that says everything of itself. test: a second scan, whose loss
     chooses the best model. model_path: a file, or a folder for `wts.h5.zip`; made, or replaced after the first epoch.
-    config: its `model.N` is taken from the data. child: False works in this process.
+    config: its `model.N` is taken from the data. should_stop: asked at least twice a second, also in the midst of an
+    epoch; True ends the work as closing does. child: False works in this process.
     Closing the iterator ends the child at once, in the midst of an epoch, and leaves the best model of those that
     ended. Raises ConfigurationError, DataError, BackendError or TrainingError with the message of the work, and
     WorkerError where the child dies; a model that was saved before stays.
@@ -130,19 +136,21 @@ def train(
         execution=execution or ExecutionConfig(),
         model_path=target,
     )
-    return _trained(job, child)
+    return _trained(job, should_stop, child)
 
 
-def _trained(job: TrainingJob, child: bool) -> Generator[TrainingProgress]:
+def _trained(job: TrainingJob, should_stop: Callable[[], bool], child: bool) -> Generator[TrainingProgress]:
     make_folder(job.model_path.parent)
     if not child:
-        yield from in_process(job)
+        yield from in_process(job, should_stop)
         return
     try:
-        with contextlib.closing(in_child(job)) as steps:
+        with contextlib.closing(in_child(job, idle_seconds=IDLE_SECONDS)) as steps:
             for progress in steps:
-                assert progress is not None  # nothing is yielded while nothing comes
-                yield progress
+                if progress is not None:
+                    yield progress
+                if should_stop():
+                    return
     finally:
         for part in job.model_path.parent.glob(f".{job.model_path.name}.*{PARTIAL}"):
             part.unlink(missing_ok=True)  # of a child that was ended while it wrote

@@ -61,9 +61,9 @@ def in_child(job: Job[T], *, idle_seconds: float | None = None) -> Generator[T |
             _end(process)
 
 
-def in_process(job: Job[T]) -> Generator[T]:
-    """The same without a child: for debugging, and for a process that is one already."""
-    with contextlib.closing(job.run(lambda: False)) as steps:
+def in_process(job: Job[T], should_stop: Callable[[], bool] = lambda: False) -> Generator[T]:
+    """The same without a child: for debugging, and for a process that is one already. should_stop: ends it."""
+    with contextlib.closing(job.run(should_stop)) as steps, contextlib.suppress(Cancelled):
         yield from steps
 
 

@@ -43,6 +43,7 @@ class Setting:
     choices: the values that are taken, where these are few. powers_of_two: of whole numbers, nothing else is taken.
     help: one sentence or two. needs: other settings of the section, and in words what they must be for this one to
         have an effect; beside others it must keep its default.
+    common: one of the few that many people change: to be shown first.
     """
 
     section: str
@@ -58,6 +59,7 @@ class Setting:
     powers_of_two: bool = False
     help: str
     needs: Mapping[str, str] = attrs.field(factory=dict)
+    common: bool = False
 
 
 def describe_settings(*sections: str) -> tuple[Setting, ...]:
@@ -108,5 +110,6 @@ def _described(section: str, name: str, field: attrs.Attribute[Any]) -> Setting:
         optional=by is not None or types.NoneType in typing.get_args(annotation),
         help=field.metadata["help"] + ("" if by is None else f" Unset: {by.words}."),
         needs=needs_of(field),
+        common=field.metadata["common"],
         **facts,
     )

@@ -123,7 +123,7 @@ ONE = next((name for name in ("torch", "tensorflow") if is_installed(name)), "")
 @pytest.fixture
 def without_children(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work is done in this process, where a framework is imported once: what it is done with is the same."""
-    for name in ("train", "reconstruct"):
+    for name in ("train", "reconstruct", "solve"):
         monkeypatch.setattr(embedding, name, functools.partial(getattr(embedding, name), child=False))
 
 

@@ -20,7 +20,7 @@ def main(pair, out, backend):
     from ptychodus.api.io import load_diffraction_data, load_product
     from ptychodus.api.reconstruct import prepare_reconstruct_input
     from ptychodus.api.settings import SettingsRegistry
-    from ptycho_core.integrations.ptychodus import PtychoCoreReconstructorLibrary
+    from ptycho_core.integrations.ptychodus.reconstructors import PtychoCoreReconstructorLibrary
     import ptycho_core.integrations.ptychodus_plugin
 
     registry = SettingsRegistry()

@@ -15,7 +15,7 @@ pytest.importorskip("ptychodus", reason="ptychodus is not installed")
 
 from ptycho_core import embedding, load_model, load_scan
 from ptycho_core.errors import ArchiveError, ConfigurationError
-from ptycho_core.integrations.ptychodus import arrays_of
+from ptycho_core.integrations.ptychodus.products import arrays_of
 from tests.ptychodus.conftest import LIBRARY, ONE, Case, Ptychodus
 
 needs_an_engine = pytest.mark.skipif(not ONE, reason="no engine is installed")
@@ -254,7 +254,7 @@ def test_a_setting_that_contradicts_is_refused_by_name(core: Any, settings: Chan
     with pytest.raises(ConfigurationError, match=r"batch_size must be a positive power of two.*got 12"):
         next(iter(reconstructor.train(tmp_path, tmp_path / "out")))
     settings(batch_size=16, gradient_clip_val="much")
-    with pytest.raises(ConfigurationError, match=r"GradientClipVal must be real number or nothing; got 'much'"):
+    with pytest.raises(ConfigurationError, match=r"GradientClipVal must be a number, or empty; got 'much'"):
         next(iter(reconstructor.train(tmp_path, tmp_path / "out")))
 
 
@@ -273,7 +273,7 @@ class Unused:
 def test_a_reconstruction_without_a_model_says_so(core: Any) -> None:
     from ptychodus.api.settings import SettingsRegistry
 
-    from ptycho_core.integrations.ptychodus import PtychoCoreReconstructorLibrary
+    from ptycho_core.integrations.ptychodus.reconstructors import PtychoCoreReconstructorLibrary
 
     pinn, supervised, _ = PtychoCoreReconstructorLibrary(SettingsRegistry())
     for reconstructor in (pinn, supervised):

@@ -17,7 +17,7 @@ from ptycho_core import InferenceConfig, load_model, reconstruct
 from ptycho_core.cli.options import environment_values
 from ptycho_core.embedding import ObjectGrid
 from ptycho_core.errors import ConfigurationError, DataError
-from ptycho_core.integrations.ptychodus import training_files
+from ptycho_core.integrations.ptychodus.training_data import training_files
 from ptycho_core.settings.fields import from_mapping
 from ptycho_core.settings.sources import warn_of_unknown_variables
 from ptycho_core.storage.files import make_folder

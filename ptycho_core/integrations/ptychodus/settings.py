@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +20,8 @@ from ptycho_core.embedding import (
     describe_settings,
     make_config,
 )
-from ptycho_core.errors import ConfigurationError
+from ptycho_core.errors import ConfigurationError, PtychoError
+from ptycho_core.settings.sections import SECTIONS
 
 NAMES = {
     "gridsize": "GridSize",
@@ -71,13 +74,21 @@ class PtychoCoreSettings:
         parameters: dict[str, dict[str, Parameter[Any]]] = {}
         described: dict[str, dict[str, Setting]] = {}
         for section, left_out in LEFT_OUT.items():
-            group = registry.create_group(f"PtychoCore{section.capitalize()}")
+            group = registry.create_group(group_name(section))
             settings = [each for each in describe_settings(section) if each.name not in left_out]
             described[section] = {each.name: each for each in settings}
             parameters[section] = {each.name: _create(group, each) for each in settings}
             if section == "training":
                 measurement = group.create_string_parameter(MEASUREMENT, AUTO)
         return cls(parameters, described, measurement)
+
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups in the registry."""
+        return tuple(group_name(section) for section in self.parameters)
+
+    def backend(self, section: str) -> str:
+        """The engine of a section as it is stated, whatever the other settings are."""
+        return str(self.parameters[section]["backend"].get_value())
 
     def values(self, section: str) -> dict[str, Any]:
         """The values of a section by field. Raises ConfigurationError for a text that is no number."""
@@ -115,6 +126,30 @@ def parameter_name(field: str) -> str:
     return NAMES.get(field) or "".join(word.capitalize() for word in field.split("_"))
 
 
+def group_name(section: str) -> str:
+    """`training` → PtychoCoreTraining."""
+    return f"PtychoCore{section.capitalize()}"
+
+
+def window_line(error: PtychoError) -> str:
+    """The message of an error with the names that groups and settings have in Ptychodus."""
+    fields = {each.name for section in LEFT_OUT for each in describe_settings(section)}
+    # Of text, what can only be a setting: a name that is no word, one that is compared, and one that is to be set.
+    names = "|".join(sorted(fields, key=len, reverse=True))
+    pattern = re.compile(rf"\b({names})\b(?= [=<>])|(?<=Set )({names})\b|\b([a-z]+_[a-z_]+)\b")
+
+    def named(text: str | None) -> str | None:
+        return text and pattern.sub(lambda match: parameter_name(match[0]) if match[0] in fields else match[0], text)
+
+    said = copy.copy(error)
+    said.source = next(
+        (group_name(section) for section in LEFT_OUT if SECTIONS[section].__name__ == error.source), error.source
+    )
+    said.key = parameter_name(error.key) if error.key in fields else error.key
+    said.expected, said.received, said.remedy = named(error.expected), error.received, named(error.remedy)
+    return said.line(lambda name: parameter_name(name) if name in fields else name)
+
+
 def _create(group: Any, setting: Setting) -> Parameter[Any]:
     name = parameter_name(setting.name)
     default = DEFAULTS.get((setting.section, setting.name), setting.default)
@@ -128,7 +163,8 @@ def _create(group: Any, setting: Setting) -> Parameter[Any]:
         whole = {end: None if limit is None else int(limit) for end, limit in limits.items()}
         parameter = group.create_integer_parameter(name, default, **whole)
     elif setting.kind == "real":
-        parameter = group.create_real_parameter(name, float(default), **limits)
+        # Without limits, to which Ptychodus would move a value without a word: what is beyond them is refused.
+        parameter = group.create_real_parameter(name, float(default))
     else:
         parameter = group.create_string_parameter(name, str(default))
     return parameter
@@ -144,8 +180,9 @@ def _value(setting: Setting, value: Any) -> Any:
     try:
         return convert(text)
     except ValueError as error:
-        group = f"PtychoCore{setting.section.capitalize()}"
-        expected, remedy = f"{setting.kind} number or nothing", "Correct the setting, or leave it empty."
+        group = group_name(setting.section)
+        kind = "a whole number" if setting.kind == "integer" else "a number"
+        expected, remedy = f"{kind}, or empty", "Correct the setting, or leave it empty."
         raise ConfigurationError(
             group, parameter_name(setting.name), expected=expected, received=repr(text), remedy=remedy
         ) from error
