@@ -173,9 +173,6 @@ def test_a_person_trains_infers_solves_and_is_answered(
     assert "Next: Infer" in said and str(tmp_path / "wts.h5.zip") in said
     assert list(axes.lines[0].get_xdata()) == [1, 2]
     assert infer.isEnabled() and "wts.h5.zip" in window.processing._page().facts.text()
-    picture = os.environ.get("PTYCHO_SCREENSHOTS")
-    if picture:
-        window.view.grab().save(f"{picture}/ptychodus-train.png")
 
     # Inference: an object, with the losses that its model was trained with.
     products = window.core.product_core.product_repository
@@ -213,6 +210,4 @@ def test_a_person_trains_infers_solves_and_is_answered(
     assert "sweep 3 of 3: R" in said
     assert list(axes.lines[0].get_xdata())[-1] == 3
     assert not page.fold.isChecked()
-    if picture:
-        window.view.grab().save(f"{picture}/ptychodus-solve.png")
     assert "Traceback" not in window.text + capsys.readouterr().err

@@ -110,7 +110,7 @@ class PtychoCoreAlgorithm(Reconstructor):
                         "%s: stopped at %d of %d; the object so far is kept.", self.name, progress.done, progress.goal
                     )
                     return
-        log.info("%s: done. Next: look at the product under Objects, and save it there or under Products.", self.name)
+        log.info("%s: done. Next: see it under Object, save it under Products.", self.name)
 
 
 class PtychoCoreReconstructor(PtychoCoreAlgorithm, TrainableReconstructor):
@@ -213,12 +213,12 @@ class PtychoCoreReconstructor(PtychoCoreAlgorithm, TrainableReconstructor):
             train_file, test_file = training_files(input_path)
             config = self._settings.training(self._model_type)
             log.info(
-                "%s: training on %s for %d epochs with %s; %s chooses the best epoch.",
+                "%s: training on %s for %d epochs with %s, %s",
                 self.name,
                 train_file,
                 config.nepochs,
                 self.engine(),
-                "the training loss" if test_file is None else test_file,
+                "without test data" if test_file is None else f"test data {test_file}",
             )
             target = output_path if output_path.suffix == ".zip" else make_folder(output_path) / MODEL_FILE
             steps = embedding.train(
