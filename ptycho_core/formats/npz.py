@@ -32,6 +32,8 @@ PATTERNS = ("diff3d", "diffraction")
 METADATA = "_metadata"
 AMPLITUDE_UNIT = "sqrt(counts)"
 AXES = "frame, row, column"
+FRAMES_FIRST = "bad_pixels"
+"""A key that only writers of (M, N, N) know: this package and Ptychodus."""
 KEYS = (
     "xcoords",
     "ycoords",
@@ -76,7 +78,13 @@ def _stored(path: Path, options: ReadOptions) -> Stored:
     if options.probe is None:
         _require(path, members, "probeGuess", "(N, N) or (modes, N, N) complex probe")
     count = None if positions is None else len(positions)
-    source, steps, measurement = _patterns(path, members[key], metadata, count, options.measurement)
+    turned = (
+        count is not None
+        and metadata.get("axes") != AXES
+        and _frames_last(path, key, members[key].shape, count, settled=FRAMES_FIRST in members)
+    )
+    stated = options.measurement or metadata.get("measurement")
+    source, steps, measurement = _patterns(path, members[key], stated, frames_last=turned)
     known = {name: _lengths_of(metadata.get(name)) for name in LENGTHS}
     return Stored(
         path=path,
@@ -192,16 +200,15 @@ def _mask(path: Path, mask: NDArray[Any] | None) -> NDArray[np.bool_] | None:
 
 
 def _patterns(
-    path: Path, member: Member, metadata: Mapping[str, Any], count: int | None, measurement: Measurement | None
+    path: Path, member: Member, measurement: Measurement | None, *, frames_last: bool
 ) -> tuple[FrameSource, tuple[Step, ...], Measurement]:
-    """The patterns as stored, the steps that they need, and what they hold. count: of the positions, where known."""
+    """The patterns as stored, the steps that they need, and what they hold. measurement: where it is stated."""
     key, dtype = member.key, member.dtype
     if dtype.kind not in "biuf":
         raise DataError(path, key, expected="real numbers", received=f"dtype {dtype}", remedy="Convert it.")
-    older = metadata.get("axes") != AXES and count is not None and _frames_last(path, key, member.shape, count)
-    source, turned = npz_frames(path, member, frames_last=older)
+    source, turned = npz_frames(path, member, frames_last=frames_last)
     steps = (Orient(transpose=True),) if turned else ()
-    return source, steps, _measurement(path, key, source, measurement or metadata.get("measurement"))
+    return source, steps, _measurement(path, key, source, measurement)
 
 
 def _measurement(path: Path, key: str, source: FrameSource, stated: Measurement | None) -> Measurement:
@@ -228,14 +235,14 @@ def amplitude_of(
     return np.asarray(frames), frames.measurement == "intensity"
 
 
-def _frames_last(path: Path, key: str, shape: tuple[int, ...], count: int) -> bool:
-    """Whether it is the older (N, N, M): only where that is the one possible reading."""
+def _frames_last(path: Path, key: str, shape: tuple[int, ...], count: int, *, settled: bool) -> bool:
+    """Whether it is the older (N, N, M): only where that is the one possible reading. settled: no doubt is left."""
     if len(shape) != 3:
         return False
     first, middle, last = shape
     older = first == middle and last == count
     newer = middle == last and first == count
-    if older and newer and first > 1:
+    if older and newer and first > 1 and not settled:
         expected = "a number of patterns that differs from their size"
         remedy = (
             f"{count} patterns of {first} x {first} can be read as (M, N, N) and as (N, N, M): "

@@ -18,6 +18,7 @@ import pytest
 from ptycho_core import load_model, load_scan, save_scan
 from ptycho_core.embedding import ObjectGrid
 from ptycho_core.engine.registry import is_installed
+from ptycho_core.errors import ConfigurationError
 from ptycho_core.quality.evaluation import evaluate
 from ptycho_core.reconstruction.result import load_reconstruction
 from ptycho_core.simulation import simulate
@@ -100,7 +101,7 @@ def test_the_engine_that_the_environment_names_has_trained(flow: tuple[Path, str
     assert model.engine.name == backend
     assert (model.config.model.N, model.config.model.n_filters_scale, model.config.seed) == (32, 1, SEED)
     assert (model.config.batch_size, model.config.nepochs, model.config.n_groups) == (4, 7, 120)
-    assert "epoch 7/7: loss" in log
+    assert "epoch 7/7: loss" in log and f"in place of PtychoPINN: 7 epochs with {backend}" in log
 
 
 def test_the_object_is_on_the_grid_of_the_input(flow: tuple[Path, str, str]) -> None:
@@ -141,6 +142,41 @@ def test_the_object_is_as_good_as_that_of_the_command_line(flow: tuple[Path, str
     grid = ObjectGrid(shape=truth.shape, pixel_m=(1.0, 1.0))
     placed, known = grid.place(ours.object_field, ours.object_field != 0, ours.origin_px)
     np.testing.assert_allclose(theirs.object_field[known], placed[known], atol=0.05)
+
+
+@pytest.mark.parametrize("count", [20, 32])
+def test_one_exported_file_is_enough_and_a_part_of_it_is_the_test(
+    count: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where there are as many patterns as they have rows: Ptychodus writes frames first."""
+    from ptycho.raw_data import RawData
+    from ptychodus.api.io import load_diffraction_data, load_product, save_ptychopinn_training_data
+    from ptychodus.api.reconstruct import prepare_reconstruct_input
+
+    write_input(tmp_path, positions=count)
+    parameters = prepare_reconstruct_input(
+        load_diffraction_data(tmp_path / "diffraction.h5"), load_product(tmp_path / "product.h5")
+    )
+    save_ptychopinn_training_data(tmp_path / "train_data.npz", parameters)
+    with caplog.at_level("INFO"):
+        test, train = RawData.from_file(tmp_path / "test_data.npz"), RawData.from_file(tmp_path / "train_data.npz")
+    share = round(count / 5)
+    assert (len(test), len(train)) == (share, count - share)
+    assert not set(map(tuple, test.scan.positions_px)) & set(map(tuple, train.scan.positions_px))
+    assert f"test_data.npz is missing: {share} of the {count} patterns of train_data.npz" in caplog.text
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([test.diff3d, train.diff3d]).sum(axis=(1, 2))),
+        np.sort(np.sqrt(parameters.diffraction_patterns.astype(np.float32)).sum(axis=(1, 2))),
+    )
+
+
+def test_a_refusal_is_one_line_where_ptychodus_shows_it(caplog: pytest.LogCaptureFixture) -> None:
+    from ptycho.config.config import ModelConfig
+
+    with pytest.raises(ConfigurationError):
+        ModelConfig(N=64, gridsize=0)
+    assert [(record.name, record.levelname) for record in caplog.records] == [("ptychopinn", "ERROR")]
+    assert "gridsize must be a whole number >= 1; got 0" in caplog.text
 
 
 def test_groups_modes_and_bad_pixels_go_through_the_supervised_reconstructor(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_a_person_trains_infers_solves_and_is_answered(
     asked = time.monotonic()
     window.view.processing_status_view.stop_button.click()
     window.until(lambda: not monitor.is_processing)
-    assert time.monotonic() - asked < 5  # within one where the machine is free
+    assert time.monotonic() - asked < 2  # as in the other tests of a stop: within one where the machine is free
     window.until(lambda: "stopped after epoch" in window.text)
 
     # Supervised has a page of its own; the solver needs no model.

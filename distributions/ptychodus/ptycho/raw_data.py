@@ -10,11 +10,15 @@ import attrs
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ptycho import window
 from ptycho_core.formats.npz import stated_measurement
 from ptycho_core.io import load_scan
 from ptycho_core.legacy import RawData as LegacyRawData
 from ptycho_core.scans.geometry import beyond_middle_px
 from ptycho_core.scans.scan import Scan
+from ptycho_core.scans.splitting import split
+
+TRAIN_FILE, TEST_FILE = "train_data.npz", "test_data.npz"
 
 
 @attrs.frozen(eq=False)
@@ -41,11 +45,20 @@ class RawData(LegacyRawData):
     def from_file(cls, path: str | os.PathLike[str]) -> RawData:  # type: ignore[override]
         """The scan in an exported training file, of counts unless it says amplitude. Raises DataError.
 
-        The mask of bad pixels is dropped: when it reconstructs, Ptychodus gives patterns with filled pixels and no
-        mask, and a network shall be trained on what it will see.
+        Ptychodus asks for test_data.npz and train_data.npz. Where the first is missing, a fifth of the other stands for
+        it: the frames on one side of the scan. The mask of bad pixels is dropped: when it reconstructs, Ptychodus gives
+        patterns with filled pixels and no mask, and a network shall be trained on what it will see.
         """
-        scan = _named_by_pixel(load_scan(path, measurement=stated_measurement(Path(path)) or "intensity"))
-        return cls(attrs.evolve(scan, bad_pixels=None) if np.any(scan.bad_pixels) else scan)
+        file = Path(path)
+        part = {TEST_FILE: "test", TRAIN_FILE: "train"}.get(file.name)
+        with window.refusals():
+            if part is None or file.with_name(TEST_FILE).exists() or not file.with_name(TRAIN_FILE).exists():
+                return cls(_exported(file))
+            parts = split(_exported(file.with_name(TRAIN_FILE)))
+        if part == "test":
+            text = "%s is missing: %d of the %d patterns of %s, those on one side, choose the best epoch"
+            window.log.info(text, TEST_FILE, len(parts.test), len(parts.test) + len(parts.train), TRAIN_FILE)
+        return cls(parts.test if part == "test" else parts.train)
 
     @classmethod
     def from_coords_without_pc(  # type: ignore[override]
@@ -77,6 +90,11 @@ class RawData(LegacyRawData):
         """
         n_groups = None if nsamples == 1 else min(nsamples, len(self))
         return Patterns(self.scan, gridsize, n_groups, max(K, 1))
+
+
+def _exported(path: Path) -> Scan:
+    scan = _named_by_pixel(load_scan(path, measurement=stated_measurement(path) or "intensity"))
+    return attrs.evolve(scan, bad_pixels=None) if np.any(scan.bad_pixels) else scan
 
 
 def _named_by_pixel(scan: Scan) -> Scan:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import ptycho_core as config
+from ptycho import window
 from ptycho_core.cli.options import environment_values
 from ptycho_core.legacy import update_legacy_dict as update_legacy_dict
 from ptycho_core.settings.fields import from_mapping
 
 
+@window.refusals()
 def ModelConfig(**stated: Any) -> config.ModelConfig:
     """The published network, cnn, unless PTYCHO_ARCHITECTURE names another one. Raises ConfigurationError.
 
@@ -26,6 +28,7 @@ def ModelConfig(**stated: Any) -> config.ModelConfig:
     return from_mapping(config.ModelConfig, values)
 
 
+@window.refusals()
 def TrainingConfig(*, model: config.ModelConfig, **stated: Any) -> config.TrainingConfig:
     """neighbor_count is large enough for the groups unless the environment sets it. Raises ConfigurationError."""
     neighbor_count = max(config.TrainingConfig().neighbor_count, model.channels - 1)
@@ -33,6 +36,7 @@ def TrainingConfig(*, model: config.ModelConfig, **stated: Any) -> config.Traini
     return from_mapping(config.TrainingConfig, _without_empty_paths(values), model=model)
 
 
+@window.refusals()
 def InferenceConfig(*, model: config.ModelConfig, **stated: Any) -> config.InferenceConfig:
     """Raises ConfigurationError."""
     values = {**environment_values("inference"), **stated}

@@ -8,10 +8,11 @@ from typing import Any
 
 import attrs
 
-from ptycho import model_manager, params
+from ptycho import model_manager, params, window
 from ptycho.raw_data import RawData
 from ptycho_core import legacy
 from ptycho_core.cli.options import environment_values
+from ptycho_core.engine.registry import backend_for, resolve_backend
 from ptycho_core.legacy import save_outputs as save_outputs
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import from_mapping
@@ -19,13 +20,17 @@ from ptycho_core.settings.sources import warn_of_unknown_variables
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.training.reports import EpochReport
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ptychopinn")
 
 
 def load_inference_bundle(directory: str | Path) -> tuple[model_manager.Bundle, dict[str, Any]]:
     """The model in a folder and its flat parameters, which replace those in `params.cfg`. Raises ArchiveError."""
     warn_of_unknown_variables()
-    model, parameters = legacy.load_inference_bundle(directory)
+    with window.refusals():
+        model, parameters = legacy.load_inference_bundle(directory)
+        stated = environment_values("inference").get("backend", "auto")
+        engine = resolve_backend(stated if stated != "auto" else backend_for(model.engine.name))
+    window.introduce(f"reconstructing with the model of epoch {model.best_epoch} in {directory}", engine)
     params.cfg.update(parameters)
     return model_manager.Bundle(model), parameters
 
@@ -41,14 +46,16 @@ def run_cdi_example(
     if "n_groups" not in environment_values("training"):
         frames = len(train_data) if config.n_subsample is None else config.n_subsample
         config = attrs.evolve(config, n_groups=min(config.n_groups, frames))
-    amplitude, phase, results = legacy.run_cdi_example(
-        train_data,
-        test_data,
-        config,
-        execution=from_mapping(ExecutionConfig, environment_values("execution")),
-        callbacks=[_log_epoch],
-    )
-    log.info("trained with %s; the best epoch is %d", results["backend"], results["best_epoch"])
+    with window.refusals():
+        window.introduce(f"{config.nepochs} epochs", resolve_backend(config.backend))
+        amplitude, phase, results = legacy.run_cdi_example(
+            train_data,
+            test_data,
+            config,
+            execution=from_mapping(ExecutionConfig, environment_values("execution")),
+            callbacks=[_log_epoch],
+        )
+    log.info("trained with %s; the best epoch is %d. Next: Infer.", results["backend"], results["best_epoch"])
     model_manager.keep(results["model"])
     return amplitude, phase, results
 
@@ -56,3 +63,4 @@ def run_cdi_example(
 def _log_epoch(report: EpochReport) -> None:
     monitored = report.train if report.validation is None else report.validation
     log.info("epoch %d/%d: loss %.4g", report.epoch, report.nepochs, monitored["total"])
+    window.answer_epoch(report.epoch)
