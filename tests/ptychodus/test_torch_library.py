@@ -41,7 +41,7 @@ class Answers(list[tuple[str, Any]]):
 
 @pytest.mark.skipif(not is_installed("torch"), reason="torch is not installed")
 def test_what_its_child_process_runs_trains_and_reconstructs_on_the_grid_of_the_product(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from ptychodus.api.io import load_diffraction_data, load_product, save_ptychopinn_training_data
     from ptychodus.api.reconstruct import prepare_reconstruct_input
@@ -55,22 +55,24 @@ def test_what_its_child_process_runs_trains_and_reconstructs_on_the_grid_of_the_
         load_diffraction_data(tmp_path / "diffraction.h5"), load_product(tmp_path / "product.h5")
     )
     save_ptychopinn_training_data(tmp_path / "train_data.npz", parameters)
-    save_ptychopinn_training_data(tmp_path / "test_data.npz", parameters)
     library = PtychoPINNTorchReconstructorLibrary(SettingsRegistry(), False)
     for group, values in SETTINGS.items():
         for name, value in values.items():
             getattr(getattr(library, f"{group}_settings"), name).set_value(value)
     unsupervised: Any = next(iter(library))
     told = Answers()
+    caplog.set_level("INFO", "ptychopinn")
     run_train(unsupervised._build_train_payload(tmp_path, tmp_path / "out"), told)
     (_, outcome), (_, saved) = told
+    for said in ("8 of the 40 patterns", "in place of PtychoPINN: 1 epochs with torch", "epoch 1/1: loss"):
+        assert said in caplog.text
     losses = pickle.loads(outcome)  # noqa: S301 - as Ptychodus does
     assert [len(losses.training_loss), len(losses.validation_loss), losses.progress] == [1, 1, 1]
     model = load_model(Path(saved))
     config = model.config
     assert Path(saved).suffix == ".ckpt" and Path(saved).parent.parent == tmp_path / "out"
     assert (model.engine.name, config.model.N, config.model.gridsize, config.nepochs) == ("torch", 32, 1, 1)
-    assert (config.seed, config.n_groups) == (3, 40)
+    assert (config.seed, config.n_groups) == (3, 32)  # a fifth of the one file is the test
     assert losses.training_loss[0].value == pytest.approx(model.history[0]["total"])
 
     told.clear()

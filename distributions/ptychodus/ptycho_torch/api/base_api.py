@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import enum
 import inspect
-import logging
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from ptycho import window
 from ptycho.raw_data import RawData
 
 from ptycho_core import InferenceConfig, load_model, reconstruct
 from ptycho_core.cli.options import environment_values
 from ptycho_core.embedding import ObjectGrid
+from ptycho_core.engine.registry import resolve_backend
 from ptycho_core.errors import ConfigurationError, DataError
-from ptycho_core.integrations.ptychodus.training_data import training_files
+from ptycho_core.integrations.ptychodus.training_data import TEST_FILE, TRAIN_FILE, training_files
 from ptycho_core.settings.fields import from_mapping
 from ptycho_core.settings.sources import warn_of_unknown_variables
 from ptycho_core.storage.files import make_folder
@@ -26,8 +27,6 @@ from ptycho_torch import config_params as theirs
 from ptycho_torch.lightning_utils import BEST
 from ptycho_torch.model import PtychoPINN_Lightning
 from ptycho_torch.translation import MODES, execution_config, training_config
-
-log = logging.getLogger(__name__)
 
 
 class ConfigManager:
@@ -168,10 +167,14 @@ class Trainer:
         """Raises what `ptycho_core.train` raises."""
         warn_of_unknown_variables()
         train_file, test_file = self._loader.files
-        scan = RawData.from_file(train_file).scan
+        if test_file is None and train_file.name == TRAIN_FILE:
+            test_file = train_file.with_name(TEST_FILE)  # a part of the other
         test = None if test_file is None else RawData.from_file(test_file).scan
-        config = training_config(self._manager, N=scan.N, frames=len(scan))
-        run = fit(scan, config, test=test, execution=execution_config(self._manager.training_config))
+        scan = RawData.from_file(train_file).scan
+        with window.refusals():
+            config = training_config(self._manager, N=scan.N, frames=len(scan))
+            run = fit(scan, config, test=test, execution=execution_config(self._manager.training_config))
+            window.introduce(f"{config.nepochs} epochs", resolve_backend(config.backend))
         module, progress, place = self._model.model, self._trainer, Path(self._loader.output_dir) / BEST
         assert module is not None
         for report in run:
@@ -185,7 +188,7 @@ class Trainer:
                     callback.on_validation_epoch_end(progress, module)
             for callback in progress.callbacks:
                 callback.on_train_epoch_end(progress, module)
-            log.info("epoch %d/%d: loss %.4g", report.epoch, report.nepochs, report.train["total"])
+            window.log.info("epoch %d/%d: loss %.4g", report.epoch, report.nepochs, report.train["total"])
         if run.model is not None:
             run.model.save(place)  # with the whole history
             module.archive = run.model
