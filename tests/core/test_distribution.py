@@ -254,7 +254,7 @@ def test_exported_patterns_are_counts_and_filled_pixels_measured(
     shim: Shim, numbered_scan: Any, tmp_path: Path, dtype: Any
 ) -> None:
     scan = numbered_scan(count=4)
-    raw = shim.raw_data.RawData.from_file(counts_file(tmp_path / "train_data.npz", scan, dtype))
+    raw = shim.raw_data.RawData.from_file(counts_file(tmp_path / "data.npz", scan, dtype))
     assert raw.scan.dose_known
     assert not raw.scan.bad_pixels.any()
     np.testing.assert_allclose(np.asarray(raw.diff3d), scan.diffraction_amplitude, rtol=1e-6)

@@ -46,8 +46,9 @@ class RawData(LegacyRawData):
         """The scan in an exported training file, of counts unless it says amplitude. Raises DataError.
 
         Ptychodus asks for test_data.npz and train_data.npz. Where the first is missing, a fifth of the other stands for
-        it: the frames on one side of the scan. The mask of bad pixels is dropped: when it reconstructs, Ptychodus gives
-        patterns with filled pixels and no mask, and a network shall be trained on what it will see.
+        it, the frames on one side of the scan, and the other is what is left. The mask of bad pixels is dropped: when
+        it reconstructs, Ptychodus gives patterns with filled pixels and no mask, and a network shall be trained on what
+        it will see.
         """
         file = Path(path)
         part = {TEST_FILE: "test", TRAIN_FILE: "train"}.get(file.name)
@@ -55,8 +56,8 @@ class RawData(LegacyRawData):
             if part is None or file.with_name(TEST_FILE).exists() or not file.with_name(TRAIN_FILE).exists():
                 return cls(_exported(file))
             parts = split(_exported(file.with_name(TRAIN_FILE)))
-        if part == "test":
-            text = "%s is missing: %d of the %d patterns of %s, those on one side, choose the best epoch"
+        if part == "train":
+            text = "%s is missing: %d of the %d patterns of %s, those on one side, choose the best epoch of the others"
             window.log.info(text, TEST_FILE, len(parts.test), len(parts.test) + len(parts.train), TRAIN_FILE)
         return cls(parts.test if part == "test" else parts.train)
 

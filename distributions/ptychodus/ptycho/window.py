@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 
 from ptycho_core import __version__
+from ptycho_core.engine.registry import resolve_backend
 from ptycho_core.errors import PtychoError
 
 log = logging.getLogger("ptychopinn")
@@ -21,8 +22,13 @@ PROTOCOL = "ptychodus.model.processing._subprocess_protocol"
 
 
 def introduce(work: str, engine: str) -> None:
-    """Say who works, and with which engine."""
-    log.info("ptycho-core %s, in place of PtychoPINN: %s with %s", __version__, work, engine)
+    """Say who works, and with which engine, auto or stated; whether there is such a one, the work says."""
+    log.info(
+        "ptycho-core %s, in place of PtychoPINN: %s with %s",
+        __version__,
+        work,
+        resolve_backend() if engine == "auto" else engine,
+    )
 
 
 def answer_epoch(epoch: int) -> None:

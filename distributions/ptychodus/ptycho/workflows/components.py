@@ -12,7 +12,7 @@ from ptycho import model_manager, params, window
 from ptycho.raw_data import RawData
 from ptycho_core import legacy
 from ptycho_core.cli.options import environment_values
-from ptycho_core.engine.registry import backend_for, resolve_backend
+from ptycho_core.engine.registry import backend_for
 from ptycho_core.legacy import save_outputs as save_outputs
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import from_mapping
@@ -28,9 +28,11 @@ def load_inference_bundle(directory: str | Path) -> tuple[model_manager.Bundle, 
     warn_of_unknown_variables()
     with window.refusals():
         model, parameters = legacy.load_inference_bundle(directory)
-        stated = environment_values("inference").get("backend", "auto")
-        engine = resolve_backend(stated if stated != "auto" else backend_for(model.engine.name))
-    window.introduce(f"reconstructing with the model of epoch {model.best_epoch} in {directory}", engine)
+    engine = environment_values("inference").get("backend", "auto")
+    window.introduce(
+        f"reconstructing with the model of epoch {model.best_epoch} in {directory}",
+        backend_for(model.engine.name) if engine == "auto" else engine,
+    )
     params.cfg.update(parameters)
     return model_manager.Bundle(model), parameters
 
@@ -47,7 +49,7 @@ def run_cdi_example(
         frames = len(train_data) if config.n_subsample is None else config.n_subsample
         config = attrs.evolve(config, n_groups=min(config.n_groups, frames))
     with window.refusals():
-        window.introduce(f"{config.nepochs} epochs", resolve_backend(config.backend))
+        window.introduce(f"{config.nepochs} epochs", config.backend)
         amplitude, phase, results = legacy.run_cdi_example(
             train_data,
             test_data,

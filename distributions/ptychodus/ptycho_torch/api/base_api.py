@@ -16,7 +16,6 @@ from ptycho.raw_data import RawData
 from ptycho_core import InferenceConfig, load_model, reconstruct
 from ptycho_core.cli.options import environment_values
 from ptycho_core.embedding import ObjectGrid
-from ptycho_core.engine.registry import resolve_backend
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.integrations.ptychodus.training_data import TEST_FILE, TRAIN_FILE, training_files
 from ptycho_core.settings.fields import from_mapping
@@ -174,7 +173,7 @@ class Trainer:
         with window.refusals():
             config = training_config(self._manager, N=scan.N, frames=len(scan))
             run = fit(scan, config, test=test, execution=execution_config(self._manager.training_config))
-            window.introduce(f"{config.nepochs} epochs", resolve_backend(config.backend))
+            window.introduce(f"{config.nepochs} epochs", config.backend)
         module, progress, place = self._model.model, self._trainer, Path(self._loader.output_dir) / BEST
         assert module is not None
         for report in run:
