@@ -25,14 +25,16 @@ listener raises ends the work.
 | sweep | a pass of a solver over all patterns is done | terms: its errors; payload: an `ObjectSoFar` |
 | partial | an object is there for an application to draw | fields of its class |
 | file | a file has been written | payload: its path; message: the same as text |
+| checkpoint | a file has been written from which the work can go on | as file |
 | warning | something may be amiss | message |
+| cancelling | a wish to end has been heard; what is done is being saved | message |
 | finished, cancelled, failed | the end: as it should be, by a wish, by an error | message |
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import attrs
@@ -49,13 +51,16 @@ EventKind = Literal[
     "sweep",
     "partial",
     "file",
+    "checkpoint",
     "warning",
+    "cancelling",
     "finished",
     "cancelled",
     "failed",
 ]
 PLAIN = (str, int, float, bool, type(None), list, tuple, Mapping)
 E = TypeVar("E", bound="Event")
+R = TypeVar("R")
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -119,9 +124,27 @@ class ObjectSoFar(Protocol):
         ...
 
 
-def told_file(tell: Listener, work: str, path: os.PathLike[str]) -> None:
+def told(steps: Generator[Event, None, R], tell: Listener) -> R:
+    """What a work returns, each of its events told; the work ends with the listener."""
+    try:
+        while True:
+            tell(next(steps))
+    except StopIteration as end:
+        result: R = end.value
+        return result
+    finally:
+        steps.close()
+
+
+def told_file(tell: Listener, work: str, path: os.PathLike[str], kind: EventKind = "file") -> None:
     """Tell that a file has been written."""
-    tell(Event(kind="file", work=work, message=os.fspath(path), payload=path))
+    tell(Event(kind=kind, work=work, message=os.fspath(path), payload=path))
+
+
+def told_ending(tell: Listener, work: str, stop: BaseException) -> None:
+    """Tell that a wish has ended the work, where that is so, before what is done is saved."""
+    if isinstance(stop, KeyboardInterrupt):
+        tell(Event(kind="cancelling", work=work, message="what is done is being saved"))
 
 
 def counting(tell: Listener, work: str, unit: str) -> Count:

@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from ptycho_core.cli.options import FILE, config_options
-from ptycho_core.cli.shared import SectionedCommand, config_option, console, output_options, overwrite_option, with_scan
+from ptycho_core.cli.shared import (
+    SectionedCommand,
+    config_option,
+    console,
+    events_option,
+    output_options,
+    overwrite_option,
+    with_scan,
+)
 from ptycho_core.errors import ArchiveError
 from ptycho_core.settings.files import annotated_toml
 from ptycho_core.settings.prior import PriorConfig
@@ -24,6 +32,7 @@ SECTIONS = ("prior", "execution", "reading")
 @click.option("--resume", is_flag=True, help="Continue the run in the output folder after its last complete epoch.")
 @click.option("--show-config", is_flag=True, help="Print the configuration and the origin of each value, then exit.")
 @overwrite_option
+@events_option
 @output_options
 @config_options(*SECTIONS, leave_out=("inference_batch_size",))
 def train_prior(

@@ -17,6 +17,7 @@ from ptycho_core.cli.shared import (
     SectionedCommand,
     config_option,
     console,
+    events_option,
     files_of,
     image_formats,
     load,
@@ -59,6 +60,7 @@ log = logging.getLogger(__name__)
 )
 @click.option("--show-config", is_flag=True, help="Print the configuration and the origin of each value, then exit.")
 @overwrite_option
+@events_option
 @output_options
 @config_options("model", "training", "execution", "reading", leave_out=("inference_batch_size",))
 def train(
@@ -184,6 +186,7 @@ def _after_training(
 )
 @write_option
 @overwrite_option
+@events_option
 @output_options
 @config_options("inference", "execution", "reading")
 def reconstruct(

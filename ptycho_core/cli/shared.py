@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,8 @@ from click.core import ParameterSource
 from ptycho_core.cli.options import FILE, Command, SettingOption
 from ptycho_core.errors import ConfigurationError, PtychoError
 from ptycho_core.runs.console import Output
+from ptycho_core.runs.stream import EventStream
+from ptycho_core.settings.fields import flag_of
 from ptycho_core.settings.lists import listed
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.sources import Layers, warn_of_unknown_variables
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 IMAGE_FORMATS = ("tiff", "cxi", "ptychodus", "hdf5")
 """Names of `ptycho_core.reconstruction.writing`, which needs numpy."""
+EVENTS = "--events"
 HEADINGS = {
     "model": "Model",
     "training": "Training",
@@ -33,16 +38,32 @@ HEADINGS = {
 
 
 class PlacingCommand(click.Command):
-    """A command whose errors name the flag, variable or file that set the setting at fault."""
+    """A command whose errors name the flag, variable or file that set the setting at fault.
+
+    With `--events`, where it has that, its course and its end are lines on stdout.
+    """
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        asked = EVENTS in args and any(EVENTS in option.opts for option in self.params)
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except (PtychoError, click.UsageError) as error:
+            if asked:
+                EventStream(str(info_name), sys.stdout).fail(error, flag_of)
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except PtychoError as error:
-            place = None if error.places else self._place_of(ctx, error)
-            if place is None:
-                raise
-            raise error.placed(place) from error
+        stream: EventStream | None = ctx.meta.get(EVENTS)
+        with contextlib.nullcontext() if stream is None else stream.telling(flag_of):
+            try:
+                return super().invoke(ctx)
+            except PtychoError as error:
+                place = None if error.places else self._place_of(ctx, error)
+                if place is None:
+                    raise
+                raise error.placed(place) from error
 
     def _place_of(self, context: click.Context, error: PtychoError) -> str | None:
         if isinstance(context.obj, Layers) and (place := context.obj.place_of(error)) is not None:
@@ -52,6 +73,17 @@ class PlacingCommand(click.Command):
             if named and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE:
                 return f"flag {option.opts[0]}"
         return None
+
+
+def _stream(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        context.meta[EVENTS] = EventStream(str(context.info_name), sys.stdout)
+
+
+def events_option(command: Command) -> Command:
+    """`--events`, for every command with a course that another program may follow."""
+    help = "Print one JSON object a line on stdout for all that happens; a line 'stop' on stdin ends the run."
+    return click.option(EVENTS, is_flag=True, expose_value=False, callback=_stream, help=help)(command)
 
 
 ALL = "ptycho_core.help_all"
@@ -128,7 +160,10 @@ def config_option(*sections: str) -> Callable[[Command], Command]:
 
 def console(quiet: bool, as_json: bool, progress_bar: bool = True) -> Output:
     """Where the output of this command goes, with the log of the core."""
-    output = Output(quiet, as_json, progress_bar)
+    stream = click.get_current_context().meta.get(EVENTS)
+    if stream is not None and as_json:
+        raise click.UsageError(f"--json and {EVENTS} both print on stdout; the last event has the summary.")
+    output = Output(quiet, as_json, progress_bar, stream)
     output.take_log()
     warn_of_unknown_variables()
     return output

@@ -13,6 +13,7 @@ from ptycho_core.cli.shared import (
     SectionedCommand,
     config_option,
     console,
+    events_option,
     image_formats,
     load,
     output_options,
@@ -40,6 +41,7 @@ SECTIONS = ("solving", "execution", "reading")
 @click.option("--show-config", is_flag=True, help="Print the configuration and the origin of each value, then exit.")
 @write_option
 @overwrite_option
+@events_option
 @output_options
 @config_options(*SECTIONS, leave_out=("inference_batch_size",))
 def solve(

@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ptycho_core.errors import printable
 from ptycho_core.events import Event, Listener
+from ptycho_core.runs.stream import EventStream
 
 NOTES = ("started", "prepared", "warning")
 """Kinds of events whose message is printed."""
@@ -29,18 +31,31 @@ class _Printable(logging.Formatter):
 
 
 class Output:
-    """What a command says and how: `quiet` leaves nothing but errors and, with `as_json`, the result."""
+    """What a command says and how: `quiet` leaves nothing but errors and, with `as_json`, the result.
 
-    def __init__(self, quiet: bool = False, as_json: bool = False, progress_bar: bool = True) -> None:
-        self.quiet, self.as_json, self.progress_bar = quiet, as_json, progress_bar
+    stream: takes progress and result in place of the terminal.
+    """
+
+    def __init__(
+        self,
+        quiet: bool = False,
+        as_json: bool = False,
+        progress_bar: bool = True,
+        stream: EventStream | None = None,
+    ) -> None:
+        self.quiet, self.as_json, self.progress_bar, self.stream = quiet, as_json, progress_bar, stream
 
     def take_log(self) -> None:
         """From now on the core's log goes to stderr, in this form and nowhere else."""
         handler = logging.StreamHandler()
         handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
+        handler.setLevel(logging.ERROR if self.quiet else logging.INFO)
         logger = logging.getLogger("ptycho_core")
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.ERROR if self.quiet else logging.INFO)  # which also forgets what it let through before
+        if self.stream is not None:
+            logger.addHandler(self.stream.log)
+        least = min(each.level for each in logger.handlers)
+        logger.setLevel(least)  # which also forgets what it let through before
 
     def say(self, message: str) -> None:
         if not self.quiet:
@@ -48,15 +63,23 @@ class Output:
 
     def result(self, summary: dict[str, Any], text: str = "") -> None:
         """The summary as JSON if asked for; otherwise the text, unless quiet."""
-        if self.as_json:
+        if self.stream is not None:
+            self.stream.result = summary
+        elif self.as_json:
             click.echo(json.dumps(summary, indent=2))
         elif text and not self.quiet:
             click.echo(printable(text))
 
     @contextmanager
-    def listening(self) -> Iterator[Listener]:
-        """A listener that shows how a work gets on: a bar on a terminal, elsewhere a line for every epoch or sweep."""
-        if self.quiet:
+    def listening(self, folder: Path | None = None) -> Iterator[Listener]:
+        """A listener that shows how a work gets on: a bar on a terminal, elsewhere a line for every epoch or sweep.
+
+        folder: to which the work writes.
+        """
+        if self.stream is not None:
+            with self.stream.working_in(folder):
+                yield self.stream
+        elif self.quiet:
             yield lambda event: None
         elif self.progress_bar and sys.stderr.isatty():
             bar = _Bar()

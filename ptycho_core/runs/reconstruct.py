@@ -10,9 +10,9 @@ from typing import Any
 import attrs
 
 from ptycho_core.batches.sampling import subsample
-from ptycho_core.events import counting, told_file
+from ptycho_core.events import told, told_file
 from ptycho_core.models.model import Model
-from ptycho_core.reconstruction.predict import reconstruct
+from ptycho_core.reconstruction.predict import reconstruction_steps
 from ptycho_core.reconstruction.result import RESULT_BYTES, Reconstruction, canvas_pixels
 from ptycho_core.reconstruction.writing import check_pixel_known
 from ptycho_core.report.plots import plot_reconstruction
@@ -48,15 +48,9 @@ def reconstruct_into(
     check_pixel_known(folder, formats, Lengths.of(scan.metadata, scan.N))
     check_space(folder, RESULT_BYTES * canvas_pixels(scan.positions_px, scan.N))
     config, output = config or InferenceConfig(), output or Output(quiet=True)
-    with locked(make_folder(folder)), output.listening() as tell:
-        result = reconstruct(
-            scan,
-            model,
-            backend=backend,
-            config=config,
-            execution=execution,
-            on_batch=counting(tell, "reconstruct", "group"),
-        )
+    with locked(make_folder(folder)), output.listening(folder) as tell:
+        steps = reconstruction_steps(scan, model, backend=backend, config=config, execution=execution)
+        result = told(steps, tell)
         path = folder / "reconstruction.npz"
         rescued(result.save, path)
         told_file(tell, "reconstruct", path)

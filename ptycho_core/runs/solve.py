@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from ptycho_core.errors import DataError, TrainingError
-from ptycho_core.events import Event, told_file
+from ptycho_core.events import Event, told_ending, told_file
 from ptycho_core.reconstruction.result import RESULT_BYTES, Reconstruction, canvas_pixels
 from ptycho_core.reconstruction.writing import check_pixel_known
 from ptycho_core.report.plots import plot_reconstruction
@@ -66,14 +66,14 @@ def solve_into(
     work for a format that cannot be written.
     """
     check_pixel_known(folder, formats, Lengths.of(scan.metadata, scan.N))
-    kept = CHECKPOINT_BYTES if (execution or ExecutionConfig()).enable_checkpointing else 0
-    check_space(folder, (RESULT_BYTES + kept) * canvas_pixels(scan.positions_px, scan.N))
+    again = CHECKPOINT_BYTES if (execution or ExecutionConfig()).enable_checkpointing else 0
+    check_space(folder, (RESULT_BYTES + again) * canvas_pixels(scan.positions_px, scan.N))
     output, reading = output or Output(quiet=True), rooted(reading or ReadOptions())
     config = None if config is None else rooted(config)
     stop: KeyboardInterrupt | TrainingError | DataError | None = None
     result: Reconstruction | None = None
     summary: dict[str, Any] | None = None
-    with locked(make_folder(folder)), output.listening() as tell:
+    with locked(make_folder(folder)), output.listening(folder) as tell:
         run = Solving(scan, config, start=start, execution=execution, resume=resume)
         remove_partial(folder)
         file = folder / SOLVING_NAME
@@ -85,11 +85,13 @@ def solve_into(
                 for event in run:
                     if isinstance(event, SweepReport):
                         if run.execution.enable_checkpointing:
-                            told_file(tell, "solve", attrs.evolve(run.checkpoint(), reading=reading).save(file))
+                            kept = attrs.evolve(run.checkpoint(), reading=reading)
+                            told_file(tell, "solve", kept.save(file), "checkpoint")
                         log(event)
                     tell(event)
         except (KeyboardInterrupt, TrainingError, DataError) as error:  # a full disk is one, too
             stop = error
+            told_ending(tell, "solve", stop)
         if run.history:
             result = run.result()
             path = folder / "reconstruction.npz"

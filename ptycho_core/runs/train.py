@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from ptycho_core.errors import DataError, TrainingError
-from ptycho_core.events import Event, Listener, told_file
+from ptycho_core.events import Event, Listener, told_ending, told_file
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint
 from ptycho_core.models.model import ARCHIVE_NAME, Model
 from ptycho_core.report.plots import plot_losses
@@ -66,7 +66,7 @@ def train_into(
     execution, output = execution or ExecutionConfig(), output or Output(quiet=True)
     config, reading = rooted(config), rooted(reading or ReadOptions())
     stop: KeyboardInterrupt | TrainingError | DataError | None = None
-    with locked(make_folder(folder)), output.listening() as tell:
+    with locked(make_folder(folder)), output.listening(folder) as tell:
         run = fit(scan, config, test=test, execution=execution, on_batch=tell, resume=resume, begin_from=begin_from)
         check_space(folder, run.bytes_on_disk)
         if files:
@@ -79,11 +79,12 @@ def train_into(
                     if execution.enable_checkpointing:  # whatever ends the run later, what it has done is on disk
                         _keep(run, folder, reading)
                         checkpoint = attrs.evolve(run.checkpoint(), reading=reading)
-                        told_file(tell, "train", checkpoint.save(folder / CHECKPOINT_NAME))
+                        told_file(tell, "train", checkpoint.save(folder / CHECKPOINT_NAME), "checkpoint")
                     log(report)
                     tell(report)
         except (KeyboardInterrupt, TrainingError, DataError) as error:  # a full disk is one, too
             stop = error
+            told_ending(tell, "train", stop)
         configs = {"model": run.config.model, "training": run.config, "execution": execution, "reading": reading}
         summary = None if run.model is None else _write(run, folder, configs, tell, stop)
         kind = kind_of_end(stop)

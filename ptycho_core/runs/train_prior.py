@@ -14,7 +14,7 @@ import numpy as np
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.engine.registry import load_engine
 from ptycho_core.errors import ConfigurationError, DataError, TrainingError
-from ptycho_core.events import Event, Listener, told_file
+from ptycho_core.events import Event, Listener, told_ending, told_file
 from ptycho_core.io import load_scan
 from ptycho_core.models.prior import PRIOR_NAME, TEACHING_NAME, LearnedPrior, load_teaching
 from ptycho_core.runs.console import Output
@@ -70,7 +70,7 @@ def train_prior_into(
         checkpoint = load_teaching(folder / TEACHING_NAME) if (folder / TEACHING_NAME).exists() else None
     stop: KeyboardInterrupt | TrainingError | DataError | None = None
     summary: dict[str, Any] | None = None
-    with locked(folder), output.listening() as tell:
+    with locked(folder), output.listening(folder) as tell:
         remove_partial(folder)
         if not resume:
             _remove_earlier(folder, tell)
@@ -94,11 +94,12 @@ def train_prior_into(
                 for report in run:
                     tell(report)
                     if execution.enable_checkpointing:
-                        told_file(tell, WORK, run.checkpoint().save(folder / TEACHING_NAME))
+                        told_file(tell, WORK, run.checkpoint().save(folder / TEACHING_NAME), "checkpoint")
                     told_file(tell, WORK, run.prior.save(folder / PRIOR_NAME))
                 prior = run.prior
         except (KeyboardInterrupt, TrainingError) as error:
             stop = error
+            told_ending(tell, WORK, stop)
         except DataError as error:  # a full disk is one, too
             command = shlex.join(("ptycho", "train-prior", "--resume", "--out", str(folder)))
             stop = with_remedy(error, f"What was made and learned before is kept; then: {command}")

@@ -161,7 +161,7 @@ class Ears(Output):
         super().__init__(quiet=True)
         self.heard: list[Event] = []
 
-    def listening(self) -> Any:
+    def listening(self, folder: Path | None = None) -> Any:
         return contextlib.nullcontext(self.heard.append)
 
 
@@ -169,7 +169,11 @@ def test_a_training_tells_its_course(fake_engine: Any, numbered_scan: Any, tmp_p
     config = TrainingConfig(model=cnn(N=32, n_filters_scale=1), nepochs=2, batch_size=8, n_groups=9)
     ears = Ears()
     train_into(tmp_path, numbered_scan(9), config, execution=ExecutionConfig(logger="none"), output=ears)
-    steps = [(event.kind, event.done, event.total, event.unit) for event in ears.heard if event.kind != "file"]
+    steps = [
+        (event.kind, event.done, event.total, event.unit)
+        for event in ears.heard
+        if event.kind not in ("file", "checkpoint")
+    ]
     assert [step for step in steps if step[0] != "warning"] == [
         ("prepared", 0, 2, "epoch"),
         ("batch", 0, 18, "pattern"),
@@ -180,9 +184,10 @@ def test_a_training_tells_its_course(fake_engine: Any, numbered_scan: Any, tmp_p
         ("epoch", 2, 2, "epoch"),
         ("finished", 2, 2, "epoch"),
     ]
-    files = [event.payload for event in ears.heard if event.kind == "file"]
+    files = [event.payload for event in ears.heard if event.kind in ("file", "checkpoint")]
     assert {"checkpoint.h5.zip", "wts.h5.zip"} <= {path.name for path in files}
     assert all(path.is_file() for path in files)
+    assert {event.payload.name for event in ears.heard if event.kind == "checkpoint"} == {"checkpoint.h5.zip"}
 
 
 @pytest.mark.parametrize("kind", ["failed", "cancelled"])
@@ -198,6 +203,7 @@ def test_a_training_tells_how_it_ended(fake_engine: Any, numbered_scan: Any, tmp
     done = train_into(tmp_path, numbered_scan(9), config, output=ears)
     assert done.stop is not None
     assert (ears.heard[-1].kind, ears.heard[-1].done, ears.heard[-1].message) == (kind, 1, str(done.stop))
+    assert [event.kind for event in ears.heard].count("cancelling") == (kind == "cancelled")
 
 
 def test_a_reconstruction_tells_its_course(fake_engine: Any, numbered_scan: Any, tmp_path: Path) -> None:

@@ -108,6 +108,15 @@ def test_a_program_trains_stops_and_reconstructs(tmp_path: Path) -> None:
     assert np.load(tmp_path / "object.npy").std() > 0.01
 
 
+@needs_an_engine
+def test_a_training_is_followed_and_stopped_by_its_events(capsys: pytest.CaptureFixture[str]) -> None:
+    last = load_example("follow_events").main(ONE)
+    assert (last["kind"], last["work"]) == ("cancelled", "train") and 3 <= last["result"]["epochs"] < 100
+    assert Path(last["result"]["archive"]).is_file()
+    printed = capsys.readouterr().out
+    assert "epoch 3 of 100" in printed and "cancelling" in printed
+
+
 def test_every_example_is_tested() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert [path.stem for path in EXAMPLES.glob("*.py") if path.stem not in text] == []
