@@ -1,12 +1,12 @@
 """Networks of other publications beside ours, in equal CPU time: `python benchmarks/quality.py generators`.
 
-N = 128, objects of lines, the probe of a zone plate, random positions 16 pixels apart, gridsize 1. Each network is
-trained for `--seconds` of CPU time on 400 patterns (a trial says for how many epochs, ten at least), with the settings
-that it has unless set, batches of 4 patterns or of one group, and then used on an object of the same kind that it has
-not seen. Rows: SSIM of amplitude and phase; CPU time of training, a pattern, and of prediction; what an epoch of 512
-patterns, and 50 of them, would take here: the lengths that the published implementation has unless set. The solver
-sees the unseen scan alone. `--only NAME`: one of the rows; `--photons`: of a pattern, 1e9 unless set, as the published
-implementation has it.
+N = 128, objects of lines as the published implementation draws them, the probe of a zone plate, random positions 16
+pixels apart, gridsize 1. Each network is trained for `--seconds` of CPU time on 400 patterns (a trial says for how many
+epochs, ten at least), with the settings that it has unless set, batches of 4 patterns or of one group, and then used on
+an object of the same kind that it has not seen. Rows: SSIM of amplitude and phase; CPU time of training, a pattern, and
+of prediction; what an epoch of 512 patterns, and 50 of them, would take here: the lengths that the published
+implementation has unless set. The solver sees the unseen scan alone. `--only NAME`: one of the rows; `--photons`: of a
+pattern, 1e9 unless set, as the published implementation has it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import attrs
+import numpy as np
 from canvas import untrained
 from cases import figures_of
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from ptycho_core import ModelConfig, Scan, SolveConfig, TrainingConfig, fit, reconstruct, simulate, solve
 from ptycho_core.models.model import Model
@@ -42,6 +45,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "canvas, 8 warm sweeps": {"warm_sweeps": 8},
 }
 POSITIONS = 400, 100
+SIDE = 480
+"""Of the objects, in pixels: room for 400 positions."""
 EPOCHS, PUBLISHED_EPOCHS, PUBLISHED_PATTERNS = 10, 50, 512
 REFINED = 5
 SOLVED = "solver"
@@ -70,10 +75,30 @@ def rows(asked: Asked) -> list[Row]:
 
 def scans(photons: float) -> tuple[Scan, Scan]:
     seen, unseen = (
-        simulate(N=128, object="lines", positions=positions, photons=photons, seed=seed)
+        simulate(
+            N=128, object=blurred_lines(np.random.default_rng(seed)), positions=positions, photons=photons, seed=seed
+        )
         for seed, positions in enumerate(POSITIONS)
     )
     return seen, unseen
+
+
+def blurred_lines(rng: np.random.Generator) -> NDArray[np.complex64]:
+    """Complex (SIDE, SIDE): of 400 lines over four times its area, one pixel wide, blurred by 1, 5 and 10 pixels.
+
+    Largest amplitude 1; the phase is π tanh((a - max a / 2) / (3 mean a)) of the amplitude a, as the published
+    implementation has both (`mk_lines_img`, `dummy_phi`).
+    """
+    drawn = np.zeros((2 * SIDE, 2 * SIDE))
+    for begin, end in rng.integers(0, 2 * SIDE, (400, 2, 2)):
+        points = np.linspace(begin, end, int(np.abs(end - begin).max()) + 1)
+        rows, columns = np.rint(points).astype(int).T
+        drawn[rows, columns] = 1
+    blurred = gaussian_filter(drawn, 1) + 2 * gaussian_filter(drawn, 5) + 5 * gaussian_filter(drawn, 10)
+    amplitude = blurred[SIDE // 2 : -SIDE // 2, SIDE // 2 : -SIDE // 2]
+    amplitude /= amplitude.max()
+    phase = np.pi * np.tanh((amplitude - amplitude.max() / 2) / (3 * amplitude.mean()))
+    return (amplitude * np.exp(1j * phase)).astype(np.complex64)
 
 
 def network_rows(name: str, model: ModelConfig, seen: Scan, unseen: Scan, asked: Asked) -> list[Row]:

@@ -239,12 +239,15 @@ def main() -> None:
     parser.add_argument("--only", help="one row of the generators, by its name")
     parser.add_argument("--out", type=Path, default=Path("benchmark-quality"), help="folder for objects and figures")
     arguments = parser.parse_args()
+    stated = {key for key in ("epochs", "seconds", "photons", "only") if getattr(arguments, key) is not None}
+    for name in arguments.cases:
+        if unread := stated - set(CASES[name][1]):
+            parser.error(f"{name} has no {', '.join(f'--{key}' for key in sorted(unread))}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for name in arguments.cases:
         function, settings = CASES[name]
-        asked = {key: value for key, value in vars(arguments).items() if key in settings and value is not None}
-        settings = {**settings, **asked}
+        settings = {**settings, **{key: getattr(arguments, key) for key in stated}}
         for backend in arguments.backend:
             print(f"{name}, {backend}", flush=True)
             case_rows = function(backend, arguments.out, **settings)
