@@ -17,6 +17,7 @@ from ptycho_core.embedding.data import ScanArrays, ScanFile
 from ptycho_core.errors import DataError
 from ptycho_core.events import Event, EventKind, ObjectSoFar
 from ptycho_core.models.model import load_model
+from ptycho_core.quality.judging import checked
 from ptycho_core.reconstruction.predict import reconstruction_steps
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
@@ -107,7 +108,7 @@ class ObjectJob:
 
     def _checked(self) -> Scan:
         """The scan. Patches that lie beside the grid altogether would give an object without a word of theirs."""
-        scan = self.data.scan()
+        scan = _scan(self.data)
         (height, width), half = self.data.grid.shape, scan.N / 2
         low, high = scan.positions_px.min(axis=0) - half, scan.positions_px.max(axis=0) + half
         if (high < 0).any() or (low > (width, height)).any():
@@ -220,4 +221,5 @@ class SolvingJob(ObjectJob):
 
 
 def _scan(source: Source) -> Scan:
-    return source if isinstance(source, Scan) else source.scan()
+    """Judged as every command judges it (specs/data.md, Findings)."""
+    return checked(source if isinstance(source, Scan) else source.scan())

@@ -334,6 +334,19 @@ def test_the_errors_of_the_work_are_ours_with_their_fields(
         list(embedding.reconstruct(far, tmp_path / "model.zip"))
 
 
+def test_a_scan_is_judged_before_the_work(
+    numpy_engine: None, arrays: ScanArrays, tmp_path: Path, core_log: pytest.LogCaptureFixture
+) -> None:
+    dark = np.array(arrays.patterns)
+    dark[3] = 0
+    config = make_config("training", {**TINY, "nepochs": 1})
+    list(embedding.train(attrs.evolve(arrays, patterns=dark), tmp_path / "model.zip", config, child=False))
+    assert "3" in next(line for line in core_log.messages if "empty" in line)
+    metres = attrs.evolve(arrays, positions_m=np.repeat(arrays.positions_m[:1], len(arrays.positions_m), axis=0))
+    with pytest.raises(DataError, match="positions"):
+        list(embedding.train(metres, tmp_path / "model.zip", config, child=False))
+
+
 def test_a_contradiction_is_refused_before_a_child_is_made(arrays: ScanArrays, tmp_path: Path) -> None:
     config = make_config("training", {"architecture": "cnn", "neighbor_count": 1})
     config.model.gridsize = 2
