@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Callable
 from typing import ClassVar, Self
 
@@ -166,3 +167,11 @@ class WorkerError(PtychoError, RuntimeError):
 
 class Cancelled(Exception):
     """Raised inside a run when its caller asked it to stop; not an error of the input."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory of the machine or of a device has run out, in the words of Python or of a framework."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    words = re.search(r"out of memory|not enough memory|can't allocate memory|bad_alloc", str(error))
+    named = kinds & {"MemoryError", "OutOfMemoryError", "ResourceExhaustedError"}
+    return bool(named) or (isinstance(error, RuntimeError) and words is not None)

@@ -12,16 +12,20 @@ Names are matched without regard to case. Listing names imports nothing; a thing
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
 import logging
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ptycho_core.errors import ConfigurationError, PtychoError
+from ptycho_core.errors import Cancelled, ConfigurationError, PtychoError, is_out_of_memory
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -52,7 +56,7 @@ class Found:
     def is_of(self, value: object) -> bool:
         """Whether it is the same definition: run twice, or where an entry point says."""
         if self.place is None:
-            return _same(self._value, value)
+            return is_same(self._value, value)
         return self.place == f"{getattr(value, '__module__', None)}:{getattr(value, '__qualname__', None)}"
 
 
@@ -151,7 +155,11 @@ class Registry(Generic[T]):
         if found is None:
             known = (*self.reserved, *self.names())
             near, names = closest(name, known), ", ".join(known)
-            remedy = f"Did you mean {near!r}?" if near else f"Registered {self.kind}s: {names or 'none'}."
+            remedy = (
+                f"Did you mean {near!r}?"
+                if near
+                else f"Registered {self.kind}{'e' * self.kind.endswith('s')}s: {names or 'none'}."
+            )
             raise self._error(*self._setting, expected=f"one of {names}", received=repr(name), remedy=remedy)
         return found
 
@@ -200,6 +208,42 @@ class Registry(Generic[T]):
         )
 
 
+@contextlib.contextmanager
+def faults_of(what: str, expected: str, setting: str | None = None) -> Iterator[None]:
+    """What code that a program brings along raises, as an error that names it, the fault, and the line.
+
+    what: such as "loss 'own'". Errors of ours, a stop, and a lack of memory pass as they are.
+    """
+    try:
+        yield
+    except (PtychoError, Cancelled):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        fault = f"{type(error).__name__}: {error}".rstrip(": ").split("\n", 1)[0]
+        raise ConfigurationError(
+            what,
+            expected=expected,
+            received=f"{fault}{_place_of(error)}",
+            remedy="Correct what it is made of.",
+            setting=setting,
+        ) from error
+
+
+_LIBRARIES = (
+    *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")),
+    Path(__file__).resolve().parent,
+)
+
+
+def _place_of(error: Exception) -> str:
+    """The last line of the program that had a part in it, in brackets; nothing where only libraries had one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [each for each in frames if not any(root in Path(each.filename).resolve().parents for root in _LIBRARIES)]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
 def closest(word: str, options: Iterable[Any]) -> str | None:
     """The option that resembles `word`, whatever the case, if one does."""
     folded = {option.casefold(): option for option in options if isinstance(option, str)}
@@ -215,7 +259,7 @@ def _installed(
     return tuple(sorted(entry_points(group=group)))
 
 
-def _same(one: Any, other: Any) -> bool:
+def is_same(one: Any, other: Any) -> bool:
     """Whether two functions or classes are one definition, run twice."""
     names = [(getattr(each, "__module__", None), getattr(each, "__qualname__", None)) for each in (one, other)]
     return one is other or (names[0] == names[1] and None not in names[0])

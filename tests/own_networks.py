@@ -42,3 +42,13 @@ def nothing(model: ModelConfig) -> Any:
 
 def broken(model: ModelConfig) -> Any:
     raise RuntimeError("no such layer")
+
+
+def failing(model: ModelConfig) -> Any:
+    import torch
+
+    class Failing(torch.nn.Conv2d):
+        def forward(self, x: Any) -> Any:
+            raise ValueError("not today")
+
+    return Failing(1, 2, 1)

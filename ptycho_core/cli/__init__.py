@@ -9,7 +9,6 @@ import contextlib
 import difflib
 import io
 import os
-import re
 import signal
 import sys
 import threading
@@ -21,7 +20,7 @@ import click
 from ptycho_core import __version__
 from ptycho_core.cli import files, priors, running, solving
 from ptycho_core.cli.importing import takes_imports
-from ptycho_core.errors import PtychoError
+from ptycho_core.errors import PtychoError, is_out_of_memory
 from ptycho_core.settings.fields import flag_of
 
 EXIT_INPUT, EXIT_SIGNAL = 2, 128
@@ -113,14 +112,6 @@ OUT_OF_MEMORY = (
     "there is too little memory for this. Take smaller batches (--batch-size, --inference-batch-size), fewer patterns "
     "(--frames, --n-subsample) or crop them (--crop). What a run has kept is whole: it goes on with --resume."
 )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory of the machine or of a device has run out, in the words of Python or of a framework."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    words = re.search(r"out of memory|not enough memory|can't allocate memory|bad_alloc", str(error))
-    named = kinds & {"MemoryError", "OutOfMemoryError", "ResourceExhaustedError"}
-    return bool(named) or (isinstance(error, RuntimeError) and words is not None)
 
 
 MOST_OWNERS = 3

@@ -19,9 +19,9 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import attrs
 
-from ptycho_core.errors import BackendError
+from ptycho_core.errors import BackendError, ConfigurationError
 from ptycho_core.physics.constants import INTENSITY_FLOOR, MODULUS_FLOOR
-from ptycho_core.registry import Registry
+from ptycho_core.registry import Registry, faults_of
 from ptycho_core.vocabulary import LOSS_TERMS
 
 Compares = Literal["counts", "object", "truth"]
@@ -168,7 +168,26 @@ def loss_function(name: str, engine: str, own: Mapping[str, LossFunction]) -> Lo
     if found is None:
         remedy = f"Give register_loss a function, or one for {engine!r} in `engines`."
         raise BackendError(engine, f"loss {name!r}", expected="a function of it", received="none", remedy=remedy)
-    return found
+    return found if name in TERMS else _Brought(term.name, found)
+
+
+@attrs.frozen
+class _Brought:
+    """The function of a loss that a program brings along, which gives a number or is refused."""
+
+    name: str
+    function: LossFunction
+
+    def __call__(self, of: Any) -> Any:
+        what, expected = f"loss {self.name!r}", "a number, as an array of the engine"
+        with faults_of(what, expected, WEIGHTED):
+            value = self.function(of)
+        shape = getattr(value, "shape", () if isinstance(value, (int, float)) else None)
+        if shape is None or tuple(shape) != ():
+            received = type(value).__name__ if shape is None else f"an array of shape {tuple(shape)}"
+            remedy = "Return a mean, such as of.mean(…) or xp.mean(…)."
+            raise ConfigurationError(what, expected=expected, received=received, remedy=remedy, setting=WEIGHTED)
+        return value
 
 
 # -- ours ----------------------------------------------------------------------------------------------------------

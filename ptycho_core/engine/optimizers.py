@@ -20,8 +20,9 @@ from typing import Any, NamedTuple, TypeVar
 import attrs
 
 from ptycho_core.engine.losses import Arrays
+from ptycho_core.errors import ConfigurationError
 from ptycho_core.physics.constants import ADAM_EPSILON
-from ptycho_core.registry import Registry
+from ptycho_core.registry import Registry, faults_of
 from ptycho_core.settings.training import TrainingConfig
 
 
@@ -72,6 +73,21 @@ class Optimiser:
     name: str
     state: tuple[str, ...]
     update: Update
+
+    def step(self, at: Step) -> tuple[Any, Mapping[str, Any]]:
+        """The array after a step, and its state. ConfigurationError where `update` gives anything else."""
+        kept = ", ".join(f"{name!r}: …" for name in self.state)
+        what, expected = f"optimizer {self.name!r}", f"(array, {{{kept}}})"
+        with faults_of(what, expected, "optimizer"):
+            array, state = self.update(at)
+            given = {"array": array, **{name: state[name] for name in self.state}}
+        for name, value in given.items():
+            shape = tuple(getattr(value, "shape", ()))
+            if shape != tuple(at.array.shape):
+                wanted, received = f"arrays of the shape {tuple(at.array.shape)}", f"{name} of {shape}"
+                remedy = "Return every one in the shape of at.array."
+                raise ConfigurationError(what, expected=wanted, received=received, remedy=remedy, setting="optimizer")
+        return array, state
 
 
 OPTIMIZERS: Registry[Optimiser] = Registry(

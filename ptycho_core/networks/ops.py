@@ -24,7 +24,8 @@ from typing import Any
 
 import attrs
 
-from ptycho_core.errors import BackendError
+from ptycho_core.errors import BackendError, ConfigurationError
+from ptycho_core.registry import faults_of, is_same
 
 Shape = tuple[int, ...]
 Initial = Callable[["Layer", Shape, Any], Any]
@@ -100,6 +101,7 @@ class Op:
 
 
 _OPS: dict[str, Op] = {}
+_OURS: set[str] = set()
 
 
 def register_op(
@@ -113,6 +115,7 @@ def register_op(
     out_channels: Callable[[Layer], int] | None = lambda layer: layer.in_channels[0],
     size: Callable[[int, Layer], int] = lambda size, layer: size,
     sees_batch: bool = False,
+    replace: bool = False,
     **functions: Function | str,
 ) -> None:
     """Make an op available to every table: what it is, as the fields of `Op` say, and a function for each engine.
@@ -121,13 +124,25 @@ def register_op(
     (batches of maps, channels last, but (B, C, H, W) in torch), and returns the output. Engines: "torch", "tensorflow"
     and any other by its name; "onnx", which is given the graph before the inputs, for `ptycho export`; "reference", in
     float64 and with its gradient (see `ptycho_core_reference.ops`), for the contract tests.
+
+    The same functions, defined again as in a notebook, take their own place; ConfigurationError for any other name that
+    is taken, unless `replace`. No op of ours is replaced.
     """
-    if name in _OPS:
-        raise ValueError(f"op {name!r} is registered already")
+    if name in _OPS and (name in _OURS or not (replace or _same_functions(_OPS[name].functions, functions))):
+        remedy = "Choose another name." if name in _OURS else "Choose another name, or pass replace=True."
+        raise ConfigurationError(f"op {name!r}", received="registered already", remedy=remedy)
     for engine, function in functions.items():
         if not callable(function) and not (isinstance(function, str) and function.count(":") == 1):
             raise ValueError(f"op {name!r}: {engine}: expected a function or 'module:function'; received {function!r}")
     _OPS[name] = Op(name, meaning, inputs, settings, parameters, initial, out_channels, size, sees_batch, functions)
+
+
+def _same_functions(one: Mapping[str, Function | str], other: Mapping[str, Function | str]) -> bool:
+    """Whether the functions of two ops are the same definitions, run twice."""
+    alike = one.keys() == other.keys() and all(
+        one[each] == other[each] or is_same(one[each], other[each]) for each in one
+    )
+    return alike and bool(one)
 
 
 def registered_ops() -> tuple[str, ...]:
@@ -150,6 +165,13 @@ def op_function(layer: Layer, engine: str, own: Mapping[str, Function]) -> Funct
     if layer.op in own:
         return own[layer.op]
     functions = op_named(layer.op).functions
+    own_network = getattr(layer.settings.get("own"), "place", None)
+    if engine not in functions and own_network is not None:
+        there, remedy = " or ".join(functions), "A network as a table exists in every engine."
+        expected = f"{there}, as {own_network} is a network of that framework alone"
+        raise BackendError(
+            f"architecture {own_network!r}", "backend", expected=expected, received=repr(engine), remedy=remedy
+        )
     if engine not in functions:
         raise BackendError(
             f"layer {layer.name!r}: op {layer.op!r}",
@@ -158,12 +180,38 @@ def op_function(layer: Layer, engine: str, own: Mapping[str, Function]) -> Funct
             remedy=f"Register it with one, register_op({layer.op!r}, …, {engine}=…), or choose another engine.",
             setting="backend",
         )
-    function = functions[engine]
-    if isinstance(function, str):
-        module, _, attribute = function.partition(":")
-        found: Function = getattr(importlib.import_module(module), attribute)
-        return found
-    return function
+    return _Brought(layer.name, layer.op, functions[engine])
+
+
+@attrs.frozen
+class _Brought:
+    """The function of an op that was registered with it, or where it is."""
+
+    layer: str
+    op: str
+    function: Function | str
+
+    def __call__(self, *inputs: Any, **rest: Any) -> Any:
+        with faults_of(f"layer {self.layer!r}: op {self.op!r}", "a function that computes its maps"):
+            if isinstance(self.function, str):
+                module, _, attribute = self.function.partition(":")
+                return getattr(importlib.import_module(module), attribute)(*inputs, **rest)
+            return self.function(*inputs, **rest)
+
+
+def check_output(layer: Layer, first: Shape, output: Any, *, channels_at: int) -> None:
+    """ConfigurationError where an op that a program brings along gives other maps than it says.
+
+    first: the shape of its first input. channels_at: which axis has the channels, of the four.
+    """
+    expected = [layer.size(side) for axis, side in enumerate(first) if axis not in (0, channels_at)]
+    expected.insert(channels_at - 1, layer.out_channels)
+    received = list(getattr(output, "shape", ()))
+    if expected != received[1:]:
+        given = f"an array of {tuple(received)}" if hasattr(output, "shape") else type(output).__name__
+        remedy = "Correct its function, or what register_op says of its channels and size."
+        what, wanted = f"layer {layer.name!r}: op {layer.op!r}", f"an array of {(first[0], *expected)}"
+        raise ConfigurationError(what, expected=wanted, received=given, remedy=remedy)
 
 
 def check_ops(layers: Iterable[Layer], engine: str, own: Mapping[str, Function]) -> None:
@@ -334,3 +382,5 @@ register_op(
     out_channels=lambda layer: 2,
     sees_batch=True,
 )
+
+_OURS.update(_OPS)

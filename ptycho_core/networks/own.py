@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from ptycho_core.errors import ConfigurationError, PtychoError
 from ptycho_core.networks.ops import Layer, Shape, register_op
 from ptycho_core.networks.table import INPUT, Table, TableBuilder
+from ptycho_core.registry import faults_of
 from ptycho_core.settings.model import ModelConfig
 
 TORCH, KERAS = "torch_module", "keras_model"
+NETWORK = "a torch.nn.Module or a keras.Model"
 LAYER = "network"
 """Name of the layer: weights are `network/<own name>`."""
 
@@ -118,13 +120,8 @@ def _made(
 ) -> tuple[OwnNetwork, str]:
     """The module, and the op that it is: once for each configuration, so that graphs are shared."""
     model = configured.model
-    try:
+    with faults_of(f"architecture {place!r}", NETWORK, "architecture"):
         module = factory(model)
-    except PtychoError:
-        raise
-    except Exception as error:
-        received = f"it raises {type(error).__name__}: {error}"
-        raise _refused(place, "a network", received, "Correct the function.") from error
     if hasattr(module, "named_parameters"):
         kept = [name for name, _ in module.named_buffers()]
         values = {name: value.detach().cpu().numpy().copy() for name, value in module.named_parameters()}
@@ -133,13 +130,14 @@ def _made(
     elif hasattr(module, "stateless_call"):
         channels = model.channels if model.object_big else 1
         if not module.built:
-            module.build((None, model.N, model.N, channels))
+            with faults_of(f"architecture {place!r}", "a keras.Model that can be built", "architecture"):
+                module.build((None, model.N, model.N, channels))
         kept = [variable.path for variable in module.non_trainable_variables]
         values = {each.path.replace("/", "."): np.asarray(each.numpy()) for each in module.trainable_variables}
         op = KERAS
     else:
         received = f"{type(module).__module__}.{type(module).__qualname__}"
-        raise _refused(place, "a torch.nn.Module or a keras.Model", received, "Return one of them.")
+        raise _refused(place, NETWORK, received, "Return one of them.")
     if kept:
         remedy = "Use layers without such state, such as group or layer normalisation."
         raise _refused(place, "parameters that are trained alone", f"also {', '.join(kept[:4])}", remedy)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.networks.table import Table
-from ptycho_core.registry import Registry
+from ptycho_core.registry import Registry, faults_of
 from ptycho_core.settings.model import GENERATORS, ModelConfig
 
 Architecture = Callable[[ModelConfig], Table]
@@ -92,7 +92,7 @@ def build_table(model: ModelConfig) -> Table:
     Raises ConfigurationError for an unknown name or N, and where the table gives other maps than N × N, one a pattern,
     or a canvas that is not of two.
     """
-    table = architecture_of(model)(model)
+    table = _table_of(model)
     if table.canvas:
         _check_canvas(table, model)
         return table
@@ -106,6 +106,18 @@ def build_table(model: ModelConfig) -> Table:
             expected = f"{network_channels(model)} map(s) of {model.N} × {model.N}"
             received = f"{given[0]} of {given[1]} × {given[1]}" if name in channels else f"no layer {name!r}"
             raise ConfigurationError(owner, output, expected=expected, received=received, remedy=remedy)
+    return table
+
+
+def _table_of(model: ModelConfig) -> Table:
+    if ARCHITECTURES.is_ours(model.architecture):
+        return architecture_of(model)(model)
+    what, expected = f"architecture {model.architecture!r}", "a function that returns a table of layers"
+    with faults_of(what, expected, "architecture"):
+        table: object = architecture_of(model)(model)
+    if not isinstance(table, Table):
+        remedy, received = "Return what TableBuilder.finish gives.", type(table).__name__
+        raise ConfigurationError(what, expected=expected, received=received, remedy=remedy, setting="architecture")
     return table
 
 

@@ -11,9 +11,10 @@ import attrs
 import numpy as np
 import pytest
 
-from ptycho_core.engine.losses import LOSSES
-from ptycho_core.engine.optimizers import OPTIMIZERS
+from ptycho_core.engine.losses import LOSSES, register_loss
+from ptycho_core.engine.optimizers import OPTIMIZERS, register_optimizer
 from ptycho_core.engine.protocol import Engine
+from ptycho_core.errors import ConfigurationError
 from tests.contract.cases import (
     Case,
     assert_arrays_close,
@@ -78,3 +79,48 @@ def test_a_registered_optimizer_steps_as_the_reference_and_its_state_goes_on(eng
     for each in (resumed, reference):
         each.train_epoch([case.batch], RATE)
     assert_arrays_close(resumed.weights(), reference.weights(), RTOL)
+
+
+def raises(at: Any) -> Any:
+    raise KeyError("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (raises, r"expected a number, .* received KeyError: 'nowhere' \(test_registered\.py, line \d+\)"),
+        (lambda of: of.predicted, r"received an array of shape \(.+\)\. Return a mean"),
+        (lambda of: "1", "received str"),
+    ],
+)
+def test_a_loss_that_fails_or_gives_no_number_is_one_line(
+    engine: Engine, wrong: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOSSES, "_registered", {})
+    register_loss("wrong")(wrong)
+    case = case_with(loss_weights="wrong=1")
+    with pytest.raises(ConfigurationError, match="loss 'wrong': .*" + words):
+        build(engine, case).evaluate([case.batch])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (raises, r"expected \(array, \{'kept': …\}\); received KeyError: 'nowhere' \(test_registered\.py, line"),
+        (lambda at: (at.array, {}), "received KeyError: 'kept'"),
+        (
+            lambda at: (at.xp.sum(at.array), {"kept": at.array}),
+            r"received array of \(\)\. Return every one in the shape",
+        ),
+        (lambda at: at.array, "expected"),
+    ],
+)
+def test_an_optimizer_that_fails_or_changes_a_shape_is_one_line(
+    engine: Engine, wrong: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OPTIMIZERS, "_registered", {})
+    register_optimizer("wrong", state=("kept",))(wrong)
+    case = case_with(optimizer="wrong")
+    with pytest.raises(ConfigurationError, match="optimizer 'wrong': .*" + words) as caught:
+        build(engine, case).train_epoch([case.batch], RATE)
+    assert "\n" not in str(caught.value)

@@ -27,7 +27,10 @@ def test_tensorflow_makes_a_graph_once_for_every_rate_and_physics_weight() -> No
         network: Any = build(engine, case)
         for rate, weight in ((1e-3, 1.0), (5e-4, 0.5), (2e-4, 0.0)):
             network.train_epoch([case.batch], rate, weight)
-    graphs = (network.forward.graph_terms_and_gradients, graph_step(network.optimizer.rule, network.optimizer.update))
+    graphs = (
+        network.forward.graph_terms_and_gradients,
+        graph_step(network.optimizer.rule, network.optimizer.optimiser),
+    )
     assert [graph.experimental_get_tracing_count() for graph in graphs] == [1, 1]
 
 

@@ -44,7 +44,7 @@ def test_it_is_trained_archived_and_predicts_and_the_other_engine_refuses_it(
     results = [reconstruct(scan, model).object_field for model in (trained, loaded)]
     np.testing.assert_array_equal(results[0], results[1])
     engine_or_skip(OTHER[backend])
-    with pytest.raises(BackendError, match=rf"functions for {backend}"):
+    with pytest.raises(BackendError, match=rf"must be {backend}"):
         reconstruct(scan, loaded, backend=OTHER[backend])
 
 
@@ -54,6 +54,7 @@ def test_it_is_trained_archived_and_predicts_and_the_other_engine_refuses_it(
         ("tests.own_networks:with_batch_norm", "also 1.running_mean"),
         ("tests.own_networks:nothing", "a torch.nn.Module or a keras.Model"),
         ("tests.own_networks:broken", "RuntimeError: no such layer"),
+        ("tests.own_networks:failing", r"ValueError: not today \(own_networks\.py, line"),
         ("tests.own_networks:Absent", "AttributeError"),
         ("no_such_module:network", "No module named 'no_such_module'"),
         ("tests.own_networks:one_map", r"\(4, 2, 16, 16\)"),

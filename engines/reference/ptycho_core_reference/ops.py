@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
-from ptycho_core.networks.ops import op_function
+from ptycho_core.networks.ops import check_output, op_function
 from ptycho_core.networks.table import INPUT, Table
 from ptycho_core.physics.weights import outside_centre_mask
 from ptycho_core_reference.steps import correct, data_step, in_gauge, warm_sweeps
@@ -52,6 +52,8 @@ def run_table(
         own = {parameter: weights[name] for parameter, name in layer.uses.items()}
         seen = {"scene": scene} if layer.sees_batch else {}
         outputs[layer.name], ways_back[layer.name] = function(*inputs, **own, **layer.settings, **seen)
+        if layer.op not in OPS:
+            check_output(layer, outputs[layer.inputs[0]].shape, outputs[layer.name], channels_at=3)
     return outputs, ways_back
 
 

@@ -72,7 +72,7 @@ class Optimizer:
             rule=rule,
             corrected=lambda beta: 1 - beta**self.steps,
         )
-        array, state = optimiser.update(step)
+        array, state = optimiser.step(step)
         kept = {moment: np.array(state[moment], np.float64) for moment in optimiser.state}
         self.arrays[name][...] = array
         for moment, value in kept.items():

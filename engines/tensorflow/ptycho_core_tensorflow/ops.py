@@ -9,7 +9,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from ptycho_core.networks import spectral
-from ptycho_core.networks.ops import op_function
+from ptycho_core.networks.ops import check_output, op_function
 from ptycho_core.networks.table import INPUT, Table
 from ptycho_core_tensorflow.steps import Scene, correct, data_step, in_gauge, warm_sweeps
 
@@ -46,6 +46,8 @@ def run_table(
         own = {parameter: tf.cast(parameters[name], kind) for parameter, name in layer.uses.items()}
         seen = {"scene": scene} if layer.sees_batch else {}
         outputs[layer.name] = function(*inputs, **own, **layer.settings, **seen)
+        if layer.op not in OPS:
+            check_output(layer, tuple(outputs[layer.inputs[0]].shape), outputs[layer.name], channels_at=3)
     return tuple(outputs[name] for name in table.outputs)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ptycho_core.engine.checks import check_optimizer_state, optimizer_moments
-from ptycho_core.engine.optimizers import OPTIMIZERS, Rule, Step, Update
+from ptycho_core.engine.optimizers import OPTIMIZERS, Optimiser, Rule, Step
 from ptycho_core.physics.constants import AGC_FLOOR
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.vocabulary import Weights
@@ -23,7 +23,7 @@ class Optimizer:
 
     def __init__(self, training: TrainingConfig | None, tensors: Mapping[str, tf.Variable]) -> None:
         self.rule = None if training is None else Rule.of(training)
-        self.update = None if training is None else OPTIMIZERS.load(training.optimizer).update
+        self.optimiser = None if training is None else OPTIMIZERS.load(training.optimizer)
         self.tensors = tensors
         self.steps = tf.Variable(0, dtype=tf.float64)
         self.moments = {
@@ -52,19 +52,19 @@ class Optimizer:
 
     def step(self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor) -> None:
         """One step from the gradients as they are before clipping."""
-        assert self.rule is not None and self.update is not None
-        graph_step(self.rule, self.update)(self.tensors, self.steps, self.moments, dict(gradients), learning_rate)
+        assert self.rule is not None and self.optimiser is not None
+        graph_step(self.rule, self.optimiser)(self.tensors, self.steps, self.moments, dict(gradients), learning_rate)
 
 
 @functools.lru_cache(maxsize=16)
-def graph_step(rule: Rule, update: Update) -> Any:
+def graph_step(rule: Rule, optimiser: Optimiser) -> Any:
     """`change` by a rule as a graph, which all optimisers of that rule share (`forward.py`)."""
-    return tf.function(functools.partial(change, rule, update), autograph=False)
+    return tf.function(functools.partial(change, rule, optimiser), autograph=False)
 
 
 def change(
     rule: Rule,
-    update: Update,
+    optimiser: Optimiser,
     tensors: Mapping[str, tf.Variable],
     steps: tf.Variable,
     moments: Mapping[str, tf.Variable],
@@ -90,7 +90,7 @@ def change(
             rule=rule,
             corrected=corrected,
         )
-        array, state = update(step)
+        array, state = optimiser.step(step)
         tensors[name].assign(array)
         for moment, where in kept.items():
             moments[where].assign(state[moment])

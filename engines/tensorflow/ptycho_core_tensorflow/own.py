@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from ptycho_core.errors import BackendError, ConfigurationError
 from ptycho_core.networks.own import OwnNetwork
+from ptycho_core.registry import faults_of
 
 
 def run_model(x: tf.Tensor, *, own: OwnNetwork, **parameters: tf.Tensor) -> tf.Tensor:
@@ -15,7 +16,8 @@ def run_model(x: tf.Tensor, *, own: OwnNetwork, **parameters: tf.Tensor) -> tf.T
         source = f"architecture {own.place!r}"
         raise BackendError(source, "precision", expected=expected, received=x.dtype.name, remedy=remedy)
     values = [parameters[each.path.replace("/", ".")] for each in own.module.trainable_variables]
-    y, _ = own.module.stateless_call(values, [], x)
+    with faults_of(f"architecture {own.place!r}", "a network that computes its maps"):
+        y, _ = own.module.stateless_call(values, [], x)
     sought, given = (*x.shape[1:3], 2 * x.shape[3]), tuple(y.shape[1:])
     if sought != given:
         remedy = "Return amplitude, then phase, of every pattern: (B, N, N, 2C) for (B, N, N, C)."

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptycho_core.networks import spectral
-from ptycho_core.networks.ops import op_function
+from ptycho_core.networks.ops import check_output, op_function
 from ptycho_core.networks.table import INPUT, Table
 from ptycho_core_torch.steps import Scene, correct, data_step, in_gauge, warm_sweeps
 
@@ -47,6 +47,8 @@ def run_table(
                 outputs[layer.name] = function(*maps, **own, **layer.settings, scene=scene)
         else:
             outputs[layer.name] = function(*inputs, **own, **layer.settings)
+        if layer.op not in OPS:
+            check_output(layer, tuple(outputs[layer.inputs[0]].shape), outputs[layer.name], channels_at=1)
     return tuple(outputs[name] for name in table.outputs)
 
 

@@ -104,7 +104,7 @@ class Optimizer:
                 rule=rule,
                 corrected=lambda beta: torch.as_tensor(1 - beta**self.steps, dtype=gradient.dtype),  # noqa: B023
             )
-            array, state = optimiser.update(step)
+            array, state = optimiser.step(step)
             tensor.copy_(array)
             for moment in optimiser.state:
                 self.moments[f"{moment}/{name}"].copy_(state[moment])

@@ -7,11 +7,13 @@ from torch.func import functional_call
 
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.networks.own import OwnNetwork
+from ptycho_core.registry import faults_of
 
 
 def run_module(x: Tensor, *, own: OwnNetwork, **parameters: Tensor) -> Tensor:
     """Maps (B, C, N, N) → (B, 2C, N, N), with these parameters in place of the module's."""
-    y: Tensor = functional_call(own.module, parameters, (x,))
+    with faults_of(f"architecture {own.place!r}", "a network that computes its maps"):
+        y: Tensor = functional_call(own.module, parameters, (x,))
     batch, channels, *sides = x.shape
     expected, received = (batch, 2 * channels, *sides), tuple(y.shape)
     if expected != received:

@@ -12,7 +12,7 @@ import pytest
 from ptycho_core.errors import BackendError, ConfigurationError
 from ptycho_core.networks import ops, registry
 from ptycho_core.networks.initial import initial_weights
-from ptycho_core.networks.ops import op_function, op_named, register_op, registered_ops
+from ptycho_core.networks.ops import check_output, op_function, op_named, register_op, registered_ops
 from ptycho_core.networks.registry import build_table, register_architecture
 from ptycho_core.networks.table import INPUT, Table, TableBuilder
 from ptycho_core.settings.model import ModelConfig
@@ -63,9 +63,27 @@ def test_an_op_of_ones_own_brings_parameters_channels_and_size() -> None:
     assert 0 < np.abs(weights["y/kernel"]).max() <= np.sqrt(6 / (3 * (5 + 4)))
 
 
-def test_a_name_can_be_registered_once() -> None:
-    with pytest.raises(ValueError, match="op 'conv' is registered already"):
-        register_op("conv", "another")
+def test_a_name_is_taken_by_another_and_the_same_functions_run_again_replace_themselves() -> None:
+    for replace in (False, True):
+        with pytest.raises(ConfigurationError, match="op 'conv': registered already"):
+            register_op("conv", "another", replace=replace)
+
+    def define(factor: float) -> None:
+        def times(x: Any) -> Any:
+            return factor * x
+
+        register_op("times", "a product", torch=times)
+
+    define(2.0)
+    define(3.0)
+    table = TableBuilder(1)
+    table.op("y", "times", INPUT)
+    (layer,) = table.finish(amplitude="y", phase="y").layers
+    assert op_function(layer, "torch", {})(1) == 3.0
+    with pytest.raises(ConfigurationError, match="or pass replace=True"):
+        register_op("times", "another", torch=abs)
+    register_op("times", "another", torch=abs, replace=True)
+    assert op_function(layer, "torch", {})(-4) == 4
 
 
 @pytest.mark.parametrize("function", [3, "my_package.ops", ("module", "name")])
@@ -119,6 +137,40 @@ def test_an_engine_without_the_op_names_op_layer_engine_and_remedy() -> None:
     )
     assert op_function(layer, "torch", {})(5) == 5
     assert op_function(layer, "abacus", {"mix": abs}) is abs
+
+
+def test_an_op_that_fails_or_gives_other_maps_than_it_says_names_its_layer() -> None:
+    def failing(x: Any) -> Any:
+        raise RuntimeError("out of ideas")
+
+    register_op("failing", "nothing", torch=failing, abacus="nowhere:function", size=lambda size, layer: 2 * size)
+    table = TableBuilder(3)
+    table.op("y", "failing", INPUT)
+    (layer,) = table.finish(amplitude="y", phase="y").layers
+    for engine, words in (
+        ("torch", r"RuntimeError: out of ideas \(test_ops\.py, line \d+\)"),
+        ("abacus", "ModuleNotFoundError: No module named 'nowhere'"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"layer 'y': op 'failing': .*{words}"):
+            op_function(layer, engine, {})(0)
+    check_output(layer, (2, 3, 8, 8), np.zeros((2, 3, 16, 16)), channels_at=1)
+    check_output(layer, (2, 8, 8, 3), np.zeros((2, 16, 16, 3)), channels_at=3)
+    for output, words in ((np.zeros((2, 3, 8, 8)), r"received an array of \(2, 3, 8, 8\)"), (3.0, "received float")):
+        with pytest.raises(ConfigurationError, match=rf"expected an array of \(2, 3, 16, 16\); {words}"):
+            check_output(layer, (2, 3, 8, 8), output, channels_at=1)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda model: {}["key"], r"received KeyError: 'key' \(test_ops\.py, line \d+\)"),
+        (lambda model: {}, "received dict"),
+    ],
+)
+def test_a_function_of_a_network_that_fails_or_gives_no_table_is_one_line(made: Any, words: str) -> None:
+    register_architecture("wrong")(made)
+    with pytest.raises(ConfigurationError, match="architecture 'wrong': .*" + words):
+        build_table(ModelConfig(N=32, architecture="wrong"))
 
 
 def architecture(amplitude: str) -> ModelConfig:
