@@ -33,6 +33,7 @@ listener raises ends the work.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
@@ -150,3 +151,14 @@ def told_ending(tell: Listener, work: str, stop: BaseException) -> None:
 def counting(tell: Listener, work: str, unit: str) -> Count:
     """A `Count` that tells `batch` events."""
     return lambda done, total: tell(Event(kind="batch", work=work, done=done, total=total, unit=unit))
+
+
+def finite(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: None in their place."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return value

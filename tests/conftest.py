@@ -3,6 +3,8 @@
 import gc
 import os
 
+import pytest
+
 # Before numpy or a framework is imported, here or in a process that a test starts: the arrays are small, and threads
 # that wait for each other on a busy machine take ten times as long as one.
 for _library in ("OPENBLAS", "OMP", "MKL"):
@@ -10,3 +12,15 @@ for _library in ("OPENBLAS", "OMP", "MKL"):
 
 # Where both frameworks are loaded a full collection takes a fifth of a second, and ten times fewer are enough.
 gc.set_threshold(gc.get_threshold()[0], gc.get_threshold()[1], 100)
+
+
+@pytest.fixture(autouse=True)
+def no_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs leave an empty report: a page takes a third of a second, and few tests look at it. See `pages`."""
+    if "pages" not in request.fixturenames:
+        monkeypatch.setattr("ptycho_core.runs.folder.write_report", lambda folder, path: path.write_bytes(b""))
+
+
+@pytest.fixture
+def pages() -> None:
+    """The reports of runs are real."""

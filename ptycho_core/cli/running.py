@@ -24,6 +24,7 @@ from ptycho_core.cli.shared import (
     load_all,
     output_options,
     overwrite_option,
+    told_origin,
     with_scan,
     write_option,
 )
@@ -120,6 +121,7 @@ def train(
 
     training: TrainingConfig = configs["training"]
     test = load_all(tests, training, "test_data_file", configs["reading"], "a test scan") if tests else None
+    told_origin(output, layers)
     first = None
     if begin_from is not None:
         from ptycho_core.models.model import load_model
@@ -226,9 +228,17 @@ def reconstruct(
 
     folder, execution = inference.output_dir, configs["execution"]
     written = formats if solving is None else ()
+    told_origin(output, layers)
     try:
         result, summary = reconstruct_into(
-            folder, data, model, config=inference, execution=execution, output=output, formats=written
+            folder,
+            data,
+            model,
+            config=inference,
+            execution=execution,
+            reading=configs["reading"],
+            output=output,
+            formats=written,
         )
     except KeyboardInterrupt:
         output.say("Stopped before the reconstruction was whole; nothing was written. Run the same command again.")

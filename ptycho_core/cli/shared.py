@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -167,6 +168,13 @@ def console(quiet: bool, as_json: bool, progress_bar: bool = True) -> Output:
     output.take_log()
     warn_of_unknown_variables()
     return output
+
+
+def told_origin(output: Output, layers: Layers) -> None:
+    """For the record of the run: the command, and where its settings are from."""
+    from ptycho_core.report.record import Origin  # with numpy
+
+    output.origin = Origin(command=shlex.join(["ptycho", *sys.argv[1:]]), sources=layers.sources)
 
 
 def with_scan(flags: dict[str, Any], field: str, scan: Path | None) -> None:

@@ -18,6 +18,7 @@ from ptycho_core.cli.shared import (
     load,
     output_options,
     overwrite_option,
+    told_origin,
     with_scan,
     write_option,
 )
@@ -76,6 +77,7 @@ def solve(
 
     prepare_solving(settings, configs["execution"], formats, overwrite=overwrite or resume)
     data, reading = _load(settings, configs["reading"], output)
+    told_origin(output, layers)
     from ptycho_core.runs.solve import solve_into
 
     done = solve_into(

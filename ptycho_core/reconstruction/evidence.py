@@ -28,6 +28,7 @@ from ptycho_core.simulation import expected_intensity
 log = logging.getLogger(__name__)
 
 BATCH_FRAMES = 256
+WORST = 4  # specs/data.md, Reconstruction: frames that are kept beside their model
 SCALED_BY = 128
 """Frames, evenly drawn, whose intensities set the one factor of a network's object."""
 
@@ -93,9 +94,11 @@ def with_evidence(
         halves=halves,
     )
     example = int(np.argsort(fields["frame_R"])[len(rows) // 2])  # NaN goes last
-    factor = 1.0 if result.intensities is None else float(result.intensities[example])
-    patch = extract_patches(result.object_field, result.positions_px[example : example + 1], scan.N, result.origin_px)
-    modelled = np.sqrt(factor * expected_intensity(probe, patch)[0]).astype(np.float32)
+    shown = np.array([example, *_worst(fields["frame_R"], fields["frames"])])
+    factors = np.ones(len(shown)) if result.intensities is None else result.intensities[shown]
+    patches = extract_patches(result.object_field, result.positions_px[shown], scan.N, result.origin_px)
+    modelled = np.sqrt(factors[:, None, None] * expected_intensity(probe, patches)).astype(np.float32)
+    amplitude = scan.diffraction_amplitude[rows[shown]]
     known = trust.known if result.known is None else trust.known & result.known
     return attrs.evolve(
         result,
@@ -105,10 +108,21 @@ def with_evidence(
         error_factor=trust.factor,
         error_factor_from=trust.factor_from,
         frc=result.frc if halves is None else halves.frc,
-        measured_amplitude=scan.diffraction_amplitude[int(rows[example])],
-        modelled_amplitude=modelled,
+        measured_amplitude=amplitude[0],
+        modelled_amplitude=modelled[0],
         pattern_frame=int(fields["frames"][example]),
+        worst_measured=amplitude[1:],
+        worst_modelled=modelled[1:],
+        worst_frames=fields["frames"][shown[1:]],
     )
+
+
+def _worst(figures: NDArray[np.float64], frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of the `WORST` frames of the largest figures, each frame once, the worst first."""
+    known = np.flatnonzero(np.isfinite(figures))
+    rows = known[np.argsort(-figures[known], kind="stable")]
+    _, first = np.unique(frames[rows], return_index=True)
+    return rows[np.sort(first)[:WORST]]
 
 
 def measured(

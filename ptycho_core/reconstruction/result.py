@@ -60,6 +60,7 @@ class Reconstruction:
         not known; error_factor: κ in it, and error_factor_from: where κ is from.
         frc: of two reconstructions of half of the frames each.
         measured_amplitude, modelled_amplitude: float32 (N, N), of frame `pattern_frame`, one of median misfit.
+        worst_measured, worst_modelled: float32 (F, N, N), of the frames of largest R, `worst_frames`: int64 (F,).
     Where it comes from
         method: "network" or "solver". engine: what made it; model_engine: what trained its model, and model_digest
         which model it was (`Model.digest`). source: the scan's
@@ -96,6 +97,9 @@ class Reconstruction:
     measured_amplitude: NDArray[np.float32] | None = None
     modelled_amplitude: NDArray[np.float32] | None = None
     pattern_frame: int | None = None
+    worst_measured: NDArray[np.float32] | None = None
+    worst_modelled: NDArray[np.float32] | None = None
+    worst_frames: NDArray[np.int64] | None = None
     method: str = NETWORK
     source: str | None = None
     lengths: Lengths = attrs.field(factory=Lengths)
@@ -224,6 +228,9 @@ OPTIONAL: dict[str, tuple[str, tuple[str, ...]]] = {
     "predicted_error": ("f", ("H", "W")),
     "measured_amplitude": ("f", ("N", "N")),
     "modelled_amplitude": ("f", ("N", "N")),
+    "worst_frames": ("i", ("F",)),
+    "worst_measured": ("f", ("F", "N", "N")),
+    "worst_modelled": ("f", ("F", "N", "N")),
 }
 """Arrays that a file may hold besides the required ones: kind of their dtype, and shape."""
 
@@ -277,6 +284,8 @@ def _optional_arrays(file: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str
     sizes: dict[str, int] = {"2": 2}
     for name, letters in (("object", "HW"), ("positions_px", "P"), ("probe", "_NN")):
         sizes |= dict(zip(letters, arrays[name].shape, strict=False))
+    kept = [arrays[name].shape[:1] for name, (_, axes) in OPTIONAL.items() if axes[0] == "F" and name in arrays]
+    sizes["F"] = max((shape[0] for shape in kept if shape), default=0)
     found = {}
     for name, (kind, axes) in OPTIONAL.items():
         if name in arrays:

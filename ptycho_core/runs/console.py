@@ -6,16 +6,19 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ptycho_core.errors import printable
 from ptycho_core.events import Event, Listener
 from ptycho_core.runs.stream import EventStream
+
+if TYPE_CHECKING:  # with numpy
+    from ptycho_core.report.record import Origin
 
 NOTES = ("started", "prepared", "warning")
 """Kinds of events whose message is printed."""
@@ -33,7 +36,8 @@ class _Printable(logging.Formatter):
 class Output:
     """What a command says and how: `quiet` leaves nothing but errors and, with `as_json`, the result.
 
-    stream: takes progress and result in place of the terminal.
+    stream: takes progress and result in place of the terminal. origin: where the run is from, for its record;
+    `warnings`: what has been warned of so far.
     """
 
     def __init__(
@@ -44,6 +48,8 @@ class Output:
         stream: EventStream | None = None,
     ) -> None:
         self.quiet, self.as_json, self.progress_bar, self.stream = quiet, as_json, progress_bar, stream
+        self.origin: Origin | None = None
+        self.warnings: list[str] = []
 
     def take_log(self) -> None:
         """From now on the core's log goes to stderr, in this form and nowhere else."""
@@ -51,11 +57,16 @@ class Output:
         handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
         handler.setLevel(logging.ERROR if self.quiet else logging.INFO)
         logger = logging.getLogger("ptycho_core")
-        logger.handlers, logger.propagate = [handler], False
+        logger.handlers, logger.propagate = [handler, _Kept(self.warn)], False
         if self.stream is not None:
             logger.addHandler(self.stream.log)
         least = min(each.level for each in logger.handlers)
         logger.setLevel(least)  # which also forgets what it let through before
+
+    def warn(self, message: str) -> None:
+        """Keep a warning for the record of the run."""
+        if not any(said.endswith(message) for said in self.warnings):
+            self.warnings.append(message)
 
     def say(self, message: str) -> None:
         if not self.quiet:
@@ -76,6 +87,17 @@ class Output:
 
         folder: to which the work writes.
         """
+        with self._shown(folder) as shown:
+
+            def tell(event: Event) -> None:
+                if event.kind == "warning":
+                    self.warn(event.message)
+                shown(event)
+
+            yield tell
+
+    @contextmanager
+    def _shown(self, folder: Path | None) -> Iterator[Listener]:
         if self.stream is not None:
             with self.stream.working_in(folder):
                 yield self.stream
@@ -89,6 +111,17 @@ class Output:
                 bar.close()
         else:
             yield _Lines()
+
+
+class _Kept(logging.Handler):
+    """Tells of every warning that is logged."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._warn = warn
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._warn(record.getMessage())
 
 
 class _Lines:

@@ -12,6 +12,7 @@ from ptycho_core.errors import DataError, MissingExtraError
 from ptycho_core.events import Event, EventKind, Listener, told_file
 from ptycho_core.reconstruction.result import Reconstruction
 from ptycho_core.reconstruction.writing import write_reconstruction
+from ptycho_core.report.pages import REPORT_NAME, write_report
 
 BEST_MODELS = "checkpoints"
 """Folder of the best models, where a run keeps more than one."""
@@ -56,7 +57,7 @@ def with_remedy(error: DataError, more: str) -> DataError:
     return DataError(error.source, error.key, **facts, remedy=remedy, state=error.state)
 
 
-def draw(tell: Listener, plot: Callable[..., None], *arguments: Any, **keywords: Any) -> str | None:
+def draw(tell: Listener, plot: Callable[..., object], *arguments: Any, **keywords: Any) -> str | None:
     """A figure by a function of `ptycho_core.report.plots`; left out, with a warning, without the plotting extra."""
     path: Path = next(argument for argument in arguments if isinstance(argument, Path))
     try:
@@ -66,6 +67,11 @@ def draw(tell: Listener, plot: Callable[..., None], *arguments: Any, **keywords:
         return None
     told_file(tell, "draw", path)
     return str(path)
+
+
+def reported(tell: Listener, folder: Path) -> str | None:
+    """`report.html` of the folder, where the extra for pages is installed."""
+    return draw(tell, lambda path: write_report(folder, path), folder / REPORT_NAME)
 
 
 def written_images(

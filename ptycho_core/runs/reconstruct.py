@@ -16,8 +16,9 @@ from ptycho_core.reconstruction.predict import reconstruction_steps
 from ptycho_core.reconstruction.result import RESULT_BYTES, Reconstruction, canvas_pixels
 from ptycho_core.reconstruction.writing import check_pixel_known
 from ptycho_core.report.plots import plot_reconstruction
+from ptycho_core.report.record import write_record
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import after_result, draw, rescued, written_images
+from ptycho_core.runs.folder import after_result, draw, reported, rescued, written_images
 from ptycho_core.runs.solve import Solved, solve_into
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
@@ -38,13 +39,15 @@ def reconstruct_into(
     backend: str | None = None,
     config: InferenceConfig | None = None,
     execution: ExecutionConfig | None = None,
+    reading: ReadOptions | None = None,
     output: Output | None = None,
     formats: Sequence[str] = (),
 ) -> tuple[Reconstruction, dict[str, Any]]:
     """Reconstruct, and write `reconstruction.npz`, `.json` and `.png` into `folder`; the summary comes second.
 
-    formats: further files of the object, by the names of `IMAGE_FORMATS`.
+    reading: how the scan's file was read. formats: further files of the object, by the names of `IMAGE_FORMATS`.
     """
+    reading = reading or ReadOptions()
     check_pixel_known(folder, formats, Lengths.of(scan.metadata, scan.N))
     check_space(folder, RESULT_BYTES * canvas_pixels(scan.positions_px, scan.N))
     config, output = config or InferenceConfig(), output or Output(quiet=True)
@@ -59,6 +62,17 @@ def reconstruct_into(
             written = written_images(tell, "reconstruct", folder, result, formats)
             summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
             summary["written"] = written
+            write_record(
+                folder,
+                "reconstruct",
+                configs={"inference": config, "execution": execution or ExecutionConfig(), "reading": reading},
+                scans=[scan],
+                engine=result.engine,
+                seconds=result.seconds,
+                warnings=output.warnings,
+                origin=output.origin,
+            )
+            summary["report"] = reported(tell, folder)
             write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
     return result, summary
 

@@ -14,8 +14,9 @@ from ptycho_core.events import Event, told_ending, told_file
 from ptycho_core.reconstruction.result import RESULT_BYTES, Reconstruction, canvas_pixels
 from ptycho_core.reconstruction.writing import check_pixel_known
 from ptycho_core.report.plots import plot_reconstruction
+from ptycho_core.report.record import write_record
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import after_result, draw, kind_of_end, rescued, written_images
+from ptycho_core.runs.folder import after_result, draw, kind_of_end, reported, rescued, written_images
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
@@ -102,9 +103,22 @@ def solve_into(
                 summary = {**result.summary(), "scan": scan.source, "reconstruction": str(path), "figure": figure}
                 summary["stopped_early"] = stop is not None
                 summary["written"] = written_images(tell, "solve", folder, result, formats)
-                write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
                 configs = {"solving": run.config, "execution": run.execution, "reading": reading}
                 write_text(folder / "config.toml", to_toml(**configs))
+                write_record(
+                    folder,
+                    "solve",
+                    configs=configs,
+                    scans=[scan],
+                    engine=run.engine,
+                    seconds=result.seconds,
+                    history=run.history,
+                    warnings=output.warnings,
+                    origin=output.origin,
+                    stopped=None if stop is None else str(stop) or "an interrupt",
+                )
+                summary["report"] = reported(tell, folder)
+                write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
         kind = kind_of_end(stop)
         done, message = len(run.history), "" if stop is None else str(stop)
         tell(Event(kind=kind, work="solve", done=done, total=run.config.sweeps, unit="sweep", message=message))

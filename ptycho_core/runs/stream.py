@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import signal
 import sys
@@ -17,7 +16,7 @@ from typing import IO, Any
 
 from ptycho_core import __version__
 from ptycho_core.errors import PtychoError
-from ptycho_core.events import Event, ObjectSoFar
+from ptycho_core.events import Event, ObjectSoFar, finite
 
 VERSION = 1  # specs/events.md, Lines
 BATCH_SECONDS = 0.2  # specs/events.md, Lines: between two lines of batches
@@ -179,14 +178,3 @@ class _Warnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._stream.warn(record.getMessage())
-
-
-def finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: None in their place."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(name): finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
-    return value

@@ -13,8 +13,9 @@ from ptycho_core.events import Event, Listener, told_ending, told_file
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint
 from ptycho_core.models.model import ARCHIVE_NAME, Model
 from ptycho_core.report.plots import plot_losses
+from ptycho_core.report.record import write_record
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import BEST_MODELS, after_result, draw, kind_of_end, rescued
+from ptycho_core.runs.folder import BEST_MODELS, after_result, draw, kind_of_end, reported, rescued
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.files import to_toml
@@ -87,6 +88,21 @@ def train_into(
             told_ending(tell, "train", stop)
         configs = {"model": run.config.model, "training": run.config, "execution": execution, "reading": reading}
         summary = None if run.model is None else _write(run, folder, configs, tell, stop)
+        if summary is not None:
+            with after_result(folder / ARCHIVE_NAME):
+                write_record(
+                    folder,
+                    "train",
+                    configs=configs,
+                    scans=[scan] if isinstance(scan, Scan) else scan,
+                    engine=run.engine,
+                    seconds={"epochs": summary["seconds"]},
+                    history=run.history,
+                    warnings=output.warnings,
+                    origin=output.origin,
+                    stopped=None if stop is None else str(stop) or "an interrupt",
+                )
+                summary["report"] = reported(tell, folder)
         kind = kind_of_end(stop)
         tell(attrs.evolve(begin, kind=kind, done=len(run.history), message="" if stop is None else str(stop)))
     return Trained(run, stop, summary)

@@ -489,6 +489,8 @@ def test_training_writes_archive_configuration_and_history(run_folder: Path) -> 
         "checkpoint.h5.zip",
         "config.toml",
         "history.csv",
+        "report.html",
+        "run.json",
         "wts.h5.zip",
     ]
     model = load_model(run_folder)
@@ -696,7 +698,8 @@ def test_reconstruction_writes_object_and_facts(
     out = tmp_path / "result"
     outcome = ptycho("reconstruct", scan_file, "--model", run_folder, "--out", out, "--json")
     assert outcome.code == 0, outcome.err
-    assert sorted(path.name for path in out.iterdir()) == ["reconstruction.json", "reconstruction.npz"]
+    files = ["reconstruction.json", "reconstruction.npz", "report.html", "run.json"]
+    assert sorted(path.name for path in out.iterdir()) == files
     summary = json.loads(outcome.out)
     assert summary == json.loads((out / "reconstruction.json").read_text())
     assert (summary["patterns"], summary["backend"], summary["scan"]) == (40, "fake", str(scan_file))

@@ -62,7 +62,7 @@ def test_a_solve_tells_its_course_and_its_result(ptycho: Ptycho, scan_file: Path
     assert [(line["done"], line["total"]) for line in sweeps] == [(1, 3), (2, 3), (3, 3)]
     assert sweeps[-1]["terms"]["R"] < sweeps[0]["terms"]["R"]
     summary = json.loads((tmp_path / "out" / "reconstruction.json").read_text(encoding="utf-8"))
-    assert lines[-1]["result"] == summary
+    assert lines[-1]["result"] == summary and summary["report"] == str(tmp_path / "out" / "report.html")
     assert not (tmp_path / "out" / "partial.npz").exists()
 
 
@@ -79,7 +79,7 @@ def test_a_run_that_is_interrupted_says_so_before_and_after_it_saves(
     monkeypatch.setattr(loop.Run, "sweep", interrupted)
     outcome = ptycho("solve", scan_file, "--out", tmp_path / "out", *FAST, "--events")
     assert outcome.code == 128 + signal.SIGTERM
-    *_, cancelling, file, last = (line for line in lines_of(outcome.out) if line["kind"] != "warning")
+    *_, cancelling, file, _, last = (line for line in lines_of(outcome.out) if line["kind"] != "warning")
     assert [line["kind"] for line in (cancelling, file, last)] == ["cancelling", "file", "cancelled"]
     assert last["result"]["stopped_early"] is True and len(last["result"]["history"]) == 1
 

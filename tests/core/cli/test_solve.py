@@ -53,6 +53,8 @@ def test_a_solve_leaves_its_files_and_says_how_well_it_fits(ptycho: Ptycho, scan
         "solving.h5.zip",
         "config.toml",
         "sweeps.csv",
+        "run.json",
+        "report.html",
     }
     result = load_reconstruction(tmp_path / "out")
     assert summary["R"] == pytest.approx(result.R) and 0 < summary["R"] < summary["history"][0]["R"]
@@ -318,3 +320,15 @@ def test_what_the_sweeps_cannot_do_is_refused_before_the_model_is_used(
     assert outcome.code == 2 and "prior must be one of auto, none, tv, learned, alternating; got 'tvv'" in outcome.err
     assert not (tmp_path / "out").exists()
     assert ptycho(*refining, "--out", tmp_path / "out", "--refine", 0).code == 2
+
+
+def test_a_solve_is_reported_with_its_settings_and_where_they_are_from(
+    ptycho: Ptycho, scan_file: Path, tmp_path: Path, pages: None
+) -> None:
+    summary = solved(ptycho, scan_file, tmp_path / "out", *FAST)
+    page = Path(summary["report"]).read_text(encoding="utf-8")
+    assert f"ptycho solve {scan_file} --out {tmp_path / 'out'}" in page
+    assert "<td>sweeps</td><td>3</td><td>flag --sweeps</td>" in page and "misfit by sweep" in page
+    (tmp_path / "out" / "report.html").unlink()
+    again = ptycho("report", tmp_path / "out")
+    assert again.code == 0 and Path(summary["report"]).stat().st_size > 10**6
