@@ -117,14 +117,26 @@ def simulate(
     default=None,
     help="Draw the mean pattern, probe and positions of a scan to this file (.png).",
 )
+@click.option(
+    "--suggest", is_flag=True, help="Print the command line that reads a scan of any kind, and what it does not say."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @config_option("reading")
 @config_options("reading")
 def inspect(
-    file: Path, check_orientation: bool, figure: Path | None, as_json: bool, config: Path | None, **flags: Any
+    file: Path,
+    check_orientation: bool,
+    figure: Path | None,
+    suggest: bool,
+    as_json: bool,
+    config: Path | None,
+    **flags: Any,
 ) -> None:
     """Describe FILE: a scan, model, checkpoint or reconstruction."""
     reading: ReadOptions = build_config(config, flags, "reading")["reading"]
+    if suggest:
+        console(quiet=False, as_json=as_json).result(*_suggested(file, reading))
+        return
     from ptycho_core.report.facts import archive_facts, scan_facts, scan_table
 
     output = console(quiet=False, as_json=as_json)
@@ -176,6 +188,30 @@ def inspect(
     for finding in findings:
         if finding.severity == "error":
             raise finding.error(scan.source)
+
+
+def _suggested(file: Path, reading: ReadOptions) -> tuple[dict[str, Any], str]:
+    """The command that reads a scan, and what is to be filled in, as plain values and in words."""
+    from ptycho_core.io.gaps import command_of, gaps_of, held_in
+    from ptycho_core.io.readers import MAPPED, read_known
+
+    gaps, held, known = gaps_of(file, reading), held_in(file), MAPPED
+    try:
+        known = str(read_known(file, reading).metadata["reader"])
+        gaps = ()
+    except DataError:
+        if not gaps:
+            raise
+    facts: dict[str, Any] = {
+        "reader": known,
+        "command": command_of(file, reading, gaps),
+        "fill_in": {flag_of(gap.option): gap.why for gap in gaps if not gap.sure},
+        "holds": [str(each) for each in sorted(held, key=lambda each: -len(each.shape))],
+    }
+    lines = [f"  {each}" for each in facts["holds"]] if gaps else [f"It is read as it is, by {known}."]
+    lines += [facts["command"], *(["Fill in:"] if facts["fill_in"] else [])]
+    wide = max(map(len, facts["fill_in"]), default=0)
+    return facts, "\n".join([*lines, *(f"  {flag:{wide}}  {why}" for flag, why in facts["fill_in"].items())])
 
 
 def _solved_orientation(scan: Scan) -> tuple[Orient | None, list[dict[str, Any]], str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import Stored, assemble
+from ptycho_core.io.gaps import check_complete
 from ptycho_core.io.places import Place, Raster, patterns_of, place_of, series_of
 from ptycho_core.scans.scan import Scan
 from ptycho_core.scans.steps import Step
@@ -34,6 +35,7 @@ class MappedReader:
             expected, received = "an HDF5, NPZ, NPY, MATLAB or TIFF file", f"a file that begins with {signature!r}"
             remedy = "Convert it to one of these."
             raise DataError(path, expected=expected, received=received, remedy=remedy)
+        check_complete(path, options)
         frames, steps, raster = _patterns(path, options)
         # Whole numbers can only be counts; what else the patterns are has to be stated.
         measurement = "intensity" if frames.dtype.kind in "biu" else None

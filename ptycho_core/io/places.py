@@ -122,7 +122,7 @@ def patterns_of(place: Place, follow: Path | None = None) -> tuple[FrameSource, 
         return ArraySource(array.reshape(as_frames(path, dataset, array.shape, cube=True))), (), raster
     if is_tiff(path):
         return TiffFrames([path]), (), None
-    shape, dtype, fortran_order, offset = _npy_header(path)
+    shape, dtype, fortran_order, offset = npy_header(path)
     if fortran_order and len(shape) > 1:
         remedy = "Save it with numpy.ascontiguousarray."
         raise DataError(path, expected="frames in C order", received="Fortran order", remedy=remedy)
@@ -213,7 +213,7 @@ def _real(path: Path, key: str | None, dtype: np.dtype[Any]) -> None:
         raise DataError(path, key, expected="real numbers", received=received, remedy=remedy)
 
 
-def _npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], bool, int]:
+def npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], bool, int]:
     """Shape, type, order and place of the numbers of an NPY file; no object array (pickle) is let through."""
     try:
         with path.open("rb") as file:
@@ -236,7 +236,7 @@ def _npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], bool, int]:
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
-    shape, dtype, fortran_order, offset = _npy_header(path)
+    shape, dtype, fortran_order, offset = npy_header(path)
     count = int(np.prod(shape, dtype=object))
     if path.stat().st_size < offset + count * dtype.itemsize or count * dtype.itemsize > 2**28:
         received, remedy = f"{dtype} of shape {shape}", "It is truncated, or not the array that is meant."

@@ -16,6 +16,7 @@ import attrs
 
 from ptycho_core.errors import DataError
 from ptycho_core.io.assembly import UNKNOWN_PROBE
+from ptycho_core.io.gaps import HOW, gaps_of
 from ptycho_core.io.packed import is_packed, unpacked
 from ptycho_core.io.places import patterns_in
 from ptycho_core.registry import Registry
@@ -98,12 +99,13 @@ def choose_reader(path: Path, options: ReadOptions) -> Reader:
         with HDF5File(path):  # says what is wrong where it cannot be opened
             pass
     names = ", ".join(reader.name for reader in found) or ", ".join(READERS.names())
-    remedy = f"It holds: {describe_contents(path)}. State which of {names} it is"
+    holds, which = f"It holds: {describe_contents(path)}. ", f"State which of {names} it is"
     if found:
         expected, received = "a file of one format", f"the marks of {names}"
-        raise DataError(path, expected=expected, received=received, remedy=f"{remedy}.", state=("reader",))
-    remedy += ", or name the parts of a file of another kind."
-    state = ("reader", "dataset", "positions", "probe")
+        raise DataError(path, expected=expected, received=received, remedy=f"{holds}{which}.", state=("reader",))
+    gaps = tuple(gap.stated for gap in gaps_of(path, options))
+    remedy = f"{holds}{HOW if gaps else ''}{which}, or name the parts of a file of another kind."
+    state = ("reader", *(gaps or ("dataset", "positions", "probe")))
     raise DataError(path, expected="a scan of a known format", received="another file", remedy=remedy, state=state)
 
 

@@ -50,7 +50,7 @@ class Table:
         count = self.values.shape[1]
         if count == 1 or (len(self.values) in (2, 3) and count > 3):  # of one coordinate, or on its side
             return self.values
-        pairs = [(x, y) for x, y in permutations(range(count), 2) if _are_coordinates(*self._named(x, y))]
+        pairs = [(x, y) for x, y in permutations(range(count), 2) if are_coordinates(*self._named(x, y))]
         if len(pairs) != 1:
             if count == 2:
                 return self.values
@@ -76,7 +76,7 @@ class Table:
         return DataError(self.path, expected=expected, received=received, remedy=remedy, state=state)
 
 
-def _are_coordinates(x: str, y: str) -> bool:
+def are_coordinates(x: str, y: str) -> bool:
     """Whether two headings differ in one letter, x in one and y in the other: samx and samy, "X (µm)" and "Y (µm)"."""
     other = [(a, b) for a, b in zip(x.lower(), y.lower(), strict=False) if a != b]
     return len(x) == len(y) and other == [("x", "y")]

@@ -26,6 +26,7 @@ from ptycho_core.errors import BackendError, DataError
 from ptycho_core.models.model import load_model
 from ptycho_core.reconstruction.result import Reconstruction, load_reconstruction
 from ptycho_core.settings.reading import ReadOptions
+from tests.core import scan_files
 from tests.core.plugins import entry_point
 from tests.core.refusals import refusal_of
 
@@ -374,6 +375,17 @@ def test_inspection_without_json_is_a_table(ptycho: Ptycho, scan_file: Path) -> 
     lines = {line.split()[0]: line for line in ptycho("inspect", scan_file).out.splitlines() if line}
     assert "40 of 32 x 32 pixels" in lines["patterns"]
     assert {"source", "intensity", "probe", "positions", "step"} <= set(lines)
+
+
+def test_a_command_line_is_suggested_for_a_file_of_no_known_format(ptycho: Ptycho, tmp_path: Path) -> None:
+    file = scan_files.mapped_hdf5(tmp_path)
+    lines = ptycho("inspect", file.path, "--suggest", "--position-unit", "px").out.splitlines()
+    assert "  /entry/data (6, 16, 16) uint16" in lines and any("--position-order" in line for line in lines[-1:])
+    command = next(line for line in lines if line.startswith("ptycho inspect ")).replace("xy|yx", "xy")
+    assert "patterns" in ptycho(*shlex.split(command)[1:]).out
+    known = json.loads(ptycho("inspect", scan_files.npz(tmp_path).path, "--suggest", "--json").out)
+    assert known["reader"] == "npz" and known["fill_in"] == {}
+    assert_refused(ptycho("inspect", tmp_path / "nothing.h5", "--suggest"), "received no such file")
 
 
 def test_the_measurement_that_is_asked_for_is_used(ptycho: Ptycho, scan_file: Path) -> None:

@@ -247,9 +247,9 @@ def test_one_array_of_patterns_needs_no_name(tmp_path: Path, parts: dict[str, An
         settings = {**by, "probe": "probe.npy", "position_unit": "px", "measurement": "amplitude"}
         scan = load_scan(tmp_path / f"{name}.npz", **settings)
         np.testing.assert_array_equal(scan.diffraction_amplitude, amplitude.reshape(-1, N, N)[:count])
-        with pytest.raises(DataError, match="or the step of a raster; received none in the file") as caught:
+        with pytest.raises(DataError, match="position_unit, probe; received none of them") as caught:
             load_scan(tmp_path / f"{name}.npz", measurement="amplitude")
-        assert caught.value.state == ("positions", "scan_step")
+        assert caught.value.state[0] == {"arr": "scan_step=STEP", "two": "positions=FILE"}[name]
 
 
 def test_the_raster_of_a_matlab_array_comes_last_where_its_patterns_are_square(

@@ -21,6 +21,7 @@ from ptycho_core import load_scan, save_scan
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.formats.convert import convert
 from ptycho_core.io.assembly import Grid, refit
+from ptycho_core.io.gaps import command_of, gaps_of
 from ptycho_core.io.readers import READERS, choose_reader
 from ptycho_core.scans.frames import Frames
 from ptycho_core.scans.geometry import object_pixel_m, photon_wavelength_m
@@ -86,7 +87,49 @@ def test_what_an_unknown_file_holds_is_said(tmp_path: Path) -> None:
     assert "expected a scan of a known format" in message
     assert "It holds: /entry/data (6, 16, 16) uint16; " in message  # first what has the most axes
     assert "/entry/positions (6, 2) float64" in message
-    assert all(name in message for name in READERS.ours) and "--dataset, --positions, --probe" in message
+    assert all(name in message for name in READERS.ours) and "inspect FILE --suggest" in message
+    stated = (
+        "--dataset /entry/data, --positions /entry/positions, --position-order xy|yx, --position-unit px|m, --probe"
+    )
+    assert f"{stated} /probe, --energy-eV EV with metres" in message
+
+
+def test_all_that_a_named_data_set_lacks_is_asked_for_at_once(tmp_path: Path) -> None:
+    path = scan_files.mapped_hdf5(tmp_path).path
+    message = refusal(path, dataset="entry/data")
+    assert "expected positions, position_order, position_unit, probe; received none of them in the file" in message
+    for given_one in ("positions", "probe"):
+        assert f"--{given_one} /" in message
+    last = refusal(path, dataset="entry/data", positions="entry/positions", position_order="xy", probe="probe")
+    assert "position_unit: px or m" in last  # one thing alone, as ever
+
+
+def test_a_suggested_command_is_made_of_what_the_file_says(tmp_path: Path) -> None:
+    """Two coordinates that x and y tell apart, their unit, and lengths with theirs; what has none is filled in."""
+    path = tmp_path / "beam line.h5"
+    with h5py.File(path, "w") as file:
+        file["entry/frames"] = counts().astype(np.float32)
+        for axis, name in enumerate(("samx", "samy")):
+            file[f"motors/{name}"] = positions()[:, axis]
+            file[f"motors/{name}"].attrs["units"] = "um"
+        file["energy"], file["distance"], file["pixel"] = 8.0, 1500.0, 75e-6
+        file["energy"].attrs["units"], file["distance"].attrs["units"] = "keV", "mm"
+    options = ReadOptions(crop=8)
+    gaps = gaps_of(path, options)
+    assert command_of(path, options, gaps) == (
+        f"ptycho inspect '{path}' --crop 8 --dataset /entry/frames --measurement intensity|amplitude "
+        "--positions /motors/samx,/motors/samy --position-order xy --position-unit m --position-scale 1e-06 "
+        "--probe FILE|auto --energy-eV 8000 --distance-m 1.5 --detector-pixel-m METRES"
+    )
+    assert [gap.option for gap in gaps if not gap.sure] == ["measurement", "probe", "detector_pixel_m"]
+    assert gaps[-1].why == "/pixel is 7.5e-05, without a unit"
+    filled = {"measurement": "intensity", "probe": "auto", "detector_pixel_m": "75e-6"}
+    values = {gap.option: filled.get(gap.option, gap.value) for gap in gaps}
+    lengths = ("energy_eV", "distance_m", "detector_pixel_m", "position_scale")
+    scan = load_scan(path, **{name: float(text) if name in lengths else text for name, text in values.items()})
+    span = np.ptp(positions(), axis=0) * 1e-6 / scan.metadata["object_pixel_m"][0]
+    np.testing.assert_allclose(np.ptp(scan.positions_px, axis=0), span)
+    assert gaps_of(tmp_path / "nowhere.h5", options) == ()
 
 
 def test_a_file_with_the_marks_of_two_formats_has_to_be_told(tmp_path: Path) -> None:
