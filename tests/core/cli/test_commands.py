@@ -379,7 +379,9 @@ def test_inspection_without_json_is_a_table(ptycho: Ptycho, scan_file: Path) -> 
 
 def test_a_command_line_is_suggested_for_a_file_of_no_known_format(ptycho: Ptycho, tmp_path: Path) -> None:
     file = scan_files.mapped_hdf5(tmp_path)
-    lines = ptycho("inspect", file.path, "--suggest", "--position-unit", "px").out.splitlines()
+    lines = ptycho(
+        "inspect", file.path, "--suggest", "--positions", "/entry/positions", "--position-unit", "px"
+    ).out.splitlines()
     assert "  /entry/data (6, 16, 16) uint16" in lines and any("--position-order" in line for line in lines[-1:])
     command = next(line for line in lines if line.startswith("ptycho inspect ")).replace("xy|yx", "xy")
     assert "patterns" in ptycho(*shlex.split(command)[1:]).out
