@@ -111,6 +111,11 @@ def visible(text: str) -> str:
     return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"
 
 
+def ending(text: str, most: int) -> str:
+    """The text, or an ellipsis and its end, such as the name of a file."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"
+
+
 def _asked(setting: str, name_of: Callable[[str], str]) -> str:
     """`name` or `name=value` as the caller writes it: a flag and its value, or as it stands."""
     name, _, value = setting.partition("=")

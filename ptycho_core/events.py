@@ -85,7 +85,7 @@ class Event:
     payload: Any = attrs.field(default=None, eq=False, repr=False)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.kind} of {self.work}: {self.line!r})"
+        return f"{type(self).__name__}({self.kind} of {self.work}: {self.line[:120]!r})"
 
     @property
     def line(self) -> str:

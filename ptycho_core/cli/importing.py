@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,8 @@ from types import ModuleType
 import click
 
 from ptycho_core.errors import ConfigurationError, PtychoError
+
+IMPORTED = "ptycho_core.cli.importing"
 
 
 def import_named(name: str) -> ModuleType:
@@ -48,6 +51,14 @@ def _import_all(context: click.Context, parameter: click.Parameter, names: tuple
     if not context.resilient_parsing:
         for name in names:
             import_named(name)
+        context.meta[IMPORTED] = names
+
+
+def next_command(*words: str) -> str:
+    """The line that a user is to go on with, which imports what this command did."""
+    context = click.get_current_context(silent=True)
+    names = () if context is None else context.meta.get(IMPORTED, ())
+    return shlex.join((*words, *(word for name in names for word in ("--import", name))))
 
 
 def takes_imports(command: click.Command) -> click.Command:

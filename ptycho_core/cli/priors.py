@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ptycho_core.cli.importing import next_command
 from ptycho_core.cli.options import FILE, config_options
 from ptycho_core.cli.shared import (
     SectionedCommand,
@@ -94,7 +94,7 @@ def train_prior(
     if done.stop is not None:
         if isinstance(done.stop, KeyboardInterrupt) and configs["execution"].enable_checkpointing:
             command = ("ptycho", "train-prior", "--resume", "--out", str(settings.output_dir))
-            output.say(f"Next: {shlex.join(command)}")
+            output.say(f"Next: {next_command(*command)}")
         raise done.stop
 
 

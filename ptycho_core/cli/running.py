@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from ptycho_core.cli.importing import next_command
 from ptycho_core.cli.options import FILE, config_options, resumed_layers
 from ptycho_core.cli.shared import (
     PlacingCommand,
@@ -18,8 +18,10 @@ from ptycho_core.cli.shared import (
     config_option,
     console,
     events_option,
+    files_in_words,
     files_of,
     image_formats,
+    is_truth,
     load,
     load_all,
     output_options,
@@ -155,7 +157,7 @@ def _in_words(summary: dict[str, Any]) -> str:
     best = f"best epoch {summary['best_epoch']} of {summary['epochs']}"
     told = in_words(summary["losses"]) or "the untrained network, which predicts held-out pixels best"
     text = f"{summary['archive']}: {best}, {told}"
-    return text if summary["figure"] is None else f"{text}\n{summary['figure']}: losses by epoch"
+    return files_in_words(text, summary).replace(": the picture", ": losses by epoch")
 
 
 def _after_training(
@@ -168,12 +170,12 @@ def _after_training(
     """The command to go on with; None where there is none, as after an error, which says itself what to do."""
     folder = str(training.output_dir)
     if isinstance(stop, KeyboardInterrupt) and execution.enable_checkpointing:
-        return shlex.join(("ptycho", "train", "--resume", "--out", folder))
+        return next_command("ptycho", "train", "--resume", "--out", folder)
     if stop is not None:
         return None
     read_alike = () if reading == ReadOptions() else ("--config", str(training.output_dir / "config.toml"))
     scan = str(files[0])
-    return shlex.join(("ptycho", "reconstruct", scan, "--model", folder, "--out", folder, *read_alike))
+    return next_command("ptycho", "reconstruct", scan, "--model", folder, "--out", folder, *read_alike)
 
 
 @click.command(cls=SectionedCommand)
@@ -248,10 +250,10 @@ def reconstruct(
         return
     counts = f"{summary['patterns']} patterns, {summary['patterns_per_second']:.0f} patterns/s"
     text = f"{summary['reconstruction']}: {counts}"
-    output.result(summary, text if summary["figure"] is None else f"{text}\n{summary['figure']}: the picture")
-    if data.object_field is not None and configs["reading"] == ReadOptions():
+    output.result(summary, files_in_words(text, summary))
+    if data.object_field is not None and is_truth(inference.test_data_file, configs["reading"]):
         truth = str(inference.test_data_file)
-        output.say(f"Next: {shlex.join(('ptycho', 'evaluate', str(folder), '--truth', truth))}")
+        output.say(f"Next: {next_command('ptycho', 'evaluate', str(folder), '--truth', truth)}")
 
 
 def _read_as_trained(model: Model, layers: Layers, config: Path | None, flags: dict[str, Any]) -> ReadOptions:
@@ -299,14 +301,19 @@ def _refined(
         after = f"{done.summary['R']:.4g} after {len(done.run.history)} sweeps"
         output.result(done.summary, f"{done.summary['reconstruction']}: R {result.R:.4g} before, {after}")
         if isinstance(done.stop, KeyboardInterrupt) and configs["execution"].enable_checkpointing:
-            output.say(f"Next: {shlex.join(('ptycho', 'solve', '--resume', '--out', str(folder)))}")
+            output.say(f"Next: {next_command('ptycho', 'solve', '--resume', '--out', str(folder))}")
     if done.stop is not None:
         raise done.stop
 
 
 @click.command(cls=PlacingCommand)
 @click.argument("reconstruction", type=FILE)
-@click.option("--truth", type=FILE, required=True, help="Scan or NPZ file with the true object as objectGuess.")
+@click.option(
+    "--truth",
+    type=FILE,
+    required=True,
+    help="Scan with the true object, or another result: its file or folder.",
+)
 @output_options
 def evaluate(reconstruction: Path, truth: Path, quiet: bool, as_json: bool) -> None:
     """Compare RECONSTRUCTION with the true object.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,3 +209,14 @@ def files_of(config: Any, field: str) -> tuple[Path, ...]:
     """The scan files that a field names: none, one, or those of a list."""
     path = getattr(config, field)
     return () if path is None else listed(path)
+
+
+def is_truth(file: Path | None, reading: ReadOptions) -> bool:
+    """Whether a scan's file can be given to `ptycho evaluate` as it is, where the scan has the true object."""
+    return reading == ReadOptions() or (file is not None and file.suffix == ".npz" and reading.object is None)
+
+
+def files_in_words(text: str, summary: Mapping[str, Any]) -> str:
+    """What a command has come to, and where the pictures of it are."""
+    told = {"figure": "the picture", "report": "everything on one page, for a browser"}
+    return "\n".join([text, *(f"{summary[key]}: {what}" for key, what in told.items() if summary.get(key) is not None)])

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ptycho_core.cli.importing import next_command
 from ptycho_core.cli.options import FILE, config_options, solve_resumed
 from ptycho_core.cli.shared import (
     SectionedCommand,
     config_option,
     console,
     events_option,
+    files_in_words,
     image_formats,
+    is_truth,
     load,
     output_options,
     overwrite_option,
@@ -95,9 +97,12 @@ def solve(
     else:
         summary = done.summary
         text = f"{summary['reconstruction']}: R {summary['R']:.4g}, H {summary['H']:.4g} on held-out pixels"
-        output.result(summary, text if summary["figure"] is None else f"{text}\n{summary['figure']}: the picture")
+        output.result(summary, files_in_words(text, summary))
         if isinstance(done.stop, KeyboardInterrupt) and configs["execution"].enable_checkpointing:
-            output.say(f"Next: {shlex.join(('ptycho', 'solve', '--resume', '--out', str(settings.output_dir)))}")
+            output.say(f"Next: {next_command('ptycho', 'solve', '--resume', '--out', str(settings.output_dir))}")
+        elif done.stop is None and data.object_field is not None and is_truth(settings.data_file, reading):
+            words = ("ptycho", "evaluate", str(settings.output_dir), "--truth", str(settings.data_file))
+            output.say(f"Next: {next_command(*words)}")
     if done.stop is not None:
         raise done.stop
 

@@ -86,7 +86,8 @@ def train_cdi_model(
     `engine` (name, and all that it says of itself). callbacks: as `ptycho_core.train` takes them.
     """
     test = None if test_data is None else _scan(test_data, "test_data")
-    model = train(_scan(train_data, "train_data"), config, test=test, execution=execution, callbacks=callbacks)
+    scan = _scan(train_data, "train_data")
+    model = train(scan, config, test=test, execution=execution, callbacks=callbacks, progress=False)
     history = {name: [row[name] for row in model.history] for name in model.history[0]}
     return {
         "model": model,

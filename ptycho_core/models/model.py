@@ -14,7 +14,7 @@ import numpy as np
 
 from ptycho_core.engine.checks import check_model_weights, network_weights
 from ptycho_core.engine.protocol import EngineInfo
-from ptycho_core.errors import ArchiveError
+from ptycho_core.errors import ArchiveError, ending
 from ptycho_core.models.container import (
     MODEL,
     decoding,
@@ -68,7 +68,8 @@ class Model:
 
     def __repr__(self) -> str:
         model, epochs = self.config.model, f"best epoch {self.best_epoch} of {len(self.history)}"
-        return f"Model({model.architecture}, N={model.N}, groups of {model.channels}, {epochs}, {self.engine.name})"
+        made = f"{ending(model.architecture, 60)}, N={model.N}, groups of {model.channels}"
+        return f"Model({made}, {epochs}, {self.engine.name})"
 
     def _repr_html_(self) -> str:
         """For notebooks: the first mode of the probe that it was trained with."""

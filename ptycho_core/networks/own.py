@@ -76,7 +76,7 @@ register_op(
 
 def own_table(place: str, model: ModelConfig) -> Table:
     """The table of what the factory at `place` gives. ConfigurationError where that is no network."""
-    own, op = _made(_factory(place), place, repr(model), _Configured(model))
+    own, op = _made(_factory(place), place, attrs.astuple(model), _Configured(model))
     channels = model.channels if model.object_big else 1
     table = TableBuilder(channels)
     output = table.op(LAYER, op, INPUT, out_channels=2 * channels, own=own)
@@ -86,7 +86,7 @@ def own_table(place: str, model: ModelConfig) -> Table:
 
 @attrs.frozen(eq=False)
 class _Configured:
-    """A configuration that a cache does not look at: its `repr` stands beside it."""
+    """A configuration that a cache does not look at: its values stand beside it."""
 
     model: ModelConfig
 
@@ -116,7 +116,7 @@ def _factory(place: str) -> Callable[[ModelConfig], Any]:
 
 @functools.lru_cache(maxsize=16)
 def _made(
-    factory: Callable[[ModelConfig], Any], place: str, shown: str, configured: _Configured
+    factory: Callable[[ModelConfig], Any], place: str, settings: tuple[Any, ...], configured: _Configured
 ) -> tuple[OwnNetwork, str]:
     """The module, and the op that it is: once for each configuration, so that graphs are shared."""
     model = configured.model

@@ -162,6 +162,9 @@ class TableBuilder:
         self._layers: list[Layer] = []
         self._channels = {INPUT: in_channels}
 
+    def __repr__(self) -> str:
+        return f"TableBuilder(in_channels={self._channels[INPUT]}, {len(self._layers)} layers)"
+
     def op(
         self, name: str, op: str, *inputs: str, out_channels: int | None = None, shares: str = "", **settings: Any
     ) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import scipy  # its submodules load on first use: this module imports fast
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError
+from ptycho_core.errors import DataError, ending
 from ptycho_core.quality.alignment import GRADIENT_STEP_PX, template_match
 from ptycho_core.quality.area import bounding_box
 from ptycho_core.quality.metrics import Image, Mask
@@ -56,7 +56,7 @@ class Truth:
 
     def __repr__(self) -> str:
         height, width = self.object_field.shape
-        return f"Truth({height} x {width} pixels, origin_px={self.origin_px}, source={self.source!r})"
+        return f"Truth({height} x {width} pixels, origin_px={self.origin_px}, source={ending(self.source, 60)!r})"
 
 
 def load_truth(path: str | os.PathLike[str]) -> Truth:

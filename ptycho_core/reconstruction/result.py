@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.engine.protocol import EngineInfo
-from ptycho_core.errors import DataError
+from ptycho_core.errors import DataError, ending
 from ptycho_core.physics.canvas import canvas_extent
 from ptycho_core.quality.change import change_by_prior, change_in_words
 from ptycho_core.quality.frc import FRC, read_curve
@@ -112,7 +112,7 @@ class Reconstruction:
         height, width = self.object_field.shape
         figures = [f"{name} {value:.4g}" for name, value in (("R", self.R), ("H", self.H)) if value is not None]
         parts = (f"{height} x {width} pixels", f"{self.patterns} patterns", self.method, self.engine.name, *figures)
-        return f"Reconstruction({', '.join(parts)}, source={self.source!r})"
+        return f"Reconstruction({', '.join(parts)}, source={self.source and ending(self.source, 60)!r})"
 
     def _repr_html_(self) -> str:
         """For notebooks: amplitude, and phase without its ramp and mean, where enough light fell."""

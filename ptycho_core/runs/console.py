@@ -13,17 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ptycho_core.bars import NOTES, STEPS, Bar
 from ptycho_core.errors import printable
 from ptycho_core.events import Event, Listener
 from ptycho_core.runs.stream import EventStream
 
 if TYPE_CHECKING:  # with numpy
     from ptycho_core.report.record import Origin
-
-NOTES = ("started", "prepared", "warning")
-"""Kinds of events whose message is printed."""
-STEPS = ("epoch", "sweep")
-"""Kinds of events that have a line of their own where there is no bar."""
 
 
 class _Printable(logging.Formatter):
@@ -104,7 +100,7 @@ class Output:
         elif self.quiet:
             yield lambda event: None
         elif self.progress_bar and sys.stderr.isatty():
-            bar = _Bar()
+            bar = Bar()
             try:
                 yield bar
             finally:
@@ -138,42 +134,3 @@ class _Lines:
         if event.kind in STEPS and event.total is not None:
             each = (time.perf_counter() - self._started) / max(1, event.done - self._begun)
             click.echo(f"{event.line}, {each * (event.total - event.done):.0f} s left", err=True)
-
-
-class _Bar:
-    """A bar that fits the terminal: the time left stands beside it, and what the work has come to or else the rate."""
-
-    NOTED = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
-    COUNTED = "{desc} {percentage:3.0f}%|{bar}| {remaining} left, {rate_noinv_fmt}"
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._unit = ""
-
-    def __call__(self, event: Event) -> None:
-        if event.kind in NOTES and event.message:
-            self._write(event.message)
-        if event.kind not in ("batch", *STEPS) or not event.total:
-            return
-        if self._bar is None:
-            from tqdm import tqdm
-
-            start = {"total": event.total, "initial": event.done, "unit": f" {event.unit}s", "desc": event.work}
-            self._bar, self._unit = tqdm(**start, dynamic_ncols=True, bar_format=self.COUNTED), event.unit
-        note = event.message
-        if event.kind in STEPS:
-            note = ", ".join(part for part in (f"{event.unit} {event.done}/{event.total}", event.message) if part)
-        if note:
-            self._bar.bar_format = self.NOTED
-            self._bar.set_postfix_str(note, refresh=False)
-        done = event.done if event.unit == self._unit else round(self._bar.total * event.done / event.total)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def _write(self, text: str) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(printable(text), file=sys.stderr)

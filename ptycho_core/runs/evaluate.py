@@ -35,7 +35,8 @@ def evaluate_into(reconstructed: Path, truth: Path, output: Output) -> tuple[dic
         figure = draw(tell, plot_comparison, evaluation, folder / "evaluation.png", **titles)
     summary = {**evaluation.as_dict(), "truth": str(truth), "figure": figure}
     write_text(folder / "evaluation.json", json.dumps(summary, indent=2) + "\n")
-    return summary, evaluation.table()
+    shown = "" if figure is None else f"\n{figure}: both objects, their difference, and the resolution"
+    return summary, f"{evaluation.table()}{shown}"
 
 
 def _truth(path: Path) -> Truth:

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from ptycho_core.errors import DataError
+from ptycho_core.errors import DataError, ending
 from ptycho_core.scans.findings import Noticed, ranges
 from ptycho_core.scans.frames import Frames, Statistics, measure
 from ptycho_core.storage.pictures import Picture, shown
@@ -184,7 +184,7 @@ class Scan:
     def __repr__(self) -> str:
         probe = f"{len(self.probe)} probe mode{'s'[: len(self.probe) > 1]}" if self.probe_known else "probe unknown"
         known = "" if self.object_field is None else ", object known"
-        return f"Scan({len(self)} patterns of {self.N} x {self.N}, {probe}{known}, source={self.source!r})"
+        return f"Scan({len(self)} patterns of {self.N} x {self.N}, {probe}{known}, source={ending(self.source, 60)!r})"
 
     def _repr_html_(self) -> str:
         """For notebooks: the root of the mean pattern where that is known, the probe and the reference object."""

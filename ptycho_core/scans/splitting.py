@@ -34,6 +34,11 @@ class Split:
     cut_px: float | None = None
     margin_px: float = 0.0
 
+    def __repr__(self) -> str:
+        cut = f" at {self.axis} = {self.cut_px:g} px" if self.cut_px is not None else ""
+        counts = f"{len(self.train_index)} patterns to train, {len(self.test_index)} to test"
+        return f"Split({counts}, {len(self.left_out)} left out, {self.how}{cut})"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: numbers of frames, and how they were chosen."""
         return {

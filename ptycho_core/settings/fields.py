@@ -266,14 +266,23 @@ def hints_of(cls: type[Any]) -> Mapping[str, Any]:
 _hints = functools.cache(typing.get_type_hints)
 
 
+LONGEST_REPR = 200
+
+
 def what_is_set(config: Any) -> str:
-    """A short `repr`: the fields that differ from their default."""
+    """A short `repr`: the fields that differ from their default, as far as they fit into a line."""
     changed = []
     for field in attrs.fields(type(config)):
         value = getattr(config, field.name)
         if value != default_of(config, field):
-            changed.append(f"{field.name}={value!r}")
-    return f"{type(config).__name__}({', '.join(changed)})"
+            shown = repr(str(value)) if isinstance(value, Path) else repr(value)
+            changed.append(f"{field.name}={shown}")
+    words: list[str] = []
+    for each in changed:
+        if len(type(config).__name__) + sum(len(word) + 2 for word in (*words, each, "… 99 more")) < LONGEST_REPR:
+            words.append(each)
+    more = [f"… {len(changed) - len(words)} more"] if len(words) < len(changed) else []
+    return f"{type(config).__name__}({', '.join([*words, *more])})"
 
 
 def fields_of(cls: type[Any]) -> dict[str, attrs.Attribute[Any]]:

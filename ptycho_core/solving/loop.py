@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_core.bars import bar_where_asked
 from ptycho_core.engine.problem import FrameFacts
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.engine.registry import load_engine
@@ -150,6 +151,9 @@ class Solving:
         self._begun_R = math.inf  # of what the run began with; of a run that goes on, its first sweeps are known
         self._diverged = False
         self._frc_with_prior: FRC | None = None
+
+    def __repr__(self) -> str:
+        return f"Solving(sweep {len(self.history)} of {self.config.sweeps}, {self.engine.name})"
 
     @property
     def ended(self) -> bool:
@@ -423,6 +427,7 @@ def solve(
     execution: ExecutionConfig | None = None,
     on_event: Callable[[Event], bool | None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    progress: bool | None = None,
 ) -> Reconstruction:
     """The object of a scan, fitted to its patterns; with the probe, positions and intensities that were refined.
 
@@ -430,13 +435,16 @@ def solve(
     a reconstruction, a model, a file, or an array whose pixel [0, 0] is at the coordinate (0, 0). on_event: told of
     every trial and every sweep; where it returns True, the solve ends with that sweep, or the first one. should_stop:
     looked at before every step; when it says so, `Cancelled` is raised; to keep the last whole sweep, use `Solving`.
-    Raises ConfigurationError, DataError, BackendError or TrainingError.
+    progress: show a bar; None is on a terminal and in a notebook, unless `enable_progress_bar` is off. Raises
+    ConfigurationError, DataError, BackendError or TrainingError.
     """
     solving, enough = Solving(scan, config, start=start, execution=execution, should_stop=should_stop), False
-    for event in solving:
-        enough = (on_event is not None and on_event(event) is True) or enough
-        if enough and solving.history:
-            break
+    with bar_where_asked(progress, execution is None or execution.enable_progress_bar) as bar:
+        for event in solving:
+            bar(event)
+            enough = (on_event is not None and on_event(event) is True) or enough
+            if enough and solving.history:
+                break
     return solving.result()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import attrs
 
+from ptycho_core.bars import bar_where_asked
 from ptycho_core.batches.sampling import subsample
 from ptycho_core.errors import ConfigurationError, NoEffectError
 from ptycho_core.events import Count, Event
@@ -31,6 +32,7 @@ def reconstruct(
     on_batch: Count | None = None,
     on_event: Callable[[Event], bool | None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    progress: bool | None = None,
 ) -> Reconstruction:
     """The object that `model` sees in `scan`, on a canvas of the positions' bounding box plus N.
 
@@ -40,18 +42,26 @@ def reconstruct(
     with (groups done, groups) after every batch; on_event: told of every trial and every sweep. Raises DataError when
     the scan does not fit the model, ConfigurationError when `config` or `solving` does not, BackendError when the
     engine is not there, TrainingError when a solve comes to no finite numbers, Cancelled when `should_stop` says so.
+    progress: show a bar; None is on a terminal and in a notebook, unless `enable_progress_bar` is off.
     """
     config = config or InferenceConfig()
     if refine is None:
         _check_alone(solving=solving, on_event=on_event)
-        return predict.reconstruct(
-            scan, model, backend=backend, config=config, execution=execution, on_batch=on_batch, should_stop=should_stop
+    settings = None if refine is None else refining(refine, solving)  # what it refuses is refused before any work
+    if settings is not None:
+        scan = predict.named_scan(config) if scan is None else scan
+    with bar_where_asked(progress, execution is None or execution.enable_progress_bar) as bar:
+
+        def told(done: int, total: int) -> None:
+            bar(Event(kind="batch", work="reconstruct", done=done, total=total, unit="group"))
+            if on_batch is not None:
+                on_batch(done, total)
+
+        result = predict.reconstruct(
+            scan, model, backend=backend, config=config, execution=execution, on_batch=told, should_stop=should_stop
         )
-    settings = refining(refine, solving)  # what it refuses is refused before any work
-    scan = predict.named_scan(config) if scan is None else scan
-    result = predict.reconstruct(
-        scan, model, backend=backend, config=config, execution=execution, on_batch=on_batch, should_stop=should_stop
-    )
+    if settings is None or scan is None:
+        return result
     return solve(
         subsample(scan, config),
         going_on(settings, result, backend=config.backend if backend is None else backend),
@@ -59,6 +69,7 @@ def reconstruct(
         execution=execution,
         on_event=on_event,
         should_stop=should_stop,
+        progress=progress,
     )
 
 

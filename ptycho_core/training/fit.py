@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 
 import numpy as np
 
+from ptycho_core.bars import bar_where_asked
 from ptycho_core.batches.batch import Batch
 from ptycho_core.errors import Cancelled, TrainingError
 from ptycho_core.models.checkpoint import Checkpoint
@@ -57,6 +58,9 @@ class Fit:
         self._on_batch, self._should_stop = on_batch, should_stop
         self._between_epochs = True
         self._losses: LossTerms = {}
+
+    def __repr__(self) -> str:
+        return f"Fit(epoch {len(self.history)} of {self.config.nepochs}, {self.engine.name}, {self.config.model!r})"
 
     @property
     def best(self) -> tuple[Model, ...]:
@@ -226,18 +230,23 @@ def train(
     test: Scans = None,
     execution: ExecutionConfig | None = None,
     callbacks: Iterable[Callable[[EpochReport], bool | None]] = (),
+    progress: bool | None = None,
 ) -> Model:
     """Train to the end and return the model with the best weights.
 
     scan, test: as `fit` takes them. callbacks: each is given the report of every epoch; where one returns True, the
     training ends there, as well as if that had been its last epoch. What one raises, such as `Cancelled`, is raised
-    here, and the model is lost: to stop in the midst of an epoch and keep it, use `fit` with `should_stop`.
+    here, and the model is lost: to stop in the midst of an epoch and keep it, use `fit` with `should_stop`. progress:
+    show a bar with the loss; None is on a terminal and in a notebook, unless `enable_progress_bar` is off.
     """
-    run, called = fit(scan, config, test=test, execution=execution), tuple(callbacks)
-    for report in run:
-        answers = [callback(report) for callback in called]  # all are told
-        if any(answer is True for answer in answers):
-            log.info("stopped by a callback after epoch %d of %d", report.epoch, report.nepochs)
-            break
+    called, allowed = tuple(callbacks), execution is None or execution.enable_progress_bar
+    with bar_where_asked(progress, allowed) as bar:
+        run = fit(scan, config, test=test, execution=execution, on_batch=bar)
+        for report in run:
+            bar(report)
+            answers = [callback(report) for callback in called]  # all are told
+            if any(answer is True for answer in answers):
+                log.info("stopped by a callback after epoch %d of %d", report.epoch, report.nepochs)
+                break
     assert run.model is not None  # the first finite loss is a best one, another one raises
     return run.model

@@ -8,6 +8,7 @@ import html
 import inspect
 import io
 import typing
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -19,10 +20,12 @@ from ptycho_core import (
     Scan,
     SolveConfig,
     SweepReport,
+    TableBuilder,
     TrainingConfig,
     evaluate,
     load_scan,
     simulate,
+    split,
 )
 from ptycho_core.batches.batch import Batch
 from ptycho_core.events import Event
@@ -46,12 +49,18 @@ def test_settings_show_what_differs_from_the_defaults() -> None:
     config = TrainingConfig(model=ModelConfig(architecture="cnn", gridsize=2), nepochs=3)
     assert repr(config) == "TrainingConfig(model=ModelConfig(gridsize=2, architecture='cnn'), nepochs=3)"
     assert repr(TrainingConfig(n_groups=512)) == "TrainingConfig(n_groups=512)"  # the default of cnn alone
+    long = repr(attrs.evolve(config, train_data_file=Path("a" * 190), n_groups=5, seed=3))
+    assert long.endswith("nepochs=3, n_groups=5, seed=3, … 1 more)") and len(long) < 200
 
 
 def test_a_scan_shows_its_size_its_probe_and_its_source(scan: Scan) -> None:
     assert repr(scan) == "Scan(20 patterns of 16 x 16, 1 probe mode, object known, source='simulation')"
     blind = attrs.evolve(scan, probe_known=False, object_field=None, source="raw.h5")
     assert repr(blind) == "Scan(20 patterns of 16 x 16, probe unknown, source='raw.h5')"
+    assert repr(attrs.evolve(scan, source="/data" * 60 + "/raw.h5")).endswith("/raw.h5')")
+    for each in (attrs.evolve(scan, source="/data" * 60), split(scan), TableBuilder(1)):
+        assert len(repr(each)) < 200
+    assert repr(split(scan)).startswith("Split(16 patterns to train, 4 to test, 0 left out, spatial at ")
 
 
 def test_a_model_shows_its_network_and_its_best_epoch() -> None:

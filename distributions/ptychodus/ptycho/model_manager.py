@@ -75,5 +75,6 @@ class Bundle:
             self.model,
             config=from_mapping(InferenceConfig, settings),
             execution=from_mapping(ExecutionConfig, environment_values("execution")),
+            progress=False,
         )
         return Predicted(result, patterns.scan.object_field)

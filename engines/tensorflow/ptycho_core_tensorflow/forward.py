@@ -49,7 +49,8 @@ class Recipe:
         ops = tuple(op_function(layer, ENGINE, OPS) for layer in self.table.layers)  # a program may replace one
         terms = () if self.training is None else Objective.of(self.training).terms
         functions = tuple(loss_function(name, ENGINE, losses.TERMS) for name in terms)
-        return repr(attrs.astuple(self, recurse=False)), ops, terms, functions
+        training = None if self.training is None else attrs.astuple(self.training)
+        return repr(self.table), attrs.astuple(self.model), training, self.device, self.precision, ops, terms, functions
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and self._told == other._told

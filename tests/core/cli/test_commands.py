@@ -531,7 +531,8 @@ def test_training_ends_with_the_command_that_reconstructs(
     fake_engine.predict_truth_of(load_scan(scan_file))
     run = tmp_path / "a run"
     trained = ptycho("train", scan_file, "--out", run, *CNN, "--nepochs", 2)
-    assert trained.out == f"{run / 'wts.h5.zip'}: best epoch 2 of 2, loss 0.5\n"
+    page = f"{run / 'report.html'}: everything on one page, for a browser"
+    assert trained.out == f"{run / 'wts.h5.zip'}: best epoch 2 of 2, loss 0.5\n{page}\n"
     reconstructed = ptycho(*words_of_next(trained))
     assert reconstructed.code == 0, reconstructed.err
     assert (run / "reconstruction.npz").exists()

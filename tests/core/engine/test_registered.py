@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import click
 import numpy as np
 import pytest
 from ptycho_core_reference import ReferenceNetwork
 
+from ptycho_core.cli.importing import next_command, takes_imports
 from ptycho_core.engine.losses import LOSSES, loss_function, register_loss
 from ptycho_core.engine.objective import Objective, reported_terms
 from ptycho_core.engine.optimizers import OPTIMIZERS, register_optimizer
@@ -131,6 +133,13 @@ def test_a_command_imports_what_it_is_told(named: str, module: Path, ptycho: Any
     asked = ("train", "nowhere.npz", "--loss-weights", "from_file=1", "--show-config")
     done = ptycho(*asked, "--import", named)
     assert LOSSES.find("FROM_FILE") == "from_file", done.err
+
+
+def test_the_command_to_go_on_with_imports_the_same(module: Path) -> None:
+    command = takes_imports(click.Command("train"))
+    with command.make_context("train", ["--import", module.name]):
+        assert next_command("ptycho", "reconstruct", "a b.npz").endswith("'a b.npz' --import my_own_losses.py")
+    assert next_command("ptycho", "evaluate") == "ptycho evaluate"
 
 
 @pytest.mark.parametrize(

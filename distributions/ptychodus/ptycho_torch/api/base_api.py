@@ -214,6 +214,7 @@ class InferenceEngine:
             trained,
             config=from_mapping(InferenceConfig, settings),
             execution=execution_config(self._manager.training_config),
+            progress=False,
         )
         layers: NDArray[np.complex64] = loader.grid.get_array().astype(np.complex64)
         field, grid = result.object_field, ObjectGrid(shape=layers.shape[1:], pixel_m=(1.0, 1.0))
