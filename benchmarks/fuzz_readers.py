@@ -39,7 +39,7 @@ from tests.core.spoiled_archives import ARCHIVES, spoil_archive
 
 FORMATS = [*MAKERS, *ARCHIVES]
 SECONDS, MEMORY_BYTES = 10, 2**30
-BATCH = 100
+BATCH = 1000
 
 
 def try_input(seed: int, number: int, formats: list[str]) -> dict[str, str]:

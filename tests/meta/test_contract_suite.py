@@ -77,7 +77,9 @@ def test_a_test_skipped_on_one_required_engine_fails_the_run(workers: list[str])
     """The reference has no float32, so one test is skipped on it; a second engine that runs it makes the difference."""
     engines = ("tests.meta.faults:sound", "tests.meta.faults:claims_float32")
     options = [argument for engine in engines for argument in ("--engine", engine)]
-    status, output = run_suite(*options, *workers, "-k", "test_weights_leave", **{REQUIRE: ",".join(engines)})
+    status, output = run_suite(
+        *options, *workers, "-k", "test_weights_leave", file="test_protocol.py", **{REQUIRE: ",".join(engines)}
+    )
     assert status == pytest.ExitCode.TESTS_FAILED, output
     assert "test_weights_leave_in_the_precision_they_are_kept_in[32-true]: not on tests.meta.faults:sound" in output
 
