@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from ptycho_core import __version__
-from ptycho_core.cli import files, pages, priors, running, solving
+from ptycho_core.cli import files, live, pages, priors, running, solving
 from ptycho_core.cli.importing import takes_imports
 from ptycho_core.errors import PtychoError, is_out_of_memory
 from ptycho_core.settings.fields import flag_of
@@ -37,7 +37,14 @@ def cli() -> None:
     """
 
 
-for command in (*running.COMMANDS, *solving.COMMANDS, *priors.COMMANDS, *files.COMMANDS, *pages.COMMANDS):
+for command in (
+    *running.COMMANDS,
+    *solving.COMMANDS,
+    *priors.COMMANDS,
+    *live.COMMANDS,
+    *files.COMMANDS,
+    *pages.COMMANDS,
+):
     cli.add_command(takes_imports(command))
 
 

@@ -1,0 +1,237 @@
+"""`ptycho watch`: a reconstruction in a folder while the scan is measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from ptycho_core.errors import DataError, PtychoError
+from ptycho_core.events import Event, Listener, told_ending, told_file
+from ptycho_core.live.messages import Arrived, Ended, Idle, Trouble
+from ptycho_core.live.reconstruction import WORK, LiveReconstruction
+from ptycho_core.live.setup import Setup
+from ptycho_core.live.sources import Source
+from ptycho_core.models.model import Model
+from ptycho_core.reconstruction.result import Reconstruction
+from ptycho_core.report.plots import plot_reconstruction
+from ptycho_core.report.record import write_record
+from ptycho_core.runs.console import Output
+from ptycho_core.runs.folder import after_result, draw, reported, rescued
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.settings.solving import SolveConfig
+from ptycho_core.storage.files import make_folder, write_text
+from ptycho_core.storage.keeping import locked
+
+STATE, SETUP = "live", "setup.npz"
+REPORT_SECONDS = 0.25
+MOST_TROUBLES = 100  # specs/live.md, Messages
+SAID_SECONDS = 5.0  # specs/live.md, Sources: of silence, after which it is said
+
+
+@attrs.define(eq=False)
+class _Receiver:
+    """A thread that takes what comes, whatever the reconstruction is busy with."""
+
+    source: Source
+    folder: Path
+    make: Any
+    live: LiveReconstruction | None = None
+    ended: str | None = None
+    error: BaseException | None = None
+    troubles: list[str] = attrs.field(factory=list)
+    stopping: threading.Event = attrs.field(factory=threading.Event)
+    dropping: str | None = None
+
+    def run(self) -> None:
+        try:
+            silent = False
+            for item in self.source.items(self.stopping.is_set):
+                if isinstance(item, Idle):
+                    if item.seconds > SAID_SECONDS and not silent and self.live is not None:
+                        silent = True
+                        self._say(f"nothing has come for {item.seconds:.0f} s")
+                    continue
+                silent = False
+                if isinstance(item, Ended):
+                    self.ended = item.reason
+                    return
+                self._take(item)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            self.error = error
+
+    def _say(self, message: str) -> None:
+        """Keep a trouble to be told, but no flood of them."""
+        if len(self.troubles) < MOST_TROUBLES:
+            self.troubles.append(message)
+        elif len(self.troubles) == MOST_TROUBLES:
+            self.troubles.append("more is wrong with what comes than is said here")
+
+    def _take(self, item: Setup | Arrived | Trouble) -> None:
+        if isinstance(item, Trouble):
+            self._say(item.message)
+        elif isinstance(item, Setup):
+            self._begin(item)
+        elif self.dropping is not None:
+            return
+        elif self.live is None:
+            self._say("frames came before the setup of their scan, and are left out")
+        else:
+            try:
+                self.live.receive(item.amplitude, item.positions_px, item.numbers)
+            except PtychoError as error:
+                if isinstance(error, DataError) and error.source != self.live.setup.source:
+                    raise  # a full disk
+                self._say(str(error))
+
+    def _begin(self, setup: Setup) -> None:
+        if self.live is None:
+            self.live = self.make(setup)
+            setup.save(self.folder / SETUP)
+            return
+        other = self.live.setup.disagreement(setup)
+        self.dropping = other
+        if other is None:
+            self._say("the source began again; what is known already is left out")
+        else:
+            self._say(f"the source began another scan, {other}: its frames are left out")
+
+
+def watch_into(
+    folder: Path,
+    source: Source,
+    model: Model | SolveConfig,
+    *,
+    config: InferenceConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    reading: ReadOptions | None = None,
+    output: Output | None = None,
+    overwrite: bool = False,
+) -> tuple[Reconstruction, dict[str, Any]]:
+    """Reconstruct what the source brings until it ends, and write what `ptycho reconstruct` writes into `folder`.
+
+    Frames are kept in `live` there as they come; a folder that has them goes on from there. overwrite: begin anew.
+    Raises what the source raises, DataError where it has ended before a frame could be placed.
+    """
+    config, execution, output = (
+        config or InferenceConfig(),
+        execution or ExecutionConfig(),
+        output or Output(quiet=True),
+    )
+    state = folder / STATE
+
+    def make(setup: Setup) -> LiveReconstruction:
+        return LiveReconstruction(model, setup, folder=state, config=config, execution=execution)
+
+    with locked(make_folder(folder)), output.listening(folder) as tell:
+        if overwrite and state.exists():
+            shutil.rmtree(state)
+        make_folder(state)
+        receiver = _Receiver(source, state, make)
+        if (state / SETUP).exists():
+            receiver.live = live = make(Setup.load(state / SETUP))
+            message = f"{state}: goes on with {len(live.spool)} frames that had come"
+            tell(Event(kind="started", work=WORK, message=message))
+        thread = threading.Thread(target=receiver.run, daemon=True, name="source")
+        thread.start()
+        try:
+            _follow(receiver, thread, tell)
+        except KeyboardInterrupt as stop:
+            told_ending(tell, WORK, stop)
+            raise
+        finally:
+            receiver.stopping.set()
+            thread.join(5)
+        assert receiver.live is not None
+        live = receiver.live
+        tell(Event(kind="started", work=WORK, message=f"{receiver.ended}: {live.report().done} frames are in"))
+        result = live.finish(tell)
+        live.close()
+        summary = _write(folder, live, result, tell, output, model, config, execution, reading or ReadOptions())
+        shutil.rmtree(state)
+    return result, summary
+
+
+def _follow(receiver: _Receiver, thread: threading.Thread, tell: Listener) -> None:
+    """Place what comes, polish when nothing waits, and tell how it stands, until the source has ended."""
+    due, prepared, said = 0.0, False, 0
+    while True:
+        if receiver.error is not None:
+            raise receiver.error
+        for message in receiver.troubles[said:]:
+            tell(Event(kind="warning", work=WORK, message=message))
+            said += 1
+        live = receiver.live
+        if live is None:
+            if receiver.ended is not None:
+                remedy = "See that it writes where it is looked for."
+                expected = "a setup and frames"
+                raise DataError("source", expected=expected, received=f"nothing; {receiver.ended}", remedy=remedy)
+            time.sleep(0.02)
+            continue
+        if not prepared:
+            prepared = True
+            message = f"{live.setup.source}: {live.setup.N} x {live.setup.N} pixels"
+            tell(Event(kind="prepared", work=WORK, total=live.setup.expected, unit="frame", message=message))
+        live.ended = receiver.ended is not None
+        placed = live.place()
+        if time.monotonic() > due:
+            tell(live.report())
+            due = time.monotonic() + REPORT_SECONDS
+        if placed:
+            continue
+        if live.ended and not thread.is_alive():
+            tell(live.report())
+            return
+        if not live.polish():
+            time.sleep(0.01)
+
+
+def _write(
+    folder: Path,
+    live: LiveReconstruction,
+    result: Reconstruction,
+    tell: Listener,
+    output: Output,
+    model: Model | SolveConfig,
+    config: InferenceConfig,
+    execution: ExecutionConfig,
+    reading: ReadOptions,
+) -> dict[str, Any]:
+    path = folder / "reconstruction.npz"
+    rescued(result.save, path)
+    told_file(tell, WORK, path)
+    report = live.report()
+    with after_result(path):
+        figure = draw(tell, plot_reconstruction, result, folder / "reconstruction.png")
+        summary = {**result.summary(), "scan": live.setup.source, "reconstruction": str(path), "figure": figure}
+        summary["live"] = {
+            "frames": report.received,
+            "placed": report.done,
+            "without_position": report.unplaced,
+            "duplicates": report.duplicates,
+            "conflicting_positions": live.spool.conflicts,
+            "polished": report.polished,
+        }
+        table = {"inference": config} if isinstance(model, Model) else {"solving": model}
+        write_record(
+            folder,
+            WORK,
+            configs={**table, "execution": execution, "reading": reading},
+            scans=[live.scan()],
+            engine=result.engine,
+            seconds=result.seconds,
+            history=result.history,
+            warnings=output.warnings,
+            origin=output.origin,
+        )
+        summary["report"] = reported(tell, folder)
+        write_text(folder / "reconstruction.json", json.dumps(summary, indent=2) + "\n")
+    return summary
