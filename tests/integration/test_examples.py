@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from ptycho_core import load_scan
 from tests.examples import EXAMPLES, load_example
 from tests.integration.conftest import INSTALLED, ONE, needs_an_engine
+from tests.pages import DOCS
 from tests.shared_data import shared
 
 
@@ -37,6 +39,48 @@ def test_an_op_and_a_network_of_ones_own_train_alike_on_every_engine(capsys: pyt
 def test_a_loss_and_an_optimizer_of_ones_own_train_on_every_engine() -> None:
     for first, *_, last in load_example("own_loss_and_optimizer").main(nepochs=2).values():
         assert last < 0.9 * first
+
+
+@needs_an_engine
+@pytest.mark.parametrize("module", [("own_op_and_network", "own_loss_and_optimizer"), ("own_module",)])
+def test_files_outside_the_package_train_on_the_real_star_in_a_new_process(
+    module: tuple[str, ...], tmp_path: Path
+) -> None:
+    """An op, a table network, a loss and an optimiser; and a module of the framework's own."""
+    star = shared("siemens_star") / "siemens_star_64.npz"
+    place = load_example("own_module").FACTORIES[ONE]
+    own = {
+        "own_module": ["--architecture", place, "--no-pad-object"],
+        "own_op_and_network": [
+            "--architecture",
+            "leaky_trunk",
+            "--loss-weights",
+            "log_error=0.5",
+            "--optimizer",
+            "lion",
+        ],
+    }[module[0]]
+    for name in module:
+        own += ["--import", f"{shutil.copy(EXAMPLES / f'{name}.py', tmp_path)}"]
+    flags = ["--measurement", "amplitude", "--frames", "0:24", "--nepochs", "1", "--n-groups", "16", "--backend", ONE]
+    command = [sys.executable, "-m", "ptycho_core", "train", str(star), "--out", "run", *flags, *own]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "best epoch 1 of 1" in done.stdout and f"--import {tmp_path}" in done.stderr
+    history = (tmp_path / "run" / "history.csv").read_text()
+    assert ("log_error" in history) is (module[0] == "own_op_and_network")
+
+
+@needs_an_engine
+def test_a_scan_is_spoiled_in_every_way_of_the_page(tmp_path: Path) -> None:
+    example = load_example("spoil_a_scan")
+    results = example.main(tmp_path, sweeps=1, backend=ONE, N=32, positions=16, step_px=4)
+    assert list(results) == list(example.FAULTS)
+    page, pictures = (DOCS / "bad_image.md").read_text(encoding="utf-8"), DOCS / "why"
+    for name, result in results.items():
+        assert name == "good" or result.R > 1.1 * results["good"].R or name in ("sparse", "photons", "modes")
+        assert (tmp_path / f"{name}.png").is_file()
+        assert f"(why/{name}.png)" in page and (pictures / f"{name}.png").is_file()
 
 
 def test_a_file_of_an_unknown_format_is_read_as_it_was_measured(

@@ -8,7 +8,8 @@ import pytest
 
 from ptycho_core.engine import registry
 from ptycho_core.engine.registry import is_installed, registered_engines
-from tests.pages import DOCS, run_page
+from tests.examples import EXAMPLES
+from tests.pages import DOCS, run_notebook, run_page
 
 INSTALLED = [name for name in registered_engines() if is_installed(name)]
 needs_an_engine = pytest.mark.skipif(not INSTALLED, reason="no engine is installed")
@@ -29,7 +30,12 @@ def test_a_page_runs_without_an_engine(page: str) -> None:
 
 @needs_an_engine
 def test_a_network_from_a_page_is_trained() -> None:
-    assert run_page(DOCS / "extending.md")["trained"].weights["stem/kernel"].shape == (3, 3, 1, 16)
+    assert run_page(DOCS / "write_a_network.md")["trained"].weights["stem/kernel"].shape == (3, 3, 1, 16)
+
+
+@needs_an_engine
+def test_a_loss_and_an_optimizer_from_a_page_train() -> None:
+    assert run_page(DOCS / "write_a_loss.md")["trained"].history[-1]["log_counts"] > 0
 
 
 @needs_an_engine
@@ -43,6 +49,13 @@ def test_the_first_image_is_drawn(tmp_path: Path) -> None:
     run_page(DOCS / "first_image.md")
     assert (tmp_path / "object.png").stat().st_size > 10_000
     assert (tmp_path / "run" / "reconstruction.npz").is_file()
+
+
+@needs_an_engine
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_runs_and_shows_what_it_has_made(path: Path) -> None:
+    shown = [each for each in run_notebook(path) if each is not None]
+    assert shown and all(hasattr(each, "_repr_html_") or len(repr(each)) < 200 for each in shown)
 
 
 def test_a_page_that_fails_says_its_line(tmp_path: Path) -> None:
