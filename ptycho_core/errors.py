@@ -170,6 +170,10 @@ class WorkerError(PtychoError, RuntimeError):
     """The child process that did the work died, or failed for another reason than its input."""
 
 
+class ProcessError(PtychoError, RuntimeError):
+    """Another process of the run has ended, or what has started the processes says half of where they are."""
+
+
 class Cancelled(Exception):
     """Raised inside a run when its caller asked it to stop; not an error of the input."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_core.batches.parts import Part
 from ptycho_core.physics.illumination import Illumination
 
 
@@ -23,6 +24,7 @@ class Batch:
     object_patches: complex64 (B, N, N, C) ground truth at the same positions, or None.
     held_out: int64 (B, H), which frames of each group a network of a canvas does not see; None is none of them.
     scan: which of the scans of a run it is of, from 1; None where there is one.
+    whole: of how many groups the batch is that this is one process's share of, which may be empty; None: it is all.
     """
 
     diffraction_amplitude: NDArray[np.float32]
@@ -33,6 +35,7 @@ class Batch:
     object_patches: NDArray[np.complex64] | None = None
     held_out: NDArray[np.int64] | None = None
     scan: int | None = None
+    whole: int | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.illumination.probe.shape[-1] != self.diffraction_amplitude.shape[1]:
@@ -72,17 +75,33 @@ class Batch:
             held_out=None,
         )
 
+    @property
+    def share(self) -> float:
+        """The weight of its mean in that of the whole batch."""
+        return 1.0 if self.whole is None else len(self) / self.whole
+
     def parts(self, size: int) -> Iterator[Batch]:
         """Views of at most `size` groups each, in order."""
-        for start in range(0, len(self), size):
-            groups = slice(start, start + size)
-            yield Batch(
-                diffraction_amplitude=self.diffraction_amplitude[groups],
-                relative_offsets_px=self.relative_offsets_px[groups],
-                canvas_padding_px=self.canvas_padding_px,
-                bad_pixels=self.bad_pixels,
-                illumination=self.illumination,
-                object_patches=None if self.object_patches is None else self.object_patches[groups],
-                held_out=None if self.held_out is None else self.held_out[groups],
-                scan=self.scan,
-            )
+        return (self._groups(slice(start, start + size)) for start in range(0, len(self), size))
+
+    def shares(self, batches: Sequence[int], part: Part) -> Iterator[Batch]:
+        """Of groups that are a part of every one of `batches`, numbers of groups: each part, empty ones too."""
+        start = 0
+        for whole in batches:
+            own = part.of(whole)
+            stop = start + own.stop - own.start
+            yield attrs.evolve(self._groups(slice(start, stop)), whole=whole)
+            start = stop
+
+    def _groups(self, groups: slice) -> Batch:
+        """A view of some of the groups."""
+        return Batch(
+            diffraction_amplitude=self.diffraction_amplitude[groups],
+            relative_offsets_px=self.relative_offsets_px[groups],
+            canvas_padding_px=self.canvas_padding_px,
+            bad_pixels=self.bad_pixels,
+            illumination=self.illumination,
+            object_patches=None if self.object_patches is None else self.object_patches[groups],
+            held_out=None if self.held_out is None else self.held_out[groups],
+            scan=self.scan,
+        )

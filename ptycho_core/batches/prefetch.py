@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.groups import Groups
+from ptycho_core.batches.parts import WHOLE, Part
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.scans.scan import Scan
 
@@ -27,7 +28,7 @@ AHEAD = 2
 class Share:
     """Groups of one scan in an order, and what every batch of them has beside its patterns.
 
-    order: indices of groups; as they are by default. number: `Batch.scan`.
+    order: indices of groups; as they are by default. number: `Batch.scan`. part: of every batch, that is gathered.
     """
 
     groups: Groups
@@ -37,19 +38,33 @@ class Share:
     order: NDArray[np.int64] | None = None
     with_truth: bool = False
     number: int | None = None
+    part: Part = WHOLE
 
     def batches(self, size: int) -> int:
         """How many batches of `size` groups there are, the last one possibly smaller."""
         return -(-len(self._order) // size)
 
+    def reaches(self, size: int) -> Iterator[float]:
+        """The largest |relative offset| of each batch of `size` groups, all parts of it."""
+        offsets, order = self.groups.relative_offsets_px, self._order
+        for start in range(0, len(order), size):
+            yield float(np.abs(offsets[order[start : start + size]]).max())
+
     @property
     def _order(self) -> NDArray[np.int64]:
         return np.arange(len(self.groups)) if self.order is None else self.order
 
-    def pieces(self, size: int) -> Iterator[tuple[int, Callable[[], Batch]]]:
+    def pieces(self, size: int) -> Iterator[tuple[int, Callable[[], Iterator[Batch]]]]:
         """What is gathered at once: how many batches it is, and the call that gathers them."""
         for chosen in self.groups.pieces(self.scan, self._order, size):
-            yield -(-len(chosen) // size), functools.partial(self._gather, chosen)
+            yield -(-len(chosen) // size), functools.partial(self._batches, chosen, size)
+
+    def _batches(self, chosen: NDArray[np.int64], size: int) -> Iterator[Batch]:
+        if self.part == WHOLE:
+            return self._gather(chosen).parts(size)
+        batches = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+        own = np.concatenate([batch[self.part.of(len(batch))] for batch in batches])
+        return self._gather(own).shares([len(batch) for batch in batches], self.part)
 
     def _gather(self, chosen: NDArray[np.int64]) -> Batch:
         batch = self.groups.gather(self.scan, chosen, self.illumination, self.canvas_padding_px, self.with_truth)
@@ -70,12 +85,12 @@ def gathered(
         for turn in turns:
             batch = next(waiting[turn], None)
             if batch is None:
-                waiting[turn] = next(pieces).parts(batch_size)
+                waiting[turn] = next(pieces)
                 batch = next(waiting[turn])
             yield batch
 
 
-def _calls(shares: Sequence[Share], batch_size: int, turns: Sequence[int]) -> Iterator[Callable[[], Batch]]:
+def _calls(shares: Sequence[Share], batch_size: int, turns: Sequence[int]) -> Iterator[Callable[[], Iterator[Batch]]]:
     """What gathers the pieces, in the order in which their first batches are due."""
     pieces, left = [share.pieces(batch_size) for share in shares], [0] * len(shares)
     for turn in turns:

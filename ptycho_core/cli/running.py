@@ -15,6 +15,8 @@ from ptycho_core.cli.options import FILE, config_options, resumed_layers
 from ptycho_core.cli.shared import (
     PlacingCommand,
     SectionedCommand,
+    Shared,
+    again,
     config_option,
     console,
     events_option,
@@ -26,10 +28,12 @@ from ptycho_core.cli.shared import (
     load_all,
     output_options,
     overwrite_option,
+    sharing,
     told_origin,
     with_scan,
     write_option,
 )
+from ptycho_core.engine.launched import place_of
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import flag_of
 from ptycho_core.settings.files import annotated_toml
@@ -95,12 +99,15 @@ def train(
         layers, checkpoint = resumed_layers(config, flags, *sections)
     configs = layers.build()  # its errors come before a large scan is read
     asked: TrainingConfig = configs["training"]
-    output = console(quiet, as_json, configs["execution"].enable_progress_bar)
+    place = None if show_config else place_of(configs["execution"])
+    output = console(quiet, as_json, configs["execution"].enable_progress_bar, place)
+    shared = Shared()
     if not show_config:
         from ptycho_core.runs.prepare import prepare_training
 
         sized = resume or layers.sources["model"]["N"] != "default"
-        prepare_training(asked, configs["execution"], resume=checkpoint, sized=sized, overwrite=overwrite)
+        prepared = prepare_training(asked, configs["execution"], resume=checkpoint, sized=sized, overwrite=overwrite)
+        shared = sharing(prepared.load_engine, configs["execution"], place)
     several = scans if len(scans) > 1 else ()
     files = several or files_of(asked, "train_data_file")
     tests = files_of(asked, "test_data_file")
@@ -140,6 +147,7 @@ def train(
         output=output,
         resume=checkpoint,
         files=several,
+        **shared.settings,
     )
     if done.summary is None:
         output.say("Stopped before the first epoch finished; nothing was written.")
@@ -150,7 +158,7 @@ def train(
         ) is not None:
             output.say(f"Next: {command}")
     if done.stop is not None:
-        raise done.stop
+        raise shared.wish.reason(done.stop)
 
 
 def _in_words(summary: dict[str, Any]) -> str:
@@ -170,7 +178,7 @@ def _after_training(
     """The command to go on with; None where there is none, as after an error, which says itself what to do."""
     folder = str(training.output_dir)
     if isinstance(stop, KeyboardInterrupt) and execution.enable_checkpointing:
-        return next_command("ptycho", "train", "--resume", "--out", folder)
+        return next_command("ptycho", "train", "--resume", "--out", folder, *again(execution))
     if stop is not None:
         return None
     read_alike = () if reading == ReadOptions() else ("--config", str(training.output_dir / "config.toml"))
@@ -209,7 +217,8 @@ def reconstruct(
     sections = ("inference", "execution", "reading", *(("solving",) if refine is not None else ()))
     layers = Layers(config, flags, *sections)
     configs = layers.build()
-    output = console(quiet, as_json, configs["execution"].enable_progress_bar)
+    place = place_of(configs["execution"])
+    output = console(quiet, as_json, configs["execution"].enable_progress_bar, place)
     inference: InferenceConfig = configs["inference"]
     if inference.model_path is None:
         raise click.UsageError("Missing option '--model'.")
@@ -219,12 +228,13 @@ def reconstruct(
     model = load_model(inference.model_path)
     if model.reading is not None:
         configs["reading"] = _read_as_trained(model, layers, config, flags)
-    prepare_reconstruction(model, inference, overwrite=overwrite)
+    load_engine = prepare_reconstruction(model, inference, overwrite=overwrite)
     check_image_formats(formats)
     solving = None
     if refine is not None:
         solving = attrs.evolve(configs["solving"], sweeps=refine, output_dir=inference.output_dir)
         prepare_solving(solving, configs["execution"], formats, overwrite=overwrite)
+    shared = sharing(load_engine, configs["execution"], place)
     data = load(inference, "test_data_file", configs["reading"], "a scan to reconstruct")
     from ptycho_core.runs.reconstruct import reconstruct_into
 
@@ -241,12 +251,15 @@ def reconstruct(
             reading=configs["reading"],
             output=output,
             formats=written,
+            **shared.settings,
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         output.say("Stopped before the reconstruction was whole; nothing was written. Run the same command again.")
-        raise
+        raise shared.wish.reason(stop) from None
     if solving is not None:
-        _refined(folder, data, result, solving, configs, output, formats)
+        _refined(folder, data, result, solving, configs, output, formats, shared)
+        return
+    if summary is None:
         return
     counts = f"{summary['patterns']} patterns, {summary['patterns_per_second']:.0f} patterns/s"
     text = f"{summary['reconstruction']}: {counts}"
@@ -280,6 +293,7 @@ def _refined(
     configs: dict[str, Any],
     output: Output,
     formats: tuple[str, ...],
+    shared: Shared,
 ) -> None:
     """A solve that begins with the reconstruction of a model, in its folder."""
     from ptycho_core.runs.reconstruct import refine_into
@@ -294,6 +308,7 @@ def _refined(
         reading=configs["reading"],
         output=output,
         formats=formats,
+        **shared.settings,
     )
     if done.summary is None:
         output.say("Stopped before the first sweep finished; the reconstruction is that of the model.")
@@ -301,9 +316,10 @@ def _refined(
         after = f"{done.summary['R']:.4g} after {len(done.run.history)} sweeps"
         output.result(done.summary, f"{done.summary['reconstruction']}: R {result.R:.4g} before, {after}")
         if isinstance(done.stop, KeyboardInterrupt) and configs["execution"].enable_checkpointing:
-            output.say(f"Next: {next_command('ptycho', 'solve', '--resume', '--out', str(folder))}")
+            words = ("ptycho", "solve", "--resume", "--out", str(folder), *again(configs["execution"]))
+            output.say(f"Next: {next_command(*words)}")
     if done.stop is not None:
-        raise done.stop
+        raise shared.wish.reason(done.stop)
 
 
 @click.command(cls=PlacingCommand)

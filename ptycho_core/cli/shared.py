@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 from click.core import ParameterSource
 
@@ -22,7 +25,11 @@ from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.sources import Layers, warn_of_unknown_variables
 
 if TYPE_CHECKING:
+    from ptycho_core.engine.launched import Place
+    from ptycho_core.engine.processes import Processes
+    from ptycho_core.engine.protocol import Engine
     from ptycho_core.scans.scan import Scan
+    from ptycho_core.settings.execution import ExecutionConfig
 
 IMAGE_FORMATS = ("tiff", "cxi", "ptychodus", "hdf5")
 """Names of `ptycho_core.reconstruction.writing`, which needs numpy."""
@@ -36,6 +43,10 @@ HEADINGS = {
     "execution": "Execution",
     "reading": "Scan input",
 }
+
+
+FOLLOWER = "ptycho_core.follower"
+"""In a context: which process this is, in words, where it is one of several and not the first."""
 
 
 class PlacingCommand(click.Command):
@@ -62,9 +73,16 @@ class PlacingCommand(click.Command):
                 return super().invoke(ctx)
             except PtychoError as error:
                 place = None if error.places else self._place_of(ctx, error)
-                if place is None:
+                placed = error if place is None else error.placed(place)
+                if (follower := ctx.meta.get(FOLLOWER)) is not None:
+                    placed = placed.placed(follower)
+                if placed is error:
                     raise
-                raise error.placed(place) from error
+                raise placed from error
+            except KeyboardInterrupt as stop:
+                if FOLLOWER in ctx.meta:  # the first process says it for all
+                    raise SystemExit(128 + getattr(stop, "signum", signal.SIGINT)) from stop
+                raise
 
     def _place_of(self, context: click.Context, error: PtychoError) -> str | None:
         if isinstance(context.obj, Layers) and (place := context.obj.place_of(error)) is not None:
@@ -159,9 +177,14 @@ def config_option(*sections: str) -> Callable[[Command], Command]:
     return click.option("--config", type=FILE, default=None, help=f"TOML or YAML file with the tables {tables}.")
 
 
-def console(quiet: bool, as_json: bool, progress_bar: bool = True) -> Output:
-    """Where the output of this command goes, with the log of the core."""
-    stream = click.get_current_context().meta.get(EVENTS)
+def console(quiet: bool, as_json: bool, progress_bar: bool = True, place: Place | None = None) -> Output:
+    """Where the output of this command goes, with the log of the core; of several processes the first one's alone."""
+    context = click.get_current_context()
+    if place is not None and place.rank > 0:
+        context.meta[FOLLOWER] = place.words
+        context.meta.pop(EVENTS, None)
+        quiet, as_json = True, False
+    stream = context.meta.get(EVENTS)
     if stream is not None and as_json:
         raise click.UsageError(f"--json and {EVENTS} both print on stdout; the last event has the summary.")
     output = Output(quiet, as_json, progress_bar, stream)
@@ -175,6 +198,66 @@ def told_origin(output: Output, layers: Layers) -> None:
     from ptycho_core.report.record import Origin  # with numpy
 
     output.origin = Origin(command=shlex.join(["ptycho", *sys.argv[1:]]), sources=layers.sources)
+
+
+class Wish:
+    """A signal, which several processes follow together at their next step: one alone would leave the others waiting.
+
+    A second one ends this process at once.
+    """
+
+    def __init__(self) -> None:
+        self._stop: KeyboardInterrupt | None = None
+
+    def __call__(self) -> bool:
+        return self._stop is not None
+
+    def take_signals(self) -> None:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # a platform may lack one
+            if number is not None and callable(handler := signal.getsignal(number)):
+                signal.signal(number, functools.partial(self._taken, handler))
+
+    def _taken(self, handler: Callable[[int, Any], Any], number: int, frame: Any) -> None:
+        if self._stop is not None:
+            handler(number, frame)
+        try:
+            handler(number, frame)
+        except KeyboardInterrupt as stop:
+            self._stop = stop
+
+    def reason(self, stop: BaseException) -> BaseException:
+        """What has ended a run: the signal, where it was one."""
+        return self._stop if self._stop is not None and isinstance(stop, KeyboardInterrupt) else stop
+
+
+@attrs.frozen(eq=False)
+class Shared:
+    """The processes that share the work of a command, and the wish to end it."""
+
+    processes: Processes | None = None
+    wish: Wish = attrs.Factory(Wish)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of a run."""
+        return {} if self.processes is None else {"processes": self.processes, "should_stop": self.wish}
+
+
+def sharing(load_engine: Callable[[], Engine], execution: ExecutionConfig, place: Place | None) -> Shared:
+    """The processes of this command: joined, or started and waited for, where it is not to work alone."""
+    if place is None and execution.devices == 1:
+        return Shared()
+    from ptycho_core.engine.launched import joined
+
+    shared = Shared(joined(load_engine(), execution, place))
+    shared.wish.take_signals()
+    return shared
+
+
+def again(execution: ExecutionConfig) -> tuple[str, ...]:
+    """The flags that start as many processes again: a run goes on with any number."""
+    return ("--devices", str(execution.devices)) if execution.devices > 1 else ()
 
 
 def with_scan(flags: dict[str, Any], field: str, scan: Path | None) -> None:

@@ -11,6 +11,7 @@ from ptycho_core.cli.importing import next_command
 from ptycho_core.cli.options import FILE, config_options, solve_resumed
 from ptycho_core.cli.shared import (
     SectionedCommand,
+    again,
     config_option,
     console,
     events_option,
@@ -20,10 +21,12 @@ from ptycho_core.cli.shared import (
     load,
     output_options,
     overwrite_option,
+    sharing,
     told_origin,
     with_scan,
     write_option,
 )
+from ptycho_core.engine.launched import place_of
 from ptycho_core.errors import DataError
 from ptycho_core.settings.files import annotated_toml
 from ptycho_core.settings.sources import Layers
@@ -73,11 +76,13 @@ def solve(
     if show_config:
         click.echo(annotated_toml(layers.sources, **configs), nl=False)
         return
-    output = console(quiet, as_json, configs["execution"].enable_progress_bar)
+    place = place_of(configs["execution"])
+    output = console(quiet, as_json, configs["execution"].enable_progress_bar, place)
     settings: SolveConfig = configs["solving"]
     from ptycho_core.runs.prepare import prepare_solving
 
-    prepare_solving(settings, configs["execution"], formats, overwrite=overwrite or resume)
+    load_engine = prepare_solving(settings, configs["execution"], formats, overwrite=overwrite or resume)
+    shared = sharing(load_engine, configs["execution"], place)
     data, reading = _load(settings, configs["reading"], output)
     told_origin(output, layers)
     from ptycho_core.runs.solve import solve_into
@@ -91,6 +96,7 @@ def solve(
         output=output,
         resume=checkpoint,
         formats=formats,
+        **shared.settings,
     )
     if done.summary is None:
         output.say("Stopped before the first sweep finished; nothing was written.")
@@ -99,12 +105,13 @@ def solve(
         text = f"{summary['reconstruction']}: R {summary['R']:.4g}, H {summary['H']:.4g} on held-out pixels"
         output.result(summary, files_in_words(text, summary))
         if isinstance(done.stop, KeyboardInterrupt) and configs["execution"].enable_checkpointing:
-            output.say(f"Next: {next_command('ptycho', 'solve', '--resume', '--out', str(settings.output_dir))}")
+            words = ("ptycho", "solve", "--resume", "--out", str(settings.output_dir), *again(configs["execution"]))
+            output.say(f"Next: {next_command(*words)}")
         elif done.stop is None and data.object_field is not None and is_truth(settings.data_file, reading):
             words = ("ptycho", "evaluate", str(settings.output_dir), "--truth", str(settings.data_file))
             output.say(f"Next: {next_command(*words)}")
     if done.stop is not None:
-        raise done.stop
+        raise shared.wish.reason(done.stop)
 
 
 def _load(settings: SolveConfig, reading: ReadOptions, output: Output) -> tuple[Scan, ReadOptions]:

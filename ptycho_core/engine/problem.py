@@ -83,8 +83,13 @@ class Frames:
     def __len__(self) -> int:
         return len(self.corners_px)
 
-    def check(self, problem: Problem) -> None:
-        """Refuse frames that do not fit the problem, or lie outside its canvas: DataError."""
+    def check(self, problem: Problem, *, shared: bool = False) -> None:
+        """Refuse frames that do not fit the problem, or lie outside its canvas: DataError.
+
+        shared: whether they are one process's share of a batch, which may have none.
+        """
+        if shared and not len(self):
+            return
         B, N, patterns = len(self), problem.N, len(problem.held_out)
         height, width = problem.canvas.shape
         for name, shape in (("diffraction_amplitude", (B, N, N)), ("corners_px", (B, 2)), ("intensity", (B,))):
@@ -144,6 +149,21 @@ class FrameFacts:
     def part(self, index: NDArray[np.int64]) -> FrameFacts:
         """Of some of the frames, in that order."""
         return FrameFacts(**{field.name: getattr(self, field.name)[index] for field in attrs.fields(FrameFacts)})
+
+    @classmethod
+    def columns(cls) -> int:
+        """Of a `table`."""
+        return len(attrs.fields(cls)) + 1
+
+    def table(self) -> NDArray[np.float64]:
+        """(B, columns): all of them, the shifts as two."""
+        return np.column_stack([getattr(self, field.name) for field in attrs.fields(FrameFacts)])
+
+    @classmethod
+    def of_table(cls, table: NDArray[np.float64]) -> FrameFacts:
+        """The inverse of `table`."""
+        *others, shifts = (field.name for field in attrs.fields(cls))
+        return cls(**dict(zip(others, table.T, strict=False)), **{shifts: table[:, -2:]})
 
     @classmethod
     def join(cls, parts: Iterable[FrameFacts]) -> FrameFacts:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.prefetch import prefetch
 from ptycho_core.engine.problem import FrameFacts, Frames, Problem
+from ptycho_core.engine.processes import ALONE, Processes, agreed, gathered_facts, never
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.errors import Cancelled, ConfigurationError
 from ptycho_core.events import Event
@@ -43,7 +44,8 @@ CANVAS_FLOOR = 1e-6  # of the largest summed weight; below it the object is not 
 class WholeScan:
     """A scan on one canvas, and the network that is to see it.
 
-    held_out: bool (P, N, N), true = held out, and pattern: int64 (M,), which of them a frame uses.
+    held_out: bool (P, N, N), true = held out, and pattern: int64 (M,), which of them a frame uses. processes: those
+    that work on it together, each on its share of the frames.
     """
 
     engine: Engine
@@ -53,7 +55,8 @@ class WholeScan:
     illumination: Illumination
     held_out: NDArray[np.bool_]
     pattern: NDArray[np.int64]
-    should_stop: Callable[[], bool] = lambda: False
+    should_stop: Callable[[], bool] = never
+    processes: Processes = ALONE
 
     @classmethod
     def of(
@@ -126,16 +129,17 @@ class WholeScan:
         self._solver.load_weights({name: np.stack([f.real, f.imag], axis=-1) for name, f in fields.items()})
 
     def _frames(self) -> Iterator[Frames]:
-        """All of them, a few at a time."""
+        """Those of this process, a few at a time."""
         scan, source = self.scan, self.scan.diffraction_amplitude
         size = max(1, PIECE_BYTES // (4 * scan.N**2))
-        pieces = [np.arange(start, min(start + size, len(scan))) for start in range(0, len(scan), size)]
+        own = np.arange(len(scan))[self.processes.part.of(len(scan))]
+        pieces = [own[start : start + size] for start in range(0, len(own), size)]
         corners = corners_on(scan.positions_px, scan.N, self.origin_px)
         reading = (functools.partial(lambda piece: (piece, source[piece]), piece) for piece in pieces)
         workers = 0 if isinstance(source, np.ndarray) else self.execution.num_workers
         with contextlib.closing(prefetch(reading, workers)) as read:
             for piece, amplitude in read:
-                if self.should_stop():
+                if self.processes.size == 1 and self.should_stop():
                     raise Cancelled("stopped before the object was predicted")
                 yield Frames(
                     diffraction_amplitude=amplitude,
@@ -146,10 +150,13 @@ class WholeScan:
 
     def correction(self, canvas: NDArray[np.complex64], epsilon: float) -> NDArray[np.complex64]:
         """U (H, W)."""
+        if self.processes.size > 1 and agreed(self.processes, self.should_stop)():
+            raise Cancelled("stopped before the object was predicted")
         self._load(canvas)
         summed = np.zeros((*self.shape, 2), np.float32)
         for frames in self._frames():
             summed -= self._solver.gradients(frames)[OBJECT]
+        summed = self.processes.sum(summed)
         damped = (self.light + epsilon * self._lit.max()).astype(np.float32)
         return np.asarray((summed[..., 0] + 1j * summed[..., 1]) / damped, np.complex64)
 
@@ -159,7 +166,8 @@ class WholeScan:
     def measure(self, canvas: NDArray[np.complex64]) -> FrameFacts:
         """Of every frame, with a canvas."""
         self._load(canvas)
-        return FrameFacts.join(self._solver.measure(frames) for frames in self._frames())
+        own = [self._solver.measure(frames) for frames in self._frames()]
+        return gathered_facts(self.processes, own)
 
     def predict(self, weights: Weights) -> Generator[Event, None, NDArray[np.complex64]]:
         """The canvas (H, W) that the network with these weights gives: an event after every op of the physics.

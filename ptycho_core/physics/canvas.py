@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +97,11 @@ class ObjectCanvas:
         self._sum[inside] += other._sum
         self._points[inside] += other._points
         self._corners[inside] += other._corners
+
+    def sum_over(self, total: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+        """`merge` the same canvases of other processes. total: sums an array over the processes."""
+        self._sum = total(self._sum.view(np.float64)).view(np.complex128)
+        self._points, self._corners = total(self._points), total(self._corners)
 
     def object_field(self) -> NDArray[np.complex64]:
         """(H, W): the mean; zero where no patch has weight."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.prefetch import prefetch
 from ptycho_core.engine.problem import FrameFacts, Frames, Problem
+from ptycho_core.engine.processes import ALONE, Processes, gathered_facts, never
 from ptycho_core.engine.protocol import Engine, Solver
 from ptycho_core.errors import Cancelled
 from ptycho_core.physics.canvas import corners_on
@@ -134,7 +135,8 @@ def measured(
     *,
     probe: NDArray[np.complex64] | None = None,
     counts_per_intensity: float = 1.0,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = never,
+    processes: Processes = ALONE,
 ) -> Reconstruction:
     """`with_evidence` of an object that was not solved for: every pattern is compared with its model.
 
@@ -159,13 +161,14 @@ def measured(
     corners = corners_on(scan.positions_px[frames], scan.N, result.origin_px)
 
     def facts_of(chosen: NDArray[np.int64], factor: float, *, deviance: bool) -> FrameFacts:
-        pieces = np.array_split(chosen, range(BATCH_FRAMES, len(chosen), BATCH_FRAMES))
+        own = chosen[processes.part.of(len(chosen))]
+        pieces = [own[start : start + BATCH_FRAMES] for start in range(0, len(own), BATCH_FRAMES)]
         source = scan.diffraction_amplitude
         reading = ((lambda piece=piece: (piece, source[frames[piece]])) for piece in pieces)
         facts = []
         with contextlib.closing(prefetch(reading, execution.num_workers)) as read:
             for piece, amplitude in read:
-                if should_stop():
+                if processes.size == 1 and should_stop():
                     raise Cancelled("stopped while the patterns were compared with their model")
                 whole = np.r_[piece, np.repeat(piece[-1:], (1 << (len(piece) - 1).bit_length()) - len(piece))]
                 batch = Frames(
@@ -176,7 +179,7 @@ def measured(
                 )
                 found = solver.measure(batch, deviance=deviance)
                 facts.append(found.part(np.arange(len(piece))))
-        return FrameFacts.join(facts)
+        return gathered_facts(processes, facts)
 
     everything = np.arange(len(frames))
     some = everything[:: max(1, len(frames) // SCALED_BY)]

@@ -19,6 +19,7 @@ from ptycho_core.batches.groups import draw_groups
 from ptycho_core.batches.prefetch import Share, gathered
 from ptycho_core.batches.sampling import subsample
 from ptycho_core.engine.checks import check_network_memory
+from ptycho_core.engine.processes import ALONE, Processes, agreed, check_asked, never
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.errors import Cancelled, ConfigurationError, DataError
 from ptycho_core.events import Count, Event
@@ -58,18 +59,26 @@ def reconstruct(
     config: InferenceConfig | None = None,
     execution: ExecutionConfig | None = None,
     on_batch: Count | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = never,
+    processes: Processes = ALONE,
 ) -> Reconstruction:
     """The object that `model` sees in `scan`, on a canvas of the positions' bounding box plus N.
 
     scan, model: None is the one that `config` names, by test_data_file and by model_path. backend: the engine;
     unstated, `config.backend`, and where that is auto, the model's own, or else the one that trained it. on_batch:
-    called with (groups done, groups) after every batch. Raises DataError when the scan does not fit the model,
-    ConfigurationError when `config` does not, BackendError when the engine is not there, Cancelled when `should_stop`
-    says so.
+    called with (groups done, groups) after every batch. processes: those that share the groups out, each of which calls
+    this with the same arguments; the result is the same in all, progress is of the process's own. Raises DataError
+    when the scan does not fit the model, ConfigurationError when `config` does not, BackendError when the engine is not
+    there, Cancelled when `should_stop` says so.
     """
     steps = reconstruction_steps(
-        scan, model, backend=backend, config=config, execution=execution, should_stop=should_stop
+        scan,
+        model,
+        backend=backend,
+        config=config,
+        execution=execution,
+        should_stop=should_stop,
+        processes=processes,
     )
     with contextlib.closing(steps):
         while True:
@@ -89,13 +98,15 @@ def reconstruction_steps(
     backend: str | None = None,
     config: InferenceConfig | None = None,
     execution: ExecutionConfig | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = never,
+    processes: Processes = ALONE,
 ) -> Generator[Event, None, Reconstruction]:
     """`reconstruct` as a generator: an event after every batch, and the result as its return value. Close it to stop.
 
     The payload is the canvas, the object so far. Arguments and errors are those of `reconstruct`.
     """
     config, execution = config or InferenceConfig(), execution or ExecutionConfig()
+    check_asked(execution, processes)
     model = _named(config, "model_path", "a trained model", load_model) if model is None else model
     make_engine = prepare(model, config, backend)
     scan = named_scan(config) if scan is None else scan
@@ -104,7 +115,7 @@ def reconstruction_steps(
     scan = subsample(scan, config)
     _check_groups(scan, config)
     if build_table(model.config.model).canvas:
-        return (yield from _on_one_canvas(scan, model, make_engine(), config, execution, should_stop))
+        return (yield from _on_one_canvas(scan, model, make_engine(), config, execution, should_stop, processes))
     warn_of_other_intensity(scan, model.illumination)
     warn_of_other_probe(scan, [model.illumination])
     warn_of_other_pixel(scan, [model.object_pixel_m])
@@ -136,22 +147,26 @@ def reconstruction_steps(
 
     seconds = {"build": started - begun, "grouping": time.perf_counter() - started, "predict": 0.0, "reassemble": 0.0}
     size, done = execution.inference_batch_size, 0
-    share = Share(groups=groups, scan=scan, illumination=model.illumination, canvas_padding_px=0)
+    own = np.arange(len(groups))[processes.part.of(len(groups))]  # in the order of the scan: each reads a part of it
+    share = Share(groups=groups, scan=scan, illumination=model.illumination, canvas_padding_px=0, order=own)
     with contextlib.closing(gathered([share], size, workers=execution.num_workers)) as batches:
         for batch in batches:
-            if should_stop():
+            if processes.size == 1 and should_stop():
                 raise Cancelled(f"stopped after {done} of {len(groups)} groups")
             before = time.perf_counter()
             patches = network.predict(batch)
             predicted = time.perf_counter()
-            frames = groups.indices[done : done + len(batch)].ravel()
+            frames = groups.indices[own[done : done + len(batch)]].ravel()
             canvas.add(rearrange(patches, BHWC_TO_PATCHES), scan.positions_px[frames])
             seconds["predict"] += predicted - before
             seconds["reassemble"] += time.perf_counter() - predicted
             done += len(batch)
             if config.debug:
-                _log_batch(done, len(groups), batch, patches, predicted - before)
-            yield Event(kind="batch", work="reconstruct", done=done, total=len(groups), unit="group", payload=canvas)
+                _log_batch(done, len(own), batch, patches, predicted - before)
+            yield Event(kind="batch", work="reconstruct", done=done, total=len(own), unit="group", payload=canvas)
+    if processes.size > 1 and agreed(processes, should_stop)():
+        raise Cancelled("stopped before the shares were put together")
+    canvas.sum_over(processes.sum)
     object_field, known = canvas.known_field()
     if not np.isfinite(object_field).all():
         expected, remedy = "finite predictions", "Check the scan's intensities and the model, or use precision 32-true."
@@ -175,7 +190,7 @@ def reconstruction_steps(
     )
     lit = (probe * probe_mask(scan.N)).astype(np.complex64) if model.config.model.probe_mask else probe
     rows = groups.indices.ravel()
-    result = measured(result, scan, rows, engine, execution, probe=lit, should_stop=should_stop)
+    result = measured(result, scan, rows, engine, execution, probe=lit, should_stop=should_stop, processes=processes)
     return attrs.evolve(result, seconds={**seconds, "measure": time.perf_counter() - ended})
 
 
@@ -186,6 +201,7 @@ def _on_one_canvas(
     config: InferenceConfig,
     execution: ExecutionConfig,
     should_stop: Callable[[], bool],
+    processes: Processes,
 ) -> Generator[Event, None, Reconstruction]:
     """With a network of a canvas: all patterns on one, in the light of the scan's own probe and dose."""
     training = model.config
@@ -210,7 +226,9 @@ def _on_one_canvas(
     # refuses positions that lie too far apart, before anything is worked out
     canvas = ObjectCanvas(scan.positions_px, np.ones((scan.N, scan.N)))
     started = time.perf_counter()
-    whole = WholeScan.of(engine, execution, training.model, scan, illumination, should_stop=should_stop)
+    whole = WholeScan.of(
+        engine, execution, training.model, scan, illumination, should_stop=should_stop, processes=processes
+    )
     field = yield from whole.predict(model.weights)
     if not np.isfinite(field).all():
         expected, remedy = "finite predictions", "Check the scan's intensities and the model, or use precision 32-true."
@@ -235,7 +253,7 @@ def _on_one_canvas(
     )
     lit = (probe * probe_mask(scan.N)).astype(np.complex64) if training.model.probe_mask else probe
     rows = np.arange(len(scan))
-    result = measured(result, scan, rows, engine, execution, probe=lit, should_stop=should_stop)
+    result = measured(result, scan, rows, engine, execution, probe=lit, should_stop=should_stop, processes=processes)
     return attrs.evolve(result, seconds={**seconds, "measure": time.perf_counter() - ended})
 
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ptycho_core.errors import DataError, MissingExtraError
+from ptycho_core.engine.processes import Processes
+from ptycho_core.errors import Cancelled, DataError, MissingExtraError, ProcessError, TrainingError
 from ptycho_core.events import Event, EventKind, Listener, told_file
 from ptycho_core.reconstruction.result import Reconstruction
 from ptycho_core.reconstruction.writing import write_reconstruction
@@ -16,6 +17,53 @@ from ptycho_core.report.pages import REPORT_NAME, write_report
 
 BEST_MODELS = "checkpoints"
 """Folder of the best models, where a run keeps more than one."""
+
+
+Stop = KeyboardInterrupt | TrainingError | DataError | ProcessError
+STOPS = (KeyboardInterrupt, TrainingError, DataError, ProcessError)
+"""What ends a run early, whose results are written."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """A wish to stop ends the block as Ctrl-C does."""
+    try:
+        yield
+    except Cancelled as error:
+        raise KeyboardInterrupt(str(error)) from error
+
+
+def has_others(processes: Processes, stop: Stop | None) -> bool:
+    """Whether the processes can still work together after `stop`, which came to all of them or to this one alone."""
+    return processes.size == 1 or not isinstance(stop, DataError | ProcessError)
+
+
+@contextmanager
+def leading(folder: Path, processes: Processes) -> Iterator[None]:
+    """The block of the process that writes into `folder`. DataError where others do not see that folder."""
+    if processes.size > 1:
+        with tempfile.NamedTemporaryFile(prefix=".ptycho-", dir=folder) as mark:
+            _check_seen(folder, processes, Path(mark.name).name)
+    yield
+
+
+@contextmanager
+def following(folder: Path, processes: Processes) -> Iterator[None]:
+    """The block of a process that writes nothing."""
+    _check_seen(folder, processes, None)
+    yield
+
+
+def _check_seen(folder: Path, processes: Processes, name: str | None) -> None:
+    name = processes.tell(name)
+    blind = [rank + 1 for rank, seen in enumerate(processes.told_by_all((folder / str(name)).exists())) if not seen]
+    if blind:
+        raise DataError(
+            folder,
+            expected=f"a folder that all {processes.size} processes see, on a file system of all machines",
+            received=f"another one, or none, in process {', '.join(map(str, blind))}",
+            remedy="Give one that they share, as an absolute path.",
+        )
 
 
 def kind_of_end(stop: BaseException | None) -> EventKind:

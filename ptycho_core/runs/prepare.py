@@ -58,10 +58,10 @@ def prepare_training(
 
 def prepare_solving(
     config: SolveConfig, execution: ExecutionConfig, formats: Sequence[str] = (), *, overwrite: bool = True
-) -> None:
+) -> Callable[[], Engine]:
     """For a solve into `config.output_dir`. Raises ConfigurationError, BackendError, MissingExtraError or DataError."""
     config.validate()
-    find_engine(config.backend)
+    load_engine = find_engine(config.backend)
     if config.prior not in ("auto", "none"):
         from ptycho_core.solving.priors import check_prior  # with numpy
 
@@ -70,6 +70,7 @@ def prepare_solving(
     check_image_formats(formats)
     check_folder(config.output_dir)
     check_folder_is_free(config.output_dir, SOLVED, overwrite=overwrite)
+    return load_engine
 
 
 def prepare_prior(config: PriorConfig, *, overwrite: bool = True) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from ptycho_core.batches.sampling import subsample
+from ptycho_core.engine.processes import ALONE, Processes, never
 from ptycho_core.events import told, told_file
 from ptycho_core.models.model import Model
 from ptycho_core.reconstruction.predict import reconstruction_steps
@@ -18,7 +19,16 @@ from ptycho_core.reconstruction.writing import check_pixel_known
 from ptycho_core.report.plots import plot_reconstruction
 from ptycho_core.report.record import write_record
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import after_result, draw, reported, rescued, written_images
+from ptycho_core.runs.folder import (
+    after_result,
+    draw,
+    following,
+    leading,
+    reported,
+    rescued,
+    stoppable,
+    written_images,
+)
 from ptycho_core.runs.solve import Solved, solve_into
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
@@ -42,18 +52,35 @@ def reconstruct_into(
     reading: ReadOptions | None = None,
     output: Output | None = None,
     formats: Sequence[str] = (),
-) -> tuple[Reconstruction, dict[str, Any]]:
+    processes: Processes | None = None,
+    should_stop: Callable[[], bool] = never,
+) -> tuple[Reconstruction, dict[str, Any] | None]:
     """Reconstruct, and write `reconstruction.npz`, `.json` and `.png` into `folder`; the summary comes second.
 
     reading: how the scan's file was read. formats: further files of the object, by the names of `IMAGE_FORMATS`.
+    processes: those that reconstruct together, of which the first writes; the others have no summary. should_stop: ends
+    the run as Ctrl-C does.
     """
-    reading = reading or ReadOptions()
+    processes, reading = processes or ALONE, reading or ReadOptions()
+    config = config or InferenceConfig()
+    steps = reconstruction_steps(
+        scan,
+        model,
+        backend=backend,
+        config=config,
+        execution=execution,
+        should_stop=should_stop,
+        processes=processes,
+    )
+    if not processes.first:
+        with following(folder, processes), stoppable():
+            return told(steps, lambda event: None), None
     check_pixel_known(folder, formats, Lengths.of(scan.metadata, scan.N))
     check_space(folder, RESULT_BYTES * canvas_pixels(scan.positions_px, scan.N))
-    config, output = config or InferenceConfig(), output or Output(quiet=True)
-    with locked(make_folder(folder)), output.listening(folder) as tell:
-        steps = reconstruction_steps(scan, model, backend=backend, config=config, execution=execution)
-        result = told(steps, tell)
+    output = output or Output(quiet=True)
+    with locked(make_folder(folder)), leading(folder, processes), output.listening(folder) as tell:
+        with stoppable():
+            result = told(steps, tell)
         path = folder / "reconstruction.npz"
         rescued(result.save, path)
         told_file(tell, "reconstruct", path)
@@ -88,6 +115,8 @@ def refine_into(
     reading: ReadOptions | None = None,
     output: Output | None = None,
     formats: Sequence[str] = (),
+    processes: Processes | None = None,
+    should_stop: Callable[[], bool] = never,
 ) -> Solved:
     """Solve on from a reconstruction of `scan` by `config`, and write that into `folder` in its place.
 
@@ -108,4 +137,6 @@ def refine_into(
         reading=reading,
         output=output,
         formats=formats,
+        processes=processes,
+        should_stop=should_stop,
     )

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from ptycho_core.errors import DataError, TrainingError
+from ptycho_core.engine.processes import ALONE, Processes, never
 from ptycho_core.events import Event, Listener, told_ending, told_file
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint
 from ptycho_core.models.model import ARCHIVE_NAME, Model
 from ptycho_core.report.plots import plot_losses
 from ptycho_core.report.record import write_record
 from ptycho_core.runs.console import Output
-from ptycho_core.runs.folder import BEST_MODELS, after_result, draw, kind_of_end, reported, rescued
+from ptycho_core.runs.folder import (
+    BEST_MODELS,
+    STOPS,
+    Stop,
+    after_result,
+    draw,
+    following,
+    kind_of_end,
+    leading,
+    reported,
+    rescued,
+    stoppable,
+)
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.files import to_toml
@@ -35,7 +48,7 @@ class Trained:
     """A run that has ended. `stop`: what ended it early, for the caller to raise; None at its regular end."""
 
     run: Fit
-    stop: KeyboardInterrupt | TrainingError | DataError | None
+    stop: Stop | None
     summary: dict[str, Any] | None
     """What was written; None where no epoch had finished and so nothing was."""
 
@@ -56,26 +69,46 @@ def train_into(
     resume: Checkpoint | None = None,
     begin_from: Model | None = None,
     files: Sequence[Path] = (),
+    processes: Processes | None = None,
+    should_stop: Callable[[], bool] = never,
 ) -> Trained:
     """Train, and write `wts.h5.zip`, `config.toml`, the logger's files and `loss.png` into `folder`.
 
     The best model so far and `checkpoint.h5.zip` are there after every epoch, unless `enable_checkpointing` is off.
     reading: how the scans' files were read, kept for the run to go on. resume: the checkpoint from which the run goes
     on; one that has ended trains nothing and has its files completed. Without it, the checkpoint of an earlier run in
-    the folder is removed. files: those of several scans, written down in `scans.txt` there. Raises what `fit` raises.
+    the folder is removed. files: those of several scans, written down in `scans.txt` there. processes: those that
+    train together, of which the first writes. should_stop: ends the run as Ctrl-C does. Raises what `fit` raises.
     """
-    execution, output = execution or ExecutionConfig(), output or Output(quiet=True)
-    config, reading = rooted(config), rooted(reading or ReadOptions())
-    stop: KeyboardInterrupt | TrainingError | DataError | None = None
-    with locked(make_folder(folder)), output.listening(folder) as tell:
-        run = fit(scan, config, test=test, execution=execution, on_batch=tell, resume=resume, begin_from=begin_from)
+    processes, config = processes or ALONE, rooted(config)
+    execution = execution or ExecutionConfig()
+    started = functools.partial(
+        fit,
+        scan,
+        config,
+        test=test,
+        execution=execution,
+        should_stop=should_stop,
+        resume=resume,
+        begin_from=begin_from,
+        processes=processes,
+    )
+    if not processes.first:
+        with following(folder, processes), stoppable():
+            for _ in (run := started()):
+                pass
+        return Trained(run, None, None)
+    output, reading = output or Output(quiet=True), rooted(reading or ReadOptions())
+    stop: Stop | None = None
+    with locked(make_folder(folder)), leading(folder, processes), output.listening(folder) as tell:
+        run = started(on_batch=tell)
         check_space(folder, run.bytes_on_disk)
         if files:
             write_text(folder / SCANS_NAME, "".join(f"{file.resolve()}\n" for file in files))
         begin = _prepare(run, folder, reading, resume)
         tell(begin)
         try:
-            with logger(execution.logger, folder, run) as log:
+            with stoppable(), logger(execution.logger, folder, run) as log:
                 for report in run:
                     if execution.enable_checkpointing:  # whatever ends the run later, what it has done is on disk
                         _keep(run, folder, reading)
@@ -83,7 +116,7 @@ def train_into(
                         told_file(tell, "train", checkpoint.save(folder / CHECKPOINT_NAME), "checkpoint")
                     log(report)
                     tell(report)
-        except (KeyboardInterrupt, TrainingError, DataError) as error:  # a full disk is one, too
+        except STOPS as error:  # a full disk is one, too
             stop = error
             told_ending(tell, "train", stop)
         configs = {"model": run.config.model, "training": run.config, "execution": execution, "reading": reading}

@@ -7,7 +7,7 @@ from typing import Literal
 import attrs
 
 from ptycho_core.settings.explained import explained
-from ptycho_core.settings.fields import at_least, check_effects, only, setting, what_is_set
+from ptycho_core.settings.fields import at_least, check_effects, setting, what_is_set
 from ptycho_core.vocabulary import AUTO, MONITORED
 
 
@@ -28,9 +28,15 @@ class ExecutionConfig:
         "Device: auto takes a GPU if the framework finds one; gpu is cuda or mps, whichever the machine has.",
         common=True,
     )
-    devices: int = setting(1, "Devices to use.", only(1, because="a run uses one device"))
-    num_nodes: int = setting(1, "Machines to use.", only(1, because="a run uses one machine"))
-    strategy: str = setting("auto", "How the devices share the work.", only("auto", because="a run uses one device"))
+    devices: int = setting(
+        1, "Devices to use on each machine, by a process each; with 1, as many as a launcher has started.", at_least(1)
+    )
+    num_nodes: int = setting(1, "Machines to use, on each of which a launcher starts the command.", at_least(1))
+    strategy: Literal["auto", "slurm"] = setting(
+        "auto",
+        "How the processes find each other: auto by what torchrun or TF_CONFIG says, or as the command starts them "
+        "itself; slurm as the tasks of the srun that started it.",
+    )
     precision: Literal["32-true", "64-true", "bf16-mixed"] = setting(
         "32-true", "Floating-point precision; bf16-mixed runs the network's layers in bfloat16.", common=True
     )
@@ -65,3 +71,7 @@ class ExecutionConfig:
 
     def __attrs_post_init__(self) -> None:
         check_effects(self)
+
+    def for_any_processes(self) -> ExecutionConfig:
+        """The same, without how many processes and machines there are: what a checkpoint keeps."""
+        return attrs.evolve(self, devices=1, num_nodes=1, strategy="auto")

@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_core.engine.processes import ALONE, Processes, never
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.reconstruction.result import Reconstruction
 from ptycho_core.scans.scan import Scan
@@ -62,13 +63,16 @@ def found_out(
     execution: ExecutionConfig,
     *,
     start: Reconstruction | NDArray[np.complex64] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = never,
+    processes: Processes = ALONE,
 ) -> Generator[Trial, None, Found]:
     """All that is left open, a row of the table at a time. DataError where the patterns do not tell."""
 
     def bench(few: Task) -> Bench:
         plan = attrs.evolve(plan_of(config), sweeps=TRIAL_SWEEPS, batches=min(config.batches, len(few)))
-        return Bench(task=few, engine=engine, execution=execution, plan=plan, should_stop=should_stop)
+        return Bench(
+            task=few, engine=engine, execution=execution, plan=plan, should_stop=should_stop, processes=processes
+        )
 
     unknown_probe = config.first_probe == "auto"
     free = stated(config, len(task.scan.probe))

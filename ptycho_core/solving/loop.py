@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.bars import bar_where_asked
 from ptycho_core.engine.problem import FrameFacts
+from ptycho_core.engine.processes import ALONE, Processes, check_alike, check_asked, never
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.engine.registry import load_engine
 from ptycho_core.errors import BackendError, ConfigurationError, TrainingError
@@ -110,13 +113,16 @@ class Solving:
         *,
         start: Start | None = None,
         execution: ExecutionConfig | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = never,
         resume: SolveCheckpoint | None = None,
+        processes: Processes = ALONE,
     ) -> None:
+        """processes: those that solve together, each of which makes this with the same arguments and iterates."""
         config = attrs.evolve(config) if config is not None else SolveConfig() if resume is None else resume.config
         config.validate()
         if execution is None:
             execution = ExecutionConfig() if resume is None else resume.execution
+        check_asked(execution, processes)
         check_prior(config.prior)
         scan = _given_or_loaded(scan, config)
         if not scan.probe_known and config.first_probe != "auto":
@@ -132,16 +138,20 @@ class Solving:
         self.history: list[dict[str, float]] = []
         self.trials: list[Trial] = []
         self.warnings: list[str] = []
-        self._should_stop, self._resume = should_stop, resume
+        self._should_stop, self._resume, self._processes = should_stop, resume, processes
         self._task = begun(scan, config)
         self._fingerprint: Fingerprint | None = None
+        if processes.size > 1:
+            check_alike(processes, self._task.scan.source, self._scan_fingerprint())
+            settings = repr(sorted(to_mapping(attrs.evolve(config, output_dir=Path())).items()))
+            check_alike(processes, "SolveConfig", {"settings": hashlib.sha256(settings.encode()).hexdigest()})
         if resume is not None:
             check_same_scan(self._task.scan, self._scan_fingerprint(), resume.scan)
         _report_dose(self._task, config)
         wanted = config.start if start is None else start
         self._start = None
         if resume is None and not (isinstance(wanted, str) and wanted == "flat"):
-            self._start = opened(wanted, self._task.scan, config.backend, self.execution)
+            self._start = opened(wanted, self._task.scan, config.backend, self.execution, processes)
             begun_with(self._start, self._task, scaled(self._task.scan, self._task.scan.probe))  # or it says why not
         self._begun = time.perf_counter()
         self._orientation = AS_READ
@@ -176,6 +186,7 @@ class Solving:
                     self.execution,
                     start=self._start,
                     should_stop=self._should_stop,
+                    processes=self._processes,
                 )
                 found = yield from self._told(asking)
                 self._task, self._orientation = found.task, found.orientation
@@ -255,7 +266,7 @@ class Solving:
             )
         return SolveCheckpoint(
             config=self.config,
-            execution=self.execution,
+            execution=self.execution.for_any_processes(),
             weights=run.solver.weights(),
             optimizer=run.solver.optimizer_state(),
             positions_px=run.positions_px.copy(),
@@ -293,7 +304,8 @@ class Solving:
             )
 
     def _like(self, task: Task, state: State, freedoms: Freedoms, *, done: int = 0) -> Run:
-        run = Run(task, self._engine, self.execution, state, freedoms, plan_of(self.config), self._should_stop)
+        plan = plan_of(self.config)
+        run = Run(task, self._engine, self.execution, state, freedoms, plan, self._should_stop, self._processes)
         run.done = done
         return run
 
@@ -411,7 +423,7 @@ class Solving:
                 intensity=state.intensity[index],
             )
             plan = attrs.evolve(plan_of(self.config), batches=min(self.config.batches, len(index)))
-            half = Run(task, self._engine, self.execution, begin, freedoms, plan, self._should_stop)
+            half = Run(task, self._engine, self.execution, begin, freedoms, plan, self._should_stop, self._processes)
             for _ in range(plan.sweeps):
                 half.sweep()
             return image(task, half.state, self.engine, {"total": 0.0})
@@ -426,8 +438,9 @@ def solve(
     start: Start | None = None,
     execution: ExecutionConfig | None = None,
     on_event: Callable[[Event], bool | None] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = never,
     progress: bool | None = None,
+    processes: Processes = ALONE,
 ) -> Reconstruction:
     """The object of a scan, fitted to its patterns; with the probe, positions and intensities that were refined.
 
@@ -435,14 +448,16 @@ def solve(
     a reconstruction, a model, a file, or an array whose pixel [0, 0] is at the coordinate (0, 0). on_event: told of
     every trial and every sweep; where it returns True, the solve ends with that sweep, or the first one. should_stop:
     looked at before every step; when it says so, `Cancelled` is raised; to keep the last whole sweep, use `Solving`.
-    progress: show a bar; None is on a terminal and in a notebook, unless `enable_progress_bar` is off. Raises
-    ConfigurationError, DataError, BackendError or TrainingError.
+    progress: show a bar; None is on a terminal and in a notebook, unless `enable_progress_bar` is off. processes: those
+    that solve together; the result is the same in all of them. Raises ConfigurationError, DataError, BackendError,
+    ProcessError or TrainingError.
     """
-    solving, enough = Solving(scan, config, start=start, execution=execution, should_stop=should_stop), False
+    solving = Solving(scan, config, start=start, execution=execution, should_stop=should_stop, processes=processes)
+    enough = False
     with bar_where_asked(progress, execution is None or execution.enable_progress_bar) as bar:
         for event in solving:
             bar(event)
-            enough = (on_event is not None and on_event(event) is True) or enough
+            enough = processes.any(on_event is not None and on_event(event) is True) or enough
             if enough and solving.history:
                 break
     return solving.result()
@@ -454,7 +469,7 @@ def solving_steps(
     *,
     start: Start | None = None,
     execution: ExecutionConfig | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = never,
 ) -> Generator[Event, None, Reconstruction]:
     """`solve` as a generator: its events, and the result as its return value. Close it to stop.
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.engine.problem import FrameFacts, Rates
+from ptycho_core.engine.processes import ALONE, Processes, agreed, for_several, gathered_facts, never
 from ptycho_core.engine.protocol import Engine, Solver
 from ptycho_core.errors import Cancelled
 from ptycho_core.settings.execution import ExecutionConfig
@@ -80,18 +81,21 @@ class Run:
         state: State,
         freedoms: Freedoms,
         plan: Plan,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = never,
+        processes: Processes = ALONE,
     ) -> None:
-        self.task, self.freedoms, self.plan, self.execution = task, freedoms, plan, execution
+        """processes: those that take the steps together, each on its share of every batch."""
+        self.task, self.freedoms, self.plan, self.execution, self.processes = task, freedoms, plan, execution, processes
         self.positions_px, self.intensity = state.positions_px.copy(), state.intensity.copy()
-        self.solver: Solver = engine.start_solver(task.problem(state.canvas, state.probe, plan.loss), execution)
+        problem = task.problem(state.canvas, state.probe, plan.loss)
+        self.solver: Solver = engine.start_solver(problem, execution, **for_several(engine, processes))
         self.counts = float(np.square(np.abs(state.probe), dtype=np.float64).sum())
         self.done, self.in_sweep = 0, False
         self.before_prior: NDArray[np.complex64] | None = None
         self.unsuited: str | None = None
         self._apply = _nothing if freedoms.prior is None else freedoms.prior.on(engine, execution)
         self.batches = batch_count(task.scan, plan.batches)
-        self._should_stop = should_stop
+        self._should_stop = agreed(processes, should_stop)
         self._searches = rules.searches(plan.sweeps, plan.position_error_px) if freedoms.positions else {}
 
     @property
@@ -124,8 +128,7 @@ class Run:
         self.solver.set_cover(cover_of(light))
         first = rules.FIRST_SWEEP_UNKNOWN_PROBE if plan.unknown_probe else rules.FIRST_SWEEP
         moving = freedoms.positions and sweep >= first
-        order = np.random.default_rng([plan.seed, sweep]).permutation(len(self.task))
-        batches = [np.sort(batch) for batch in np.array_split(order, self.batches)]
+        batches = self._drawn(sweep)
         parts = []
         gathered = self.task.gathered(batches, self.execution.num_workers)
         with contextlib.closing(gathered):
@@ -141,6 +144,7 @@ class Run:
                 if freedoms.intensity:
                     self.intensity[index] = rules.averaged(self.intensity[index], facts.intensity_ratio)
                 parts.append(facts)
+        facts = self._put_together(np.concatenate(batches), parts)
         if moving:
             self._confine()
             if sweep in self._searches:
@@ -152,7 +156,23 @@ class Run:
         if freedoms.prior is not None:
             self._draw_to(freedoms.prior, light * self.task.counts_per_intensity)
         self.done, self.in_sweep = sweep, False
-        return in_order(FrameFacts.join(parts), np.concatenate(batches))
+        return facts
+
+    def _drawn(self, sweep: int) -> list[NDArray[np.int64]]:
+        """The frames of each batch of a sweep, of which this process takes its share."""
+        order = np.random.default_rng([self.plan.seed, sweep]).permutation(len(self.task))
+        batches = (np.sort(batch) for batch in np.array_split(order, self.batches))
+        return [batch[self.processes.part.of(len(batch))] for batch in batches]
+
+    def _put_together(self, index: NDArray[np.int64], parts: list[FrameFacts]) -> FrameFacts:
+        """The facts of all frames in their order; positions and intensities that other processes have changed."""
+        if self.processes.size == 1:
+            return in_order(FrameFacts.join(parts), index)
+        facts = FrameFacts.join(parts).table()
+        table = np.column_stack([facts, self.positions_px[index], self.intensity[index]])
+        table = self.processes.joined([(index, table)], np.empty((len(self.task), table.shape[1])))
+        self.positions_px, self.intensity = table[:, -3:-1].copy(), table[:, -1].copy()
+        return FrameFacts.of_table(table[:, :-3])
 
     def _draw_to(self, prior: Prior, counts: NDArray[np.float64]) -> None:
         """Bring the object nearer to the prior, after every sweep or after the last one alone."""
@@ -187,9 +207,9 @@ class Run:
         """A few short sweeps of the object alone: what a prior has changed meets the patterns again."""
         steps, first = BETWEEN_SWEEPS * self.batches, self.plan.sweeps + 1 + number * BETWEEN_SWEEPS
         for sweep in range(BETWEEN_SWEEPS):
-            order = np.random.default_rng([self.plan.seed, first + sweep]).permutation(len(self.task))
-            batches = [np.sort(batch) for batch in np.array_split(order, self.batches)]
-            with contextlib.closing(self.task.gathered(batches, self.execution.num_workers)) as gathered:
+            with contextlib.closing(
+                self.task.gathered(self._drawn(first + sweep), self.execution.num_workers)
+            ) as gathered:
                 for step, (index, amplitude) in enumerate(gathered, 1 + sweep * self.batches):
                     if self._should_stop():
                         raise Cancelled("stopped after the last sweep, before the prior was applied again")
@@ -199,14 +219,17 @@ class Run:
 
     def measure(self, *, deviance: bool = True) -> FrameFacts:
         """The facts of every frame with everything as it is, in their order."""
-        return FrameFacts.join(list(self._measured(self.positions_px, deviance=deviance)))
+        return gathered_facts(self.processes, list(self._measured(self.positions_px, deviance=deviance)))
 
     def _measured(self, positions_px: NDArray[np.float64], *, deviance: bool) -> Iterator[FrameFacts]:
-        everything = np.arange(len(self.task))
-        pieces = [everything[start : start + MEASURED_FRAMES] for start in range(0, len(everything), MEASURED_FRAMES)]
+        """Those of this process's share of the frames."""
+        own = np.arange(len(self.task))[self.processes.part.of(len(self.task))]
+        pieces = [own[start : start + MEASURED_FRAMES] for start in range(0, len(own), MEASURED_FRAMES)]
+        if self.processes.size > 1 and self._should_stop():  # once: shares may differ in their number of pieces
+            raise Cancelled(f"stopped after sweep {self.done}")
         with contextlib.closing(self.task.gathered(pieces, self.execution.num_workers)) as gathered:
             for index, amplitude in gathered:
-                if self._should_stop():
+                if self.processes.size == 1 and self._should_stop():
                     raise Cancelled(f"stopped after sweep {self.done}")
                 frames = self.task.frames(index, amplitude, positions_px[index], self.intensity[index])
                 yield self.solver.measure(frames, deviance=deviance)
@@ -233,7 +256,7 @@ class Run:
         least, places = np.full(len(begun), np.inf), self.positions_px.copy()
         for move in rules.circle(radius_px):
             tried = rules.confined(self.positions_px + move, begun, self._limit_px, centred=False)
-            error = FrameFacts.join(list(self._measured(tried, deviance=False))).error
+            error = gathered_facts(self.processes, list(self._measured(tried, deviance=False))).error
             better = error < least
             least[better], places[better] = error[better], tried[better]
         self.positions_px = places

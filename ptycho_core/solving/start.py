@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.models.container import CHECKPOINT, MODEL, located
 from ptycho_core.models.model import Model, load_model
@@ -38,7 +39,7 @@ def flat(task: Task, probe: NDArray[np.complex64]) -> State:
 
 
 def opened(
-    start: Start, scan: Scan, backend: str, execution: ExecutionConfig
+    start: Start, scan: Scan, backend: str, execution: ExecutionConfig, processes: Processes = ALONE
 ) -> Reconstruction | NDArray[np.complex64]:
     """What a start stands for: a model is used on the scan, a file is read."""
     if isinstance(start, np.ndarray):
@@ -48,7 +49,7 @@ def opened(
             raise DataError("start", expected="complex numbers (H, W)", received=received, remedy=remedy)
         return np.asarray(start, np.complex64)
     if isinstance(start, Model):
-        return reconstruct(scan, start, backend=backend, execution=execution)
+        return reconstruct(scan, start, backend=backend, execution=execution, processes=processes)
     if isinstance(start, Reconstruction):
         return start
     path = Path(start)
@@ -61,7 +62,7 @@ def opened(
         return load_reconstruction(path)
     archive = located(path, MODEL)
     if path.is_dir() or path.name.endswith((MODEL.name, CHECKPOINT.name)):
-        return reconstruct(scan, load_model(archive), backend=backend, execution=execution)
+        return reconstruct(scan, load_model(archive), backend=backend, execution=execution, processes=processes)
     truth = load_truth(path)
     if truth.origin_px != (0.0, 0.0) or truth.known is not None:
         return load_reconstruction(path)

@@ -8,6 +8,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_core.engine.processes import ALONE, Processes, never
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.solving.choices import Candidate
@@ -27,11 +28,12 @@ class Bench:
     engine: Engine
     execution: ExecutionConfig
     plan: Plan
-    should_stop: Callable[[], bool] = lambda: False
+    should_stop: Callable[[], bool] = never
+    processes: Processes = ALONE
 
     def tried(self, name: str, state: State, freedoms: Freedoms, **facts: float | str) -> tuple[Candidate, State]:
         """A run from `state`, how it fits the held-out pixels, and what it came to."""
-        run = Run(self.task, self.engine, self.execution, state, freedoms, self.plan, self.should_stop)
+        run = Run(self.task, self.engine, self.execution, state, freedoms, self.plan, self.should_stop, self.processes)
         for _ in range(self.plan.sweeps):
             run.sweep()
         measured = run.measure()

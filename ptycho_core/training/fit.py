@@ -11,6 +11,7 @@ import numpy as np
 
 from ptycho_core.bars import bar_where_asked
 from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.processes import ALONE, Processes, agreed, never
 from ptycho_core.errors import Cancelled, TrainingError
 from ptycho_core.models.checkpoint import Checkpoint
 from ptycho_core.models.model import Model
@@ -38,7 +39,7 @@ class Fit:
         started: Started,
         *,
         on_batch: Callable[[Progress], None] | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = never,
     ) -> None:
         self.config, self.execution, self.engine = started.config, started.execution, started.engine
         self.patterns_per_epoch = started.patterns_per_epoch
@@ -55,7 +56,7 @@ class Fit:
             seen=started.seen,
             resume=resume,
         )
-        self._on_batch, self._should_stop = on_batch, should_stop
+        self._on_batch, self._should_stop = on_batch, agreed(started.processes, should_stop)
         self._between_epochs = True
         self._losses: LossTerms = {}
 
@@ -108,7 +109,7 @@ class Fit:
         started = self._started
         return Checkpoint(
             config=self.config,
-            execution=self.execution,
+            execution=self.execution.for_any_processes(),
             weights=weights,
             optimizer=optimizer,
             initial_probe=started.illumination.pairs,
@@ -148,6 +149,7 @@ class Fit:
             if started.guard is not None:
                 monitored = {**monitored, **started.guard(started.weights())}
                 train, validation = (monitored, None) if validation is None else (train, monitored)
+            train, validation, monitored = started.processes.tell([train, validation, monitored])  # decided once
             is_best, is_kept = self._best.rank(epoch, train, monitored, started.weights)
             report = EpochReport(
                 done=epoch,
@@ -204,9 +206,10 @@ def fit(
     test: Scans = None,
     execution: ExecutionConfig | None = None,
     on_batch: Callable[[Progress], None] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = never,
     resume: Checkpoint | None = None,
     begin_from: Model | None = None,
+    processes: Processes = ALONE,
 ) -> Fit:
     """Begin to train: `for report in (run := fit(scan, config)): …`, then `run.model`.
 
@@ -217,9 +220,11 @@ def fit(
     the best weights of the epochs that ended. resume: what `run.checkpoint()` gave or `load_checkpoint` read; the run
     goes on, with `resume.config` or one that continues it, and on the same scans in their order. begin_from: a model
     whose layers are the first weights of a new run, of another scan, probe or dose; its optimiser is not. Settings and
-    backend are refused before a scan is read. Raises ConfigurationError, DataError, BackendError or TrainingError.
+    backend are refused before a scan is read. processes: those that train together, each of which calls this with the
+    same arguments and iterates; the history, the models and the checkpoint are the same in all of them. Raises
+    ConfigurationError, DataError, BackendError, ProcessError or TrainingError.
     """
-    started = start(prepare(config, execution=execution, resume=resume), scan, test, begin_from)
+    started = start(prepare(config, execution=execution, resume=resume), scan, test, begin_from, processes)
     return Fit(started, on_batch=on_batch, should_stop=should_stop)
 
 

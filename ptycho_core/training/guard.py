@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.held_out import PATTERNS, held_out_patterns
 from ptycho_core.engine.checks import network_weights
+from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.models.canvas import WholeScan
 from ptycho_core.networks.registry import build_table
@@ -59,9 +60,14 @@ class Guard:
     """Whether the untrained network is judged as well."""
 
     def __init__(
-        self, engine: Engine, execution: ExecutionConfig, config: TrainingConfig, scans: Sequence[Lit]
+        self,
+        engine: Engine,
+        execution: ExecutionConfig,
+        config: TrainingConfig,
+        scans: Sequence[Lit],
+        processes: Processes = ALONE,
     ) -> None:
-        self._engine, self._config = engine, config
+        self._engine, self._config, self._processes = engine, config, processes
         self._execution = attrs.evolve(execution, precision="32-true")
         self._judged = [_Judged.of(each, config.seed) for each in scans]
 
@@ -86,6 +92,7 @@ class Guard:
             Illumination.from_arrays({**judged.illumination.arrays(), **weights}),
             judged.held_out,
             judged.pattern,
+            processes=self._processes,
         )
         facts = whole.measure(whole.predicted(weights))
         return float(facts.held_deviance.sum() / facts.held_pixels.sum())

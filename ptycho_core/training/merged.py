@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.groups import Groups, draw_groups
 from ptycho_core.batches.prefetch import Share, gathered
+from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.engine.protocol import Network
 from ptycho_core.layouts import BHWC_TO_PATCHES
 from ptycho_core.physics.canvas import ObjectCanvas
@@ -65,9 +66,14 @@ class Merged:
     untrained = False
 
     def __init__(
-        self, network: Network, execution: ExecutionConfig, config: TrainingConfig, scans: Sequence[Lit]
+        self,
+        network: Network,
+        execution: ExecutionConfig,
+        config: TrainingConfig,
+        scans: Sequence[Lit],
+        processes: Processes = ALONE,
     ) -> None:
-        self._network, self._execution, self._config = network, execution, config
+        self._network, self._execution, self._config, self._processes = network, execution, config, processes
         self._parts = [_Part.of(each, config) for each in scans]
 
     def __call__(self, weights: Weights) -> LossTerms:
@@ -85,30 +91,40 @@ class Merged:
         model, scan, groups = self._config.model, part.scan, part.groups
         illumination = Illumination.from_arrays({**part.illumination.arrays(), **weights})
         canvas = ObjectCanvas(scan.positions_px, reassembly_weight(illumination.intensity, model, "probe"))
-        share = Share(groups=groups, scan=scan, illumination=part.illumination, canvas_padding_px=0)
+        order = np.arange(len(groups))[self._processes.part.of(len(groups))]
+        share = Share(groups=groups, scan=scan, illumination=part.illumination, canvas_padding_px=0, order=order)
         done = 0
         size, workers = self._execution.inference_batch_size, self._execution.num_workers
         with contextlib.closing(gathered([share], size, workers=workers)) as batches:
             for batch in batches:
-                frames = groups.indices[done : done + len(batch)].ravel()
+                frames = groups.indices[order[done : done + len(batch)]].ravel()
                 canvas.add(rearrange(self._network.predict(batch), BHWC_TO_PATCHES), scan.positions_px[frames])
                 done += len(batch)
+        canvas.sum_over(self._processes.sum)
         probe = illumination.probe * (probe_mask(scan.N) if model.probe_mask else 1)
-        return misfit(canvas.object_field(), canvas.origin_px, np.asarray(probe, np.complex64), scan)
+        return misfit(canvas.object_field(), canvas.origin_px, np.asarray(probe, np.complex64), scan, self._processes)
 
 
 def misfit(
-    field: NDArray[np.complex64], origin_px: tuple[float, float], probe: NDArray[np.complex64], scan: Scan
+    field: NDArray[np.complex64],
+    origin_px: tuple[float, float],
+    probe: NDArray[np.complex64],
+    scan: Scan,
+    processes: Processes = ALONE,
 ) -> float:
     """R = Σ (√(f I) − A)² / Σ A² over the good pixels of all frames, f one factor, the median of theirs.
 
     field: (H, W), pixel [0, 0] at origin_px. probe: (modes, N, N). I: the intensity that they give at each position.
+    processes: each models its share of the frames.
     """
-    good = ~np.asarray(scan.bad_pixels)
-    patches = extract_patches(field, scan.positions_px, scan.N, origin_px)
+    good, own = ~np.asarray(scan.bad_pixels), np.arange(len(scan))[processes.part.of(len(scan))]
+    patches = extract_patches(field, scan.positions_px[own], scan.N, origin_px)
     modelled = np.sqrt(expected_intensity(probe, patches)) * good
-    measured = np.asarray(scan.diffraction_amplitude[np.arange(len(scan))], np.float32) * good
-    light = np.square(modelled, dtype=np.float64).sum(axis=(1, 2))
-    counts = np.square(measured, dtype=np.float64).sum(axis=(1, 2))
+    measured = np.asarray(scan.diffraction_amplitude[own], np.float32) * good
+    sums = np.zeros((2, len(scan)))
+    sums[0, own] = np.square(modelled, dtype=np.float64).sum(axis=(1, 2))
+    sums[1, own] = np.square(measured, dtype=np.float64).sum(axis=(1, 2))
+    light, counts = processes.sum(sums)
     factor = float(np.median(counts[light > 0] / light[light > 0])) if (light > 0).any() else 0.0
-    return float(np.square(np.sqrt(factor) * modelled - measured, dtype=np.float64).sum() / counts.sum())
+    error = np.square(np.sqrt(factor) * modelled - measured, dtype=np.float64).sum()
+    return float(processes.sum(np.array([error]))[0] / counts.sum())

@@ -11,6 +11,7 @@ import numpy as np
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.batches.groups import Groups
+from ptycho_core.batches.parts import WHOLE, Part
 from ptycho_core.batches.prefetch import Share, gathered
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.scans.scan import Scan
@@ -53,7 +54,7 @@ class RunScans:
     """All that are trained on, or all that are tested with; a batch is of one of them.
 
     own_border: whether each batch has the border that its own groups need, as a network of a canvas wants it, whose
-    cost grows with the area; otherwise all have `canvas_padding_px`.
+    cost grows with the area; otherwise all have `canvas_padding_px`. part: of every batch, that this process takes.
     """
 
     lit: tuple[Lit, ...]
@@ -61,6 +62,7 @@ class RunScans:
     canvas_padding_px: int
     own_border: bool
     workers: int
+    part: Part = WHOLE
 
     def shuffled(self, rng: np.random.Generator) -> Drawn:
         """An epoch: of every scan in turn groups and their order, then the order of all batches."""
@@ -79,20 +81,23 @@ class RunScans:
     def batches(self, drawn: Drawn) -> Generator[Batch]:
         """Gathered ahead of their use."""
         batches = gathered(drawn.shares, self.batch_size, turns=drawn.turns, workers=self.workers)
-        return _with_own_border(batches) if self.own_border else batches
+        return self._with_own_border(batches, drawn) if self.own_border else batches
 
     def _share(self, number: int, groups: Groups, **more: object) -> Share:
         each = self.lit[number]
         numbered = {"number": number + 1} if len(self.lit) > 1 else {}
-        return each.data.share(groups, each.illumination, self.canvas_padding_px, **numbered, **more)
+        return each.data.share(groups, each.illumination, self.canvas_padding_px, part=self.part, **numbered, **more)
 
     def _in_turn(self, shares: Sequence[Share]) -> list[int]:
         return [number for number, share in enumerate(shares) for _ in range(share.batches(self.batch_size))]
 
+    def _with_own_border(self, batches: Generator[Batch], drawn: Drawn) -> Generator[Batch]:
+        """The batches, each with the border that its groups need, those of other processes too.
 
-def _with_own_border(batches: Generator[Batch]) -> Generator[Batch]:
-    """The batches, each with the border that its own groups need; few shapes occur, for engines that trace them."""
-    with contextlib.closing(batches):
-        for batch in batches:
-            reach = math.ceil(float(np.abs(batch.relative_offsets_px).max()))
-            yield attrs.evolve(batch, canvas_padding_px=-(-reach // PADDING_STEP) * PADDING_STEP)
+        Few shapes occur, for engines that trace them.
+        """
+        with contextlib.closing(batches):
+            reaches = [iter(share.reaches(self.batch_size)) for share in drawn.shares]
+            for turn, batch in zip(drawn.turns, batches, strict=True):
+                reach = math.ceil(next(reaches[turn]))
+                yield attrs.evolve(batch, canvas_padding_px=-(-reach // PADDING_STEP) * PADDING_STEP)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import attrs
 import numpy as np
 
 from ptycho_core.engine.checks import check_network_memory, network_weights
+from ptycho_core.engine.processes import ALONE, Processes, check_alike, check_asked, for_several
 from ptycho_core.engine.protocol import EngineInfo, Network
 from ptycho_core.errors import ArchiveError, ConfigurationError, DataError
 from ptycho_core.io import load_scan
@@ -29,6 +32,7 @@ from ptycho_core.physics.suitability import (
 from ptycho_core.scans.lengths import Lengths
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.fields import to_mapping
 from ptycho_core.settings.lists import listed
 from ptycho_core.settings.sections import existing_file
 from ptycho_core.settings.training import TrainingConfig
@@ -64,6 +68,7 @@ class Started:
     resume: Checkpoint | None
     guard: Guard | Merged | None = None
     begin_from: Model | None = None
+    processes: Processes = ALONE
 
     @property
     def illumination(self) -> Illumination:
@@ -92,15 +97,23 @@ Scans = Scan | Sequence[Scan] | None
 """One scan, several, or those that the configuration names."""
 
 
-def start(prepared: Prepared, scan: Scans = None, test: Scans = None, begin_from: Model | None = None) -> Started:
+def start(
+    prepared: Prepared,
+    scan: Scans = None,
+    test: Scans = None,
+    begin_from: Model | None = None,
+    processes: Processes = ALONE,
+) -> Started:
     """Read the scans that the configuration names where none are given, and build the network.
 
-    begin_from: a model whose layers are the first weights; everything else is of the new run.
+    begin_from: a model whose layers are the first weights; everything else is of the new run. processes: those that
+    train together; all have the same scans and settings.
 
     Raises DataError where a scan does not suit the configuration or is not that of the run that goes on,
     ConfigurationError where the configuration asks for what the scan has not, and what the engine raises.
     """
     config, resume = prepared.config, prepared.resume
+    check_asked(prepared.execution, processes)
     scans, tests = _given_or_loaded(config, scan, test)
     on_canvas = bool(build_table(config.model).canvas)
     config = _grouped(config, scans) if on_canvas else config
@@ -118,6 +131,7 @@ def start(prepared: Prepared, scan: Scans = None, test: Scans = None, begin_from
         canvas_padding_px=padding,
         own_border=on_canvas,
         workers=execution.num_workers,
+        part=processes.part,
     )
     trained_on = one_of_all(lit=tuple(map(Lit, data, lights)))
     tested_with = None
@@ -132,16 +146,19 @@ def start(prepared: Prepared, scan: Scans = None, test: Scans = None, begin_from
     for each, share in zip(data, drawn.shares, strict=True):
         each.check_overlap(share.groups)
     engine = prepared.load_engine()
+    if processes.size > 1:
+        _check_alike(processes, config, (*data, *tested))
     check_network_memory(
         build_table(config.model), config.model, config.batch_size, execution, engine.describe().devices, train=True
     )
     weights = _begun(lights[0], config, begin_from) if resume is None else resume.network_weights
-    network = engine.build(config.model, config, weights, execution)
+    weights = {name: processes.broadcast(np.asarray(array)) for name, array in weights.items()}
+    network = engine.build(config.model, config, weights, execution, **for_several(engine, processes))
     guard: Guard | Merged | None = None
     if execution.checkpoint_monitor_metric == AUTO and on_canvas:
-        guard = Guard(engine, execution, config, (tested_with or trained_on).lit)
+        guard = Guard(engine, execution, config, (tested_with or trained_on).lit, processes)
     elif execution.checkpoint_monitor_metric == AUTO and config.model.model_type == "pinn":
-        guard = Merged(network, execution, config, (tested_with or trained_on).lit)
+        guard = Merged(network, execution, config, (tested_with or trained_on).lit, processes)
     if resume is not None:
         network.load_optimizer_state(resume.optimizer)
     return Started(
@@ -156,7 +173,16 @@ def start(prepared: Prepared, scan: Scans = None, test: Scans = None, begin_from
         resume=resume,
         guard=guard,
         begin_from=begin_from,
+        processes=processes,
     )
+
+
+def _check_alike(processes: Processes, config: TrainingConfig, data: Sequence[TrainingData]) -> None:
+    """DataError where processes have other scans or settings."""
+    for each in data:
+        check_alike(processes, each.scan.source, each.fingerprint)
+    settings = repr(sorted(to_mapping(attrs.evolve(config, output_dir=Path())).items()))
+    check_alike(processes, "TrainingConfig", {"settings": hashlib.sha256(settings.encode()).hexdigest()})
 
 
 def _given_or_loaded(config: TrainingConfig, scan: Scans, test: Scans) -> tuple[list[Scan], list[Scan]]:

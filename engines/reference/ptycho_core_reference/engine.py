@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ptycho_core.engine.problem import Problem
+from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError
 from ptycho_core.networks.table import Table
@@ -29,14 +30,25 @@ class ReferenceEngine:
         return EngineInfo(self.name, "numpy", np.__version__, ("cpu",), ("64-true",))
 
     def build(
-        self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+        self,
+        model: ModelConfig,
+        training: TrainingConfig | None,
+        weights: Weights,
+        execution: ExecutionConfig,
+        processes: Processes = ALONE,
     ) -> ReferenceNetwork:
         _check_accelerator(execution)
-        return self.network(model, training, weights)
+        network = self.network(model, training, weights)
+        network.processes = processes
+        return network
 
-    def start_solver(self, problem: Problem, execution: ExecutionConfig) -> ReferenceSolver:
+    def start_solver(
+        self, problem: Problem, execution: ExecutionConfig, processes: Processes = ALONE
+    ) -> ReferenceSolver:
         _check_accelerator(execution)
-        return self.solver(problem)
+        solver = self.solver(problem)
+        solver.processes = processes
+        return solver
 
     def build_image_network(
         self, table: Table, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig

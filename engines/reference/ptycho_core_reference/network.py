@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import attrs
 import numpy as np
@@ -13,6 +14,7 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_border, check_weights, trainable_names
 from ptycho_core.engine.losses import term_named
 from ptycho_core.engine.objective import Objective
+from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import BCHW_TO_BHWC, BHWC_TO_BCHW, BHWC_TO_FRAMES, FRAMES_TO_BCHW
 from ptycho_core.networks.ops import check_ops
@@ -33,6 +35,8 @@ class ReferenceNetwork:
     """Network protocol of specs/engine.md, in float64."""
 
     forward_model: type[ForwardModel] = ForwardModel
+    processes: Processes = ALONE
+    """Those that train it together, each with its share of every batch."""
 
     def __init__(self, model: ModelConfig, training: TrainingConfig | None, weights: Weights) -> None:
         self.model, self.training = model, training
@@ -74,11 +78,12 @@ class ReferenceNetwork:
             mean: dict[str, Array] = {}
             groups = 0
             for batch in window:
-                batch_terms, gradients = self._terms_and_gradients(batch, physics_weight)
-                groups += len(batch)
-                share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
+                batch_terms, gradients = self._of_all(batch, physics_weight)
+                count = len(batch) if batch.whole is None else batch.whole
+                groups += count
+                share = count / groups  # a running mean over the groups; the first batch is taken as it is
                 mean = {name: mean[name] + share * (g - mean[name]) if mean else g for name, g in gradients.items()}
-                self.means.add(len(batch), batch_terms, batch.scan)
+                self.means.add(count, batch_terms, batch.scan)
             self.optimizer.step(mean, learning_rate)
         return self.losses_so_far()
 
@@ -88,11 +93,9 @@ class ReferenceNetwork:
     def evaluate(self, batches: Iterable[Batch]) -> LossTerms:
         means = LossMeans()
         for batch in batches:
-            if self.table.canvas:
-                patches = self._shown(self.run(batch.seen)[0], batch.compared)
-                means.add(len(batch), self._loss(batch.compared, patches, 1.0)[0], batch.scan)
-            else:
-                means.add(len(batch), self._loss(batch, self._patches(batch), 1.0)[0], batch.scan)
+            terms = self._terms(batch) if len(batch) else dict.fromkeys(self._names, 0.0)
+            count = len(batch) if batch.whole is None else batch.whole
+            means.add(count, {name: self._over_all(batch, value) for name, value in terms.items()}, batch.scan)
         return means.means()
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
@@ -182,6 +185,34 @@ class ReferenceNetwork:
 
     def _far_field(self, batch: Batch, patches: Field) -> Field:
         return self.physics.far_field(self.physics.exit_wave(patches, self._probe(batch)))
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        assert self.objective is not None
+        return ("total", *self.objective.terms)
+
+    def _terms(self, batch: Batch) -> dict[str, float]:
+        if self.table.canvas:
+            patches = self._shown(self.run(batch.seen)[0], batch.compared)
+            return self._loss(batch.compared, patches, 1.0)[0]
+        return self._loss(batch, self._patches(batch), 1.0)[0]
+
+    def _over_all(self, batch: Batch, own: Any) -> Any:
+        """The mean over the groups of a batch, of which `own` is that over this process's share."""
+        return own if batch.whole is None else self.processes.sum(np.asarray(batch.share * own))
+
+    def _of_all(self, batch: Batch, physics_weight: float) -> tuple[dict[str, float], dict[str, Array]]:
+        """Terms and gradients of a batch, of which this process may have but a share, or nothing."""
+        if batch.whole is None:
+            return self._terms_and_gradients(batch, physics_weight)
+        terms: dict[str, float] = dict.fromkeys(self._names, 0.0)
+        gradients = {name: np.zeros_like(self.arrays[name]) for name in self.trainable}
+        if len(batch):
+            terms, gradients = self._terms_and_gradients(batch, physics_weight)
+        own = terms["total"]
+        terms = {name: float(self._over_all(batch, value)) for name, value in terms.items()}
+        factor = own / terms["total"] if self.table.canvas else 1.0  # of the logarithm of the whole batch's total
+        return terms, {name: self._over_all(batch, factor * g) for name, g in gradients.items()}
 
     def _terms_and_gradients(self, batch: Batch, physics_weight: float) -> tuple[dict[str, float], dict[str, Array]]:
         """Loss terms of a batch, and the gradient of what is minimised by every trainable array."""

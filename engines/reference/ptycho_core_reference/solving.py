@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from ptycho_core.engine.checks import check_cover, check_optimizer_state, check_solver_weights, registered_step
 from ptycho_core.engine.problem import FrameFacts, Frames, Problem, Rates
+from ptycho_core.engine.processes import ALONE, Processes
+from ptycho_core.engine.steps import frame_facts
 from ptycho_core.physics.constants import (
     ADAM_EPSILON,
     INTENSITY_FLOOR,
@@ -24,6 +26,7 @@ from ptycho_core.physics.constants import (
 from ptycho_core.vocabulary import OBJECT, PROBE, Field, Weights
 
 Array = NDArray[np.float64]
+SUMS = ("error", "power", "intensity", "held_error", "held_power")
 STEP, FIRST, SECOND = "step", "first_moment", "second_moment"
 
 
@@ -38,6 +41,9 @@ class Pass:
 
 class ReferenceSolver:
     """Solver protocol of specs/solving.md."""
+
+    processes: Processes = ALONE
+    """Those that take steps together, each on its share of the frames."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -81,10 +87,15 @@ class ReferenceSolver:
     # -- work ------------------------------------------------------------------------------------------------------
 
     def step(self, frames: Frames, rates: Rates, *, shifts: bool = False) -> FrameFacts:
-        frames.check(self.problem)
-        result = self.forward(frames)
-        facts = self._facts(frames, result, shifts=shifts)
-        gradients = self.gradients(frames)
+        frames.check(self.problem, shared=self.processes.size > 1)
+        if len(frames):
+            facts = self._facts(frames, self.forward(frames), shifts=shifts)
+            gradients = self.gradients(frames)
+        else:
+            columns = SUMS + ("shift_x", "shift_y") * shifts
+            facts = frame_facts(self.problem, frames, columns, np.zeros((len(columns), 0)))
+            gradients = {name: np.zeros_like(to_pairs(field)) for name, field in self.fields.items()}
+        gradients = {name: self.processes.sum(gradients[name]) for name in self.fields}
         probe = self.fields[PROBE]
         brightness = np.sqrt(np.mean(np.sum(np.abs(probe) ** 2, axis=0)))
         self._adam(OBJECT, gradients[OBJECT], rates.object * self.cover[..., None])

@@ -106,6 +106,34 @@ def descend(
     numbers: (names, 2), of each the rate over 1 - β₁ᵗ, and √(1 - β₂ᵗ).
     """
     fields = Fields(state[OBJECT].field, state[PROBE].field, good, used, counts, floor)
+    gradients, table = descent(loss, names, shifts, fields, batch)
+    return stepped(names, state, gradients, numbers, cover), table
+
+
+def descend_alone(
+    loss: SolverLoss, names: tuple[str, ...], shifts: bool, fields: Fields, batch: Piece
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The gradients by what is named, real and imaginary parts in one vector, of the frames of this process; table."""
+    gradients, table = descent(loss, names, shifts, fields, batch)
+    return tf.concat([tf.reshape(to_pairs(gradients[name]), [-1]) for name in names], 0), table
+
+
+def take_step(
+    names: tuple[str, ...], state: dict[str, Trained], numbers: tf.Tensor, cover: tf.Tensor, flat: tf.Tensor
+) -> dict[str, Trained]:
+    """The state after a step along a sum of what `descend_alone` gives."""
+    shapes = [state[name].field.shape for name in names]
+    parts = tf.split(flat, [2 * shape.num_elements() for shape in shapes])
+    pairs = zip(names, parts, shapes, strict=True)
+    return stepped(
+        names, state, {name: to_complex(tf.reshape(part, [*shape, 2])) for name, part, shape in pairs}, numbers, cover
+    )
+
+
+def descent(
+    loss: SolverLoss, names: tuple[str, ...], shifts: bool, fields: Fields, batch: Piece
+) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """Gradients by name; table (pieces, columns, B) of SUMS and SHIFTS."""
 
     def work(piece: Piece, by_canvas: tf.Tensor, by_probe: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         result = forward(fields, piece)
@@ -115,13 +143,24 @@ def descend(
         return by_canvas, by_probe, columns + (find_shifts(fields, piece, result, by_patches) if shifts else [])
 
     by_canvas, by_probe, table = over_pieces(work, len(SUMS) + len(SHIFTS) * shifts, fields, batch)
-    gradients = {OBJECT: by_canvas, PROBE: by_probe}
-    brightness = tf.sqrt(tf.reduce_sum(square(fields.probe))) / fields.probe.shape[-1]
+    return {OBJECT: by_canvas, PROBE: by_probe}, table
+
+
+def stepped(
+    names: tuple[str, ...],
+    state: dict[str, Trained],
+    gradients: dict[str, tf.Tensor],
+    numbers: tf.Tensor,
+    cover: tf.Tensor,
+) -> dict[str, Trained]:
+    """The state after a step of Adam on what is named."""
+    probe = state[PROBE].field
+    brightness = tf.sqrt(tf.reduce_sum(square(probe))) / probe.shape[-1]
     factors = {OBJECT: cover, PROBE: brightness}
     for i, name in enumerate(names):
         rate, correction = numbers[i, 0] * factors[name], numbers[i, 1]
         state = {**state, name: adam_step(state[name], gradients[name], rate, correction)}
-    return state, table
+    return state
 
 
 def differentiate(loss: SolverLoss, fields: Fields, batch: Piece) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
 
 from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.launched import Place
 from ptycho_core.engine.problem import Problem
+from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError
 from ptycho_core.networks.table import Table
@@ -21,6 +23,7 @@ from ptycho_core.vocabulary import Weights
 from ptycho_core_tensorflow.export import save_program
 from ptycho_core_tensorflow.images import TensorFlowImageNetwork
 from ptycho_core_tensorflow.network import TensorFlowNetwork
+from ptycho_core_tensorflow.processes import joined, launched
 from ptycho_core_tensorflow.solving import TensorFlowSolver
 
 
@@ -35,13 +38,28 @@ class TensorFlowEngine:
         return EngineInfo("tensorflow", "TensorFlow", tf.__version__, _devices(), ("32-true", "64-true", "bf16-mixed"))
 
     def build(
-        self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+        self,
+        model: ModelConfig,
+        training: TrainingConfig | None,
+        weights: Weights,
+        execution: ExecutionConfig,
+        processes: Processes = ALONE,
     ) -> TensorFlowNetwork:
-        device = _prepare(execution)
-        return TensorFlowNetwork(model, training, weights, device=device, precision=execution.precision)
+        device, precision = _prepare(execution), execution.precision
+        return TensorFlowNetwork(model, training, weights, device=device, precision=precision, processes=processes)
 
-    def start_solver(self, problem: Problem, execution: ExecutionConfig) -> TensorFlowSolver:
-        return TensorFlowSolver(problem, device=_prepare(execution), precision=execution.precision)
+    def start_solver(
+        self, problem: Problem, execution: ExecutionConfig, processes: Processes = ALONE
+    ) -> TensorFlowSolver:
+        device, precision = _prepare(execution), execution.precision
+        return TensorFlowSolver(problem, device=device, precision=precision, processes=processes)
+
+    def join(self, place: Place, execution: ExecutionConfig) -> Processes:
+        return joined(place, own_device(place, execution))
+
+    def launch(self, command: Sequence[str], execution: ExecutionConfig) -> int:
+        check_devices(execution.devices, select_device(execution.accelerator))
+        return launched(command, execution.devices)
 
     def build_image_network(
         self, table: Table, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
@@ -92,3 +110,21 @@ def select_device(accelerator: str) -> str:
             "ExecutionConfig", "accelerator", expected=expected, received=repr(accelerator), remedy=remedy
         )
     return {"cuda": "/GPU:0", "cpu": "/CPU:0"}[device]
+
+
+def own_device(place: Place, execution: ExecutionConfig) -> str:
+    """The device of this process: of several GPUs the one of its rank on this machine, which is all that it sees."""
+    device = select_device(execution.accelerator)
+    check_devices(place.local_rank + 1, device)
+    gpus = tf.config.list_physical_devices("GPU")
+    tf.config.set_visible_devices([gpus[place.local_rank]] if device == "/GPU:0" else [], "GPU")
+    return device
+
+
+def check_devices(count: int, device: str) -> None:
+    """BackendError where there are fewer devices; processes on processors share them, however many there are."""
+    there = [each.name.removeprefix("/physical_device:") for each in tf.config.list_physical_devices("GPU")]
+    if device == "/GPU:0" and count > len(there):
+        expected = f"at most {len(there)}, the devices that TensorFlow sees: {', '.join(there)}"
+        remedy = "Lower devices, or set accelerator to cpu."
+        raise BackendError("ExecutionConfig", "devices", expected=expected, received=count, remedy=remedy)

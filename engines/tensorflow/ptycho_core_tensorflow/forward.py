@@ -78,6 +78,9 @@ class Forward:
                 self.probe_mask = tf.cast(probe_mask(self.model.N), self.dtype)[..., None]
         self.graph_terms_and_gradients = tf.function(self.terms_and_gradients, autograph=False)
         self.graph_loss_terms = tf.function(self.loss_terms, autograph=False)
+        self.graph_packed = tf.function(self.packed, autograph=False)
+        self.graph_packed_terms = tf.function(self.packed_terms, autograph=False)
+        self.graph_unpacked = tf.function(self.unpacked, autograph=False)
         self.graph_patches = tf.function(self.patches, autograph=False)
         self.graph_canvas_patches = tf.function(self.canvas_patches, autograph=False)
 
@@ -179,17 +182,47 @@ class Forward:
         return {"total": self.objective.total(terms, physics_weight), **terms}
 
     def terms_and_gradients(
-        self, tensors: Tensors, *arguments: Any
+        self, tensors: Tensors, *arguments: Any, minimised: bool = True
     ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """minimised: the gradients are those of what is minimised, not of the total."""
         parameters = {name: tensors[name] for name in self.trainable}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
             terms = self.loss_terms(tensors, *arguments)
             total = terms["total"]
-            minimised = tf.math.log(tf.maximum(total, LOSS_FLOOR)) if self.table.canvas else total
+            of = tf.math.log(tf.maximum(total, LOSS_FLOOR)) if self.table.canvas and minimised else total
         # No loss term may reach a tensor: its gradient is 0, not absent.
         unconnected = tf.UnconnectedGradients.ZERO
-        return terms, tape.gradient(minimised, parameters, unconnected_gradients=unconnected)
+        return terms, tape.gradient(of, parameters, unconnected_gradients=unconnected)
+
+    # -- several processes -----------------------------------------------------------------------------------------
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        assert self.objective is not None
+        return ("total", *self.objective.terms)
+
+    def packed(self, share: tf.Tensor, tensors: Tensors, *arguments: Any) -> tf.Tensor:
+        """Terms and gradients of the total in one vector, times the share of this process."""
+        terms, gradients = self.terms_and_gradients(tensors, *arguments, minimised=False)
+        rows = [tf.stack([terms[name] for name in self.terms])]
+        return share * tf.concat([*rows, *(tf.reshape(gradients[name], [-1]) for name in self.trainable)], 0)
+
+    def packed_terms(self, share: tf.Tensor, *arguments: Any) -> tf.Tensor:
+        terms = self.loss_terms(*arguments)
+        return share * tf.stack([terms[name] for name in self.terms])
+
+    def unpacked(self, tensors: Tensors, flat: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """Terms, and gradients of what is minimised, of a sum of what `packed` gives."""
+        shapes = [tensors[name].shape for name in self.trainable]
+        numbers, *parts = tf.split(flat, [len(self.terms), *(shape.num_elements() for shape in shapes)])
+        terms = dict(zip(self.terms, tf.unstack(numbers), strict=True))
+        total, factor = terms["total"], tf.ones([], self.dtype)
+        if self.table.canvas:  # of the logarithm
+            floor = tf.constant(LOSS_FLOOR, self.dtype)
+            factor = tf.where(total >= floor, 1 / tf.maximum(total, floor), 0)
+        named = zip(self.trainable, parts, shapes, strict=True)
+        return terms, {name: factor * tf.reshape(part, shape) for name, part, shape in named}
 
 
 shared_forward = functools.lru_cache(maxsize=16)(Forward)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_border, check_weights
+from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import BCHW_TO_BHWC
 from ptycho_core.networks.ops import check_ops
@@ -26,6 +27,7 @@ from ptycho_core_tensorflow import physics
 from ptycho_core_tensorflow.forward import Recipe, shared_forward
 from ptycho_core_tensorflow.ops import ENGINE, OPS
 from ptycho_core_tensorflow.optimizer import Optimizer
+from ptycho_core_tensorflow.processes import reduced
 from ptycho_core_tensorflow.weights import to_arrays, to_tensors
 
 
@@ -40,8 +42,10 @@ class TensorFlowNetwork:
         *,
         device: str,
         precision: str,
+        processes: Processes = ALONE,
     ) -> None:
-        self.model, self.training = model, training
+        """processes: those that train it together, each with its share of every batch."""
+        self.model, self.training, self.processes = model, training, processes
         self.table = build_table(model)
         check_ops(self.table.layers, ENGINE, OPS)
         self.device = device
@@ -85,11 +89,12 @@ class TensorFlowNetwork:
                 mean: dict[str, tf.Tensor] = {}
                 groups = 0
                 for batch in window:
-                    batch_terms, gradients = self.forward.graph_terms_and_gradients(*self._arguments(batch), weight)
-                    groups += len(batch)
-                    share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
+                    batch_terms, gradients = self._of_all(batch, weight)
+                    count = len(batch) if batch.whole is None else batch.whole
+                    groups += count
+                    share = count / groups  # a running mean over the groups; the first batch is taken as it is
                     mean = {name: mean[name] + share * (g - mean[name]) if mean else g for name, g in gradients.items()}
-                    self.means.add(len(batch), batch_terms, batch.scan)
+                    self.means.add(count, batch_terms, batch.scan)
                 self.optimizer.step(mean, rate)
         return self.losses_so_far()
 
@@ -101,8 +106,13 @@ class TensorFlowNetwork:
         with tf.device(self.device):
             whole = self._constant(np.asarray(1.0))
             for batch in batches:
-                terms = self.forward.graph_loss_terms(*self._arguments(batch), whole)
-                means.add(len(batch), terms, batch.scan)
+                if batch.whole is None:
+                    terms = self.forward.graph_loss_terms(*self._arguments(batch), whole)
+                    means.add(len(batch), terms, batch.scan)
+                else:
+                    packed = self._packed(self.forward.graph_packed_terms, batch, whole, len(self.forward.terms))
+                    terms = dict(zip(self.forward.terms, tf.unstack(packed), strict=True))
+                    means.add(batch.whole, terms, batch.scan)
         return means.means()
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
@@ -119,6 +129,26 @@ class TensorFlowNetwork:
             return to_arrays(self.optimizer.clipped(gradients))
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _of_all(self, batch: Batch, weight: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """Terms and gradients of a batch, of which this process may have but a share, or nothing."""
+        if batch.whole is None:
+            terms, gradients = self.forward.graph_terms_and_gradients(*self._arguments(batch), weight)
+            return terms, gradients
+        length = len(self.forward.terms) + sum(
+            self.tensors[name].shape.num_elements() for name in self.forward.trainable
+        )
+        packed = self._packed(self.forward.graph_packed, batch, weight, length)
+        terms, gradients = self.forward.graph_unpacked(self.tensors, packed)
+        return terms, gradients
+
+    def _packed(self, graph: Any, batch: Batch, weight: tf.Tensor, length: int) -> tf.Tensor:
+        """What a graph makes of this process's share, nothing of an empty one, summed over the processes."""
+        if len(batch):
+            own = graph(self._constant(np.asarray(batch.share)), *self._arguments(batch), weight)
+        else:
+            own = tf.zeros([length], self.dtype)
+        return reduced(self.processes, own)
 
     def _predict_on_canvas(self, batch: Batch) -> NDArray[np.complex64]:
         check_border(batch)

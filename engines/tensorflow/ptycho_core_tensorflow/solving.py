@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.engine.checks import check_cover, check_optimizer_state, check_solver_weights, registered_step
 from ptycho_core.engine.problem import FrameFacts, Frames, Problem, Rates
+from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.engine.steps import frame_facts
 from ptycho_core.physics.constants import SOLVER_BETA1, SOLVER_BETA2
 from ptycho_core.vocabulary import OBJECT, PROBE, Weights
@@ -22,12 +23,15 @@ from ptycho_core_tensorflow.descent import (
     Piece,
     Trained,
     descend,
+    descend_alone,
     differentiate,
     graph,
     measure,
+    take_step,
     to_complex,
     to_pairs,
 )
+from ptycho_core_tensorflow.processes import reduced
 from ptycho_core_tensorflow.proximal import PROXIMAL_STEPS
 
 STEP, FIRST, SECOND = "step", "first_moment", "second_moment"
@@ -42,8 +46,9 @@ class TensorFlowSolver:
     Fourier transform has it, and no frame is ever shifted.
     """
 
-    def __init__(self, problem: Problem, *, device: str, precision: str) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, *, device: str, precision: str, processes: Processes = ALONE) -> None:
+        """processes: those that take steps together, each on its share of the frames."""
+        self.problem, self.processes = problem, processes
         self.device = device
         self.compiled = device == "/CPU:0"
         self.dtype = tf.float64 if precision == "64-true" else tf.float32
@@ -108,6 +113,8 @@ class TensorFlowSolver:
 
     def step(self, frames: Frames, rates: Rates, *, shifts: bool = False) -> FrameFacts:
         trained = {name: rate for name, rate in ((OBJECT, rates.object), (PROBE, rates.probe)) if rate}
+        if self.processes.size > 1:
+            return self._shared_step(frames, trained, shifts)
         with tf.device(self.device):
             pieces = self._pieces(frames)
             numbers = np.array([self._count(name, rate) for name, rate in trained.items()]).reshape(-1, 2)
@@ -147,6 +154,23 @@ class TensorFlowSolver:
             self._replace(OBJECT, registered_step(PROXIMAL_STEPS, name)(self.state[OBJECT].field, **settings))
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _shared_step(self, frames: Frames, trained: dict[str, float], shifts: bool) -> FrameFacts:
+        """A step whose gradients are summed over the processes before it is taken."""
+        names = tuple(trained)
+        with tf.device(self.device):
+            numbers = self._constant(np.array([self._count(*item) for item in trained.items()]).reshape(-1, 2))
+            if len(frames):
+                settings = self.problem.loss, names, shifts
+                flat, table = self._run(descend_alone, settings, self._fields(), self._pieces(frames))
+                facts = self._facts(frames, table, SUMS + SHIFTS * shifts)
+            else:
+                flat = tf.zeros([2 * sum(self.state[name].field.shape.num_elements() for name in names)], self.dtype)
+                columns = SUMS + SHIFTS * shifts
+                facts = frame_facts(self.problem, frames, columns, np.zeros((len(columns), 0)))
+            flat = reduced(self.processes, flat)
+            self.state = graph(take_step, self.compiled, names)(self.state, numbers, self.cover, flat)
+            return facts
 
     def _run(self, function: Callable[..., Any], settings: tuple[object, ...], *arguments: Any) -> Any:
         """A function of `descent`. Its graphs are kept by what differs from call to call, the shape of the pieces.

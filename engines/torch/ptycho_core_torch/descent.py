@@ -94,7 +94,7 @@ def descend(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Gradients by name, that by the probe only where asked for; table (columns, frames) of SUMS and SHIFTS."""
     by_canvas, by_probe = torch.zeros_like(fields.canvas), torch.zeros_like(fields.probe) if with_probe else None
-    tables = []
+    tables = [fields.used.new_zeros(len(SUMS) + len(SHIFTS) * shifts, 0)]  # of no frame, where there is none
     for piece in batch:
         result = forward(fields, piece)
         columns = sums(fields, piece, result)

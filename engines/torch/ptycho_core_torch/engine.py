@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from ptycho_core.batches.batch import Batch
+from ptycho_core.engine.launched import Place
 from ptycho_core.engine.problem import Problem
+from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import BackendError
 from ptycho_core.networks.table import Table
@@ -20,6 +22,7 @@ from ptycho_core.vocabulary import Weights
 from ptycho_core_torch.export import save_program
 from ptycho_core_torch.images import TorchImageNetwork
 from ptycho_core_torch.network import TorchNetwork
+from ptycho_core_torch.processes import joined, launched
 from ptycho_core_torch.solving import TorchSolver
 
 
@@ -34,13 +37,26 @@ class TorchEngine:
         return EngineInfo("torch", "PyTorch", str(torch.__version__), _devices(), ("32-true", "64-true", "bf16-mixed"))
 
     def build(
-        self, model: ModelConfig, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
+        self,
+        model: ModelConfig,
+        training: TrainingConfig | None,
+        weights: Weights,
+        execution: ExecutionConfig,
+        processes: Processes = ALONE,
     ) -> TorchNetwork:
-        device = _prepare(execution)
-        return TorchNetwork(model, training, weights, device=device, precision=execution.precision)
+        device, precision = _prepare(execution), execution.precision
+        return TorchNetwork(model, training, weights, device=device, precision=precision, processes=processes)
 
-    def start_solver(self, problem: Problem, execution: ExecutionConfig) -> TorchSolver:
-        return TorchSolver(problem, device=_prepare(execution), precision=execution.precision)
+    def start_solver(self, problem: Problem, execution: ExecutionConfig, processes: Processes = ALONE) -> TorchSolver:
+        device, precision = _prepare(execution), execution.precision
+        return TorchSolver(problem, device=device, precision=precision, processes=processes)
+
+    def join(self, place: Place, execution: ExecutionConfig) -> Processes:
+        return joined(place, own_device(place, execution))
+
+    def launch(self, command: Sequence[str], execution: ExecutionConfig) -> int:
+        check_devices(execution.devices, select_device(execution.accelerator))
+        return launched(command, execution.devices)
 
     def build_image_network(
         self, table: Table, training: TrainingConfig | None, weights: Weights, execution: ExecutionConfig
@@ -90,3 +106,24 @@ def select_device(accelerator: str) -> str:
             "ExecutionConfig", "accelerator", expected=expected, received=repr(accelerator), remedy=remedy
         )
     return device
+
+
+def own_device(place: Place, execution: ExecutionConfig) -> torch.device:
+    """The device of this process: of several GPUs the one of its rank on this machine."""
+    device = select_device(execution.accelerator)
+    check_devices(place.local_rank + 1, device)
+    if device == "cuda":
+        torch.cuda.set_device(place.local_rank)
+        return torch.device(device, place.local_rank)
+    return torch.device(device)
+
+
+def check_devices(count: int, device: str) -> None:
+    """BackendError where there are fewer devices; processes on processors share them, however many there are."""
+    there = [f"{device}:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    if device == "mps":
+        there = ["mps"]
+    if device != "cpu" and count > len(there):
+        expected = f"at most {len(there)}, the devices that PyTorch sees: {', '.join(there)}"
+        remedy = "Lower devices, or set accelerator to cpu."
+        raise BackendError("ExecutionConfig", "devices", expected=expected, received=count, remedy=remedy)

@@ -17,6 +17,7 @@ from ptycho_core.batches.batch import Batch
 from ptycho_core.engine.checks import check_border, check_weights, trainable_names
 from ptycho_core.engine.losses import Compared, loss_function
 from ptycho_core.engine.objective import Objective
+from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.engine.steps import LossMeans, windows
 from ptycho_core.layouts import ALONE_FIRST_TO_BCHW, BCHW_TO_ALONE_FIRST, BCHW_TO_BHWC, BHWC_TO_BCHW
 from ptycho_core.networks.ops import check_ops
@@ -38,6 +39,7 @@ from ptycho_core_torch import losses, physics
 from ptycho_core_torch.arrays import XP
 from ptycho_core_torch.ops import ENGINE, OPS, run_table
 from ptycho_core_torch.optimizer import Optimizer
+from ptycho_core_torch.processes import reduced
 from ptycho_core_torch.steps import Scene
 from ptycho_core_torch.weights import to_arrays, to_tensors
 
@@ -53,8 +55,10 @@ class TorchNetwork:
         *,
         device: torch.device,
         precision: str,
+        processes: Processes = ALONE,
     ) -> None:
-        self.model, self.training = model, training
+        """processes: those that train it together, each with its share of every batch."""
+        self.model, self.training, self.processes = model, training, processes
         self.table = build_table(model)
         check_ops(self.table.layers, ENGINE, OPS)
         self.device = device
@@ -102,11 +106,12 @@ class TorchNetwork:
             mean: dict[str, Tensor] = {}
             groups = 0
             for batch in window:
-                batch_terms, gradients = self._terms_and_gradients(batch, physics_weight)
-                groups += len(batch)
-                share = len(batch) / groups  # a running mean over the groups; the first batch is taken as it is
+                batch_terms, gradients = self._of_all(batch, physics_weight)
+                count = len(batch) if batch.whole is None else batch.whole
+                groups += count
+                share = count / groups  # a running mean over the groups; the first batch is taken as it is
                 mean = {name: torch.lerp(mean[name], g, share) if mean else g for name, g in gradients.items()}
-                self.means.add(len(batch), batch_terms, batch.scan)
+                self.means.add(count, batch_terms, batch.scan)
             self.optimizer.step(mean, learning_rate)
         return self.losses_so_far()
 
@@ -117,7 +122,11 @@ class TorchNetwork:
         means = LossMeans()
         with torch.no_grad():
             for batch in batches:
-                means.add(len(batch), self._loss_terms(batch, physics_weight=1.0), batch.scan)
+                if batch.whole is None:
+                    means.add(len(batch), self._loss_terms(batch, physics_weight=1.0), batch.scan)
+                else:
+                    terms = self._loss_terms(batch, physics_weight=1.0) if len(batch) else {}
+                    means.add(batch.whole, self._summed(batch, terms, {})[0], batch.scan)
         return means.means()
 
     def predict(self, batch: Batch) -> NDArray[np.complex64]:
@@ -236,12 +245,41 @@ class TorchNetwork:
         terms = {name: loss_function(name, ENGINE, losses.TERMS)(compared) for name in self.objective.terms}
         return {"total": self.objective.total(terms, physics_weight), **terms}
 
-    def _terms_and_gradients(self, batch: Batch, physics_weight: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _of_all(self, batch: Batch, physics_weight: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Terms and gradients of a batch, of which this process may have but a share, or nothing."""
+        if batch.whole is None:
+            return self._terms_and_gradients(batch, physics_weight)
+        own = self._terms_and_gradients(batch, physics_weight, minimised=False) if len(batch) else ({}, {})
+        zeros = {name: torch.zeros_like(self.tensors[name]) for name in self.trainable}
+        terms, gradients = self._summed(batch, own[0], own[1] or zeros)
+        if self.table.canvas:  # of the logarithm of the whole batch's total
+            total = terms["total"]
+            factor = torch.where(total >= LOSS_FLOOR, 1 / total.clamp_min(LOSS_FLOOR), 0)
+            gradients = {name: factor * g for name, g in gradients.items()}
+        return terms, gradients
+
+    @torch.no_grad()
+    def _summed(
+        self, batch: Batch, terms: dict[str, Tensor], gradients: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Means over the groups of all processes; no terms where this one has no group."""
+        assert self.objective is not None
+        names = ("total", *self.objective.terms)
+        nothing = torch.zeros((), dtype=self.dtype, device=self.device)
+        numbers = torch.stack([terms.get(name, nothing) for name in names]).mul_(batch.share)
+        gradients = {name: g.mul_(batch.share) for name, g in gradients.items()}
+        reduced(self.processes, [numbers, *gradients.values()])
+        return dict(zip(names, numbers, strict=True)), gradients
+
+    def _terms_and_gradients(
+        self, batch: Batch, physics_weight: float, *, minimised: bool = True
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """minimised: the gradients are those of what is minimised, not of the total."""
         for name in self.trainable:
             self.tensors[name].grad = None
         terms = self._loss_terms(batch, physics_weight)
         total = terms["total"]
-        (total.clamp_min(LOSS_FLOOR).log() if self.table.canvas else total).backward()
+        (total.clamp_min(LOSS_FLOOR).log() if self.table.canvas and minimised else total).backward()
         # No loss term may reach a tensor: its gradient is 0, not absent.
         found = {name: self.tensors[name].grad for name in self.trainable}
         gradients = {name: torch.zeros_like(self.tensors[name]) if g is None else g for name, g in found.items()}

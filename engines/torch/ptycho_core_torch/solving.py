@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ptycho_core.engine.checks import check_cover, check_optimizer_state, check_solver_weights, registered_step
 from ptycho_core.engine.problem import FrameFacts, Frames, Problem, Rates
+from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.engine.steps import frame_facts, held_pixels
 from ptycho_core.physics.constants import SOLVER_BETA1, SOLVER_BETA2
 from ptycho_core.vocabulary import OBJECT, PROBE, Weights
@@ -30,6 +31,7 @@ from ptycho_core_torch.descent import (
     differentiate,
     measure,
 )
+from ptycho_core_torch.processes import reduced
 from ptycho_core_torch.proximal import PROXIMAL_STEPS
 
 log = logging.getLogger(__name__)
@@ -46,9 +48,17 @@ class TorchSolver:
     Fourier transform has it, and no frame is ever shifted.
     """
 
-    def __init__(self, problem: Problem, *, device: torch.device, precision: str, compiled: bool | None = None) -> None:
-        """compiled: whether steps are compiled; None: where they can be."""
-        self.problem = problem
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        device: torch.device,
+        precision: str,
+        compiled: bool | None = None,
+        processes: Processes = ALONE,
+    ) -> None:
+        """compiled: whether steps are compiled; None: where they can be. processes: those that take steps together."""
+        self.problem, self.processes = problem, processes
         self.device = device
         self.dtype = torch.float64 if precision == "64-true" else torch.float32
         self.number = np.dtype(np.float64 if precision == "64-true" else np.float32)
@@ -96,7 +106,7 @@ class TorchSolver:
         if self.compiles:
             from ptycho_core_torch import compiled  # here, because Numba takes a second to import
 
-            self.compiled = compiled.CompiledSteps(self.rule, self._fields(), self.state)
+            self.compiled = compiled.CompiledSteps(self.rule, self._fields(), self.state, self.processes)
             self.proximal_steps = PROXIMAL_STEPS | compiled.PROXIMAL_STEPS
 
     def _to_array(self, name: str, pairs: Tensor) -> NDArray[np.floating]:
@@ -120,7 +130,7 @@ class TorchSolver:
         if self.compiled is None:
             table = self._descend(frames, numbers, shifts)
         else:
-            frames.check(self.problem)
+            frames.check(self.problem, shared=self.processes.size > 1)
             table = self.compiled.step(frames, numbers, self.cover, shifts)
         return self._facts(frames, table, SUMS + SHIFTS * shifts)
 
@@ -165,7 +175,10 @@ class TorchSolver:
     ) -> NDArray[np.floating]:
         """The table of a step, which is taken."""
         fields = self._fields()
-        gradients, table = descend(self.rule, PROBE in numbers, shifts, fields, self._pieces(frames))
+        pieces = self._pieces(frames, shared=self.processes.size > 1)
+        gradients, table = descend(self.rule, PROBE in numbers, shifts, fields, pieces)
+        if self.processes.size > 1:
+            reduced(self.processes, gradients.values())
         brightness = torch.linalg.vector_norm(torch.view_as_real(fields.probe)) / self.problem.N
         factors = {OBJECT: self.cover, PROBE: brightness}
         for name, (rate, correction) in numbers.items():
@@ -178,9 +191,11 @@ class TorchSolver:
         t = self.steps[name]
         return rate / (1 - SOLVER_BETA1**t), float(np.sqrt(1 - SOLVER_BETA2**t))
 
-    def _pieces(self, frames: Frames) -> list[Piece]:
+    def _pieces(self, frames: Frames, *, shared: bool = False) -> list[Piece]:
         """The frames in pieces that stay in a processor's cache, or in larger ones on another device."""
-        frames.check(self.problem)
+        frames.check(self.problem, shared=shared)
+        if not len(frames):
+            return []
         pixels = CACHED_PIXELS if self.device.type == "cpu" else DEVICE_PIXELS
         size = max(1, pixels // self.problem.probe.size)
         whole, real = np.floor(frames.corners_px), self.number

@@ -49,9 +49,9 @@ OUT_OF_RANGE: list[tuple[type[Any], str, Any, str]] = [
     (TrainingConfig, "n_groups", "many", "a whole number"),
     (InferenceConfig, "n_groups", 0, "a whole number >= 1"),
     (ExecutionConfig, "inference_batch_size", 0, "a whole number >= 1"),
-    (ExecutionConfig, "devices", 2, "1 (a run uses one device)"),
-    (ExecutionConfig, "num_nodes", 2, "1 (a run uses one machine)"),
-    (ExecutionConfig, "strategy", "ddp", "auto (a run uses one device)"),
+    (ExecutionConfig, "devices", 0, "a whole number >= 1"),
+    (ExecutionConfig, "num_nodes", 0, "a whole number >= 1"),
+    (ExecutionConfig, "strategy", "ddp", "one of 'auto', 'slurm'"),
 ]
 """Configuration, field, value, and what is expected."""
 MISSPELT: list[tuple[type[Any], str, str, str]] = [

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from ptycho_core.batches.groups import Groups
+from ptycho_core.engine.launched import Place, place_of
 from ptycho_core.errors import BackendError, ConfigurationError, NoEffectError
 from ptycho_core.events import Event
 from ptycho_core.formats.convert import save_scan
@@ -452,16 +453,22 @@ def test_a_model_that_is_stated_must_be_the_one_in_the_archive(model: Model, sca
 # -- execution -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=field(f"execution.{n}")) for n in ("devices", "num_nodes")])
-def test_more_than_one_device_is_refused(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"{name} must be 1 \(a run uses one"):
-        ExecutionConfig(**{name: 2})
+@field("execution.devices", "execution.num_nodes")
+def test_devices_of_all_machines_are_as_many_as_a_launcher_has_started() -> None:
+    started = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
+    for devices, nodes in ((4, 1), (2, 2), (1, 1)):
+        place = place_of(ExecutionConfig(devices=devices, num_nodes=nodes), started)
+        assert place == Place(rank=3, size=4, local_rank=1, by="torchrun")
+    with pytest.raises(ConfigurationError, match=r"devices must be 4 / num_nodes.*got 3 with num_nodes 2.*Leave both"):
+        place_of(ExecutionConfig(devices=3, num_nodes=2), started)
+    assert place_of(ExecutionConfig(devices=3), {}) is None
 
 
 @field("execution.strategy")
-def test_a_strategy_for_more_devices_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"strategy must be auto \(a run uses one device\); got 'ddp'"):
-        ExecutionConfig(strategy="ddp")
+def test_a_strategy_says_whose_word_counts_for_where_a_process_is() -> None:
+    step = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+    assert place_of(ExecutionConfig(strategy="slurm"), step) == Place(5, 8, 1, "srun")
+    assert place_of(ExecutionConfig(), step) is None  # a batch script has these, too, before srun
 
 
 @field("execution.num_workers")

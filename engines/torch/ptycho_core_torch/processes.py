@@ -1,0 +1,116 @@
+"""Several processes over torch.distributed: gloo between processors, nccl between GPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ptycho_core.engine.launched import Place
+from ptycho_core.engine.processes import Processes, reaching_others
+from ptycho_core.errors import ProcessError
+
+N = TypeVar("N", bound=np.number)
+
+
+class TorchProcesses(Processes):
+    """Those of the framework's default group, which has been joined."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(dist.get_rank(), dist.get_world_size())
+        self.device = device
+
+    def _sum(self, array: NDArray[N]) -> NDArray[N]:
+        tensor = torch.tensor(array, device=self.device)
+        self.reduce(tensor)
+        return np.asarray(tensor.cpu().numpy())
+
+    def reduce(self, tensor: Tensor) -> None:
+        """Sum a tensor on its device, in place."""
+        with reaching_others(self, RuntimeError):
+            dist.all_reduce(tensor)
+
+
+def reduced(processes: Processes, tensors: Iterable[Tensor]) -> None:
+    """Sum real or complex tensors of one type over the processes, in place and at once."""
+    parts = [torch.view_as_real(x) if x.is_complex() else x for x in tensors]
+    flat = parts[0].view(-1) if len(parts) == 1 else torch.cat([x.reshape(-1) for x in parts])
+    if isinstance(processes, TorchProcesses):
+        processes.reduce(flat)
+    else:
+        flat.copy_(torch.from_numpy(processes.sum(flat.cpu().numpy())))
+    if len(parts) > 1:
+        for part, total in zip(parts, flat.split([x.numel() for x in parts]), strict=True):
+            part.copy_(total.view_as(part))
+
+
+def joined(place: Place, device: torch.device) -> TorchProcesses:
+    """The processes of a launcher, as the framework's default group; once in a process."""
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if not os.environ.get(name):
+            remedy = f"Start the command by torchrun, or export {name} (examples/slurm)."
+            expected = f"where the processes meet, which {place.by} has not said"
+            raise ProcessError("environment", name, expected=expected, received="nothing", remedy=remedy)
+    if not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        own = {"device_id": device} if device.type == "cuda" else {}
+        with reaching_others(Processes(place.rank, place.size), RuntimeError):  # a timeout is one, too
+            dist.init_process_group(backend, rank=place.rank, world_size=place.size, **own)
+    return TorchProcesses(device)
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """The launcher leaves its own handlers of signals behind."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def launched(command: Sequence[str], count: int) -> int:
+    """Run a command in `count` processes of this machine, by the framework's launcher; the exit code.
+
+    Where one fails, the others are ended; a signal reaches all of them, as SIGTERM or SIGINT.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes speak for themselves
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id="ptycho",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    program, *arguments = command
+    try:
+        with _handlers_kept():
+            elastic_launch(config, program)(*arguments)
+    except ChildFailedError as error:
+        for rank, failure in sorted(error.failures.items()):
+            if failure.exitcode < 0:
+                name = signal.Signals(-failure.exitcode).name
+                print(f"Error: process {rank + 1} of {count} was ended by {name}.", file=sys.stderr)
+        code = error.get_first_failure()[1].exitcode
+        return code if code >= 0 else 128 - code
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    return 0
