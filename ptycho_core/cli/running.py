@@ -28,6 +28,7 @@ from ptycho_core.cli.shared import (
     load_all,
     output_options,
     overwrite_option,
+    serve_option,
     sharing,
     told_origin,
     with_scan,
@@ -68,6 +69,7 @@ log = logging.getLogger(__name__)
 @click.option("--show-config", is_flag=True, help="Print the configuration and the origin of each value, then exit.")
 @overwrite_option
 @events_option
+@serve_option
 @output_options
 @config_options("model", "training", "execution", "reading", leave_out=("inference_batch_size",))
 def train(
@@ -199,6 +201,7 @@ def _after_training(
 @write_option
 @overwrite_option
 @events_option
+@serve_option
 @output_options
 @config_options("inference", "execution", "reading")
 def reconstruct(

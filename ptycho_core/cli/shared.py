@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 IMAGE_FORMATS = ("tiff", "cxi", "ptychodus", "hdf5")
 """Names of `ptycho_core.reconstruction.writing`, which needs numpy."""
-EVENTS = "--events"
+EVENTS, SERVE = "--events", "--serve"
 HEADINGS = {
     "model": "Model",
     "training": "Training",
@@ -103,6 +103,18 @@ def events_option(command: Command) -> Command:
     """`--events`, for every command with a course that another program may follow."""
     help = "Print one JSON object a line on stdout for all that happens; a line 'stop' on stdin ends the run."
     return click.option(EVENTS, is_flag=True, expose_value=False, callback=_stream, help=help)(command)
+
+
+def _served(context: click.Context, parameter: click.Parameter, address: str | None) -> None:
+    if address is not None and not context.resilient_parsing:
+        context.meta[SERVE] = address
+
+
+def serve_option(command: Command) -> Command:
+    """`--serve`, for every command whose course a browser may show."""
+    help = "Show the course on a page: on this machine, --serve, --serve=PORT; to others, --serve=0.0.0.0:PORT."
+    settings: dict[str, Any] = {"is_flag": False, "flag_value": "5006", "metavar": "[PORT]", "expose_value": False}
+    return click.option(SERVE, **settings, callback=_served, help=help)(command)
 
 
 ALL = "ptycho_core.help_all"
@@ -189,8 +201,20 @@ def console(quiet: bool, as_json: bool, progress_bar: bool = True, place: Place 
         raise click.UsageError(f"--json and {EVENTS} both print on stdout; the last event has the summary.")
     output = Output(quiet, as_json, progress_bar, stream)
     output.take_log()
+    if SERVE in click.get_current_context().meta:
+        _serve(output, click.get_current_context())
     warn_of_unknown_variables()
     return output
+
+
+def _serve(output: Output, context: click.Context) -> None:
+    """A page of the command, until it ends."""
+    from ptycho_core.report.pages.live import LivePage, address_of
+
+    page = LivePage(*address_of(context.meta[SERVE]))
+    context.call_on_close(page.close)
+    output.page = page
+    output.say(f"page: {page.url}")
 
 
 def told_origin(output: Output, layers: Layers) -> None:

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from ptycho_core.physics.canvas import ObjectCanvas, canvas_extent
 
-ROOM = 4
-"""Patches of room on each side where the canvas grows: it grows seldom."""
+ROOM = 0.25
+"""Of the extent so far, and a patch at least: the room where the canvas grows, so that it grows seldom."""
 
 
 class Mosaic:
@@ -17,8 +17,9 @@ class Mosaic:
     The patches in any order give the same object to the rounding of float64 sums.
     """
 
-    def __init__(self, weight: NDArray[np.floating]) -> None:
-        self._weight, self.N = weight, len(weight)
+    def __init__(self, weight: NDArray[np.floating], *, lit: bool = False) -> None:
+        """lit: whether the weight is the light of a frame."""
+        self._weight, self.N, self.lit = weight, len(weight), lit
         self._canvas: ObjectCanvas | None = None
         self._low = self._high = np.zeros(2)
 
@@ -31,8 +32,10 @@ class Mosaic:
         self._canvas.add(patches, positions_px)
 
     def _grow(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
-        room, before = ROOM * self.N, self._canvas
+        extent = np.maximum(self._high, high) - np.minimum(self._low, low)
+        room, before = np.maximum(self.N, ROOM * extent), self._canvas
         if before is None:
+            room = np.full(2, self.N)
             self._low, self._high = low - room, high + room
         else:
             self._low = np.where(low < self._low, low - room, self._low)
@@ -42,9 +45,10 @@ class Mosaic:
         if before is not None:
             self._canvas.merge(before)
 
-    @property
-    def empty(self) -> bool:
-        return self._canvas is None
+    def light(self) -> NDArray[np.float64]:
+        """(H, W): the summed weight, of a mosaic that has patches."""
+        assert self._canvas is not None
+        return self._canvas.summed_weight()
 
     @property
     def origin_px(self) -> tuple[float, float]:

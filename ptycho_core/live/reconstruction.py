@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.batches.groups import draw_groups
 from ptycho_core.batches.prefetch import Share, gathered
+from ptycho_core.engine.protocol import Engine
 from ptycho_core.engine.registry import load_engine
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.events import Event, EventKind, Listener, told
@@ -45,7 +46,7 @@ from ptycho_core.storage.stored import StoredFrames
 
 WORK = "watch"
 FIRST_FRAMES = 32  # specs/live.md, Placing: whose mean intensity scales the probe
-PLACED_AT_ONCE = 128
+PLACED_AT_ONCE = 128  # specs/live.md, Polishing
 TILE = 2  # specs/live.md, Polishing: patches, the side of a tile
 MOST_POLISHED = 400  # specs/live.md, Polishing: frames that a pass over a tile takes
 NEW_SHARE = 0.2  # specs/live.md, Polishing: of a tile's frames, which are new
@@ -96,8 +97,9 @@ class LiveReconstruction:
         result = live.finish()
 
     model: a network of one frame or of a canvas, or how to solve, `SolveConfig`. folder: where frames are kept, so that
-    the work goes on where it was left; unset, a temporary one. Every frame is placed once, as soon as it and its
-    position are there. Raises ConfigurationError for a network of groups, DataError for a setup that does not fit.
+    the work goes on where it was left; unset, a temporary one. engine: what does the work; unset, as the model says.
+    Every frame is placed once, as soon as it and its position are there. One thread places; any may receive and polish.
+    Raises ConfigurationError for a network of groups, DataError for a setup that does not fit.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class LiveReconstruction:
         folder: Path | None = None,
         config: InferenceConfig | None = None,
         execution: ExecutionConfig | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.model, self.setup = model, setup
         self.config, self.execution = config or InferenceConfig(), execution or ExecutionConfig()
@@ -117,7 +120,7 @@ class LiveReconstruction:
         self._table: Table | None = None
         if isinstance(model, Model):
             self._table = build_table(model.config.model)
-            self._engine = prepare(model, self.config)()
+            self._engine = prepare(model, self.config)() if engine is None else engine
             if not self._table.canvas and model.config.model.gridsize > 1:
                 received = f"gridsize = {model.config.model.gridsize}"
                 remedy = "Train with gridsize 1, or a canvas network."
@@ -133,7 +136,7 @@ class LiveReconstruction:
                 )
                 raise DataError(setup.source, "N", expected=expected, received=received, remedy=remedy)
         else:
-            self._engine = load_engine(model.backend)
+            self._engine = load_engine(model.backend) if engine is None else engine
         self.spool = Spool(place, setup.N)
         self._lock = threading.RLock()
         self._waiting: deque[tuple[int, float]] = deque((number, 0.0) for number in self.spool.paired().tolist())
@@ -243,12 +246,13 @@ class LiveReconstruction:
             self._mosaic.add(self._predict(scan), positions[lit])
         now = time.monotonic()
         self.latencies.extend(now - came for _, came in taken if came)
-        self._rates.append((now, len(taken)))
-        self._placed += numbers
-        self._places += [(x, y) for x, y in positions.tolist()]
-        for tile in map(self._tile_of, positions.tolist()):
-            self._new[tile] = self._new.get(tile, 0) + 1
-            self._have[tile] = self._have.get(tile, 0) + 1
+        with self._lock:
+            self._rates.append((now, len(taken)))
+            self._placed += numbers
+            self._places += [(x, y) for x, y in positions.tolist()]
+            for tile in map(self._tile_of, positions.tolist()):
+                self._new[tile] = self._new.get(tile, 0) + 1
+                self._have[tile] = self._have.get(tile, 0) + 1
         return len(taken)
 
     @property
@@ -281,7 +285,7 @@ class LiveReconstruction:
         mask = probe_mask(self.setup.N) if isinstance(self.model, Model) and model.probe_mask else 1.0
         step = _first_step(self._illumination, np.asarray(self._illumination.probe * mask), self.setup.bad_pixels)
         lit = np.square(np.abs(self._illumination.probe * mask), dtype=np.float64).sum(axis=0)
-        self._mosaic, self._predict = Mosaic(lit), step
+        self._mosaic, self._predict = Mosaic(lit, lit=True), step
 
     def _network(self) -> Callable[[Scan], NDArray[np.complex64]]:
         """A network of one frame, at work on some."""
@@ -306,17 +310,22 @@ class LiveReconstruction:
         side = TILE * self.setup.N
         return int(position[0] // side), int(position[1] // side)
 
+    @property
+    def behind(self) -> bool:
+        """Whether frames wait that polishing would keep waiting."""
+        return len(self._waiting) >= PLACED_AT_ONCE
+
     def polish(self) -> bool:
         """One pass over the tile with the most new frames; False where none has enough."""
-        least = 1 if self.ended else 4
-        worth = {tile: new for tile, new in self._new.items() if new >= max(least, NEW_SHARE * self._have[tile])}
-        if not worth or self._mosaic is None:
-            return False
-        tile = max(worth, key=lambda each: worth[each])
-        self._new[tile] = 0
-        side = TILE * self.setup.N
+        least, side = 1 if self.ended else 4, TILE * self.setup.N
+        with self._lock:
+            worth = {tile: new for tile, new in self._new.items() if new >= max(least, NEW_SHARE * self._have[tile])}
+            if not worth or self._mosaic is None:
+                return False
+            tile = max(worth, key=lambda each: worth[each])
+            self._new[tile] = 0
+            places = np.array(self._places)
         low, high = np.array(tile, float) * side, (np.array(tile, float) + 1) * side
-        places = np.array(self._places)
         beyond = np.maximum(np.maximum(low - places, places - high), 0).max(axis=1)  # pixels, to the tile
         chosen = np.argsort(beyond, kind="stable")[:MOST_POLISHED]
         chosen = np.sort(chosen[beyond[chosen] <= self.setup.N])
@@ -379,6 +388,18 @@ class LiveReconstruction:
     def positions_px(self) -> NDArray[np.float64]:
         """(placed, 2), in the order in which frames were placed."""
         return np.array(self._places, np.float64).reshape(-1, 2)
+
+    def places(self) -> NDArray[np.float64]:
+        """As `positions_px`: for a page."""
+        return self.positions_px
+
+    def photon_limit(self) -> NDArray[np.float32] | None:
+        """(H, W): RMS error of the object that photons alone leave, by the light on a pixel; None where not known."""
+        if self._mosaic is None or self._illumination is None or not self._mosaic.lit:
+            return None
+        counts = 2 * self._illumination.counts_per_intensity * self._mosaic.light()
+        with np.errstate(divide="ignore"):
+            return (1 / np.sqrt(np.maximum(counts, 0))).astype(np.float32)
 
     def last_pattern(self) -> NDArray[np.float32] | None:
         """(N, N): the amplitude of the frame that was placed last."""

@@ -18,7 +18,7 @@ from ptycho_core.live.sources import load_zmq
 from ptycho_core.scans.scan import Scan
 
 WINDOW = 64  # specs/live.md, Messages: that wait for their answers
-AGAIN_SECONDS = 2  # specs/live.md, Messages: after which they are sent again
+AGAIN_SECONDS, LONGEST_SECONDS = 5, 20  # specs/live.md, Messages: after which they are sent again
 AT_ONCE, END_SECONDS = 16, 5.0
 
 
@@ -41,7 +41,7 @@ class Sender:
         zmq = load_zmq("a replay")
         self._zmq, self._address = zmq, address
         self._open: dict[int, list[bytes]] = {}
-        self._number, self._heard = 0, time.monotonic()
+        self._number, self._heard, self._patience = 0, time.monotonic(), AGAIN_SECONDS
         self.refused: list[str] = []
         self._socket: Any = None
         self._connect()
@@ -83,11 +83,11 @@ class Sender:
             while self._socket.poll(0):
                 answer = json.loads(self._socket.recv_multipart()[-1])
                 self._open.pop(answer.get("id"), None)
-                self._heard = time.monotonic()
+                self._heard, self._patience = time.monotonic(), AGAIN_SECONDS
                 if "refused" in answer:
                     self.refused.append(str(answer["refused"]))
-        elif self._open and time.monotonic() - self._heard > AGAIN_SECONDS:
-            self._heard = time.monotonic()
+        elif self._open and time.monotonic() - self._heard > self._patience:
+            self._heard, self._patience = time.monotonic(), min(2 * self._patience, LONGEST_SECONDS)
             self._connect()
             for message in list(self._open.values()):
                 try:

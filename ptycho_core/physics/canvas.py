@@ -109,7 +109,7 @@ class ObjectCanvas:
 
     def known_field(self) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
         """(H, W): the mean, and where a patch has weight; zero elsewhere."""
-        weights = self._weights()
+        weights = self.summed_weight()
         known = weights > WEIGHT_FLOOR * weights.max(initial=math.ulp(0.0))
         field = np.zeros(weights.shape, np.complex64)
         for total, weight, row, inside in zip(self._sum, weights, field, known, strict=True):  # a canvas may be large
@@ -131,8 +131,8 @@ class ObjectCanvas:
             count[row] = covered
         return count
 
-    def _weights(self) -> NDArray[np.float64]:
-        """(H, W): the summed weight."""
+    def summed_weight(self) -> NDArray[np.float64]:
+        """(H, W): of the patches that were added."""
         return _convolved(self._points, self._weight)
 
 

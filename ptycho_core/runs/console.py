@@ -33,7 +33,7 @@ class Output:
     """What a command says and how: `quiet` leaves nothing but errors and, with `as_json`, the result.
 
     stream: takes progress and result in place of the terminal. origin: where the run is from, for its record;
-    `warnings`: what has been warned of so far.
+    page: hears everything, too. `warnings`: what has been warned of so far.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Output:
     ) -> None:
         self.quiet, self.as_json, self.progress_bar, self.stream = quiet, as_json, progress_bar, stream
         self.origin: Origin | None = None
+        self.page: Listener | None = None
         self.warnings: list[str] = []
 
     def take_log(self) -> None:
@@ -89,6 +90,8 @@ class Output:
                 if event.kind == "warning":
                     self.warn(event.message)
                 shown(event)
+                if self.page is not None:
+                    self.page(event)
 
             yield tell
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from ptycho_core.engine.registry import load_engine
 from ptycho_core.errors import DataError, PtychoError
 from ptycho_core.events import Event, Listener, told_ending, told_file
 from ptycho_core.live.messages import Arrived, Ended, Idle, Trouble
@@ -18,6 +19,7 @@ from ptycho_core.live.reconstruction import WORK, LiveReconstruction
 from ptycho_core.live.setup import Setup
 from ptycho_core.live.sources import Source
 from ptycho_core.models.model import Model
+from ptycho_core.reconstruction.prepare import prepare
 from ptycho_core.reconstruction.result import Reconstruction
 from ptycho_core.report.plots import plot_reconstruction
 from ptycho_core.report.record import write_record
@@ -32,6 +34,8 @@ from ptycho_core.storage.keeping import locked
 
 STATE, SETUP = "live", "setup.npz"
 REPORT_SECONDS = 0.25
+PATIENCE_SECONDS = 30.0
+"""For a pass over a tile, and for the source, to end."""
 MOST_TROUBLES = 100  # specs/live.md, Messages
 SAID_SECONDS = 5.0  # specs/live.md, Sources: of silence, after which it is said
 
@@ -104,6 +108,23 @@ class _Receiver:
             self._say(f"the source began another scan, {other}: its frames are left out")
 
 
+@attrs.define(eq=False)
+class _Polisher:
+    """A thread that goes over tiles while no frames wait: placing goes on beside it."""
+
+    receiver: _Receiver
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while not self.receiver.stopping.is_set():
+                live = self.receiver.live
+                if live is None or live.behind or not live.polish():
+                    time.sleep(0.02)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that places
+            self.error = error
+
+
 def watch_into(
     folder: Path,
     source: Source,
@@ -127,8 +148,11 @@ def watch_into(
     )
     state = folder / STATE
 
+    # before a source is asked: it waits for an answer
+    engine = prepare(model, config)() if isinstance(model, Model) else load_engine(model.backend)
+
     def make(setup: Setup) -> LiveReconstruction:
-        return LiveReconstruction(model, setup, folder=state, config=config, execution=execution)
+        return LiveReconstruction(model, setup, folder=state, config=config, execution=execution, engine=engine)
 
     with locked(make_folder(folder)), output.listening(folder) as tell:
         if overwrite and state.exists():
@@ -141,14 +165,18 @@ def watch_into(
             tell(Event(kind="started", work=WORK, message=message))
         thread = threading.Thread(target=receiver.run, daemon=True, name="source")
         thread.start()
+        polisher = _Polisher(receiver)
+        other = threading.Thread(target=polisher.run, daemon=True, name="polishing")
+        other.start()
         try:
-            _follow(receiver, thread, tell)
+            _follow(receiver, polisher, thread, tell)
         except KeyboardInterrupt as stop:
             told_ending(tell, WORK, stop)
             raise
         finally:
             receiver.stopping.set()
-            thread.join(5)
+            for each in (thread, other):
+                each.join(PATIENCE_SECONDS)
         assert receiver.live is not None
         live = receiver.live
         tell(Event(kind="started", work=WORK, message=f"{receiver.ended}: {live.report().done} frames are in"))
@@ -159,12 +187,13 @@ def watch_into(
     return result, summary
 
 
-def _follow(receiver: _Receiver, thread: threading.Thread, tell: Listener) -> None:
-    """Place what comes, polish when nothing waits, and tell how it stands, until the source has ended."""
+def _follow(receiver: _Receiver, polisher: _Polisher, thread: threading.Thread, tell: Listener) -> None:
+    """Place what comes, and tell how it stands, until the source has ended."""
     due, prepared, said = 0.0, False, 0
     while True:
-        if receiver.error is not None:
-            raise receiver.error
+        for error in (receiver.error, polisher.error):
+            if error is not None:
+                raise error
         for message in receiver.troubles[said:]:
             tell(Event(kind="warning", work=WORK, message=message))
             said += 1
@@ -190,8 +219,7 @@ def _follow(receiver: _Receiver, thread: threading.Thread, tell: Listener) -> No
         if live.ended and not thread.is_alive():
             tell(live.report())
             return
-        if not live.polish():
-            time.sleep(0.01)
+        time.sleep(0.005)
 
 
 def _write(

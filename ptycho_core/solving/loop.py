@@ -97,6 +97,17 @@ class SolvedSoFar:
         known = lit_pixels(self.run.task.light(state.probe, state.positions_px))
         return np.where(known, state.canvas, np.complex64(0)), known
 
+    def places(self) -> NDArray[np.float64]:
+        """(M, 2): where the frames lie, for a page."""
+        return self.run.positions_px.copy()
+
+    def photon_limit(self) -> NDArray[np.float32]:
+        """(H, W): RMS error of the object that photons alone leave, by the light on a pixel."""
+        state, task = self.run.state, self.run.task
+        counts = 2 * task.counts_per_intensity * task.light(state.probe, state.positions_px)
+        with np.errstate(divide="ignore"):
+            return np.asarray(1 / np.sqrt(np.maximum(counts, 0)), np.float32)
+
 
 class Solving:
     """A solve: iterate for an event after every trial and every sweep; leave the loop to stop; then `result()`.

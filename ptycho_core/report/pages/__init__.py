@@ -1,7 +1,7 @@
 """Pages for a browser: the report of a run, and runs side by side, each one file that works offline.
 
-Bokeh is the optional extra `pages`, loaded when a page is made. The live page (`ptycho_core.live`) is made of the same
-figures.
+Bokeh is the optional extra `pages`, loaded when a page is made. The page of a work in
+progress (`live`) is made of the same figures.
 """
 
 from ptycho_core.report.pages.compare import write_comparison

@@ -20,7 +20,7 @@ Model = Any  # of Bokeh
 TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
 FRAME = 232
 """Pixels of an image on the page, each way."""
-CURVE_WIDTH, CURVE_HEIGHT = 460, 300
+CURVE_WIDTH, CURVE_HEIGHT = 430, 300
 MOST_POSITIONS = 20_000
 CURVES = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
 
@@ -72,7 +72,7 @@ class Maps:
                 toolbar_location="below",
             )
             figure.grid.visible, figure.toolbar.logo = False, None
-            source = plot.ColumnDataSource({"url": [], "x": [], "y": [], "w": [], "h": []}, name=name)
+            source = plot.ColumnDataSource({"url": [], "x": [], "y": [], "w": [], "h": []}, name=f"{name} image")
             figure.image_url(url="url", x="x", y="y", w="w", h="h", anchor="top_left", source=source)
             bar = ColorBar(color_mapper=LinearColorMapper(palette=["#000000", "#ffffff"], low=0, high=1), width=12)
             figure.add_layout(bar, "right")
@@ -85,7 +85,7 @@ class Maps:
         (x, y), (height, width), (across, down) = canvas.origin_px, canvas.known.shape, canvas.scale.side
         self.figures[name].title.text = image.title
         kind = LogColorMapper if image.log else LinearColorMapper
-        self._bars[name].color_mapper = kind(palette=image.palette, low=image.low, high=image.high)
+        self._bars[name].color_mapper = kind(palette=list(image.palette), low=image.low, high=image.high)
         self._bars[name].title = image.label
         sides = {"x": [(x - 0.5) * across], "y": [(y - 0.5) * down], "w": [width * across], "h": [height * down]}
         self._sources[name].data = {"url": [image.uri], **sides}
@@ -146,12 +146,12 @@ def positions(
     x, y = scale.places(places_px[drawn]).T
     values = np.full(len(drawn), np.nan) if misfit is None else misfit[drawn]
     numbers = drawn if frames is None else frames[drawn]
-    source = plot.ColumnDataSource({"x": x, "y": y, "misfit": values, "frame": numbers}, name="positions")
+    source = plot.ColumnDataSource({"x": x, "y": y, "misfit": values, "frame": numbers}, name="places")
     known = values[np.isfinite(values)]
     colour: Any = CURVES[0]
     if len(known):
         low, high = limits_of(known)
-        mapper = LinearColorMapper(palette=palette(FRAME_MAP), low=low, high=high)
+        mapper = LinearColorMapper(palette=list(palette(FRAME_MAP)), low=low, high=high)
         colour = {"field": "misfit", "transform": mapper}
         figure.add_layout(ColorBar(color_mapper=mapper, width=12, title=misfit_name), "right")
     title = "positions" if len(drawn) == len(places_px) else f"positions, one in {drawn[1]}"
@@ -196,7 +196,7 @@ def curves(
         toolbar_location="below",
     )
     for number, (name, (xs, ys)) in enumerate(arrays.items()):
-        source = plot.ColumnDataSource({"x": xs, "y": ys}, name=name)
+        source = plot.ColumnDataSource({"x": xs, "y": ys})
         dash = "dashed" if name.startswith("validation") or name == "H" else "solid"
         colour = CURVES[number % len(CURVES)]
         figure.line("x", "y", source=source, name=name, color=colour, line_dash=dash, legend_label=name, line_width=2)

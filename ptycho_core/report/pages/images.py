@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -43,6 +44,7 @@ class Coloured:
     log: bool = False
 
 
+@functools.cache
 def colours(name: str) -> NDArray[np.uint8]:
     """(256, 3): a colour map of matplotlib. Raises MissingExtraError."""
     try:
@@ -52,8 +54,9 @@ def colours(name: str) -> NDArray[np.uint8]:
     return np.asarray(255 * matplotlib.colormaps[name](np.linspace(0, 1, 256))[:, :3] + 0.5, np.uint8)
 
 
-def palette(name: str) -> list[str]:
-    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colours(name)]
+@functools.cache
+def palette(name: str) -> tuple[str, ...]:
+    return tuple(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colours(name))
 
 
 def coloured(

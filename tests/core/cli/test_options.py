@@ -142,7 +142,10 @@ def test_the_whole_help_shows_every_flag_with_its_default(ptycho: Any, command: 
 
 def test_help_of_train_shows_the_twenty_settings_that_people_change(ptycho: Any) -> None:
     text = ptycho("train", "--help").out
-    shown, own = flags_in(text), ["config", "resume", "from", "show-config", "overwrite", "events", "quiet", "json"]
+    shown, own = (
+        flags_in(text),
+        ["config", "resume", "from", "show-config", "overwrite", "events", "serve", "quiet", "json"],
+    )
     own += ["import", "help", "help-all"]
     common = [
         flag_of(name)

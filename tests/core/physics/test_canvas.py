@@ -193,7 +193,7 @@ def test_the_summed_weight_is_the_sum_of_the_shifted_weights(positions: Any, N: 
             (1, 1, fy * fx),
         ):
             expected[top + row : top + row + N, left + column : left + column + N] += share * weight
-    np.testing.assert_allclose(canvas._weights(), expected, atol=2e-7 * len(positions))
+    np.testing.assert_allclose(canvas.summed_weight(), expected, atol=2e-7 * len(positions))
 
 
 @pytest.mark.parametrize("factors", [None, (1.0, 0.5, 2.0)])
@@ -218,9 +218,9 @@ def test_strips_of_a_large_canvas_fit_together(monkeypatch: pytest.MonkeyPatch, 
     positions = np.random.default_rng(0).uniform(0, 90, (40, 2))
     canvas = ObjectCanvas(positions, np.random.default_rng(1).uniform(0, 1, (9, 9)))
     canvas.add(np.ones((40, 9, 9), np.complex64), positions)
-    whole = canvas._weights()
+    whole = canvas.summed_weight()
     monkeypatch.setattr("ptycho_core.physics.canvas.STRIP_PIXELS", strip)
-    np.testing.assert_allclose(canvas._weights(), whole, atol=1e-12)
+    np.testing.assert_allclose(canvas.summed_weight(), whole, atol=1e-12)
 
 
 def test_a_canvas_may_be_looked_at_while_patches_arrive() -> None:
