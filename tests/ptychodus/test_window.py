@@ -15,6 +15,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("ptychodus", reason="ptychodus is not installed")
 widgets = pytest.importorskip("PyQt5.QtWidgets", reason="PyQt5 is not installed", exc_type=ImportError)
 
+from tests.core.archives import register_tiny, tiny_model  # noqa: E402
 from tests.ptychodus.conftest import ONE, Case  # noqa: E402
 
 SMALL: dict[str, object] = {
@@ -65,17 +66,19 @@ class Window:
         assert self.processing._stacked_widget.currentWidget() is page.widget
         return page
 
-    def edit(self, name: str, value: object) -> None:
-        """Put a value into the first control of that name on the page that is shown."""
+    def control(self, name: str) -> Any:
+        """The first control of that name on the page that is shown."""
         for form in self.processing._page().widget.findChildren(widgets.QFormLayout):
             for row in range(form.rowCount()):
                 label = form.itemAt(row, widgets.QFormLayout.LabelRole).widget()
                 if label.text() == f"{name}:":
                     control = form.itemAt(row, widgets.QFormLayout.FieldRole).widget()
                     assert control.toolTip() or control.findChild(widgets.QLineEdit)
-                    _put(control, value)
-                    return
+                    return control
         raise AssertionError(f"no control for {name}")
+
+    def edit(self, name: str, value: object) -> None:
+        _put(self.control(name), value)
 
     def work(self, button: Any) -> str:
         """Press a button, wait until the work has ended, and return what was said of it."""
@@ -149,6 +152,28 @@ def test_a_person_trains_infers_solves_and_is_answered(
     assert "ptycho-core, engine:" in window.processing._page().facts.text()
     assert train.isEnabled() and not infer.isEnabled() and "press Train" in infer.toolTip()
 
+    # A setting that is unset shows what it stands for, by the architecture; a prior may be a file that is looked for.
+    assert window.control("NumEpochs").placeholderText() == "not set: 20"
+    window.edit("Architecture", "cnn")
+    assert window.control("NumEpochs").placeholderText() == "not set: 50"
+
+    # A model of patterns of another size is loaded, and said to be one when it is used; what is no model is not loaded.
+    files = window.controller._file_dialog_factory
+    register_tiny()
+    facts = {}
+    for name, content in (("tiny", tiny_model()), ("text", None)):
+        path = tmp_path / f"{name}.h5.zip"
+        path.write_text("no model") if content is None else content.save(path)
+        files.get_open_file_path = lambda *_, path=path, **__: (path, "")
+        before = len(window.text)
+        window.processing._page().load.click()
+        facts[name] = window.processing._page().facts.text()
+    assert "expected a readable model archive" in window.text[before:] and "text" not in facts["text"]
+    assert "N = 16" in facts["tiny"] and facts["text"] == facts["tiny"]
+    window.edit("NumEpochs", "2")
+    lines = window.work(infer).strip().splitlines()
+    assert len(lines) == 2 and "expected 16 x 16 patterns" in lines[1], lines
+
     # Settings that are wrong: one line each, in their names here, and no traceback.
     for name, value in SMALL.items():
         window.edit(name, value)
@@ -199,6 +224,11 @@ def test_a_person_trains_infers_solves_and_is_answered(
     page = window.choose("solve")
     assert infer.isEnabled() and infer.text() == "Reconstruct" and not train.isVisible()
     window.edit("Backend", ONE)
+    files.get_open_file_path = lambda *_, **__: (tmp_path / "nothing.h5.zip", "")
+    (browse,) = (each for each in page.widget.findChildren(widgets.QPushButton) if each.text() == "Browse…")
+    browse.click()
+    lines = window.work(infer).strip().splitlines()
+    assert len(lines) == 2 and "Prior must be a prior or its file" in lines[1] and "nothing.h5.zip" in lines[1], lines
     window.edit("Refine", "everything")
     lines = window.work(infer).strip().splitlines()
     assert len(lines) == 1 and "Refine must be" in lines[0] and "Set Refine to" in lines[0], lines

@@ -18,7 +18,7 @@ from ptychodus.controller.parameters import (
 )
 from ptychodus.controller.processing import ProcessingController
 from ptychodus.controller.processing.core import ReconstructorViewControllerFactory
-from PyQt5.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QToolButton, QVBoxLayout, QWidget
+from PyQt5.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLineEdit, QPushButton, QToolButton, QVBoxLayout, QWidget
 
 from ptycho_core.embedding import Setting, backends
 from ptycho_core.errors import PtychoError
@@ -37,6 +37,8 @@ SECTIONS = {
 }
 """Which settings a page shows, and under which title."""
 MEASUREMENTS = (AUTO, "intensity", "amplitude")
+FILES = ("prior",)
+"""Settings of text that may name a file."""
 UNSET = "not set"
 NO_PRODUCT = "Choose a product with diffraction data."
 WORKING = "Work is being done: wait, or press Stop."
@@ -69,12 +71,37 @@ class Choice(ParameterViewController, Observer):
             self._show()
 
 
+class NamedFile(LineEditParameterViewController):
+    """A line for words and files, with a button that looks for a file."""
+
+    def __init__(self, parameter: Parameter[str], files: FileDialogFactory, tool_tip: str) -> None:
+        super().__init__(parameter, tool_tip=tool_tip)
+        self._files, self._named = files, parameter
+        self.browse, self._whole = QPushButton("Browse…"), QWidget()
+        layout = QHBoxLayout()
+        layout.setContentsMargins(0, 0, 0, 0)
+        for each in (super().get_widget(), self.browse):
+            layout.addWidget(each)
+        self._whole.setLayout(layout)
+        self._whole.setToolTip(tool_tip)
+        self.browse.clicked.connect(self._look)
+
+    def get_widget(self) -> QWidget:
+        return self._whole
+
+    def _look(self) -> None:
+        path, _ = self._files.get_open_file_path(self._whole, "Choose a file")
+        if path:
+            self._named.set_value(str(path))
+
+
 class Page:
     """The page of one algorithm: engine and model above, then the common settings, then all others, folded."""
 
     def __init__(self, algorithm: PtychoCoreAlgorithm, files: FileDialogFactory) -> None:
         self.algorithm, self._files = algorithm, files
         self.widget, self.facts = QWidget(), QLabel()
+        self._unset: list[tuple[QLineEdit, Setting]] = []
         self.facts.setWordWrap(True)
         self.fold, self.load, self.save = QToolButton(), QPushButton("Load model…"), QPushButton("Save model…")
         layout = QVBoxLayout()
@@ -103,6 +130,9 @@ class Page:
         if model is not None:
             lines.append(f"Model: {model}")
         self.facts.setText("\n".join(lines))
+        for line, setting in self._unset:
+            value = self.algorithm.library.settings.default(setting)
+            line.setPlaceholderText(UNSET if value is None else f"{UNSET}: {value}")
         if isinstance(self.algorithm, PtychoCoreReconstructor):
             self.save.setEnabled(self.algorithm.is_model_loaded())
 
@@ -137,7 +167,7 @@ class Page:
         for section, title in SECTIONS["network" if network else "solver"].items():
             for name, each in settings.described[section].items():
                 if each.common == common:
-                    _add(builder, each, settings.parameters[section][name], title)
+                    self._add(builder, each, settings.parameters[section][name], title)
             if section == "training" and common:
                 tip = "What the patterns of a training file are: auto takes what the file says, or its type."
                 builder.add_view_controller(
@@ -146,28 +176,30 @@ class Page:
         built: QWidget = builder.build_widget(add_stretch=False)
         return built
 
-
-def _add(builder: ParameterViewBuilder, setting: Setting, parameter: Parameter[Any], group: str) -> None:
-    label, tip = f"{parameter_name(setting.name)}:", tool_tip(setting)
-    control: ParameterViewController
-    if items := choices(setting):
-        control = Choice(parameter, items, tip)
-    elif setting.optional or setting.kind in ("text", "path"):
-        control = LineEditParameterViewController(parameter, tool_tip=tip)
-        control.get_widget().setPlaceholderText(UNSET if setting.optional else "")
-    elif setting.kind == "boolean":
-        builder.add_check_box(parameter, label, tool_tip=tip, group=group)
-        return
-    elif setting.kind == "integer" and setting.minimum is not None:
-        builder.add_spin_box(parameter, label, tool_tip=tip, group=group)
-        return
-    elif setting.kind == "integer":
-        builder.add_integer_line_edit(parameter, label, tool_tip=tip, group=group)
-        return
-    else:
-        signed = setting.minimum is None or setting.minimum < 0
-        control = DecimalLineEditParameterViewController(parameter, is_signed=signed, tool_tip=tip)
-    builder.add_view_controller(control, label, group=group)
+    def _add(self, builder: ParameterViewBuilder, setting: Setting, parameter: Parameter[Any], group: str) -> None:
+        label, tip = f"{parameter_name(setting.name)}:", tool_tip(setting)
+        control: ParameterViewController
+        if items := choices(setting):
+            control = Choice(parameter, items, tip)
+        elif setting.kind == "path" or setting.name in FILES:
+            control = NamedFile(parameter, self._files, tip)
+        elif setting.optional or setting.kind == "text":
+            control = LineEditParameterViewController(parameter, tool_tip=tip)
+            if setting.optional:
+                self._unset.append((control.get_widget(), setting))
+        elif setting.kind == "boolean":
+            builder.add_check_box(parameter, label, tool_tip=tip, group=group)
+            return
+        elif setting.kind == "integer" and setting.minimum is not None:
+            builder.add_spin_box(parameter, label, tool_tip=tip, group=group)
+            return
+        elif setting.kind == "integer":
+            builder.add_integer_line_edit(parameter, label, tool_tip=tip, group=group)
+            return
+        else:
+            signed = setting.minimum is None or setting.minimum < 0
+            control = DecimalLineEditParameterViewController(parameter, is_signed=signed, tool_tip=tip)
+        builder.add_view_controller(control, label, group=group)
 
 
 def choices(setting: Setting) -> tuple[str, ...]:
@@ -246,8 +278,9 @@ class Processing(ProcessingController):
             [*view_controller_factories, *self._factories],
         )
         processing_api.task_monitor.add_observer(self)
-        for section in ("training", "solving") if ours else ():
-            ours[0].library.settings.parameters[section]["backend"].add_observer(self)
+        watched = (("training", "backend"), ("solving", "backend"), ("model", "architecture"))
+        for section, name in watched if ours else ():
+            ours[0].library.settings.parameters[section][name].add_observer(self)
 
     @property
     def _current(self) -> PtychoCoreAlgorithm | None:

@@ -106,9 +106,8 @@ class PtychoCoreAlgorithm(Reconstructor):
                     yield ReconstructOutput(product=product(progress), progress=progress.done)
                     shown, due = progress, time.monotonic() + PARTIAL_SECONDS
                 if stop and not whole:
-                    log.info(
-                        "%s: stopped at %d of %d; the object so far is kept.", self.name, progress.done, progress.goal
-                    )
+                    kept = "the object so far is kept" if progress.done else "nothing is changed"
+                    log.info("%s: stopped at %d of %d; %s.", self.name, progress.done, progress.goal, kept)
                     return
         log.info("%s: done. Next: see it under Object, save it under Products.", self.name)
 

@@ -108,6 +108,16 @@ class PtychoCoreSettings:
         architecture, stated = self.values("model")["architecture"], self.values("training")["nepochs"]
         return int(make_config("training", {"architecture": architecture, "nepochs": stated}).nepochs)
 
+    def default(self, setting: Setting) -> Any:
+        """What a setting that is unset stands for, such as the epochs of the chosen architecture; None for nothing."""
+        if setting.section != "training":
+            return setting.default
+        architecture = self.parameters["model"]["architecture"].get_value()
+        try:
+            return getattr(make_config("training", {"architecture": architecture}), setting.name)
+        except ConfigurationError:
+            return None  # the training says what is wrong
+
     def inference(self) -> InferenceConfig:
         config: InferenceConfig = make_config("inference", self.values("inference"))
         return config
