@@ -44,9 +44,10 @@ class Imaged(Protocol):
 
 @attrs.frozen(eq=False, kw_only=True)
 class Truth:
-    """A known object: complex64 (H, W); its pixel [0, 0] is at the coordinate origin_px = (x, y).
+    """A known object.
 
-    known: bool (H, W), where it can be trusted; None is everywhere.
+    object_field: complex64 (H, W). origin_px: (x, y) of its pixel [0, 0]. source: where it is from. known: bool (H, W),
+    where it can be trusted; None is everywhere.
     """
 
     object_field: NDArray[np.complex64]

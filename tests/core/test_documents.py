@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -80,3 +81,15 @@ def test_the_site_has_every_page() -> None:
     pages |= {f"examples/{path.stem}.md" for path in ROOT.glob("examples/*.py")}
     pages |= {"architecture.md", "contributing.md", "changelog.md"}
     assert named == pages
+
+
+def test_every_public_name_is_explained_and_on_a_page_of_the_site() -> None:
+    import ptycho_core
+    from ptycho_core import errors
+
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
+    names = [name for name in dir(ptycho_core) if not name.startswith("_")]
+    assert "train" in names and "::: ptycho_core.errors\n" in pages
+    listed = {*re.findall(r"^::: [\w.]+\.(\w+)$", pages, flags=re.MULTILINE), *vars(errors)}
+    assert [name for name in names if name not in listed] == []
+    assert [name for name in names if not inspect.getdoc(getattr(ptycho_core, name))] == []
