@@ -19,6 +19,8 @@ from ptycho_core.io.stored import Grid, Pair, Stored, missing
 from ptycho_core.scans.findings import MOST_BAD, Finding, Noticed, mask_finding
 from ptycho_core.scans.frames import Frames, in_memory
 from ptycho_core.scans.geometry import (
+    LARGEST,
+    LEAST,
     electron_wavelength_m,
     object_pixel_m,
     photon_wavelength_m,
@@ -227,9 +229,10 @@ def _lengths(stored: Stored, options: ReadOptions, grid: Grid) -> dict[str, Any]
 
 def _check_positive(stored: Stored, **lengths: float | None) -> None:
     for name, value in lengths.items():
-        if value is not None and not 0 < value < np.inf:
+        if value is not None and not LEAST <= value <= LARGEST:
             remedy = "State the true value."
-            raise DataError(stored.path, name, expected="a number > 0", received=value, remedy=remedy, state=(name,))
+            expected = "a number > 0" if not 0 < value < np.inf else f"a number from {LEAST:g} to {LARGEST:g}"
+            raise DataError(stored.path, name, expected=expected, received=value, remedy=remedy, state=(name,))
 
 
 def _positions(

@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ptycho_core.errors import DataError
 
+LEAST, LARGEST = 1e-60, 1e60
+"""Of an energy or a length in any unit; beyond, what is computed from several may leave double precision."""
+
 
 def photon_wavelength_m(energy_eV: float) -> float:
     """λ = h c / E (Planck-Einstein relation)."""
@@ -122,9 +125,10 @@ def middle_px(
 
 def _positive(key: str, value: Any) -> float:
     number = np.asarray(value)
-    if number.ndim or number.dtype.kind not in "iuf" or not 0 < number < np.inf:
+    if number.ndim or number.dtype.kind not in "iuf" or not LEAST <= number <= LARGEST:
         remedy = "Give it in the unit of its name."
-        raise DataError("geometry", key, expected="one finite number > 0", received=repr(value), remedy=remedy)
+        expected = f"one finite number > 0, from {LEAST:g} to {LARGEST:g}"
+        raise DataError("geometry", key, expected=expected, received=repr(value), remedy=remedy)
     return float(number)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from ptycho_core.scans.geometry import electron_wavelength_m, object_pixel_m, photon_wavelength_m
+from ptycho_core.scans.geometry import LARGEST, LEAST, electron_wavelength_m, object_pixel_m, photon_wavelength_m
 
 Pair = tuple[float, float]
 PAIRS = ("detector_pixel_m", "object_pixel_m")
@@ -68,4 +68,4 @@ def _length(metadata: Mapping[str, Any], name: str) -> Any:
 
 
 def _positive(side: Any) -> bool:
-    return isinstance(side, int | float) and not isinstance(side, bool) and 0 < side < float("inf")
+    return isinstance(side, int | float) and not isinstance(side, bool) and LEAST <= side <= LARGEST

@@ -91,8 +91,8 @@ ROWS = [
     # 4D-STEM
     row("05", f"inspect stem.h5 --dataset 4DSTEM/datacube/data {A}", FINE, "patterns 54 of 64 x 64", GOOD),
     row("05", "inspect stem.h5", REFUSED, "4DSTEM/datacube/data (6, 9, 64, 64) uint16"),
-    row("05", "inspect stem.h5 --dataset 4DSTEM/datacube/data", REFUSED, "the step of a raster", "--scan-step"),
-    row("05", "inspect stem.npz", REFUSED, "the step of a raster", "--scan-step"),
+    row("05", "inspect stem.h5 --dataset 4DSTEM/datacube/data", REFUSED, "expected scan_step", "--scan-step STEP"),
+    row("05", "inspect stem.npz", REFUSED, "expected scan_step", "--scan-step STEP"),
     *(
         row("05", f"inspect {name} --probe probe.npy --scan-step 5 --position-unit px", FINE, "patterns 54 of", GOOD)
         for name in ("stem.npz", "stem.npy")

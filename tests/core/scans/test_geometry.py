@@ -49,10 +49,13 @@ def test_the_origin_is_one_point_in_both_units_and_x_comes_first():
     np.testing.assert_allclose(px, [[10, 20], [13, 20], [10, 22]])
 
 
-@pytest.mark.parametrize("energy_eV", [0, -1, np.nan, np.inf, "8 keV", [8e3], True, None])
+@pytest.mark.parametrize("energy_eV", [0, -1, 5e-324, 1e300, np.nan, np.inf, "8 keV", [8e3], True, None])
 @pytest.mark.parametrize("function", [photon_wavelength_m, electron_wavelength_m])
 def test_an_energy_that_is_no_positive_number_is_refused_by_name(function, energy_eV):
-    with pytest.raises(DataError, match=r"geometry: energy_eV: expected one finite number > 0; received .*\. Give"):
+    with pytest.raises(
+        DataError,
+        match=r"geometry: energy_eV: expected one finite number > 0, from 1e-60 to 1e\+60; received .*\. Give",
+    ):
         function(energy_eV)
 
 
