@@ -195,6 +195,7 @@ def console(quiet: bool, as_json: bool, progress_bar: bool = True, place: Place 
     if place is not None and place.rank > 0:
         context.meta[FOLLOWER] = place.words
         context.meta.pop(EVENTS, None)
+        context.meta.pop(SERVE, None)
         quiet, as_json = True, False
     stream = context.meta.get(EVENTS)
     if stream is not None and as_json:
@@ -209,7 +210,8 @@ def console(quiet: bool, as_json: bool, progress_bar: bool = True, place: Place 
 
 def _serve(output: Output, context: click.Context) -> None:
     """A page of the command, until it ends."""
-    from ptycho_core.report.pages.live import LivePage, address_of
+    from ptycho_core.report.pages.live import address_of
+    from ptycho_core.report.pages.served import LivePage
 
     page = LivePage(*address_of(context.meta[SERVE]))
     context.call_on_close(page.close)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +14,7 @@ ROOM = 0.25
 
 
 class Mosaic:
-    """The weighted mean of the patches that have come; an `ObjectSoFar`. weight: (N, N), of every pixel of a patch.
+    """The weighted mean of the patches that have come. weight: (N, N), of every pixel of a patch.
 
     The patches in any order give the same object to the rounding of float64 sums.
     """
@@ -45,16 +47,15 @@ class Mosaic:
         if before is not None:
             self._canvas.merge(before)
 
-    def light(self) -> NDArray[np.float64]:
-        """(H, W): the summed weight, of a mosaic that has patches."""
-        assert self._canvas is not None
-        return self._canvas.summed_weight()
-
     @property
     def origin_px(self) -> tuple[float, float]:
         return canvas_extent(np.array([self._low, self._high]), self.N)[0]
 
-    def known_field(self) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
+    def snapshot(self) -> ObjectCanvas | None:
+        """The canvas as it is now, on its own, without the counts of patches; None where nothing was added."""
         if self._canvas is None:
-            return np.zeros((1, 1), np.complex64), np.zeros((1, 1), bool)
-        return self._canvas.known_field()
+            return None
+        taken = copy.copy(self._canvas)
+        taken._sum, taken._points = taken._sum.astype(np.complex64), taken._points.copy()
+        taken._corners = np.zeros((0, 0), np.int32)
+        return taken

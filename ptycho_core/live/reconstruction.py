@@ -29,6 +29,7 @@ from ptycho_core.models.canvas import WholeScan
 from ptycho_core.models.model import Model
 from ptycho_core.networks.registry import build_table
 from ptycho_core.networks.table import Table
+from ptycho_core.physics.canvas import ObjectCanvas
 from ptycho_core.physics.constants import DATA_STEP_FLOOR
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.weights import probe_mask, reassembly_weight
@@ -51,6 +52,7 @@ TILE = 2  # specs/live.md, Polishing: patches, the side of a tile
 MOST_POLISHED = 400  # specs/live.md, Polishing: frames that a pass over a tile takes
 NEW_SHARE = 0.2  # specs/live.md, Polishing: of a tile's frames, which are new
 STEPS, MOMENTUM, EPSILON = 6, 0.7, 0.01  # specs/live.md, Polishing: data steps of a solver on a tile
+SLOW_SECONDS = 0.3  # specs/live.md, Polishing: from the coming of a frame to its place
 STEP_EPSILON = 0.1  # specs/live.md, Placing: of the first data step
 
 
@@ -184,7 +186,7 @@ class LiveReconstruction:
         if first is None:
             return
         with self._lock:
-            begin = max(self.spool.row_of, default=-1) + 1
+            begin = max(self.spool.row_of, default=-1) + 1 if frames is None else 0
             numbers = np.arange(begin, begin + len(first)) if frames is None else np.asarray(frames, np.int64)
             amplitude, places = self._checked(patterns, positions_px, numbers)
             new: list[int] = []
@@ -213,11 +215,10 @@ class LiveReconstruction:
             if amplitude.shape != (count, N, N) or amplitude.dtype.kind != "f":
                 raise refuse("patterns", f"({count}, {N}, {N}) real amplitudes", f"{amplitude.dtype} {amplitude.shape}")
             amplitude = amplitude.astype(np.float32, copy=False)
-            good = ~self.setup.bad_pixels
-            if not np.isfinite(amplitude[:, good]).all() or (amplitude[:, good] < 0).any():
-                raise refuse("patterns", "finite amplitudes >= 0", "NaN, infinity or negative values")
             if self.setup.bad_pixels.any():
-                amplitude = np.where(good, amplitude, np.float32(0))
+                amplitude = np.where(self.setup.bad_pixels, np.float32(0), amplitude)
+            if not (amplitude.min(initial=0) >= 0 and amplitude.max(initial=0) < np.inf):
+                raise refuse("patterns", "finite amplitudes >= 0", "NaN, infinity or negative values")
         if positions_px is not None:
             places = np.asarray(positions_px, np.float64)
             if places.shape != (count, 2) or not np.isfinite(places).all():
@@ -312,8 +313,9 @@ class LiveReconstruction:
 
     @property
     def behind(self) -> bool:
-        """Whether frames wait that polishing would keep waiting."""
-        return len(self._waiting) >= PLACED_AT_ONCE
+        """Whether polishing would keep frames waiting: many wait, or the last one has waited long."""
+        last = self.latencies[-1] if self.latencies else 0.0
+        return len(self._waiting) >= PLACED_AT_ONCE or (last > SLOW_SECONDS and not self.ended)
 
     def polish(self) -> bool:
         """One pass over the tile with the most new frames; False where none has enough."""
@@ -368,38 +370,26 @@ class LiveReconstruction:
 
     def known_field(self) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
         """(H, W): the object so far, and where it is known; the newest tiles as they were first placed."""
-        if self._mosaic is None:
-            return np.zeros((1, 1), np.complex64), np.zeros((1, 1), bool)
-        field, known = self._mosaic.known_field()
-        x, y = self._mosaic.origin_px
-        side = TILE * self.setup.N
-        for (column, row), tile in list(self._tiles.items()):
-            left, top = round(column * side - x), round(row * side - y)
-            rows = slice(max(0, top), min(field.shape[0], top + side))
-            columns = slice(max(0, left), min(field.shape[1], left + side))
-            if rows.start >= rows.stop or columns.start >= columns.stop:
-                continue
-            part = tile[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-            better = known[rows, columns] & np.isfinite(part)
-            field[rows, columns][better] = part[better]
-        return field, known
+        return self.snapshot().known_field()
+
+    def snapshot(self) -> Snapshot:
+        """The object so far, which stays as it is, to be worked out elsewhere; taken in the thread that places."""
+        with self._lock:
+            mosaic, known = self._mosaic, self._illumination
+            lit = mosaic is not None and mosaic.lit and known is not None
+            return Snapshot(
+                canvas=None if mosaic is None else mosaic.snapshot(),
+                tiles=dict(self._tiles),
+                side=TILE * self.setup.N,
+                counts=2 * known.counts_per_intensity if lit and known is not None else None,
+                positions_px=self.positions_px,
+                pattern=self.last_pattern(),
+            )
 
     @property
     def positions_px(self) -> NDArray[np.float64]:
         """(placed, 2), in the order in which frames were placed."""
         return np.array(self._places, np.float64).reshape(-1, 2)
-
-    def places(self) -> NDArray[np.float64]:
-        """As `positions_px`: for a page."""
-        return self.positions_px
-
-    def photon_limit(self) -> NDArray[np.float32] | None:
-        """(H, W): RMS error of the object that photons alone leave, by the light on a pixel; None where not known."""
-        if self._mosaic is None or self._illumination is None or not self._mosaic.lit:
-            return None
-        counts = 2 * self._illumination.counts_per_intensity * self._mosaic.light()
-        with np.errstate(divide="ignore"):
-            return (1 / np.sqrt(np.maximum(counts, 0))).astype(np.float32)
 
     def last_pattern(self) -> NDArray[np.float32] | None:
         """(N, N): the amplitude of the frame that was placed last."""
@@ -455,6 +445,55 @@ class LiveReconstruction:
         self.spool.close()
         if self._temporary is not None:
             self._temporary.cleanup()
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Snapshot:
+    """An object as it was; an `ObjectSoFar`. tiles: those that were polished, by column and row, in px `side`.
+
+    counts: of the light on a pixel, in the unit of the canvas' weights; None where these are no light.
+    """
+
+    canvas: ObjectCanvas | None
+    tiles: dict[tuple[int, int], NDArray[np.complex64]]
+    side: int
+    counts: float | None
+    positions_px: NDArray[np.float64]
+    pattern: NDArray[np.float32] | None
+
+    @property
+    def origin_px(self) -> tuple[float, float]:
+        return (0.0, 0.0) if self.canvas is None else self.canvas.origin_px
+
+    def known_field(self) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
+        if self.canvas is None:
+            return np.zeros((1, 1), np.complex64), np.zeros((1, 1), bool)
+        field, known = self.canvas.known_field()
+        (x, y), side = self.canvas.origin_px, self.side
+        for (column, row), tile in self.tiles.items():
+            left, top = round(column * side - x), round(row * side - y)
+            rows = slice(max(0, top), min(field.shape[0], top + side))
+            columns = slice(max(0, left), min(field.shape[1], left + side))
+            if rows.start >= rows.stop or columns.start >= columns.stop:
+                continue
+            part = tile[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+            better = known[rows, columns] & np.isfinite(part)
+            field[rows, columns][better] = part[better]
+        return field, known
+
+    def photon_limit(self) -> NDArray[np.float32] | None:
+        """(H, W): RMS error of the object that photons alone leave, by the light on a pixel; None where not known."""
+        if self.canvas is None or self.counts is None:
+            return None
+        with np.errstate(divide="ignore"):
+            limit = 1 / np.sqrt(np.maximum(self.counts * self.canvas.summed_weight(), 0))
+        return np.asarray(limit, np.float32)
+
+    def places(self) -> NDArray[np.float64]:
+        return self.positions_px
+
+    def last_pattern(self) -> NDArray[np.float32] | None:
+        return self.pattern
 
 
 def _first_step(

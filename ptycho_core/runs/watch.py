@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -34,6 +35,8 @@ from ptycho_core.storage.keeping import locked
 
 STATE, SETUP = "live", "setup.npz"
 REPORT_SECONDS = 0.25
+SWITCH_SECONDS = 5e-4
+"""Between threads that wait for one another: those that receive, place, polish and draw."""
 PATIENCE_SECONDS = 30.0
 """For a pass over a tile, and for the source, to end."""
 MOST_TROUBLES = 100  # specs/live.md, Messages
@@ -168,12 +171,15 @@ def watch_into(
         polisher = _Polisher(receiver)
         other = threading.Thread(target=polisher.run, daemon=True, name="polishing")
         other.start()
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
         try:
             _follow(receiver, polisher, thread, tell)
         except KeyboardInterrupt as stop:
             told_ending(tell, WORK, stop)
             raise
         finally:
+            sys.setswitchinterval(interval)
             receiver.stopping.set()
             for each in (thread, other):
                 each.join(PATIENCE_SECONDS)

@@ -18,14 +18,58 @@ from ptycho_core.quality.area import bounding_box
 from ptycho_core.report.pages.images import Coloured, canvas_of, of_error, of_object, of_pattern
 from ptycho_core.report.plots.objects import Canvas
 
-IMAGE_SECONDS, IMAGE_SHARE = 0.35, 3
-"""Least time between two images, and times what the last one took in the thread of the work."""
 LARGEST_PX = 640
 """Of an image on the page; of a larger one every second, third, … pixel is shown."""
 IMAGE_BYTES = 120_000
 MOST_POINTS, MOST_POSITIONS = 2_000, 4_000
 CURVES = ("epoch", "sweep")
 KEPT_WARNINGS = 20
+
+
+SHOWN = ("lag_s", "received", "waiting", "unplaced", "duplicates", "polished")
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Seen(Event):
+    """An event as the page is told of it: without its payload. more: numbers of its class by name."""
+
+    more: Mapping[str, float] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(cls, event: Event) -> Seen:
+        names = (*SHOWN, "patterns_per_second", *(("rate",) if event.work == "watch" else ()))
+        more = {name: float(getattr(event, name)) for name in names if hasattr(event, name)}
+        fields = {field.name: getattr(event, field.name) for field in attrs.fields(Event)}
+        return cls(**{**fields, "terms": dict(event.terms), "payload": None}, more=more)
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Still:
+    """An object that is not changed any more, as arrays; an `ObjectSoFar`."""
+
+    origin_px: tuple[float, float]
+    field: NDArray[np.complex64]
+    known: NDArray[np.bool_]
+    limit: NDArray[Any] | None = None
+    positions_px: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, so_far: Any) -> Any:
+        """A snapshot of an object, by its own means, where it has such."""
+        if hasattr(so_far, "snapshot"):
+            return so_far.snapshot()
+        field, known = so_far.known_field()
+        limit, places = (getattr(so_far, name, lambda: None)() for name in ("photon_limit", "places"))
+        return cls(origin_px=so_far.origin_px, field=field, known=known, limit=limit, positions_px=places)
+
+    def known_field(self) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
+        return self.field, self.known
+
+    def photon_limit(self) -> NDArray[Any] | None:
+        return self.limit
+
+    def places(self) -> NDArray[np.float64] | None:
+        return self.positions_px
 
 
 @attrs.frozen(eq=False)
@@ -51,7 +95,6 @@ class Board:
         self.warnings: list[str] = []
         self.drawing: Drawing | None = None
         self.ended = False
-        self._due = 0.0
         self._begun = time.monotonic()
         self._waiting: tuple[Any, ...] | None = None
         self._ready = threading.Condition()
@@ -65,8 +108,6 @@ class Board:
         self.status = self._told(event)
         if event.kind in CURVES or (event.kind == "batch" and event.work == "watch"):
             self._plot(event)
-        if hasattr(event.payload, "known_field") and (time.monotonic() > self._due or event.done == event.total):
-            self._hand_over(event)
         self.version += 1
 
     def _told(self, event: Event) -> dict[str, str]:
@@ -76,13 +117,13 @@ class Board:
             told["done"] = f"{event.done} {event.unit}s" + ("" if event.total is None else f" of {event.total}")
         if event.message:
             told["message"] = visible(event.message)
-        rate = getattr(event, "patterns_per_second", None) or getattr(event, "rate", None)
+        more = event.more if isinstance(event, Seen) else {}
+        rate = more.get("patterns_per_second", more.get("rate"))
         if rate is not None and event.kind != "sweep":
             told["rate"] = f"{rate:.0f} patterns/s"
-        for name in ("lag_s", "received", "waiting", "unplaced", "duplicates", "polished"):
-            value = getattr(event, name, None)
-            if value is not None:
-                told[name] = f"{value:.2f} s" if name == "lag_s" else str(value)
+        for name in SHOWN:
+            if name in more:
+                told[name] = f"{more[name]:.2f} s" if name == "lag_s" else f"{more[name]:.0f}"
         return told
 
     def _plot(self, event: Event) -> None:
@@ -96,19 +137,11 @@ class Board:
             curves[name] = [*xs, x][-MOST_POINTS:], [*ys, float(value)][-MOST_POINTS:]
         self.curves = curves
 
-    def _hand_over(self, event: Event) -> None:
-        """The arrays of an object, which change with the next step, to the thread that draws."""
-        started, so_far = time.monotonic(), event.payload
-        field, known = so_far.known_field()
-        if not known.any():
-            return
-        more = [getattr(so_far, name, None) for name in ("photon_limit", "places", "last_pattern")]
-        limit, places, pattern = (None if each is None else each() for each in more)
+    def show(self, so_far: ObjectSoFar, placed: int) -> None:
+        """Draw an object, which nobody changes any more, in a thread; one that is not drawn yet is left out."""
         with self._ready:
-            self._waiting = (so_far.origin_px, field, known, limit, places, pattern, event.done)
+            self._waiting = (so_far, placed)
             self._ready.notify()
-        ended = time.monotonic()
-        self._due = ended + max(IMAGE_SECONDS, IMAGE_SHARE * (ended - started))
 
     def _draw(self) -> None:
         while True:
@@ -116,9 +149,14 @@ class Board:
                 while self._waiting is None:
                     self._ready.wait()
                 given, self._waiting = self._waiting, None
+            so_far, placed = given
             number = 1 if self.drawing is None else self.drawing.number + 1
-            self.drawing = drawn(number, *given)
-            self.version += 1
+            field, known = so_far.known_field()
+            if known.any():
+                more = [getattr(so_far, name, None) for name in ("photon_limit", "places", "last_pattern")]
+                limit, places, pattern = (None if each is None else each() for each in more)
+                self.drawing = drawn(number, so_far.origin_px, field, known, limit, places, pattern, placed)
+                self.version += 1
 
 
 def drawn(
@@ -150,6 +188,3 @@ def drawn(
     if pattern is not None:
         picture = of_pattern(pattern, max(float(np.square(pattern.max(), dtype=np.float64)), 1e-30))
     return Drawing(number, canvas, images, shown, picture, placed)
-
-
-__all__ = ["Board", "Drawing", "ObjectSoFar"]

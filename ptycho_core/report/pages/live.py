@@ -16,9 +16,8 @@ import time
 from typing import Any
 
 from ptycho_core.errors import ConfigurationError
-from ptycho_core.events import Event
 from ptycho_core.report.pages.board import Board, Drawing
-from ptycho_core.report.pages.figures import CURVES, FRAME, Maps, curves, plotting, positions
+from ptycho_core.report.pages.figures import FRAME, Maps, curves, plotting, positions
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +50,8 @@ def address_of(text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-class LivePage:
-    """A listener with a page. `url`: its address, with a secret in it where other machines can reach it.
+class Service:
+    """The page of a board, in this process. `url`: its address, with a secret in it where other machines can reach it.
 
     Raises MissingExtraError without the extra `pages`, ConfigurationError where the port is not free.
     """
@@ -73,9 +72,6 @@ class LivePage:
         if isinstance(outcome, BaseException):
             raise outcome
         self.url: str = outcome
-
-    def __call__(self, event: Event) -> None:
-        self.board(event)
 
     def close(self) -> None:
         """End the service, once open pages had a moment to show the last state."""
@@ -310,6 +306,3 @@ def _policy() -> Any:
             return status_code, headers, chunk
 
     return Policy
-
-
-__all__ = ["CURVES", "PORT", "LivePage", "address_of"]

@@ -20,7 +20,8 @@ from ptycho_core.errors import ConfigurationError
 from ptycho_core.events import Event
 from ptycho_core.live import LiveReconstruction, Setup
 from ptycho_core.report.pages import write_report
-from ptycho_core.report.pages.live import LivePage, address_of
+from ptycho_core.report.pages.live import Service, address_of
+from ptycho_core.report.pages.served import LivePage
 from ptycho_core.settings.solving import SolveConfig
 from tests.core.reconstructions import make_reconstruction
 
@@ -149,7 +150,7 @@ def answer(url: str, **changes: str) -> tuple[int, Any]:
 
 
 def test_the_page_answers_under_its_own_name_and_changes_nothing(core_log: pytest.LogCaptureFixture) -> None:
-    near = LivePage(port=0)
+    near = Service(port=0)
     status, headers = answer(near.url)
     policy = headers["Content-Security-Policy"]
     assert status == 200 and "default-src 'none'" in policy and "unsafe-eval" not in policy
@@ -158,9 +159,9 @@ def test_the_page_answers_under_its_own_name_and_changes_nothing(core_log: pytes
     assert [answer(near.url, method=method)[0] for method in ("POST", "PUT", "DELETE")] == [405] * 3
     port = urlsplit(near.url).port
     with pytest.raises(ConfigurationError, match=r"--serve: expected a free port on 127.0.0.1; received .*--serve=0"):
-        LivePage(port=port or 0)
+        Service(port=port or 0)
     near.close()
-    far = LivePage("0.0.0.0", 0)
+    far = Service("0.0.0.0", 0)
     url = f"http://127.0.0.1:{urlsplit(far.url).port}{urlsplit(far.url).path}"
     assert len(urlsplit(url).path) > 20
     assert answer(url)[0] == 200 and answer(url, path="/")[0] == 404

@@ -1,0 +1,268 @@
+"""Measures `ptycho watch` as a beamline would use it: how far behind it is, what goes wrong, what a kill leaves.
+
+    python benchmarks/live.py lag --rate 500 --rate 5000 --browser
+    python benchmarks/live.py faults
+    python benchmarks/live.py kill --kills 20
+    python benchmarks/live.py pages --pages 50
+
+lag: a replay at each rate into a watch with a canvas model; its lag by its own events, and with --browser the time from
+a frame's coming to its place on the page of a headless Chromium. faults: 10,000 frames shuffled, 5 % twice, 2 % late by
+10 s, 1 % never. kill: a watch is killed again and again while a replay sends. pages: so many pages of one work at once.
+The result of every watch is compared with an offline reconstruction of the same frames. Exit code 1 where they differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptycho_core import load_model, load_scan, reconstruct, save_scan, simulate, train
+from ptycho_core.quality.metrics import complex_correlation
+from ptycho_core.reconstruction.result import load_reconstruction
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
+
+N = 64
+PTYCHO = [sys.executable, "-m", "ptycho_core"]
+READY_SECONDS = 120
+
+
+def prepared(folder: Path, frames: int, backend: str) -> tuple[Path, Path]:
+    """A scan of so many frames, and a canvas model, which here need not be a good one."""
+    scan, model = folder / f"scan_{frames}.npz", folder / "model"
+    if not scan.exists():
+        save_scan(scan, simulate(N=N, positions=frames, step_px=8, object="dead-leaves", photons=1e5, scan="raster"))
+    if not model.exists():
+        small = simulate(N=N, positions=300, step_px=8, object="dead-leaves", photons=1e5, seed=1)
+        config = TrainingConfig(model=ModelConfig(N=N), nepochs=1, n_groups=16, batch_size=8, backend=backend)
+        train(small, config).save(model)
+    return scan, model
+
+
+@contextmanager
+def watching(address: str, model: Path, out: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], list[Any]]]:
+    """A watch as a child, and its events as they come."""
+    command = [*PTYCHO, "watch", address, "--model", str(model), "--out", str(out), "--events", *more]
+    events: list[dict[str, Any]] = []
+    log = (out.parent / f"{out.name}.log").open("a")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as child:
+        threading.Thread(target=lambda: events.extend(map(json.loads, child.stdout or ())), daemon=True).start()
+        try:
+            yield child, events
+        finally:
+            if child.poll() is None:
+                child.kill()
+
+
+def replaying(scan: Path, address: str, rate: float, *more: str) -> subprocess.Popen[bytes]:
+    command = [*PTYCHO, "replay", str(scan), "--to", address, "--rate", str(rate), "--quiet", *more]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+
+def until(found: Any, seconds: float, what: str) -> Any:
+    end = time.monotonic() + seconds
+    while not (value := found()):
+        if time.monotonic() > end:
+            raise SystemExit(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+    return value
+
+
+def same_as_offline(out: Path, scan: Path, model: Path, backend: str) -> tuple[float, float]:
+    """Correlation with an offline reconstruction of the frames of the result, and the largest difference."""
+    result = load_reconstruction(out)
+    offline = reconstruct(load_scan(scan).subset(result.frames), load_model(model), backend=backend)
+    known = offline.overlap_count > 0
+    difference = float(np.abs(result.object_field - offline.object_field).max())
+    return complex_correlation(result.object_field, offline.object_field, known), difference
+
+
+class Browser:
+    """A headless Chromium that looks at a page: when, and how many frames its image shows."""
+
+    def __init__(self, url: str, stop: threading.Event) -> None:
+        self.url, self.stop, self.seen, self.first = url, stop, [], float("nan")
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self) -> None:
+        from playwright.sync_api import sync_playwright
+
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        shown = """() => {
+            const page = window.Bokeh?.documents[0]
+            const image = page?.get_model_by_name('amplitude')
+            const text = page?.get_model_by_name('status')?.text ?? ''
+            return image ? Number(text.match(/image of (\\d+)/)?.[1] ?? 0) : 0
+        }"""
+        with sync_playwright() as running:
+            opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+            page = opened.new_page()
+            begun = time.time()
+            page.goto(self.url)
+            while not self.stop.is_set():
+                number = page.evaluate(shown)
+                if number and not self.seen:
+                    self.first = time.time() - begun
+                if number and (not self.seen or number != self.seen[-1][1]):
+                    self.seen.append((time.time(), number))
+                time.sleep(0.03)
+            opened.close()
+
+
+def lag(folder: Path, rate: float, seconds: float, backend: str, browser: bool) -> bool:
+    frames = int(rate * seconds)
+    scan, model = prepared(folder, frames, backend)
+    out, port, page = folder / f"lag_{rate:g}", random.randint(20_000, 60_000), random.randint(20_000, 60_000)
+    address = f"tcp://127.0.0.1:{port}"
+    with watching(address, model, out, "--backend", backend, f"--serve={page}") as (child, events):
+        until(lambda: "listening" in (folder / f"{out.name}.log").read_text(), READY_SECONDS, "watch")
+        sender = replaying(scan, address, rate)
+        stop = threading.Event()
+        until(lambda: any(event.get("done", 0) for event in events), READY_SECONDS, "the first frame")
+        looks = Browser(f"http://127.0.0.1:{page}/", stop) if browser else None
+        until(lambda: any("has ended" in event.get("message", "") for event in events), 600, "the end of the source")
+        stop.set()
+        if looks is not None:
+            looks.thread.join()
+        peak = next(line for line in Path(f"/proc/{child.pid}/status").read_text().splitlines() if "VmHWM" in line)
+        until(lambda: child.poll() is not None, 600, "the end")
+        sender.wait()
+    live = [event for event in events if event["kind"] == "batch" and event["work"] == "watch"]
+    lags = [event["lag_s"] for event in live if event["received"] > 0]
+    result = events[-1]["result"]["live"]
+    span = live[-1]["time"] - live[0]["time"]
+    print(
+        f"{rate:g} frames/s for {seconds:g} s: lag median {statistics.median(lags):.2f} s, at most {max(lags):.2f} s; "
+        f"placed {result['placed']} of {frames} in {span:.1f} s, {result['polished']} tiles polished; "
+        f"memory at most {int(peak.split()[1]) / 1024:.0f} MiB"
+    )
+    if looks is not None:
+        times, received = [event["time"] for event in live], [event["received"] for event in live]
+        delays = [when - np.interp(number, received, times) for when, number in looks.seen]
+        print(
+            f"  page: from a frame's coming to its place median {statistics.median(delays):.2f} s, at most "
+            f"{max(delays):.2f} s, {len(delays)} images; first picture after {looks.first:.2f} s"
+        )
+    return held(out, scan, model, backend)
+
+
+def held(out: Path, scan: Path, model: Path, backend: str) -> bool:
+    correlation, difference = same_as_offline(out, scan, model, backend)
+    print(f"  against offline: correlation {correlation:.6f}, largest difference {difference:.2g}")
+    return correlation >= 0.999
+
+
+def faults(folder: Path, frames: int, rate: float, backend: str) -> bool:
+    scan, model = prepared(folder, frames, backend)
+    out, address = folder / "faults", f"tcp://127.0.0.1:{random.randint(20_000, 60_000)}"
+    wrong = ("--shuffle", "--duplicate", "0.05", "--late", "0.02", "--late-s", "10", "--lose", "0.01")
+    with watching(address, model, out, "--backend", backend) as (child, events):
+        until(lambda: "listening" in (folder / f"{out.name}.log").read_text(), READY_SECONDS, "watch")
+        sender = replaying(scan, address, rate, *wrong)
+        until(lambda: child.poll() is not None, 900, "the end")
+        sender.wait()
+    result = events[-1]["result"]["live"]
+    print(f"{frames} frames shuffled, 5 % twice, 2 % late, 1 % never: {json.dumps(result)}")
+    once = result["placed"] == result["frames"] == len(set(load_reconstruction(out).frames.tolist()))
+    return held(out, scan, model, backend) and once
+
+
+def kill(folder: Path, kills: int, backend: str) -> bool:
+    scan, model = prepared(folder, 3000, backend)
+    out, address = folder / "kill", f"tcp://127.0.0.1:{random.randint(20_000, 60_000)}"
+    rng, counts = random.Random(0), []
+    sender = replaying(scan, address, 3000 / (8 * kills))
+    for number in range(kills + 1):
+        with watching(address, model, out, "--backend", backend) as (child, events):
+            if number == kills:
+                until(lambda: child.poll() is not None, 900, "the end")
+                break
+            until(
+                lambda: any(event["kind"] == "batch" for event in events) or sender.poll() is not None, 120, "a start"
+            )
+            time.sleep(rng.uniform(0.2, 3.0))
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            counts.append(next((event["received"] for event in reversed(events) if "received" in event), 0))
+    sender.wait()
+    print(f"killed {kills} times, with so many frames: {counts}; then {json.dumps(events[-1]['result']['live'])}")
+    return held(out, scan, model, backend) and events[-1]["result"]["live"]["placed"] == 3000
+
+
+def pages(count: int) -> bool:
+    """So many pages of a work that changes four times a second, fetched as a browser's script does."""
+    from bokeh.client import pull_session
+
+    from ptycho_core.live.reconstruction import LiveReport
+    from ptycho_core.report.pages.served import LivePage
+
+    class SoFar:
+        origin_px = (0.0, 0.0)
+
+        def known_field(self) -> tuple[Any, Any]:
+            rng = np.random.default_rng()
+            return np.exp(1j * rng.random((500, 500))).astype(np.complex64), np.ones((500, 500), bool)
+
+    page = LivePage(port=0)
+    before, sessions = time.process_time(), []
+    begun = time.monotonic()
+    for number in range(count * 4):
+        page(LiveReport(done=number, total=count * 4, rate=100.0, payload=SoFar()))
+        if number < count:
+            sessions.append(pull_session(url=page.url))
+        time.sleep(0.25)
+    spent = time.monotonic() - begun
+    last = [session.document.get_model_by_name("status").text for session in sessions]
+    for session in sessions:
+        session.close()
+    print(f"{count} pages: {(time.process_time() - before) / spent:.2f} processors, {len(sessions)} answered")
+    page.close()
+    return all(last) and len(sessions) == count
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("part", choices=("lag", "faults", "kill", "pages"), nargs="+")
+    parser.add_argument("--rate", type=float, action="append", default=[])
+    parser.add_argument("--seconds", type=float, default=20.0, help="of a replay")
+    parser.add_argument("--frames", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--pages", type=int, default=50)
+    parser.add_argument("--backend", default="torch")
+    parser.add_argument("--browser", action="store_true")
+    asked = parser.parse_args()
+    print(f"load average before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+    held = True
+    with tempfile.TemporaryDirectory(prefix="ptycho-live-") as place:
+        folder = Path(place)
+        if "lag" in asked.part:
+            for rate in asked.rate or [500.0, 5000.0]:
+                held &= lag(folder, rate, asked.seconds if rate <= 1000 else 2.0, asked.backend, asked.browser)
+        if "faults" in asked.part:
+            held &= faults(folder, asked.frames, 500.0, asked.backend)
+        if "kill" in asked.part:
+            held &= kill(folder, asked.kills, asked.backend)
+        if "pages" in asked.part:
+            held &= pages(asked.pages)
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
