@@ -161,6 +161,14 @@ def test_losses_mark_the_best_epoch(tmp_path: Path, drawn: list[Any]) -> None:
     assert list(mark.get_xdata()) == [2, 2]
 
 
+def test_deviances_which_are_of_another_size_have_axes_of_their_own(tmp_path: Path, drawn: list[Any]) -> None:
+    rows = [row | {"reduced_deviance": 1e4 / row["epoch"], "validation_reduced_deviance": 2e4} for row in history()]
+    plots.plot_losses(rows, tmp_path / "a.png", best_epoch=2)
+    above, below = ([line.get_label() for line in axes.lines] for axes in drawn[0].axes)
+    assert above == ["total", "total, validation", "nll", "best epoch, 2"]
+    assert below == ["reduced deviance", "reduced deviance, validation", "best epoch, 2"]
+
+
 def test_the_light_of_each_mode_is_given_in_three_digits() -> None:
     figure = drawing.new_figure(4, 4)
     axes = figure.add_subplot()
