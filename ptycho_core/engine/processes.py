@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -178,7 +179,8 @@ def reaching_others(processes: Processes, *kinds: type[BaseException]) -> Iterat
     try:
         yield
     except kinds as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        told = re.sub(r"^\[[^]]*\] ", "", str(error).strip())  # a place in the framework's own source
+        first_line = told.splitlines()[0].partition(". ")[0] if told else type(error).__name__
         raise ProcessError(
             repr(processes),
             expected="the other processes of the run",

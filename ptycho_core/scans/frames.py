@@ -129,6 +129,8 @@ class Frames:
 
     def __getitem__(self, index: Any) -> NDArray[np.float32]:
         chosen = _integers(index, len(self))
+        if not chosen.size:
+            return np.empty((0, *self.shape[1:]), self.dtype)
         if self._index is not None:
             chosen = self._index[chosen]
         amplitude = self._amplitude(self.source.read(chosen if chosen.ndim else chosen[None]))

@@ -92,21 +92,20 @@ def launched(command: Sequence[str], count: int) -> int:
         told = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
         environment = {**os.environ, "TF_CONFIG": told}
         children.append(subprocess.Popen(command, env=environment, start_new_session=True))
-    ending = signal.SIGTERM
+    ending, code = signal.SIGTERM, 0
     try:
         while all(child.poll() in (None, 0) for child in children) and any(child.poll() is None for child in children):
             time.sleep(POLL_S)
     except KeyboardInterrupt as stop:
-        ending = getattr(stop, "signum", signal.SIGINT)
-        raise
+        ending = signal.Signals(getattr(stop, "signum", signal.SIGINT))
+        code = 128 + ending
     finally:
         failed = {rank: child.returncode for rank, child in enumerate(children) if child.returncode}
         _end(children, ending)
-    for rank, code in failed.items():
-        if code < 0:
-            name = signal.Signals(-code).name
-            print(f"Error: process {rank + 1} of {count} was ended by {name}.", file=sys.stderr)
-    return next((code if code > 0 else 128 - code for code in failed.values()), 0)
+    for rank, ended in failed.items():
+        if ended < 0:
+            print(f"Error: process {rank + 1} of {count} was ended by {signal.Signals(-ended).name}.", file=sys.stderr)
+    return code or next((ended if ended > 0 else 128 - ended for ended in failed.values()), 0)
 
 
 def _end(children: Sequence[subprocess.Popen[bytes]], ending: signal.Signals) -> None:

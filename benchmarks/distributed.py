@@ -1,0 +1,128 @@
+"""Two processes of one core each beside one process of one core: training, solving, reconstruction.
+
+    python benchmarks/distributed.py --backend torch --backend tensorflow --rounds 3
+
+The same two processes do all of it: in every round the first one works alone while the others wait, and then all of
+them work together, so that whatever else the machine does meets both. `wall` is the ratio of the shortest times, which
+needs as many free cores as processes; `cpu` that of the processor seconds of the one process to the most that one of
+the several has taken: what the ratio is where nothing else runs and no message takes time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ptycho_core.engine.launched import place_of
+from ptycho_core.engine.processes import ALONE, Processes
+from ptycho_core.engine.registry import load_engine
+from ptycho_core.models.model import Model
+from ptycho_core.reconstruction.predict import reconstruct
+from ptycho_core.scans.scan import Scan
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.inference import InferenceConfig
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.solving import SolveConfig
+from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.simulation import simulate
+from ptycho_core.solving.loop import Solving, SweepReport
+from ptycho_core.training.fit import fit
+
+CPU = ExecutionConfig(accelerator="cpu", num_workers=0)
+Seconds = tuple[float, float]
+
+
+def timed(work: Callable[[], Any]) -> Seconds:
+    """(wall, processor) seconds."""
+    wall, own = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - own
+
+
+class Works:
+    """What is timed; each is warm when it is timed, as in a long run."""
+
+    def __init__(self, backend: str, frames: int, groups: int) -> None:
+        self.backend, self.groups = backend, groups
+        self.scan: Scan = simulate(N=64, positions=frames, step_px=4, photons=1e5, seed=1)
+        self.large: Scan = simulate(N=128, positions=2 * frames, step_px=8, photons=1e5, seed=1)
+        self.model: Model | None = None
+
+    def training(self, processes: Processes) -> Seconds:
+        """One epoch of batches of 32 groups of 4."""
+        model = ModelConfig(N=64, architecture="cnn", gridsize=2, n_filters_scale=1)
+        config = TrainingConfig(model=model, nepochs=2, n_groups=self.groups, batch_size=32, backend=self.backend)
+        run = fit(self.scan, config, execution=CPU, processes=processes)
+        steps = iter(run)
+        next(steps)
+        seconds = timed(lambda: next(steps))
+        self.model = run.model
+        return seconds
+
+    def solving(self, processes: Processes) -> Seconds:
+        """Two sweeps of 32 steps, object and probe."""
+        config = SolveConfig(sweeps=3, refine="probe", prior="none", split_half=False, backend=self.backend)
+        events = (event for event in Solving(self.large, config, execution=CPU, processes=processes))
+        sweeps = (event for event in events if isinstance(event, SweepReport))
+        next(sweeps)
+        return timed(lambda: (next(sweeps), next(sweeps)))
+
+    def reconstruction(self, processes: Processes) -> Seconds:
+        """Prediction, canvas and evidence of all frames."""
+        assert self.model is not None
+        config = InferenceConfig(backend=self.backend)
+        again = lambda: reconstruct(self.scan, self.model, config=config, execution=CPU, processes=processes)  # noqa: E731
+        again()
+        return timed(again)
+
+
+def work(backend: str, rounds: int, frames: int, groups: int) -> None:
+    """In each of the processes."""
+    place = place_of(CPU)
+    assert place is not None
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[place.rank % len(cores)]})
+    processes: Processes = load_engine(backend).join(place, CPU)  # type: ignore[attr-defined]
+    works = Works(backend, frames, groups)
+    for name in ("training", "solving", "reconstruction"):
+        alone, together = [], []
+        for _ in range(rounds):
+            own = getattr(works, name)(ALONE) if processes.first else (0.0, 0.0)
+            alone.append(processes.tell(own))
+            processes.barrier()
+            all_of_them = processes.told_by_all(getattr(works, name)(processes))
+            together.append([max(each) for each in zip(*all_of_them, strict=True)])
+        if processes.first:
+            (wall, cpu), (shared_wall, shared_cpu) = ([min(x) for x in zip(*s, strict=True)] for s in (alone, together))
+            row = {"backend": backend, "work": name, "one_s": wall, "several_s": shared_wall}
+            row |= {"wall": wall / shared_wall, "cpu": cpu / shared_cpu, "load": os.getloadavg()[0]}
+            print(json.dumps(row), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", action="append", required=True)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=512)
+    parser.add_argument("--groups", type=int, default=256)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.worker:
+        work(asked.backend[0], asked.rounds, asked.frames, asked.groups)
+        return
+    for backend in asked.backend:
+        execution = ExecutionConfig(accelerator="cpu", devices=asked.processes)
+        numbers = ("--rounds", str(asked.rounds), "--frames", str(asked.frames), "--groups", str(asked.groups))
+        command = [sys.executable, __file__, "--worker", "--backend", backend, *numbers]
+        if code := load_engine(backend).launch(command, execution):  # type: ignore[attr-defined]
+            sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
