@@ -35,6 +35,7 @@ from ptycho_core.cli.shared import (
     write_option,
 )
 from ptycho_core.engine.launched import place_of
+from ptycho_core.errors import ProcessError
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.fields import flag_of
 from ptycho_core.settings.files import annotated_toml
@@ -151,9 +152,9 @@ def train(
         files=several,
         **shared.settings,
     )
-    if done.summary is None:
+    if done.summary is None and not isinstance(done.stop, ProcessError):
         output.say("Stopped before the first epoch finished; nothing was written.")
-    else:
+    elif done.summary is not None:
         output.result(done.summary, _in_words(done.summary))
         if (
             command := _after_training(done.stop, training, configs["execution"], configs["reading"], files)
@@ -313,9 +314,9 @@ def _refined(
         formats=formats,
         **shared.settings,
     )
-    if done.summary is None:
+    if done.summary is None and not isinstance(done.stop, ProcessError):
         output.say("Stopped before the first sweep finished; the reconstruction is that of the model.")
-    else:
+    elif done.summary is not None:
         after = f"{done.summary['R']:.4g} after {len(done.run.history)} sweeps"
         output.result(done.summary, f"{done.summary['reconstruction']}: R {result.R:.4g} before, {after}")
         if isinstance(done.stop, KeyboardInterrupt) and configs["execution"].enable_checkpointing:

@@ -28,7 +28,7 @@ from ptycho_core.cli.shared import (
     write_option,
 )
 from ptycho_core.engine.launched import place_of
-from ptycho_core.errors import DataError
+from ptycho_core.errors import DataError, ProcessError
 from ptycho_core.settings.files import annotated_toml
 from ptycho_core.settings.sources import Layers
 
@@ -100,9 +100,9 @@ def solve(
         formats=formats,
         **shared.settings,
     )
-    if done.summary is None:
+    if done.summary is None and not isinstance(done.stop, ProcessError):
         output.say("Stopped before the first sweep finished; nothing was written.")
-    else:
+    elif done.summary is not None:
         summary = done.summary
         text = f"{summary['reconstruction']}: R {summary['R']:.4g}, H {summary['H']:.4g} on held-out pixels"
         output.result(summary, files_in_words(text, summary))

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from ptycho_core.engine.processes import ALONE, Processes, never
+from ptycho_core.errors import ProcessError
 from ptycho_core.events import Event, Listener, told_ending, told_file
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint
 from ptycho_core.models.model import ARCHIVE_NAME, Model
@@ -50,7 +51,7 @@ class Trained:
     run: Fit
     stop: Stop | None
     summary: dict[str, Any] | None
-    """What was written; None where no epoch had finished and so nothing was."""
+    """What was written at the end; None where no epoch had finished, or another process was gone: what is kept stays."""
 
     @property
     def model(self) -> Model | None:
@@ -120,7 +121,8 @@ def train_into(
             stop = error
             told_ending(tell, "train", stop)
         configs = {"model": run.config.model, "training": run.config, "execution": execution, "reading": reading}
-        summary = None if run.model is None else _write(run, folder, configs, tell, stop)
+        kept = isinstance(stop, ProcessError) and execution.enable_checkpointing  # others are to end soon
+        summary = None if run.model is None or kept else _write(run, folder, configs, tell, stop)
         if summary is not None:
             with after_result(folder / ARCHIVE_NAME):
                 write_record(

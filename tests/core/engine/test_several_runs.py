@@ -1,0 +1,118 @@
+"""Runs of several processes with their files: who writes, who goes on, who speaks."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ptycho_core_reference import ReferenceEngine
+
+from ptycho_core.cli import stopped_by_signals
+from ptycho_core.cli.shared import Wish
+from ptycho_core.engine.processes import ALONE, Processes
+from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
+from ptycho_core.models.model import load_model
+from ptycho_core.runs.reconstruct import reconstruct_into
+from ptycho_core.runs.solve import solve_into
+from ptycho_core.runs.train import Trained, train_into
+from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.solving import SolveConfig
+from ptycho_core.settings.training import TrainingConfig
+from tests.command_line import run_here
+from tests.contract.cases import make_scan
+from tests.contract.process_cases import found
+from tests.processes import together
+
+SCAN = make_scan(32, 1, 2e4, True)
+
+
+@pytest.fixture(autouse=True)
+def reference(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The reference engine, and no pictures."""
+    for run in ("train", "solve", "reconstruct"):
+        for drawing in ("draw", "reported"):
+            monkeypatch.setattr(f"ptycho_core.runs.{run}.{drawing}", lambda *arguments, **keywords: None)
+    with found(ReferenceEngine()):
+        yield
+
+
+def trained(folder: Path, processes: Processes, epochs: int, resume: Checkpoint | None = None, **more: Any) -> Trained:
+    model = ModelConfig(N=32, architecture="contract", n_filters_scale=1, gridsize=1)
+    settings = {"n_groups": 5, "batch_size": 4, "nphotons": 2e4, "scheduler": "Default", "output_dir": folder}
+    config = TrainingConfig(model=model, nepochs=epochs, **settings)
+    return train_into(folder, SCAN, config, processes=processes, resume=resume, **more)
+
+
+def test_a_training_of_two_goes_on_with_one_and_then_with_three(tmp_path: Path) -> None:
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    trained(whole, ALONE, 3)
+    first, second = together(2, lambda processes: trained(parted, processes, 1))
+    assert first.summary is not None and second.summary is None
+    trained(parted, ALONE, 2, load_checkpoint(parted))
+    kept = load_checkpoint(parted)
+    together(3, lambda processes: trained(parted, processes, 3, kept))
+    ours, theirs = load_checkpoint(parted / CHECKPOINT_NAME), load_checkpoint(whole / CHECKPOINT_NAME)
+    assert len(ours.history) == len(theirs.history) == 3
+    for name, array in theirs.weights.items():
+        np.testing.assert_allclose(ours.weights[name], array, atol=1e-12 * np.abs(array).max(), err_msg=name)
+
+
+def test_a_wish_to_stop_of_one_ends_the_training_of_all_with_what_is_done(tmp_path: Path) -> None:
+    def work(processes: Processes) -> Trained:
+        asked = iter(range(100))  # before every batch, of which an epoch has two
+        return trained(tmp_path, processes, 50, should_stop=lambda: processes.rank == 1 and next(asked) >= 3)
+
+    def ended(processes: Processes) -> Trained | KeyboardInterrupt:
+        try:
+            return work(processes)
+        except KeyboardInterrupt as stop:
+            return stop
+
+    first, second = together(2, ended)
+    assert isinstance(second, KeyboardInterrupt)
+    assert isinstance(first, Trained) and isinstance(first.stop, KeyboardInterrupt)
+    assert len(load_checkpoint(tmp_path).history) == len(load_model(tmp_path).history) == 1
+
+
+def test_the_first_process_writes_what_several_solve_and_reconstruct(tmp_path: Path) -> None:
+    solve, predict = tmp_path / "solve", tmp_path / "predict"
+    config = SolveConfig(sweeps=1, batches=4, refine="none", prior="none", nphotons=2e4, split_half=False)
+    runs = together(2, lambda processes: solve_into(solve, SCAN, config, processes=processes))
+    assert [run.summary is None for run in runs] == [False, True]
+    assert runs[0].result is not None and runs[1].result is not None
+    np.testing.assert_array_equal(runs[0].result.object_field, runs[1].result.object_field)
+    model = trained(tmp_path / "model", ALONE, 1).model
+    results = together(2, lambda processes: reconstruct_into(predict, SCAN, model, processes=processes))
+    alone, _ = reconstruct_into(tmp_path / "alone", SCAN, model)
+    for result, _ in results:
+        np.testing.assert_allclose(result.object_field, alone.object_field, atol=1e-6)
+        np.testing.assert_array_equal(result.overlap_count, alone.overlap_count)
+    assert {file.name for file in solve.iterdir()} >= {"reconstruction.npz", "solving.h5.zip"}
+
+
+def test_an_error_of_another_process_than_the_first_says_which_one_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = run_here("train", tmp_path / "none.npz", "--devices", "3")
+    assert (done.code, done.out) == (2, "")
+    assert "devices must be 2 / num_nodes, as many as torchrun has started, or unset; got 3" in done.err
+    done = run_here("train", tmp_path / "none.npz", "--backend", "reference", "--architecture", "cnn")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("Error: process 2 of 2: ")
+
+
+def test_a_signal_is_a_wish_once_and_then_an_end() -> None:
+    with stopped_by_signals():
+        wish = Wish()
+        wish.take_signals()
+        assert not wish()
+        signal.raise_signal(signal.SIGINT)
+        assert wish()
+        stop = KeyboardInterrupt()
+        assert isinstance(wish.reason(stop), KeyboardInterrupt) and wish.reason(stop) is not stop
+        assert isinstance(wish.reason(ValueError("full")), ValueError)
