@@ -51,7 +51,7 @@ class Trained:
     run: Fit
     stop: Stop | None
     summary: dict[str, Any] | None
-    """What was written at the end; None where no epoch had finished, or another process was gone: what is kept stays."""
+    """What was written at its end; None where no epoch had finished, or another process was gone."""
 
     @property
     def model(self) -> Model | None:
