@@ -40,6 +40,8 @@ class EventStream:
         self._folder: Path | None = None
         self._due = {"batch": 0.0, "partial": 0.0}
         self._warned: list[str] = []
+        self._writing: threading.Thread | None = None
+        self._fault: PtychoError | None = None
 
     def __call__(self, event: Event) -> None:
         if event.kind in ENDS:  # of a work; the command may go on to another one
@@ -115,6 +117,8 @@ class EventStream:
             yield
         finally:
             self._folder = before
+            if self._writing is not None:
+                self._writing.join()
             if folder is not None:
                 (folder / PARTIAL_NAME).unlink(missing_ok=True)
 
@@ -124,19 +128,37 @@ class EventStream:
         self._ended = True
 
     def _draw(self, event: Event, so_far: ObjectSoFar, folder: Path) -> None:
-        """The object so far as a file, where the last one is long enough ago."""
+        """The object so far as a file, where the last one is long enough ago; written beside the work."""
+        if self._fault is not None:
+            raise self._fault
         started = time.monotonic()
-        if started < self._due["partial"]:
+        if started < self._due["partial"] or (self._writing is not None and self._writing.is_alive()):
             return
-        import numpy as np  # which the help does without
+        from ptycho_core.report.still import Still  # with numpy, which the help does without
+
+        taken = Still.of(so_far)
+        self._due["partial"] = time.monotonic() + PARTIAL_SHARE * (time.monotonic() - started)
+        fields = {**event.as_dict(), "kind": "partial", "path": str(folder / PARTIAL_NAME)}
+        self._writing = threading.Thread(target=self._keep, args=(taken, folder, fields), daemon=True)
+        self._writing.start()
+
+    def _keep(self, taken: ObjectSoFar, folder: Path, fields: Mapping[str, Any]) -> None:
+        import numpy as np
 
         from ptycho_core.storage.npz import write_npz
 
-        field, known = so_far.known_field()
-        write_npz(folder / PARTIAL_NAME, {"object": field, "known": known, "origin_px": np.array(so_far.origin_px)})
+        started = time.monotonic()
+        try:
+            field, known = taken.known_field()
+            arrays = {"object": field, "known": known, "origin_px": np.array(taken.origin_px)}
+            write_npz(folder / PARTIAL_NAME, arrays)
+        except PtychoError as error:  # a full disk
+            self._fault = error
+            return
         ended = time.monotonic()
-        self._due["partial"] = ended + max(PARTIAL_SECONDS, PARTIAL_SHARE * (ended - started))
-        self.write(**{**event.as_dict(), "kind": "partial", "path": str(folder / PARTIAL_NAME)})
+        spent = max(PARTIAL_SECONDS, PARTIAL_SHARE * (ended - started))
+        self._due["partial"] = max(self._due["partial"], ended + spent)
+        self.write(**fields)
 
     def _listen(self) -> None:
         """Lines on stdin, but those of a terminal: reading them in the background would halt the process."""

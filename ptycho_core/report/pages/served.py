@@ -14,8 +14,9 @@ from typing import Any
 
 from ptycho_core.errors import MissingExtraError, PtychoError, WorkerError
 from ptycho_core.events import Event
-from ptycho_core.report.pages.board import Seen, Still
+from ptycho_core.report.pages.board import Seen
 from ptycho_core.report.pages.live import PORT, Service
+from ptycho_core.report.still import Still
 
 IMAGE_SECONDS, IMAGE_SHARE = 0.35, 4
 """Least time between two images, and times what it took to copy and to send the last one."""
