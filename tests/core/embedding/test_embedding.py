@@ -327,11 +327,11 @@ def test_the_errors_of_the_work_are_ours_with_their_fields(
     assert caught.value.expected == "a readable model archive" and caught.value.source.endswith("model.zip")
     assert "Traceback" in caught.value.__notes__[0]
     with pytest.raises(DataError, match=r"no\.npz"):
-        list(embedding.train(tmp_path / "no.npz", tmp_path / "new.zip"))
+        list(embedding.train(tmp_path / "no.npz", tmp_path / "new.zip", child=False))
     assert not (tmp_path / "new.zip").exists()
     far = attrs.evolve(arrays, positions_m=np.asarray(arrays.positions_m) + 1.0)
     with pytest.raises(DataError, match=r"positions_m: expected positions on the object's grid"):
-        list(embedding.reconstruct(far, tmp_path / "model.zip"))
+        list(embedding.reconstruct(far, tmp_path / "model.zip", child=False))
 
 
 def test_a_scan_is_judged_before_the_work(
@@ -360,7 +360,7 @@ def test_files_and_scans_are_trained_on_too(
     save_scan(tmp_path / "scan.npz", numbered_scan(6))
     config = make_config("training", {**TINY, "nepochs": 1})
     losses = [
-        next(iter(embedding.train(data, tmp_path / "model.zip", config))).train["total"]
+        next(iter(embedding.train(data, tmp_path / "model.zip", config, child=False))).train["total"]
         for data in (tmp_path / "scan.npz", ScanFile(path=tmp_path / "scan.npz"), numbered_scan(6))
     ]
     assert losses[0] == losses[1] == losses[2]
