@@ -22,7 +22,17 @@ from cases import figures_of
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from ptycho_core import ModelConfig, Scan, SolveConfig, TrainingConfig, fit, reconstruct, simulate, solve
+from ptycho_core import (
+    ExecutionConfig,
+    ModelConfig,
+    Scan,
+    SolveConfig,
+    TrainingConfig,
+    fit,
+    reconstruct,
+    simulate,
+    solve,
+)
 from ptycho_core.models.model import Model
 from ptycho_core.reconstruction.result import Reconstruction
 
@@ -137,7 +147,8 @@ def of_unseen(case: str, passes: int, result: Reconstruction, unseen: Scan, seco
 
 def trained_for(scan: Scan, model: ModelConfig, asked: Asked) -> tuple[Model, int, float]:
     """The model, the patterns that it was given, and CPU time: all but what a framework takes to begin."""
-    run = fit(scan, config_for(scan, model, asked))
+    config = config_for(scan, model, asked)
+    run = fit(scan, config, execution=judged_by_loss(config))
     began = time.process_time()
     for report in run:
         print(f"  epoch {report.epoch}  {report.message}", flush=True)
@@ -146,11 +157,16 @@ def trained_for(scan: Scan, model: ModelConfig, asked: Asked) -> tuple[Model, in
     return run.model, run.config.nepochs * run.patterns_per_epoch, seconds
 
 
+def judged_by_loss(config: TrainingConfig) -> ExecutionConfig:
+    """A network of patches is judged by its loss: the object of all patterns after every epoch takes longer than it."""
+    return ExecutionConfig(checkpoint_monitor_metric="auto" if config.model.architecture == "canvas" else "total")
+
+
 def config_for(scan: Scan, model: ModelConfig, asked: Asked) -> TrainingConfig:
     """Ten epochs of the time asked for, or more where one would have more patterns than the scan."""
     batch = 1 if model.architecture == "canvas" else 4
     config = TrainingConfig(model=model, backend=asked.backend, batch_size=batch, nepochs=2, n_groups=4 * batch)
-    trial = fit(scan, config)
+    trial = fit(scan, config, execution=judged_by_loss(config))
     epochs = iter(trial)
     next(epochs)
     _, seconds = timed(lambda: next(epochs))
