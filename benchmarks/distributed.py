@@ -64,13 +64,18 @@ class Works:
         self.model = run.model
         return seconds
 
-    def solving(self, processes: Processes) -> Seconds:
+    def solving(self, processes: Processes, modes: int = 1) -> Seconds:
         """Two sweeps of 32 steps, object and probe."""
-        config = SolveConfig(sweeps=3, refine="probe", prior="none", split_half=False, backend=self.backend)
+        settings = {"refine": "probe", "prior": "none", "split_half": False, "modes": modes}
+        config = SolveConfig(sweeps=3, backend=self.backend, **settings)
         events = (event for event in Solving(self.large, config, execution=CPU, processes=processes))
         sweeps = (event for event in events if isinstance(event, SweepReport))
         next(sweeps)
         return timed(lambda: (next(sweeps), next(sweeps)))
+
+    def solving_modes(self, processes: Processes) -> Seconds:
+        """The same with eight modes of the probe."""
+        return self.solving(processes, modes=8)
 
     def reconstruction(self, processes: Processes) -> Seconds:
         """Prediction, canvas and evidence of all frames."""
@@ -89,7 +94,7 @@ def work(backend: str, rounds: int, frames: int, groups: int) -> None:
     os.sched_setaffinity(0, {cores[place.rank % len(cores)]})
     processes: Processes = load_engine(backend).join(place, CPU)  # type: ignore[attr-defined]
     works = Works(backend, frames, groups)
-    for name in ("training", "solving", "reconstruction"):
+    for name in ("training", "solving", "solving_modes", "reconstruction"):
         alone, together = [], []
         for _ in range(rounds):
             own = getattr(works, name)(ALONE) if processes.first else (0.0, 0.0)

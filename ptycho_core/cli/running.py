@@ -120,7 +120,8 @@ def train(
         check_for_several_scans(configs["reading"], files[0])
     data = None
     if not show_config or files:
-        data = load_all(files, configs["training"], "train_data_file", configs["reading"], "a scan to train on")
+        with shared.reading():
+            data = load_all(files, configs["training"], "train_data_file", configs["reading"], "a scan to train on")
     if data is not None and not resume:
         layers = Layers(config, flags, *sections, defaults={"N": (data[0].N, "scan")})
         configs = layers.build()
@@ -132,7 +133,8 @@ def train(
     from ptycho_core.runs.train import train_into
 
     training: TrainingConfig = configs["training"]
-    test = load_all(tests, training, "test_data_file", configs["reading"], "a test scan") if tests else None
+    with shared.reading():
+        test = load_all(tests, training, "test_data_file", configs["reading"], "a test scan") if tests else None
     told_origin(output, layers)
     first = None
     if begin_from is not None:
@@ -239,7 +241,8 @@ def reconstruct(
         solving = attrs.evolve(configs["solving"], sweeps=refine, output_dir=inference.output_dir)
         prepare_solving(solving, configs["execution"], formats, overwrite=overwrite)
     shared = sharing(load_engine, configs["execution"], place)
-    data = load(inference, "test_data_file", configs["reading"], "a scan to reconstruct")
+    with shared.reading():
+        data = load(inference, "test_data_file", configs["reading"], "a scan to reconstruct")
     from ptycho_core.runs.reconstruct import reconstruct_into
 
     folder, execution = inference.output_dir, configs["execution"]

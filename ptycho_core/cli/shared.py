@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -268,6 +269,15 @@ class Shared:
     def settings(self) -> dict[str, Any]:
         """Arguments of a run."""
         return {} if self.processes is None else {"processes": self.processes, "should_stop": self.wish}
+
+    def reading(self) -> AbstractContextManager[None]:
+        """A block in which scans are loaded: what has to look at all patterns looks at this process's share of them."""
+        if self.processes is None:
+            return contextlib.nullcontext()
+        from ptycho_core.scans.frames import Together, passes_shared  # with numpy
+
+        processes = self.processes
+        return passes_shared(Together(own=processes.part.of, total=processes.sum, told=processes.told_by_all))
 
 
 def sharing(load_engine: Callable[[], Engine], execution: ExecutionConfig, place: Place | None) -> Shared:

@@ -85,7 +85,8 @@ def solve(
 
     load_engine = prepare_solving(settings, configs["execution"], formats, overwrite=overwrite or resume)
     shared = sharing(load_engine, configs["execution"], place)
-    data, reading = _load(settings, configs["reading"], output)
+    with shared.reading():
+        data, reading = _load(settings, configs["reading"], output)
     told_origin(output, layers)
     from ptycho_core.runs.solve import solve_into
 

@@ -9,9 +9,11 @@ A `Frames` is a source of stored patterns, what they measure, and the steps from
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import attrs
@@ -22,6 +24,31 @@ from ptycho_core.errors import DataError
 from ptycho_core.scans.steps import Bin, Blank, Level, Step
 from ptycho_core.storage.source import FrameSource, fits_in_memory, frames_of_a_block
 from ptycho_core.vocabulary import Measurement
+
+
+@attrs.frozen(eq=False)
+class Together:
+    """How processes share a pass over patterns.
+
+    own: this one's of so many. total: sums an array over all of them. told: the number that each of them has.
+    """
+
+    own: Callable[[int], slice]
+    total: Callable[[NDArray[Any]], NDArray[Any]]
+    told: Callable[[float], list[float]]
+
+
+_TOGETHER: ContextVar[Together | None] = ContextVar("together", default=None)
+
+
+@contextlib.contextmanager
+def passes_shared(together: Together) -> Iterator[None]:
+    """In the block, processes that make the same scans share the passes over their patterns: each reads its own."""
+    token = _TOGETHER.set(together)
+    try:
+        yield
+    finally:
+        _TOGETHER.reset(token)
 
 
 @attrs.frozen(eq=False)
@@ -67,6 +94,11 @@ class Watch:
         high = (block >= self.level) & ~self.bad
         self.saturated += high.sum(axis=0)
         self.full += int(high.any(axis=(1, 2)).sum())
+
+    def sum_over(self, total: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+        """With what other processes have noticed in their patterns."""
+        self.saturated = total(self.saturated)
+        self.full, self.hidden = int(total(np.array([self.full]))[0]), float(total(np.array([self.hidden]))[0])
 
 
 class Frames:
@@ -206,8 +238,28 @@ class Frames:
         """One pass over all patterns; the result is kept, so that the same mask needs no second one."""
         mask = bad_pixels.tobytes()
         if self._measured is None or self._measured[0] != mask:
-            self._measured = mask, measure(self.blocks(), self.shape, bad_pixels)
+            together = _TOGETHER.get()
+            if together is None or not getattr(self.source, "whole_in_parts", False):
+                self._measured = mask, measure(self.blocks(), self.shape, bad_pixels)
+            else:
+                self._measured = mask, self._measured_by(together, bad_pixels)
         return self._measured[1]
+
+    def _measured_by(self, together: Together, bad_pixels: NDArray[np.bool_]) -> Statistics:
+        """`measure` by several processes, each of which reads its share."""
+        watch, tally = Watch(self._blank, self.saturation), Tally(self.shape, bad_pixels)
+        own, count = together.own(len(self)), frames_of_a_block(self.source)
+        for start in range(own.start, own.stop, count):
+            rows = np.arange(start, min(start + count, own.stop))
+            block = self.source.read(rows if self._index is None else self._index[rows])
+            watch.add(block)
+            if self._must_not_be_negative:
+                self._check_sign(block)
+            tally.add(self._amplitude(block), start)
+        tally.sum_over(together)
+        watch.sum_over(together.total)
+        self.watched = watch
+        return tally.statistics()
 
     def close(self) -> None:
         """Give back the file, for these patterns and every part of them."""
@@ -297,6 +349,17 @@ class Tally:
         self._intensity[other._known] = other._intensity[other._known]
         self._pattern += other._pattern
         self._limit(other._lowest, other._largest)
+
+    def sum_over(self, together: Together) -> None:
+        """`merge` the tallies of other processes, of other patterns."""
+        total = together.total
+        known = total(self._known.astype(np.int32))
+        if known.max(initial=0) > 1:
+            raise ValueError("patterns that several processes have added")
+        self._known = known > 0
+        self._intensity, self._pattern = total(self._intensity), total(self._pattern)
+        lowest, largest = together.told(float(self._lowest)), together.told(float(self._largest))
+        self._limit(np.min(lowest), np.max(largest))  # which keep NaN
 
     def statistics(self) -> Statistics:
         """Of the whole scan. Raises ValueError where a pattern has not been added."""

@@ -46,6 +46,8 @@ class HDF5Frames:
     def dtype(self) -> np.dtype[Any]:
         return native(self._stored)
 
+    whole_in_parts = True
+
     def read(self, index: NDArray[np.int64]) -> NDArray[Any]:
         patterns = np.empty((len(index), *self.shape[1:]), self.dtype)
         if not len(index):

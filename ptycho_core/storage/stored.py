@@ -81,6 +81,11 @@ class StoredFrames:
         return native(self._stored)
 
     @property
+    def whole_in_parts(self) -> bool:
+        """Whether reading all patterns in parts checks what `blocks` does: there is no check sum."""
+        return self._crc is None
+
+    @property
     def stored_dtype(self) -> np.dtype[Any]:
         """As in the file, byte order included."""
         return self._stored

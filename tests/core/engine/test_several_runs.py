@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core.cli import stopped_by_signals
-from ptycho_core.cli.shared import Wish
+from ptycho_core.cli.shared import Shared, Wish
 from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
 from ptycho_core.models.model import load_model
 from ptycho_core.runs.reconstruct import reconstruct_into
 from ptycho_core.runs.solve import solve_into
 from ptycho_core.runs.train import Trained, train_into
+from ptycho_core.scans.frames import Frames
+from ptycho_core.scans.steps import Blank
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.storage.hdf5_frames import HDF5Frames
 from tests.command_line import run_here
 from tests.contract.cases import make_scan
 from tests.contract.process_cases import found
@@ -116,3 +121,43 @@ def test_a_signal_is_a_wish_once_and_then_an_end() -> None:
         stop = KeyboardInterrupt()
         assert isinstance(wish.reason(stop), KeyboardInterrupt) and wish.reason(stop) is not stop
         assert isinstance(wish.reason(ValueError("full")), ValueError)
+
+
+def test_a_scan_is_opened_by_several_processes_as_by_one_and_each_reads_its_own_patterns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "scan.h5"
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(5, (11, 16, 16)).astype(np.uint16)
+    counts[7, 3, 4] = 65535
+    with h5py.File(file, "w") as stored:
+        stored.create_dataset("data", data=counts, chunks=(2, 16, 16))
+    reads: dict[int, set[int]] = {}
+    read = HDF5Frames.read
+
+    def watched(frames: HDF5Frames, index: Any) -> Any:
+        reads.setdefault(threading.get_ident(), set()).update(index.tolist())
+        return read(frames, index)
+
+    monkeypatch.setattr(HDF5Frames, "read", watched)
+    bad = np.zeros((16, 16), bool)
+    bad[0, 5] = True
+
+    def opened(processes: Processes) -> Frames:
+        frames = Frames(HDF5Frames(file, "data"), measurement="intensity", steps=(Blank(bad),))
+        with Shared(processes).reading():
+            frames.measure(bad)
+        return frames
+
+    alone = Frames(HDF5Frames(file, "data"), measurement="intensity", steps=(Blank(bad),))
+    whole = alone.measure(bad)
+    for frames in together(3, opened):
+        ours = frames.measure(bad)
+        np.testing.assert_allclose(ours.frame_intensity, whole.frame_intensity, rtol=1e-14)
+        np.testing.assert_allclose(ours.mean_pattern, whole.mean_pattern, rtol=1e-14)
+        assert (ours.lowest, ours.largest) == (whole.lowest, whole.largest)
+        assert frames.watched is not None and alone.watched is not None
+        np.testing.assert_array_equal(frames.watched.saturated, alone.watched.saturated)
+        assert (frames.watched.full, frames.watched.hidden) == (alone.watched.full, alone.watched.hidden)
+    assert sorted(map(len, reads.values())) == [3, 4, 4]
+    assert set().union(*reads.values()) == set(range(11))
