@@ -18,7 +18,7 @@ from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core import simulate, solve
 from ptycho_core.errors import DataError
-from ptycho_core.live.messages import Arrived, Ended, decoded, frames_message, header_of, setup_message
+from ptycho_core.live.messages import Arrived, Ended, Idle, decoded, frames_message, header_of, setup_message
 from ptycho_core.live.replay import Faults, Sender, replay
 from ptycho_core.live.setup import Setup
 from ptycho_core.live.sources import FileSource, FolderSource, StreamSource, source_of
@@ -152,6 +152,26 @@ def test_a_message_that_does_not_fit_is_refused_by_its_key(change: dict[str, Any
     header, payload = frames_message(np.arange(2), np.ones((2, 16, 16), np.float32), "intensity")
     with pytest.raises(DataError, match=f"message: {words}: expected"):
         decoded(header_of([json.dumps({**json.loads(header), **change}).encode()]), [payload], None)
+
+
+def test_a_message_that_is_too_large_cuts_off_its_sender_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptycho_core.live.sources.MESSAGE_BYTES", 100_000)
+    source, found, stop = StreamSource(ANY), [], threading.Event()
+    thread = threading.Thread(target=lambda: found.extend(source.items(stop.is_set)))
+    thread.start()
+    flood, honest = (zmq.Context.instance().socket(zmq.DEALER) for _ in range(2))
+    for peer in (flood, honest):
+        peer.setsockopt(zmq.LINGER, 0)
+        peer.connect(source.bound)
+    flood.send_multipart([b"{}", bytes(1_000_000)])
+    honest.send_multipart([json.dumps({"v": 1, "kind": "end", "id": 7}).encode()])
+    assert honest.poll(5000) and json.loads(honest.recv()) == {"v": 1, "id": 7, "taken": True}
+    assert not flood.poll(50)
+    stop.set()
+    thread.join()
+    assert [type(item) for item in found if not isinstance(item, Idle)] == [Ended]
+    for peer in (flood, honest):
+        peer.close()
 
 
 def test_a_port_in_use_is_refused() -> None:
