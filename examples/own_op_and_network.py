@@ -91,11 +91,11 @@ def leaky_trunk(model: ModelConfig) -> Table:
 
 def main() -> dict[str, Any]:
     """Train for two epochs on every installed engine; the largest difference of their objects decides."""
-    scan = simulate(N=32, positions=150, photons=1e5, seed=1)
+    scan = simulate(N=32, positions=80, photons=1e5, seed=1)
     model = ModelConfig(N=32, n_filters_scale=1, architecture="leaky_trunk")
     objects: dict[str, Any] = {}
     for backend in sorted(name for name in registered_engines() if is_installed(name)):
-        config = TrainingConfig(model=model, backend=backend, nepochs=2, n_groups=150, learning_rate=2e-3)
+        config = TrainingConfig(model=model, backend=backend, nepochs=2, n_groups=80, learning_rate=4e-3)
         run = fit(scan, config, execution=ExecutionConfig(accelerator="cpu"))
         for report in run:
             print(f"{backend}: epoch {report.epoch}, loss {report.train['total']:.5f}")
