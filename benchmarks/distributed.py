@@ -86,7 +86,10 @@ class Works:
         return timed(again)
 
 
-def work(backend: str, rounds: int, frames: int, groups: int) -> None:
+WORKS = ("training", "solving", "solving_modes", "reconstruction")
+
+
+def work(backend: str, rounds: int, frames: int, groups: int, names: list[str]) -> None:
     """In each of the processes."""
     place = place_of(CPU)
     assert place is not None
@@ -94,7 +97,7 @@ def work(backend: str, rounds: int, frames: int, groups: int) -> None:
     os.sched_setaffinity(0, {cores[place.rank % len(cores)]})
     processes: Processes = load_engine(backend).join(place, CPU)  # type: ignore[attr-defined]
     works = Works(backend, frames, groups)
-    for name in ("training", "solving", "solving_modes", "reconstruction"):
+    for name in names:
         alone, together = [], []
         for _ in range(rounds):
             own = getattr(works, name)(ALONE) if processes.first else (0.0, 0.0)
@@ -116,15 +119,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--frames", type=int, default=512)
     parser.add_argument("--groups", type=int, default=256)
+    parser.add_argument("--work", nargs="+", choices=WORKS, default=WORKS, help="reconstruction needs training")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.worker:
-        work(asked.backend[0], asked.rounds, asked.frames, asked.groups)
+        work(asked.backend[0], asked.rounds, asked.frames, asked.groups, asked.work)
         return
     for backend in asked.backend:
         execution = ExecutionConfig(accelerator="cpu", devices=asked.processes)
         numbers = ("--rounds", str(asked.rounds), "--frames", str(asked.frames), "--groups", str(asked.groups))
-        command = [sys.executable, __file__, "--worker", "--backend", backend, *numbers]
+        command = [sys.executable, __file__, "--worker", "--backend", backend, *numbers, "--work", *asked.work]
         if code := load_engine(backend).launch(command, execution):  # type: ignore[attr-defined]
             sys.exit(code)
 

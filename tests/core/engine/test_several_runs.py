@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,15 @@ def test_an_error_of_another_process_than_the_first_says_which_one_it_is(
     assert done.err.startswith("Error: process 2 of 2: ")
 
 
-def test_a_signal_is_a_wish_once_and_then_an_end() -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is ignored where the tests are started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_is_a_wish_once_and_then_an_end(interruptible: None) -> None:
     with stopped_by_signals():
         wish = Wish()
         wish.take_signals()
