@@ -26,18 +26,8 @@ from ptycho_core.models.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from ptycho_core.models.model import load_model
 from ptycho_core.simulation import simulate
 
-SETTINGS = (
-    "--architecture",
-    "cnn",
-    "--n-filters-scale",
-    "1",
-    "--gridsize",
-    "1",
-    "--n-groups",
-    "32",
-    "--batch-size",
-    "8",
-)
+NETWORK = ("--architecture", "cnn", "--n-filters-scale", "1", "--gridsize", "1")
+SETTINGS = (*NETWORK, "--n-groups", "32", "--batch-size", "8", "--scheduler", "Default")
 LIMIT_S, PATIENCE_S = 30, 240
 
 
