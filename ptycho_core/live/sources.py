@@ -312,15 +312,15 @@ class StreamSource:
                     yield Trouble(visible(str(error)))
                     self._answer(sender, {"refused": str(error)}, number)
                     continue
-                if isinstance(item, Ended):
-                    self._answer(sender, {"taken": True}, number)
                 session = header.get("session")
                 again = isinstance(item, Setup) and session is not None and session == self._session
                 if isinstance(item, Setup):
                     self.setup, self._session = self.setup or item, session
-                if not again:  # the same message, which was not answered in time
-                    yield item
-                self._answer(sender, {"taken": True}, number)
+                try:
+                    if not again:  # the same message, which was not answered in time
+                        yield item
+                finally:  # also where nobody asks for more after the end
+                    self._answer(sender, {"taken": True}, number)
         finally:
             self._socket.close()
 

@@ -33,7 +33,7 @@ from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.storage.files import make_folder, write_text
 from ptycho_core.storage.keeping import locked
 
-STATE, SETUP = "live", "setup.npz"
+STATE, SETUP, ENDED = "live", "setup.npz", "ended"
 REPORT_SECONDS = 0.25
 SWITCH_SECONDS = 5e-4
 """Between threads that wait for one another: those that receive, place, polish and draw."""
@@ -58,6 +58,8 @@ class _Receiver:
     dropping: str | None = None
 
     def run(self) -> None:
+        if self.ended is not None:
+            return
         try:
             silent = False
             for item in self.source.items(self.stopping.is_set):
@@ -68,6 +70,8 @@ class _Receiver:
                     continue
                 silent = False
                 if isinstance(item, Ended):
+                    if self.live is not None:
+                        write_text(self.folder / ENDED, f"{item.reason}\n")  # before it is answered
                     self.ended = item.reason
                     return
                 self._take(item)
@@ -167,6 +171,8 @@ def watch_into(
             message = f"{state}: goes on with {len(live.spool)} frames that had come"
             tell(Event(kind="started", work=WORK, message=message))
         thread = threading.Thread(target=receiver.run, daemon=True, name="source")
+        if (state / ENDED).exists():
+            receiver.ended = "the source had ended"
         thread.start()
         polisher = _Polisher(receiver)
         other = threading.Thread(target=polisher.run, daemon=True, name="polishing")

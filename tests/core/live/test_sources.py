@@ -18,6 +18,7 @@ from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core import simulate, solve
 from ptycho_core.errors import DataError
+from ptycho_core.live import LiveReconstruction
 from ptycho_core.live.messages import Arrived, Ended, Idle, decoded, frames_message, header_of, setup_message
 from ptycho_core.live.replay import Faults, Sender, replay
 from ptycho_core.live.setup import Setup
@@ -88,6 +89,17 @@ def test_a_replay_with_everything_that_goes_wrong_ends_as_an_offline_run(
     np.testing.assert_array_equal(result.object_field, offline.object_field)
     assert load_reconstruction(work.folder).patterns == sent
     assert not (work.folder / "live").exists()
+
+
+def test_a_watch_that_was_killed_after_the_end_has_all_that_it_needs(scan: Scan, tmp_path: Path) -> None:
+    live = LiveReconstruction(
+        SolveConfig(**FAST), Setup.of(scan, 80), folder=tmp_path / "live", engine=ReferenceEngine()
+    )
+    live.receive(np.asarray(scan.diffraction_amplitude), scan.positions_px)
+    live.setup.save(tmp_path / "live" / "setup.npz")
+    (tmp_path / "live" / "ended").write_text("the source has ended\n")
+    result, _ = watch_into(tmp_path, StreamSource(ANY), SolveConfig(**FAST))
+    assert result.patterns == 80 and not (tmp_path / "live").exists()
 
 
 def test_garbage_on_the_socket_is_said_and_nothing_dies(
