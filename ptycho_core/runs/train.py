@@ -98,6 +98,7 @@ def train_into(
         with following(folder, processes), stoppable():
             for _ in (run := started()):
                 pass
+            processes.barrier()
         return Trained(run, None, None)
     output, reading = output or Output(quiet=True), rooted(reading or ReadOptions())
     stop: Stop | None = None
@@ -140,6 +141,8 @@ def train_into(
                 summary["report"] = reported(tell, folder)
         kind = kind_of_end(stop)
         tell(attrs.evolve(begin, kind=kind, done=len(run.history), message="" if stop is None else str(stop)))
+        if stop is None:
+            processes.barrier()
     return Trained(run, stop, summary)
 
 

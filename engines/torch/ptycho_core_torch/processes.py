@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -66,6 +67,7 @@ def joined(place: Place, device: torch.device) -> TorchProcesses:
         own = {"device_id": device} if device.type == "cuda" else {}
         with reaching_others(Processes(place.rank, place.size), RuntimeError):  # a timeout is one, too
             dist.init_process_group(backend, rank=place.rank, world_size=place.size, **own)
+        atexit.register(dist.destroy_process_group)  # its threads abort a process that ends before them
     return TorchProcesses(device)
 
 
