@@ -59,7 +59,7 @@ def page(browser: Any) -> Iterator[Any]:
     context.close()
 
 
-def until(found: Callable[[], Any], seconds: float = 20) -> Any:
+def until(found: Callable[[], Any], seconds: float = 60) -> Any:
     end = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < end
@@ -100,7 +100,7 @@ def test_a_mosaic_grows_on_the_page_while_frames_come(page: Any, monkeypatch: py
             live.add(amplitude[part], scan.positions_px[part], frames=part)
             served(live.report())
             if part[-1] == 47:
-                go.wait(20)  # until the first part was seen
+                go.wait(90)  # until the first part was seen
             time.sleep(0.1)
         served(live.report())
         served(Event(kind="warning", work="watch", message=EVIL))
