@@ -242,9 +242,7 @@ def read_weights(
     weights: dict[str, NDArray[np.floating]] = {}
     if not heaps_are_sound(content):  # or HDF5 would read the names in them without end
         received = "a damaged one"
-        raise ArchiveError(
-            source, expected="whole global heaps of HDF5", received=received, remedy="Copy the archive again."
-        )
+        raise ArchiveError(source, expected="whole heaps of HDF5", received=received, remedy="Copy the archive again.")
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             for layer in table.layers:

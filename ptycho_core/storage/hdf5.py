@@ -437,7 +437,7 @@ class HDF5File:
                 if can_be_searched(path) and not file_heaps_are_sound(path):
                     remedy = "It is damaged: copy it again."
                     received = "a damaged one"
-                    raise DataError(path, expected="whole global heaps", received=received, remedy=remedy)
+                    raise DataError(path, expected="whole heaps", received=received, remedy=remedy)
                 self._files[path] = opened(path)
         return self._files[path]
 

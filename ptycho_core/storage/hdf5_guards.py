@@ -1,8 +1,9 @@
 """What in an HDF5 file would hurt the process that reads it (specs/data.md, HDF5).
 
 Chunks: HDF5 unpacks a deflated chunk to its end, however far that is, before it compares sizes: of a megabyte it can
-make a gigabyte. Global heaps: HDF5 loops for ever over some that are damaged. Virtual data sets: HDF5 decodes the
-description of their parts before it compares its checksum, and a damaged one can end the process.
+make a gigabyte. Global heaps, and the local ones that hold the names of groups: HDF5 loops for ever over some that are
+damaged. Virtual data sets: HDF5 decodes the description of their parts before it compares its checksum, and a damaged
+one can end the process.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import mmap
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,10 @@ MOST_BYTES = 2**28
 LEAST_BYTES = 4096
 """HDF5 refuses a collection that claims to be smaller, or to reach beyond the file: these bytes are something else."""
 HEADER, OBJECT = struct.Struct("<5s3xQ"), struct.Struct("<HH4xQ")
+NAMES, NAMES_HEADER = b"HEAP\x00", struct.Struct("<5s3xQQQ")
+"""A local heap and its version; bytes of its data, the first free block among them, the address of the data."""
+FREE, LAST = struct.Struct("<QQ"), 1
+"""A free block of it: where the next one is, and its own bytes; what is in place of a next one in the last."""
 
 
 VIRTUAL = rb"\x03(%s)(.{4})"
@@ -88,17 +94,18 @@ VERSIONS = range(4, 16)
 
 
 def heaps_are_sound(data: bytes | mmap.mmap) -> bool:
-    """Whether every global heap collection in an HDF5 file is consistent, and the parts of virtual data sets whole."""
+    """Whether the heaps in an HDF5 file are consistent, and the parts of virtual data sets whole."""
+    base = max(0, data.find(FILE_SIGNATURE))  # addresses count from here
+    if not all(_free_blocks_end(data, place, base) for place in _places(data, NAMES)):
+        return False
     heaps: dict[int, dict[int, slice]] = {}
-    place = data.find(SIGNATURE)
-    while place >= 0:
+    for place in _places(data, SIGNATURE):
         objects = _objects(data, place)
         if objects is None:
             return False
         if any(data[each.start] < 2 for each in objects.values()):  # versions of a description
             heaps[place] = objects
-        place = data.find(SIGNATURE, place + 1)
-    return _descriptions_are_whole(data, heaps)
+    return _descriptions_are_whole(data, heaps, base)
 
 
 def can_be_searched(path: Path) -> bool:
@@ -115,6 +122,30 @@ def file_heaps_are_sound(path: Path) -> bool:
 def _searched(path: Path, size: int, modified: int) -> bool:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return heaps_are_sound(data)
+
+
+def _places(data: bytes | mmap.mmap, signature: bytes) -> Iterator[int]:
+    place = data.find(signature)
+    while place >= 0:
+        yield place
+        place = data.find(signature, place + 1)
+
+
+def _free_blocks_end(data: bytes | mmap.mmap, place: int, base: int) -> bool:
+    """Whether HDF5 comes to the end of the free blocks of the local heap at `place`, or refuses one of them."""
+    if place + NAMES_HEADER.size > len(data):
+        return True
+    _, size, free, address = NAMES_HEADER.unpack_from(data, place)
+    if base + address + size > len(data):
+        return True
+    for _ in range(size // FREE.size + 1):
+        if free == LAST or free + FREE.size > size:
+            return True
+        following, length = FREE.unpack_from(data, base + address + free)
+        if following == 0 or free + length > size:
+            return True
+        free = following
+    return False
 
 
 def _objects(data: bytes | mmap.mmap, place: int) -> dict[int, slice] | None:
@@ -142,11 +173,10 @@ def _objects(data: bytes | mmap.mmap, place: int) -> dict[int, slice] | None:
     return {index: each for index, each in found.items() if each.start < each.stop} if offset <= length else None
 
 
-def _descriptions_are_whole(data: bytes | mmap.mmap, heaps: dict[int, dict[int, slice]]) -> bool:
+def _descriptions_are_whole(data: bytes | mmap.mmap, heaps: dict[int, dict[int, slice]], base: int) -> bool:
     """Whether the checksum of each description of parts in these collections is that of what is before it."""
     if not heaps:
         return True
-    base = max(0, data.find(FILE_SIGNATURE))  # addresses count from here
     addresses = {struct.pack("<Q", place - base): objects for place, objects in heaps.items()}
     for found in re.finditer(VIRTUAL % b"|".join(map(re.escape, addresses)), data, re.DOTALL):
         if data[found.start() - 1] not in VERSIONS:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import logging
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -268,7 +269,27 @@ def test_a_file_of_a_broken_heap_is_refused(tmp_path: Path, size: int) -> None:
     file = scan_files.ptychodus(tmp_path)
     assert load(file).metadata["name"] == "scan"
     break_heap(tmp_path / "product.h5", size)
-    assert "product.h5: expected whole global heaps" in refusal(file)
+    assert "product.h5: expected whole heaps" in refusal(file)
+
+
+@pytest.mark.parametrize("user_block", [0, 512])
+def test_a_group_whose_free_names_never_end_is_refused(tmp_path: Path, user_block: int) -> None:
+    """HDF5 would follow the free blocks of the group's local heap without end."""
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w", userblock_size=user_block) as file:
+        file["entry/data"] = np.ones((4, 8, 8))
+    content = bytearray(path.read_bytes())
+    assert heaps_are_sound(content)
+    size, free, address = struct.unpack_from("<QQQ", content, content.index(b"HEAP\0") + 8)
+    first = user_block + address + free
+    assert struct.unpack_from("<QQ", content, first) == (1, size - free)
+    for following, sound in ((free, False), (0, True), (size, True)):  # HDF5 itself refuses the others
+        struct.pack_into("<Q", content, first, following)
+        assert heaps_are_sound(content) is sound
+    struct.pack_into("<Q", content, first, free)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"scan\.h5: expected whole heaps"):
+        load_scan(path)
 
 
 def test_what_looks_like_a_heap_and_is_none_is_let_be(tmp_path: Path) -> None:
@@ -316,7 +337,7 @@ def test_a_virtual_data_set_of_a_broken_heap_is_refused(tmp_path: Path) -> None:
     """HDF5 reads where its parts are from a global heap, as soon as it is opened."""
     file = scan_files.mapped_virtual(tmp_path)
     break_heap(file.path)
-    assert "expected whole global heaps" in outcome(file)[0]
+    assert "expected whole heaps" in outcome(file)[0]
 
 
 @pytest.mark.parametrize("user_block", [0, 512])
@@ -351,7 +372,7 @@ def test_a_virtual_data_set_with_one_byte_changed_is_refused(tmp_path: Path) -> 
     content = bytearray(file.path.read_bytes())
     content[content.index(b"part1.h5") + 20] ^= 1
     file.path.write_bytes(content)
-    assert "expected whole global heaps" in outcome(file)[0]
+    assert "expected whole heaps" in outcome(file)[0]
 
 
 def test_a_damaged_tree_of_names_does_not_hold_the_process(tmp_path: Path) -> None:
