@@ -40,6 +40,7 @@ ANY = "tcp://127.0.0.1:*"
 def reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "load_engine", lambda backend: ReferenceEngine())
     monkeypatch.setattr("ptycho_core.runs.watch.load_engine", lambda backend: ReferenceEngine())
+    monkeypatch.setattr("ptycho_core.runs.prepare.find_engine", lambda backend: ReferenceEngine)
     monkeypatch.setattr("ptycho_core.runs.watch.draw", lambda *arguments, **keywords: None)
     monkeypatch.setattr("ptycho_core.live.sources.POLL_SECONDS", 0.01)
 
