@@ -289,7 +289,7 @@ def _policy() -> Any:
     """Headers of every answer. The scripts that are in a page may run, by their digests, and those of this server."""
     from tornado.web import OutputTransform
 
-    class Policy(OutputTransform):
+    class Policy(OutputTransform):  # type: ignore[misc]
         def transform_first_chunk(self, status_code: int, headers: Any, chunk: bytes, finishing: bool) -> Any:
             scripts = INLINE.findall(chunk) if "html" in headers.get("Content-Type", "") else []
             digests = "".join(
