@@ -123,6 +123,7 @@ def test_a_model_reconstructs_the_same_whichever_way_it_comes(flow: tuple[Path, 
         np.testing.assert_allclose(result_of(folder, f"{way}.h5"), saved, atol=1e-5, err_msg=way)
 
 
+@pytest.mark.parametrize("flow", ["torch"], indirect=True)
 def test_the_object_is_as_good_as_that_of_the_command_line(flow: tuple[Path, str, str]) -> None:
     folder, backend, _ = flow
     scan, out = folder / "scan.npz", folder / "line"

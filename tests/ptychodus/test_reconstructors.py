@@ -28,7 +28,12 @@ def same_grid(product: Any, other: Any) -> bool:
     return bool(product.object_.get_geometry() == other.object_.get_geometry())  # shape, pixel size and centre
 
 
-@pytest.mark.parametrize("name", ["simulated", "star"])
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [("torch", "star"), ("tensorflow", "simulated")],
+    indirect=["backend"],
+    ids=["torch", "tensorflow"],
+)
 def test_train_save_load_and_reconstruct_as_well_as_the_command_line(
     name: str,
     request: pytest.FixtureRequest,
