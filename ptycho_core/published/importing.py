@@ -46,6 +46,8 @@ PARAMETERS = f"{NETWORK}/params.dill"
 KERAS, PYTORCH, SCALING = f"{NETWORK}/model.keras", f"{NETWORK}/model.pth", "torch_scaling_metadata.pt"
 KINDS = {"1.0": "published tensorflow", "2.0-pytorch": "published torch"}
 """Version in `manifest.dill` → what messages and the imported model call its origin."""
+LEAST_SCALE, LARGEST_SCALE = 1e-30, 1e30
+"""Of an intensity_scale: the square of any other says nothing of photons, and may leave double precision."""
 NOT_IMPORTED = "It cannot be imported (docs/published.md): train it again."
 
 
@@ -259,7 +261,7 @@ def _stated_illumination(published: Published, config: TrainingConfig) -> Illumi
     model = config.model
     stated = published.parameters.get("intensity_scale")
     counts = config.nphotons
-    if isinstance(stated, (int, float)) and math.isfinite(stated) and stated > 0:
+    if isinstance(stated, (int, float)) and LEAST_SCALE <= stated <= LARGEST_SCALE:
         counts = (stated * model.N / 2) ** 2
     disk = probe_mask(model.N)
     amplitude = disk * math.sqrt(counts / disk.sum()) / (model.probe_scale / CLEAR_PROBE_SCALE)

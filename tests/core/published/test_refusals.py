@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ from ptycho_core.models.model import load_model
 from ptycho_core.networks.registry import build_table
 from ptycho_core.published import convert_published, import_published, pickles
 from ptycho_core.published import members as members_module
-from ptycho_core.published.importing import is_published, published_facts
+from ptycho_core.published.importing import _stated_illumination, is_published, published_facts
 from ptycho_core.published.pickles import PLAIN, read_mapping, read_plain
 from ptycho_core.published.tensors import read_tensors
 from ptycho_core.settings.model import ModelConfig
+from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.storage.files import DAMAGED_HDF5
 from tests.core.published_archives import (
     DILL,
@@ -730,3 +732,10 @@ def test_nothing_is_written_when_an_archive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError):
         convert_published(source, tmp_path / "ours.h5.zip")
     assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize("stated", [1e-300, 1e300, float("nan"), -1.0, "1"])
+def test_an_intensity_scale_that_says_nothing_of_photons_is_not_taken(stated: object) -> None:
+    config = TrainingConfig(model=ModelConfig(N=16), nphotons=1e4)
+    light = _stated_illumination(SimpleNamespace(parameters={"intensity_scale": stated}), config)  # type: ignore[arg-type]
+    assert (light.mean_intensity, light.input_scale) == (1e4 / 16**2, 8 / 1e2)
