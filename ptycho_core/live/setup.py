@@ -97,6 +97,6 @@ class Setup:
             facts = json.loads(str(arrays["facts"]))
             return cls(probe=arrays["probe"], bad_pixels=arrays["bad_pixels"], **facts)
         except (KeyError, TypeError, ValueError) as error:
-            remedy = "Watch into another folder, or begin anew with --overwrite."
+            remedy = "Watch into another folder, or start again with --overwrite."
             expected = "the setup of a live reconstruction"
             raise DataError(path, expected=expected, received=type(error).__name__, remedy=remedy) from error

@@ -145,7 +145,7 @@ def watch_into(
 ) -> tuple[Reconstruction, dict[str, Any]]:
     """Reconstruct what the source brings until it ends, and write what `ptycho reconstruct` writes into `folder`.
 
-    Frames are kept in `live` there as they come; a folder that has them goes on from there. overwrite: begin anew.
+    Frames are kept in `live` there as they come; a folder that has them goes on from there. overwrite: start again.
     Raises what the source raises, DataError where it has ended before a frame could be placed.
     """
     config, execution, output = (

@@ -14,7 +14,6 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core import save_scan, simulate
 from ptycho_core.events import Event
@@ -27,12 +26,7 @@ SCHEMA = jsonschema.Draft202012Validator(json.loads((SPECS / "events.schema.json
 FAST = ("--refine", "none", "--modes", "1", "--prior", "none", "--batches", "4", "--sweeps", "3", "--no-split-half")
 
 
-@pytest.fixture(autouse=True)
-def reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference engine in the place of all, and no pictures: they take seconds."""
-    monkeypatch.setattr(loop, "load_engine", lambda backend: ReferenceEngine())
-    monkeypatch.setattr("ptycho_core.runs.prepare.find_engine", lambda backend: ReferenceEngine)
-    monkeypatch.setattr("ptycho_core.runs.solve.draw", lambda *arguments, **keywords: None)
+pytestmark = pytest.mark.usefixtures("solved_by_reference")
 
 
 @pytest.fixture

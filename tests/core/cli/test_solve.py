@@ -11,7 +11,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core import SolveConfig, load_model, load_scan, reconstruct, save_scan, solve
 from ptycho_core.cli import Terminated
@@ -23,12 +22,7 @@ Ptycho = Callable[..., Any]
 FAST = ("--refine", "none", "--modes", "1", "--prior", "none", "--batches", "4", "--sweeps", "3")
 
 
-@pytest.fixture(autouse=True)
-def reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference engine in the place of all, and no pictures: they take seconds."""
-    monkeypatch.setattr(loop, "load_engine", lambda backend: ReferenceEngine())
-    monkeypatch.setattr("ptycho_core.runs.prepare.find_engine", lambda backend: ReferenceEngine)
-    monkeypatch.setattr("ptycho_core.runs.solve.draw", lambda *arguments, **keywords: None)
+pytestmark = pytest.mark.usefixtures("solved_by_reference")
 
 
 @pytest.fixture
