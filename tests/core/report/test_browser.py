@@ -99,8 +99,8 @@ def test_a_mosaic_grows_on_the_page_while_frames_come(page: Any, monkeypatch: py
         for part in np.array_split(np.arange(90), 15):
             live.add(amplitude[part], scan.positions_px[part], frames=part)
             served(live.report())
-            if part[-1] == 47:
-                go.wait(90)  # until the first part was seen
+            while part[-1] == 47 and not go.wait(0.25):  # until the first part was seen
+                served(live.report())
             time.sleep(0.1)
         served(live.report())
         served(Event(kind="warning", work="watch", message=EVIL))
