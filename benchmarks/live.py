@@ -4,10 +4,12 @@
     python benchmarks/live.py faults
     python benchmarks/live.py kill --kills 20
     python benchmarks/live.py pages --pages 50
+    python benchmarks/live.py report
 
 lag: a replay at each rate into a watch with a canvas model; its lag by its own events, and with --browser the time from
 a frame's coming to its place on the page of a headless Chromium. faults: 10,000 frames shuffled, 5 % twice, 2 % late by
 10 s, 1 % never. kill: a watch is killed again and again while a replay sends. pages: so many pages of one work at once.
+report: of an object of 2,000 x 2,000 pixels, in a process that has drawn nothing before.
 The result of every watch is compared with an offline reconstruction of the same frames. Exit code 1 where they differ.
 """
 
@@ -31,6 +33,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 from ptycho_core_reference import ReferenceEngine
 
@@ -271,9 +274,50 @@ def pages(count: int) -> bool:
     return all(last) and len(sessions) == count
 
 
+REPORT = """
+import resource, time
+begun = time.perf_counter()
+from pathlib import Path
+from ptycho_core.report.pages import write_report
+imported = time.perf_counter()
+file = write_report(Path("."), Path("report.html"))
+spent, size = time.perf_counter(), file.stat().st_size / 1e6
+usage = resource.getrusage(resource.RUSAGE_SELF)
+print(f"report: {spent - imported:.2f} s after {imported - begun:.2f} s of imports, "
+      f"{usage.ru_utime + usage.ru_stime:.2f} s of processor time in all; {size:.2f} MB")
+"""
+
+
+def report(folder: Path) -> bool:
+    """An object of noise, which no compression makes small, with all that a solve leaves."""
+    rng, side, count = np.random.default_rng(0), 2000, 10_000
+    scan = simulate(N=N, positions=300, step_px=8, object="dead-leaves", photons=1e5)
+    small = solve(scan, on_the_reference())
+    large = np.kron(rng.standard_normal((2, side // 4, side // 4)), np.ones((4, 4))) + rng.standard_normal((side, side))
+    places = rng.uniform(small.origin_px, np.add(small.origin_px, side), (count, 2))
+    frames = dict.fromkeys(("frame_R", "frame_deviance", "intensities"), rng.uniform(0.9, 1.1, count))
+    result = attrs.evolve(
+        small,
+        object_field=((1 + 0.1 * large[0]) * np.exp(0.3j * large[1])).astype(np.complex64),
+        overlap_count=np.full((side, side), 9, np.int32),
+        predicted_error=np.abs(0.02 + 0.004 * large[0]).astype(np.float32),
+        known=np.ones((side, side), bool),
+        object_without_prior=None,
+        positions_px=places,
+        given_positions_px=places + rng.normal(0, 0.3, places.shape),
+        patterns=count,
+        frames=np.arange(count),
+        **frames,
+    )
+    result.save(folder)
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", REPORT], cwd=folder, check=True)
+    return (folder / "report.html").stat().st_size < 5_000_000
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("part", choices=("lag", "faults", "kill", "pages"), nargs="+")
+    parser.add_argument("part", choices=("lag", "faults", "kill", "pages", "report"), nargs="+")
     parser.add_argument("--rate", type=float, action="append", default=[])
     parser.add_argument("--seconds", type=float, default=20.0, help="of a replay")
     parser.add_argument("--frames", type=int, default=10_000)
@@ -295,6 +339,8 @@ def main() -> int:
             held &= kill(folder, asked.kills)
         if "pages" in asked.part:
             held &= pages(asked.pages)
+        if "report" in asked.part:
+            held &= report(folder)
     return 0 if held else 1
 
 

@@ -88,6 +88,8 @@ class Output:
 
             def tell(event: Event) -> None:
                 if event.kind == "warning":
+                    if event.work == "draw" and event.message in self.warnings:
+                        return  # what cannot be drawn here is said once, however many runs a command makes
                     self.warn(event.message)
                 shown(event)
                 if self.page is not None:

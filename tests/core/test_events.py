@@ -151,6 +151,16 @@ def test_elsewhere_every_epoch_is_a_line(capsys: pytest.CaptureFixture[str]) -> 
     assert all(line.endswith("s left") for line in epochs)
 
 
+def test_what_cannot_be_drawn_is_said_once_by_a_command_of_several_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output()
+    for _ in range(2):
+        with output.listening() as tell:
+            for work in ("draw", "watch"):
+                tell(Event(kind="warning", work=work, message=f"{work}: left out"))
+    assert capsys.readouterr().err.split("\n") == ["draw: left out", "watch: left out", "watch: left out", ""]
+    assert output.warnings == ["draw: left out", "watch: left out"]
+
+
 # -- what a work tells ---------------------------------------------------------------------------------------------
 
 

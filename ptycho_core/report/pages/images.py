@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import MissingExtraError
 from ptycho_core.quality.metrics import Mask
-from ptycho_core.quality.ramp import Flattened, flattened
+from ptycho_core.quality.ramp import flattened
 from ptycho_core.report.plots.drawing import AMPLITUDE_MAP, ERROR_MAP, PATTERN_MAP, TINY, Limits, limits_of
 from ptycho_core.report.plots.objects import Canvas, phase_limits
 
@@ -28,7 +28,9 @@ QUALITIES = (85, 70, 50, 30, 15)
 TRIED_PX = 384
 """Pixels each way on which a quality is tried."""
 MEASURED_PX = 1024
-"""Pixels each way of which limits and ramp are found."""
+"""Pixels each way of which limits are found."""
+RAMP_PX = 512
+"""Pixels each way of which the ramp is found."""
 
 
 @attrs.frozen(eq=False)
@@ -77,17 +79,27 @@ def coloured(
     with np.errstate(divide="ignore", invalid="ignore"):
         share = ((np.log(shown) if log else shown) - np.float32(low)) * np.float32(255 / max(high - low, TINY))
     index = np.where(np.isfinite(share) & inside, np.clip(share, 0, 255), 256).astype(np.int16)
-    table = np.concatenate([colours(color_map), [UNKNOWN]]).astype(np.uint8)
-    return Coloured(picture(table[index], most_bytes), title, label, *limits, palette(color_map), log)
+    return Coloured(picture(_in_colours(index, color_map), most_bytes), title, label, *limits, palette(color_map), log)
+
+
+def _in_colours(index: NDArray[np.int16], color_map: str) -> NDArray[np.uint8]:
+    """(H, W, 4), of which three are red, green and blue: of each pixel the colour of its index; 256 is not known."""
+    table = np.zeros((257, 4), np.uint8)
+    table[:, :3] = [*colours(color_map), UNKNOWN]
+    return table.view(np.uint32)[:, 0][index].view(np.uint8).reshape(*index.shape, 4)  # a colour is looked up at once
 
 
 def picture(rgb: NDArray[np.uint8], most_bytes: int = MOST_BYTES, *, exact: bool = False) -> str:
-    """A data URI of an image (H, W, 3): WebP of as good a quality as the bytes allow. exact: PNG, pixel by pixel."""
+    """A data URI of an image (H, W, 3 or 4: the fourth is left out): WebP of as good a quality as the bytes allow.
+
+    Of one that the worst quality leaves too large, every second pixel is shown. exact: PNG, pixel by pixel.
+    """
     from PIL import Image
 
     def packed(part: NDArray[np.uint8], form: str, **options: Any) -> bytes:
         stream = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(part)).save(stream, form, **options)
+        mode = "RGBX" if part.shape[-1] == 4 else "RGB"
+        Image.frombytes(mode, part.shape[1::-1], part.tobytes()).save(stream, form, **options)
         return stream.getvalue()
 
     if exact:
@@ -96,8 +108,11 @@ def picture(rgb: NDArray[np.uint8], most_bytes: int = MOST_BYTES, *, exact: bool
     top, left = max(0, height - TRIED_PX) // 2, max(0, width - TRIED_PX) // 2
     tried = rgb[top : top + TRIED_PX, left : left + TRIED_PX]  # of which the quality follows
     room = most_bytes * tried.size / rgb.size
-    good = (quality for quality in QUALITIES if len(packed(tried, "WEBP", quality=quality, method=1)) <= room)
-    content = packed(rgb, "WEBP", quality=next(good, QUALITIES[-1]), method=1)
+    good = (quality for quality in QUALITIES if len(packed(tried, "WEBP", quality=quality, method=0)) <= room)
+    quality = next(good, None)
+    if quality is None:
+        return picture(rgb[::2, ::2], most_bytes)
+    content = packed(rgb, "WEBP", quality=quality, method=0)
     return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
 
 
@@ -131,14 +146,21 @@ def _part(canvas: Canvas) -> tuple[Any, Canvas]:
 
 def flat(field: NDArray[Any], inside: Mask) -> NDArray[np.float32]:
     """The phase (H, W) without its mean and its ramp, which of a large field is found from a part of the pixels."""
-    step = _step(field.shape)
+    step = -(-max(field.shape) // RAMP_PX)
     if step == 1 or not inside[::step, ::step].any():
         return np.angle(flattened(field, inside).field).astype(np.float32)
-    found: Flattened = flattened(field[::step, ::step], inside[::step, ::step])
-    x, y = (ramp / step for ramp in found.ramp_rad_per_px)
+    across, down = (np.where(inside[part], field[part], 0) for part in (np.s_[::step], np.s_[:, ::step]))
+    steep = np.angle([np.vdot(down[:-1], down[1:]), np.vdot(across[:, :-1], across[:, 1:])])  # neighbours: no alias
     rows, columns = (np.arange(length, dtype=np.float32) for length in field.shape)
-    wave = np.exp(-1j * (y * rows + found.phase_rad)).astype(np.complex64)[:, None] * np.exp(-1j * x * columns)
-    return np.asarray(np.angle(field * wave.astype(np.complex64)), np.float32)
+
+    def wave(ramp: NDArray[np.floating], each: int) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
+        x, y = np.exp(-1j * ramp[1] * columns[::each]), np.exp(-1j * ramp[0] * rows[::each])
+        return y.astype(np.complex64)[:, None], x.astype(np.complex64)
+
+    y, x = wave(steep, step)
+    found = flattened(field[::step, ::step] * y * x, inside[::step, ::step])
+    y, x = wave(steep + np.array(found.ramp_rad_per_px[::-1]) / step, 1)
+    return np.asarray(np.angle(field * (y * np.complex64(np.exp(-1j * found.phase_rad))) * x), np.float32)
 
 
 def of_object(
@@ -185,9 +207,8 @@ def of_pattern(amplitude: NDArray[Any], top: float) -> str:
     intensity = np.square(amplitude, dtype=np.float64)
     with np.errstate(divide="ignore"):
         share = 1 + np.log10(intensity / max(top, TINY)) / 4
-    table = np.concatenate([colours(PATTERN_MAP), [UNKNOWN]]).astype(np.uint8)
     index = np.where(intensity > 0, np.clip(255 * share, 0, 255), 256).astype(np.int16)
-    return picture(table[index], exact=True)
+    return picture(_in_colours(index, PATTERN_MAP)[..., :3], exact=True)
 
 
 def of_mode(mode: NDArray[Any]) -> str:

@@ -17,8 +17,9 @@ import pytest
 
 from ptycho_core.engine.protocol import EngineInfo
 from ptycho_core.errors import ConfigurationError, DataError, MissingExtraError
+from ptycho_core.quality.ramp import flattened
 from ptycho_core.reconstruction.result import Reconstruction
-from ptycho_core.report.pages import write_comparison, write_report
+from ptycho_core.report.pages import images, write_comparison, write_report
 from ptycho_core.report.record import Origin, read_record, write_record
 from ptycho_core.settings.solving import SolveConfig
 from tests.core.reconstructions import make_reconstruction
@@ -91,6 +92,17 @@ def test_a_report_fetches_nothing_and_runs_no_script_but_its_own(
     scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     assert len(scripts) > 1 and re.findall(r"sha256-([^&]+)&", policy[1]) == digests
+
+
+def test_a_large_object_loses_its_ramp_however_steep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ramp is found on every fourth pixel, of which this one turns by more than half a period."""
+    rows, columns = np.indices((200, 190))
+    field = np.exp(1j * (0.1 * np.sin(rows / 9) + 1.2 * columns - 0.9 * rows)).astype(np.complex64)
+    inside = (rows > 20) & (columns < 150)
+    monkeypatch.setattr(images, "RAMP_PX", 50)
+    found = images.flat(field, inside)
+    expected = np.angle(flattened(field, inside).field)
+    assert np.abs(found - expected)[inside].max() < 0.02 and np.abs(expected[inside]).max() < 0.2
 
 
 def test_a_training_has_its_losses(tmp_path: Path) -> None:
