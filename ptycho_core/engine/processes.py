@@ -180,6 +180,8 @@ def reaching_others(processes: Processes, *kinds: type[BaseException]) -> Iterat
         yield
     except kinds as error:
         told = re.sub(r"^\[[^]]*\] ", "", str(error).strip())  # a place in the framework's own source
+        if told.partition("\n")[0].endswith(":"):  # a heading, then where it was defined, then what it is
+            told = " ".join(told.rpartition("\n\n")[2].split())
         first_line = told.splitlines()[0].partition(". ")[0] if told else type(error).__name__
         raise ProcessError(
             repr(processes),

@@ -23,6 +23,8 @@ from tests.contract.cases import make_scan
 from tests.contract.solver_cases import part, solver_case
 
 RTOL = {"64-true": 1e-12, "32-true": 1e-5}
+DIES = 7
+"""Exit code of a process that is to die."""
 Work = Callable[[Engine, str, Processes], Weights]
 
 
@@ -42,9 +44,9 @@ def found(engine: Engine) -> Iterator[None]:
 
 
 def trained(engine: Engine, precision: str, processes: Processes, model: ModelConfig, **settings: Any) -> Weights:
-    """Weights, optimiser and history of two epochs of batches of 4 and 1 groups, two batches a step at most."""
+    """Weights, optimiser and history of two epochs of batches of 2 and 1 groups, two batches a step at most."""
     scan = make_scan(model.N, 2, 2e4, True)
-    config = TrainingConfig(model=model, nepochs=2, n_groups=5, batch_size=4, nphotons=2e4, **settings)
+    config = TrainingConfig(model=model, nepochs=2, n_groups=3, batch_size=2, nphotons=2e4, **settings)
     run = fit(scan, config, execution=execution(precision), processes=processes)
     rows = [report.as_row() for report in run]
     kept = run.checkpoint()

@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
-import functools
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from ptycho_core.engine.protocol import Engine
-from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.vocabulary import Weights
-from tests.contract.process_cases import alone, differences
+from tests.contract.process_cases import DIES, differences
 
-PAIR = (("cnn", "32-true"), ("canvas", "64-true"), ("stepped", "64-true"))
+WORKS = {"cnn": "32-true", "canvas": "64-true", "stepped": "64-true"}
 
 
-@pytest.fixture
-def sharing(engine: Engine) -> Any:
+@pytest.fixture(scope="module")
+def pair(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of two processes that have done everything (tests.contract.pair)."""
     if not hasattr(engine, "join"):
         pytest.skip(f"{engine.name} works alone")
-    return engine
+    folder = tmp_path_factory.mktemp("pair")
+    works = [f"{work}:{precision}" for work, precision in WORKS.items()]
+    done = subprocess.run([sys.executable, "-m", "tests.contract.pair", engine.name, folder, *works], timeout=120)
+    assert done.returncode == DIES
+    return folder
 
 
-@functools.cache
-def of_one(engine: Engine, work: str, precision: str) -> Weights:
-    return alone(engine, work, precision)
+def arrays(file: Path) -> Weights:
+    return dict(np.load(file))
 
 
-def test_two_processes_of_the_framework_make_what_one_makes(sharing: Any, tmp_path: Path) -> None:
-    """Of 4 groups or frames, and of 1: one of them has nothing then."""
-    works = [f"{work}:{precision}" for work, precision in PAIR]
-    command = [sys.executable, "-m", "tests.contract.pair", sharing.name, str(tmp_path), *works]
-    assert sharing.launch(command, ExecutionConfig(accelerator="cpu", devices=2)) == 0
-    for work, precision in PAIR:
-        both = [dict(np.load(tmp_path / f"{work}-{precision}-{rank}.npz")) for rank in (0, 1)]
-        assert differences(both[0], of_one(sharing, work, precision), precision) == [], (work, precision)
-        for name, array in both[0].items():
-            np.testing.assert_array_equal(both[1][name], array, err_msg=f"{work} {precision} {name}")
+@pytest.mark.parametrize("work", WORKS)
+def test_two_processes_make_what_one_makes(pair: Path, work: str) -> None:
+    """Of 2 groups or 4 frames, and of 1: one of them has nothing then."""
+    theirs, ours = arrays(pair / f"{work}-0.npz"), arrays(pair / f"{work}-alone.npz")
+    assert differences(theirs, ours, WORKS[work]) == []
+
+
+@pytest.mark.parametrize("work", WORKS)
+def test_both_processes_have_the_same_bits(pair: Path, work: str) -> None:
+    first, second = (arrays(pair / f"{work}-{rank}.npz") for rank in (0, 1))
+    assert sorted(first) == sorted(second)
+    for name, array in first.items():
+        np.testing.assert_array_equal(second[name], array, err_msg=name)
+
+
+def test_a_process_that_ends_is_an_error_of_the_other(pair: Path) -> None:
+    error = (pair / "error").read_text()
+    assert "process 1 of 2: expected the other processes of the run; received one that has ended" in error
+    assert "Graph execution error" not in error
