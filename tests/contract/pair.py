@@ -2,8 +2,9 @@
 
 `python -m tests.contract.pair BACKEND FOLDER WORK:PRECISION …`
 
-A framework is imported once, before its two processes fork, and compiles in a hurry what is small here. The engine's launcher starts two commands that import
-nothing: each hands its environment to one of them, and ends as it does.
+A framework is imported once, before its two processes fork, and takes little trouble to compile what is small here. The
+engine's launcher starts two commands that import nothing: each hands its environment to one of the two, and ends as it
+does.
 """
 
 from __future__ import annotations
@@ -14,10 +15,6 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-for name in ("matplotlib", "pandas", "sklearn"):
-    sys.modules[name] = None  # type: ignore[assignment]  # which a framework imports where they are installed
 
 import numpy as np
 
@@ -74,6 +71,9 @@ def work(engine: Any, folder: Path, rank: int, works: dict[str, str]) -> int:
 
 
 def main(backend: str, folder: str, *works: str) -> None:
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    for name in ("matplotlib", "pandas", "sklearn"):
+        sys.modules[name] = None  # type: ignore[assignment]  # which a framework imports where they are installed
     engine, where = load_engine(backend), Path(folder)
     for rank in range(EXECUTION.devices):
         if os.fork() == 0:
