@@ -18,10 +18,10 @@ from tests.contract.cases import assert_field_close, make_probe
 CASES: dict[str, dict[str, Any]] = {
     "one_mode": {},
     "three_modes": {"modes": 3},
-    "amplitude": {"modes": 2, "loss": "amplitude"},
-    "amplitude_floor": {"modes": 2, "loss": "amplitude", "counts_per_intensity": 37.0, "amplitude_floor": 0.4},
+    "amplitude": {"modes": 3, "loss": "amplitude"},
+    "amplitude_floor": {"modes": 3, "loss": "amplitude", "counts_per_intensity": 37.0, "amplitude_floor": 0.4},
     "unknown_dose": {"modes": 3, "counts_per_intensity": 37.0},
-    "unknown_dose_amplitude": {"modes": 2, "loss": "amplitude", "counts_per_intensity": 37.0},
+    "unknown_dose_amplitude": {"modes": 3, "loss": "amplitude", "counts_per_intensity": 37.0},
     "whole_pixels": {"whole": True},
     "half_is_odd": {"N": 22},
     "nothing_held_out": {"held_out": 0.0, "bad": 0.0},
