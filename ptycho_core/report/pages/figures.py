@@ -84,9 +84,13 @@ class Maps:
 
         (x, y), (height, width), (across, down) = canvas.origin_px, canvas.known.shape, canvas.scale.side
         self.figures[name].title.text = image.title
-        kind = LogColorMapper if image.log else LinearColorMapper
-        self._bars[name].color_mapper = kind(palette=list(image.palette), low=image.low, high=image.high)
-        self._bars[name].title = image.label
+        kind, bar = LogColorMapper if image.log else LinearColorMapper, self._bars[name]
+        colours = {"palette": list(image.palette), "low": image.low, "high": image.high}
+        if type(bar.color_mapper) is kind:
+            bar.color_mapper.update(**colours)  # another mapper would have the whole page laid out again
+        else:
+            bar.color_mapper = kind(**colours)
+        bar.title = image.label
         sides = {"x": [(x - 0.5) * across], "y": [(y - 0.5) * down], "w": [width * across], "h": [height * down]}
         self._sources[name].data = {"url": [image.uri], **sides}
 

@@ -22,7 +22,8 @@ from ptycho_core.report.pages.figures import FRAME, Maps, curves, plotting, posi
 log = logging.getLogger(__name__)
 
 PORT = 5006
-PERIOD_MS = 250
+PERIOD_MS, CURVES_SECONDS = 200, 1.0
+"""From one look at the board to the next, and from one drawing of the curves to the next."""
 MOST_PAGES = 64  # specs/live.md, Page
 END_SECONDS = 2.0
 """How long the last state is kept there for pages to fetch it."""
@@ -142,7 +143,7 @@ class Service:
 
     def _document(self, doc: Any) -> None:
         """One browser's page."""
-        from bokeh.models import Column, Div, Row
+        from bokeh.models import Div, Row
 
         doc.title = "ptycho-core"
         doc.theme = None
@@ -152,8 +153,9 @@ class Service:
         if many:
             doc.add_root(Div(text=f"{MOST_PAGES} pages are open already: close one, then load this one again."))
             return
-        page = _Page(self.board, Column, Div, Row)
-        doc.add_root(page.root)
+        page = _Page(self.board, Div, Row)
+        for root in page.roots:
+            doc.add_root(root)
         doc.add_periodic_callback(page.update, PERIOD_MS * (1 + self._pages // 8))
         doc.on_session_destroyed(self._left)
 
@@ -163,15 +165,17 @@ class Service:
 
 
 class _Page:
-    """The models of one browser's page, brought up to date from the board."""
+    """The models of one browser's page, brought up to date from the board.
 
-    def __init__(self, board: Board, column: Any, div: Any, row: Any) -> None:
-        self.board, self._version = board, -1
-        self.status = div(name="status", width=1400)
-        self.warnings = div(name="warnings", width=1400)
+    `roots`: what a browser lays out on its own, so that a line of text that changes does not lay out the figures again.
+    """
+
+    def __init__(self, board: Board, div: Any, row: Any) -> None:
+        self.board, self._version, self._drawn, self._due = board, -1, -1, 0.0
+        self.status, self.warnings = (div(name=name, width=1400, disable_math=True) for name in ("status", "warnings"))
         self.pattern = div(name="pattern", width=FRAME + 20)
-        self.maps_row, self.plots_row = row(name="maps"), row(name="plots")
-        self.root = column(self.status, name="page")
+        self.maps_row, self.plots_row = row(div(width=0, height=0), name="maps"), row(self.pattern, name="plots")
+        self.roots = self.status, self.maps_row, self.plots_row, self.warnings
         self.maps: Maps | None = None
         self.places: Any = None
         self.shown = 0
@@ -179,21 +183,19 @@ class _Page:
         self.update()
 
     def update(self) -> None:
-        board = self.board
-        if board.version == self._version:
+        board, version = self.board, self.board.version
+        if version != self._drawn and (board.ended or time.monotonic() > self._due):
+            self._drawn, self._due = version, time.monotonic() + CURVES_SECONDS
+            self._curves()
+        if version == self._version:
             return
-        self._version = board.version
+        self._version = version
         self.status.text = _status(board)
         self.warnings.text = "".join(f"<p>{html.escape(warning)}</p>" for warning in board.warnings)
         drawing = board.drawing
         if drawing is not None and drawing.number != self.shown:
             self.shown = drawing.number
             self._show(drawing)
-        self._curves()
-        rows = [each for each in (self.maps_row, self.plots_row) if each.children]
-        children = [self.status, *rows, *([self.warnings] if board.warnings else [])]
-        if children != self.root.children:
-            self.root.children = children
 
     def _show(self, drawing: Drawing) -> None:
         canvas = drawing.canvas
@@ -222,8 +224,6 @@ class _Page:
             style = f"width:{FRAME}px;height:{FRAME}px;image-rendering:pixelated"
             shown = f'<img alt="last pattern" style="{style}" src="{drawing.pattern}">'
             self.pattern.text = f"<b>last pattern</b><br>{shown}"
-            if self.pattern not in self.plots_row.children:
-                self.plots_row.children = [*self.plots_row.children, self.pattern]
 
     def _curves(self) -> None:
         """Curves of one kind share a figure: rates and lags are no losses."""
@@ -273,6 +273,11 @@ def _guarded(hosts: tuple[str, ...] | None) -> Any:
     from tornado.web import ErrorHandler
 
     class Guarded(BokehTornado):  # type: ignore[misc]
+        def resources(self, absolute_url: Any = None) -> Any:
+            found = super().resources(absolute_url)
+            found.components = ["bokeh", "bokeh-widgets"]  # what the page is made of, and no formulas or tables
+            return found
+
         def find_handler(self, request: Any, **more: Any) -> Any:
             name = request.host_name.strip("[]").lower()
             if hosts is not None and name not in hosts:
@@ -302,7 +307,8 @@ def _policy() -> Any:
             )
             headers["X-Content-Type-Options"] = "nosniff"
             headers["Referrer-Policy"] = "no-referrer"
-            headers["Cache-Control"] = "no-store"
+            if "javascript" not in headers.get("Content-Type", ""):  # whose address changes with it
+                headers["Cache-Control"] = "no-store"
             return status_code, headers, chunk
 
     return Policy

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import multiprocessing
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from ptycho_core.report.still import Still
 IMAGE_SECONDS, IMAGE_SHARE = 0.35, 4
 """Least time between two images, and times what it took to copy and to send the last one."""
 START_SECONDS, END_SECONDS = 60.0, 6.0
+SWITCH_SECONDS = 5e-4
+"""Between the thread that draws and the one that answers browsers."""
 
 
 class LivePage:
@@ -99,6 +102,7 @@ class LivePage:
 def _serve(host: str, port: int, orders: Connection, answer: Connection) -> None:
     """The process of a page: it lives until nobody writes to it any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the work to act on
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         service = Service(host, port)
     except PtychoError as error:
