@@ -37,6 +37,11 @@ CPU = ExecutionConfig(accelerator="cpu", num_workers=0)
 Seconds = tuple[float, float]
 
 
+def unasked() -> bool:
+    """The wish to stop of a command line that was not told to: processes tell each other."""
+    return False
+
+
 def timed(work: Callable[[], Any]) -> Seconds:
     """(wall, processor) seconds."""
     wall, own = time.perf_counter(), time.process_time()
@@ -57,44 +62,56 @@ class Works:
         """One epoch of batches of 32 groups of 4."""
         model = ModelConfig(N=64, architecture="cnn", gridsize=2, n_filters_scale=1)
         config = TrainingConfig(model=model, nepochs=2, n_groups=self.groups, batch_size=32, backend=self.backend)
-        run = fit(self.scan, config, execution=CPU, processes=processes)
+        run = fit(self.scan, config, execution=CPU, should_stop=unasked, processes=processes)
         steps = iter(run)
         next(steps)
         seconds = timed(lambda: next(steps))
         self.model = run.model
         return seconds
 
-    def solving(self, processes: Processes, modes: int = 1) -> Seconds:
+    def solving(self, processes: Processes, modes: int = 1, batches: int = 32) -> Seconds:
         """Two sweeps of 32 steps, object and probe."""
-        settings = {"refine": "probe", "prior": "none", "split_half": False, "modes": modes}
-        config = SolveConfig(sweeps=3, backend=self.backend, **settings)
-        events = (event for event in Solving(self.large, config, execution=CPU, processes=processes))
+        settings = {"refine": "probe", "prior": "none", "split_half": False}
+        config = SolveConfig(sweeps=3, batches=batches, modes=modes, backend=self.backend, **settings)
+        events = (
+            event for event in Solving(self.large, config, execution=CPU, should_stop=unasked, processes=processes)
+        )
         sweeps = (event for event in events if isinstance(event, SweepReport))
         next(sweeps)
         return timed(lambda: (next(sweeps), next(sweeps)))
 
-    def solving_modes(self, processes: Processes) -> Seconds:
-        """The same with eight modes of the probe."""
+    def solving_3_modes(self, processes: Processes) -> Seconds:
+        """The same with three modes of the probe."""
+        return self.solving(processes, modes=3)
+
+    def solving_8_modes(self, processes: Processes) -> Seconds:
         return self.solving(processes, modes=8)
+
+    def solving_8_batches(self, processes: Processes) -> Seconds:
+        """The same, of one mode, with four times as many frames in a step."""
+        return self.solving(processes, batches=8)
 
     def reconstruction(self, processes: Processes) -> Seconds:
         """Prediction, canvas and evidence of all frames."""
         assert self.model is not None
         config = InferenceConfig(backend=self.backend)
-        again = lambda: reconstruct(self.scan, self.model, config=config, execution=CPU, processes=processes)  # noqa: E731
+        again = lambda: reconstruct(
+            self.scan, self.model, config=config, execution=CPU, should_stop=unasked, processes=processes
+        )  # noqa: E731
         again()
         return timed(again)
 
 
-WORKS = ("training", "solving", "solving_modes", "reconstruction")
+WORKS = ("training", "solving", "solving_3_modes", "solving_8_modes", "solving_8_batches", "reconstruction")
 
 
-def work(backend: str, rounds: int, frames: int, groups: int, names: list[str]) -> None:
+def work(backend: str, rounds: int, frames: int, groups: int, names: list[str], pinned: bool) -> None:
     """In each of the processes."""
     place = place_of(CPU)
     assert place is not None
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[place.rank % len(cores)]})
+    if pinned:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[place.rank % len(cores)]})
     processes: Processes = load_engine(backend).join(place, CPU)  # type: ignore[attr-defined]
     works = Works(backend, frames, groups)
     for name in names:
@@ -120,15 +137,17 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=512)
     parser.add_argument("--groups", type=int, default=256)
     parser.add_argument("--work", nargs="+", choices=WORKS, default=WORKS, help="reconstruction needs training")
+    parser.add_argument("--pinned", action="store_true", help="each process to its core, its messages' threads too")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.worker:
-        work(asked.backend[0], asked.rounds, asked.frames, asked.groups, asked.work)
+        work(asked.backend[0], asked.rounds, asked.frames, asked.groups, asked.work, asked.pinned)
         return
     for backend in asked.backend:
         execution = ExecutionConfig(accelerator="cpu", devices=asked.processes)
         numbers = ("--rounds", str(asked.rounds), "--frames", str(asked.frames), "--groups", str(asked.groups))
         command = [sys.executable, __file__, "--worker", "--backend", backend, *numbers, "--work", *asked.work]
+        command += ["--pinned"] * asked.pinned
         if code := load_engine(backend).launch(command, execution):  # type: ignore[attr-defined]
             sys.exit(code)
 

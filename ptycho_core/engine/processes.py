@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -24,6 +25,9 @@ from ptycho_core.settings.execution import ExecutionConfig
 N = TypeVar("N", bound=np.number[Any])
 LEAST_TEXT = 2**10
 """Bytes that plain values are told in, or a power of two of them: few sizes, for engines that trace each."""
+
+ASKED_S = 0.1
+"""Between two messages about a wish to stop, where the points at which it is looked at come faster."""
 
 
 class Processes:
@@ -54,7 +58,9 @@ class Processes:
 
         Raises ProcessError where another process has ended.
         """
-        return array if self.size == 1 else self._sum(np.ascontiguousarray(array)).reshape(array.shape)
+        return (
+            array if self.size == 1 or not array.size else self._sum(np.ascontiguousarray(array)).reshape(array.shape)
+        )
 
     def mean(self, array: NDArray[N], weight: float) -> NDArray[N]:
         """Σ weight · array / Σ weight; a process with nothing gives any finite array and the weight 0."""
@@ -119,11 +125,33 @@ def never() -> bool:
     return False
 
 
+class Agreed:
+    """A wish to stop that all processes have where one has it; all ask it at the same points.
+
+    Points may follow in milliseconds, and a message takes one: it is sent at every so many of them that come in
+    `ASKED_S`, by the mean time of all, which all know. Before the first point it is, too.
+    """
+
+    def __init__(self, processes: Processes, should_stop: Callable[[], bool]) -> None:
+        self._processes, self._should_stop, self._wish = processes, should_stop, False
+        self._points, self._until, self._asked = 0, 1, time.perf_counter()
+
+    def __call__(self) -> bool:
+        self._wish = self._should_stop() or self._wish
+        self._points += 1
+        if self._points < self._until:
+            return False
+        now = time.perf_counter()
+        wishes, seconds = self._processes.sum(np.array([self._wish, now - self._asked], np.float64))
+        in_time = ASKED_S * self._points * self._processes.size / seconds
+        self._until = max(1, min(int(in_time), 2 * self._until))
+        self._points, self._asked = 0, now
+        return bool(wishes)
+
+
 def agreed(processes: Processes, should_stop: Callable[[], bool]) -> Callable[[], bool]:
-    """A wish to stop that all processes have where one has it; all ask it at the same points."""
-    if processes.size == 1 or should_stop is never:
-        return should_stop
-    return lambda: processes.any(should_stop())
+    """A wish to stop of all processes, of that of each."""
+    return should_stop if processes.size == 1 or should_stop is never else Agreed(processes, should_stop)
 
 
 def check_alike(processes: Processes, source: str, facts: Mapping[str, str]) -> None:

@@ -37,9 +37,19 @@ class TorchProcesses(Processes):
         return np.asarray(tensor.cpu().numpy())
 
     def reduce(self, tensor: Tensor) -> None:
-        """Sum a tensor on its device, in place."""
+        """Sum a tensor on its device, in place.
+
+        Two processors give each other what they have: gloo's sum of both takes twice as long.
+        """
         with reaching_others(self, RuntimeError):
-            dist.all_reduce(tensor)
+            if self.size == 2 and tensor.device.type == "cpu":
+                theirs, other = torch.empty_like(tensor), 1 - self.rank
+                given = dist.isend(tensor, other)
+                dist.recv(theirs, other)
+                given.wait()
+                tensor.add_(theirs)
+            else:
+                dist.all_reduce(tensor)
 
 
 def reduced(processes: Processes, tensors: Iterable[Tensor]) -> None:

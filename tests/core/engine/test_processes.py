@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ptycho_core_reference import ReferenceEngine
 
-from ptycho_core.engine.processes import Processes, check_alike
+from ptycho_core.engine.processes import Processes, agreed, check_alike
 from ptycho_core.errors import DataError
 from ptycho_core.vocabulary import Weights
 from tests.contract.process_cases import WORKS, alone, differences, found
@@ -54,6 +54,19 @@ def test_what_the_first_process_says_is_known_to_all_and_what_all_say_comes_in_t
         assert told == {"rank": 0, "loss": 0.1, "text": ""}
         assert by_all == ["", "x" * 3000, "x" * 6000]
         assert wished
+
+
+def test_a_wish_to_stop_is_followed_by_all_at_one_point_and_points_that_come_fast_take_few_messages() -> None:
+    def work(processes: Processes) -> tuple[int, int]:
+        asked = iter(range(10**6))
+        stop = agreed(processes, lambda: next(asked) >= 3000 and processes.rank == 1)
+        points = next(point for point in range(10**6) if stop())
+        return points, processes.sums  # type: ignore[attr-defined]
+
+    (points, sums), other = together(2, work)
+    assert other == (points, sums)
+    assert points >= 3000
+    assert sums < points / 10
 
 
 def test_processes_that_have_other_scans_are_an_error_that_names_the_first_one_that_differs() -> None:

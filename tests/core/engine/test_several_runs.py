@@ -66,7 +66,11 @@ def test_a_training_of_two_goes_on_with_one_and_then_with_three(tmp_path: Path) 
         np.testing.assert_allclose(ours.weights[name], array, atol=1e-12 * np.abs(array).max(), err_msg=name)
 
 
-def test_a_wish_to_stop_of_one_ends_the_training_of_all_with_what_is_done(tmp_path: Path) -> None:
+def test_a_wish_to_stop_of_one_ends_the_training_of_all_with_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptycho_core.engine.processes.ASKED_S", 0)
+
     def work(processes: Processes) -> Trained:
         asked = iter(range(100))  # before every batch, of which an epoch has two
         return trained(tmp_path, processes, 50, should_stop=lambda: processes.rank == 1 and next(asked) >= 3)
