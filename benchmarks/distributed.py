@@ -95,9 +95,11 @@ class Works:
         """Prediction, canvas and evidence of all frames."""
         assert self.model is not None
         config = InferenceConfig(backend=self.backend)
-        again = lambda: reconstruct(
-            self.scan, self.model, config=config, execution=CPU, should_stop=unasked, processes=processes
-        )  # noqa: E731
+
+        def again() -> None:
+            wish = {"should_stop": unasked, "processes": processes}
+            reconstruct(self.scan, self.model, config=config, execution=CPU, **wish)
+
         again()
         return timed(again)
 
