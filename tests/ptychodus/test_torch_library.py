@@ -24,19 +24,13 @@ from ptycho_torch import config_params
 from ptycho_torch.api.base_api import ConfigManager, PtychoDataLoader
 from ptycho_torch.translation import execution_config, training_config
 
-from tests.ptychodus.test_distribution import write_input
+from tests.ptychodus.test_distribution import Answers, write_input
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "data": {"model_size": 32, "grid_size_x": 1, "grid_size_y": 1, "num_channels": 1},
     "model": {"num_filters_scale": 1},
     "training": {"epochs": 1, "device": "cpu", "num_dataloader_workers": 0},
 }
-
-
-class Answers(list[tuple[str, Any]]):
-    """In place of the queue to the parent process."""
-
-    put = list.append
 
 
 @pytest.mark.skipif(not is_installed("torch"), reason="torch is not installed")

@@ -148,7 +148,8 @@ class PtychoCoreReconstructor(PtychoCoreAlgorithm, TrainableReconstructor):
         with refusals():
             if self._model_file is None:
                 raise self._no_model()
-            data, config = arrays_of(parameters), self._settings.inference()
+            model = self._model or embedding.load_model(self._model_file)  # after a training that failed
+            data, config = arrays_of(parameters), self._settings.inference(model.config.model)
             log.info("%s: reconstructing %d patterns with %s", self.name, len(data.patterns), self.model_facts())
             steps = embedding.reconstruct(data, self._model_file, config, execution=self._settings.execution())
             losses = list(self.validation_loss or self.training_loss)

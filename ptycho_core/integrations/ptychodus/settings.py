@@ -21,6 +21,8 @@ from ptycho_core.embedding import (
     make_config,
 )
 from ptycho_core.errors import ConfigurationError, PtychoError
+from ptycho_core.networks.registry import build_table
+from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.sections import SECTIONS
 
 NAMES = {
@@ -118,8 +120,12 @@ class PtychoCoreSettings:
         except ConfigurationError:
             return None  # the training says what is wrong
 
-    def inference(self) -> InferenceConfig:
-        config: InferenceConfig = make_config("inference", self.values("inference"))
+    def inference(self, network: ModelConfig) -> InferenceConfig:
+        """For a network. One of a canvas has no neighbours: the number that Ptychodus begins with is not meant for it."""
+        values = self.values("inference")
+        if build_table(network).canvas and values["neighbor_count"] == DEFAULTS["inference", "neighbor_count"]:
+            del values["neighbor_count"]
+        config: InferenceConfig = make_config("inference", values)
         return config
 
     def solving(self) -> SolveConfig:
