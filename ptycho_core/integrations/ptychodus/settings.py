@@ -121,7 +121,7 @@ class PtychoCoreSettings:
             return None  # the training says what is wrong
 
     def inference(self, network: ModelConfig) -> InferenceConfig:
-        """For a network. One of a canvas has no neighbours: the number that Ptychodus begins with is not meant for it."""
+        """For a network; one of a canvas has no neighbours, and Ptychodus begins with a number of them."""
         values = self.values("inference")
         if build_table(network).canvas and values["neighbor_count"] == DEFAULTS["inference", "neighbor_count"]:
             del values["neighbor_count"]
