@@ -1,11 +1,13 @@
 """How long k processes take, predicted from what one takes and what a message costs, and checked on this machine.
 
     python benchmarks/scale_model.py --backend torch --processes 1 2 4
+    python benchmarks/scale_model.py --backend torch --processes 2 --canvas
     python benchmarks/scale_model.py --plan
 
 The model is one line: a step of k processes takes the longest share of the work of one, and one sum of b bytes:
 time = share · work + L + b c. `work`, L and c are measured here, by processes that share the cores that there are: of
-more processes than cores the work is divided among the cores. `--plan` prints the paper plan of docs/scale.md, from
+more processes than cores the work is divided among the cores. `--canvas` grows the object under the same patterns, to
+where its sum passes a third of a step. `--plan` prints the paper plan of docs/scale.md, from
 figures that are stated below.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 import time
 
@@ -27,6 +30,7 @@ from ptycho_core.settings.execution import ExecutionConfig
 
 CPU = ExecutionConfig(accelerator="cpu")
 N, FRAMES, SIDE, STEPS = 128, 64, 512, 5
+SIDES = (256, 512, 768, 1024, 1536, 2048)
 SIZES = (2**12, 2**22)
 
 # -- the plan: 1e8 patterns of 256 x 256 on 64 GPUs, a canvas of 1e5 x 1e5 ---------------------------------------------
@@ -39,11 +43,14 @@ NETWORK_BYTES_PER_S, STORAGE_BYTES_PER_S = 25e9, 100e9
 STEPS_PER_SWEEP, COMPLEX_BYTES = 32, 8
 
 
-def work(backend: str) -> None:
+def work(backend: str, canvas: bool) -> None:
     """Measures in each process: the steps of a solve alone, two sizes of sums, and the steps together."""
     place = place_of(CPU)
     engine = load_engine(backend)
     processes: Processes = ALONE if place is None else engine.join(place, CPU)  # type: ignore[attr-defined]
+    if canvas:
+        grown(backend, engine, processes)
+        return
     alone = steps(engine, ALONE) if processes.first else 0.0
     alone = float(processes.tell(alone))
     sums = [summing(processes, size) for size in SIZES]
@@ -62,20 +69,34 @@ def work(backend: str) -> None:
         )
 
 
+def grown(backend: str, engine: object, processes: Processes) -> None:
+    """Prints, for larger and larger objects, what of a step their sum takes."""
+    pixels = FRAMES * N**2 / processes.size
+    for side in SIDES:
+        moved = COMPLEX_BYTES * (side**2 + N**2)
+        summed, step = summing(processes, moved // 4), steps(engine, processes, side)
+        row = {"backend": backend, "processes": processes.size, "side": side, "of_own_pixels": side**2 / pixels}
+        row |= {"sum_s": summed, "step_s": step, "share": summed / step, "load": os.getloadavg()[0]}
+        if processes.first:
+            print(json.dumps(row), flush=True)
+
+
 def summing(processes: Processes, size: int) -> float:
     array = np.ones(size, np.float32)
     processes.sum(array)
-    begun = time.perf_counter()
-    for _ in range(STEPS):
+    times = []
+    for _ in range(4 * STEPS):
+        begun = time.perf_counter()
         processes.sum(array)
-    return (time.perf_counter() - begun) / STEPS
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
 
 
-def steps(engine: object, processes: Processes) -> float:
+def steps(engine: object, processes: Processes, side: int = SIDE) -> float:
     """Seconds of a step on object and probe."""
     rng = np.random.default_rng(0)
     problem = Problem(
-        canvas=np.ones((SIDE, SIDE), np.complex64),
+        canvas=np.ones((side, side), np.complex64),
         probe=rng.normal(size=(1, N, N)).astype(np.complex64),
         bad_pixels=np.zeros((N, N), bool),
         held_out=rng.random((1, N, N)) < 0.05,
@@ -84,16 +105,16 @@ def steps(engine: object, processes: Processes) -> float:
     own = processes.part.of(FRAMES)
     frames = Frames(
         diffraction_amplitude=rng.random((FRAMES, N, N)).astype(np.float32)[own],
-        corners_px=rng.uniform(0, SIDE - N - 1, (FRAMES, 2))[own],
+        corners_px=rng.uniform(0, side - N - 1, (FRAMES, 2))[own],
         intensity=np.ones(FRAMES, np.float32)[own],
         held_out=np.zeros(FRAMES, np.int64)[own],
     )
     times = []
-    for _ in range(STEPS):
+    for _ in range(4 * STEPS):
         begun = time.perf_counter()
         solver.step(frames, Rates(0.01, 0.01))
         times.append(time.perf_counter() - begun)
-    return float(min(times))
+    return statistics.median(times[STEPS:])
 
 
 def plan() -> str:
@@ -144,17 +165,18 @@ def main() -> None:
     parser.add_argument("--backend", action="append", default=[])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--plan", action="store_true")
+    parser.add_argument("--canvas", action="store_true")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.plan:
         print(plan())
     for backend in asked.backend:
         if asked.worker:
-            work(backend)
+            work(backend, asked.canvas)
             return
         for count in asked.processes:
             execution = ExecutionConfig(accelerator="cpu", devices=count)
-            command = [sys.executable, __file__, "--worker", "--backend", backend]
+            command = [sys.executable, __file__, "--worker", "--backend", backend, *["--canvas"] * asked.canvas]
             if code := load_engine(backend).launch(command, execution):  # type: ignore[attr-defined]
                 sys.exit(code)
 

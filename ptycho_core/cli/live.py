@@ -58,7 +58,7 @@ def watch(
     sections = ("inference", "execution", "reading", "solving")
     layers = Layers(config, flags, *sections)
     configs = layers.build()
-    output = console(quiet, as_json, configs["execution"].enable_progress_bar)
+    output = console(quiet, as_json, configs["execution"])
     inference = configs["inference"]
     from ptycho_core.live.sources import source_of
     from ptycho_core.models.model import Model, load_model

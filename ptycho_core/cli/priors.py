@@ -66,7 +66,7 @@ def train_prior(
     if show_config:
         click.echo(annotated_toml(layers.sources, **configs), nl=False)
         return
-    output = console(quiet, as_json, configs["execution"].enable_progress_bar)
+    output = console(quiet, as_json, configs["execution"])
     settings: PriorConfig = configs["prior"]
     from ptycho_core.runs.prepare import prepare_prior
     from ptycho_core.runs.train_prior import check_goes_on, train_prior_into

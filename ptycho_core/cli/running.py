@@ -103,7 +103,7 @@ def train(
     configs = layers.build()  # its errors come before a large scan is read
     asked: TrainingConfig = configs["training"]
     place = None if show_config else place_of(configs["execution"])
-    output = console(quiet, as_json, configs["execution"].enable_progress_bar, place)
+    output = console(quiet, as_json, configs["execution"], place)
     shared = Shared()
     if not show_config:
         from ptycho_core.runs.prepare import prepare_training
@@ -224,7 +224,7 @@ def reconstruct(
     layers = Layers(config, flags, *sections)
     configs = layers.build()
     place = place_of(configs["execution"])
-    output = console(quiet, as_json, configs["execution"].enable_progress_bar, place)
+    output = console(quiet, as_json, configs["execution"], place)
     inference: InferenceConfig = configs["inference"]
     if inference.model_path is None:
         raise click.UsageError("Missing option '--model'.")

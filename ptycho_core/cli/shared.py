@@ -190,21 +190,30 @@ def config_option(*sections: str) -> Callable[[Command], Command]:
     return click.option("--config", type=FILE, default=None, help=f"TOML or YAML file with the tables {tables}.")
 
 
-def console(quiet: bool, as_json: bool, progress_bar: bool = True, place: Place | None = None) -> Output:
-    """Where the output of this command goes, with the log of the core; of several processes the first one's alone."""
+def console(quiet: bool, as_json: bool, execution: ExecutionConfig | None = None, place: Place | None = None) -> Output:
+    """Where the output of this command goes, with the log of the core; of several processes the first one's alone.
+
+    A command that starts its processes has neither events nor a page of its own.
+    """
     context = click.get_current_context()
+    starts = execution is not None and place is None and execution.devices > 1
+    if starts:
+        context.meta.pop(SERVE, None)
     if place is not None and place.rank > 0:
         context.meta[FOLLOWER] = place.words
-        context.meta.pop(EVENTS, None)
+        if (unheard := context.meta.pop(EVENTS, None)) is not None:
+            unheard.silence()
         context.meta.pop(SERVE, None)
         quiet, as_json = True, False
     stream = context.meta.get(EVENTS)
     if stream is not None and as_json:
         raise click.UsageError(f"--json and {EVENTS} both print on stdout; the last event has the summary.")
-    output = Output(quiet, as_json, progress_bar, stream)
+    if stream is not None and not starts:
+        stream.begin()
+    output = Output(quiet, as_json, execution is None or execution.enable_progress_bar, stream)
     output.take_log()
-    if SERVE in click.get_current_context().meta:
-        _serve(output, click.get_current_context())
+    if SERVE in context.meta:
+        _serve(output, context)
     warn_of_unknown_variables()
     return output
 

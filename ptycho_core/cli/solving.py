@@ -79,7 +79,7 @@ def solve(
         click.echo(annotated_toml(layers.sources, **configs), nl=False)
         return
     place = place_of(configs["execution"])
-    output = console(quiet, as_json, configs["execution"].enable_progress_bar, place)
+    output = console(quiet, as_json, configs["execution"], place)
     settings: SolveConfig = configs["solving"]
     from ptycho_core.runs.prepare import prepare_solving
 

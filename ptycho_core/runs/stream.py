@@ -37,6 +37,7 @@ class EventStream:
         self.result: Mapping[str, Any] | None = None
         self.log = _Warnings(self)
         self._lock, self._number, self._ended = threading.RLock(), 0, False
+        self._held: list[str] | None = None
         self._folder: Path | None = None
         self._due = {"batch": 0.0, "partial": 0.0}
         self._warned: list[str] = []
@@ -68,23 +69,42 @@ class EventStream:
                 return
             line = {"v": VERSION, "number": self._number, "time": round(time.time(), 3), **fields}
             self._number += 1
-            try:
-                self._out.write(json.dumps(finite(line), ensure_ascii=True) + "\n")
-                self._out.flush()
-            except BrokenPipeError:
-                self._ended = True
-                with contextlib.suppress(OSError, ValueError):  # or the interpreter's last flush fails
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
-                if threading.current_thread() is threading.main_thread():
-                    raise KeyboardInterrupt("nobody reads the events any more") from None
+            text = json.dumps(finite(line), ensure_ascii=True) + "\n"
+            if self._held is None:
+                self._put(text)
+            else:
+                self._held.append(text)
+
+    def _put(self, text: str) -> None:
+        try:
+            self._out.write(text)
+            self._out.flush()
+        except BrokenPipeError:
+            self._ended = True
+            with contextlib.suppress(OSError, ValueError):  # or the interpreter's last flush fails
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt("nobody reads the events any more") from None
+
+    def begin(self) -> None:
+        """Write what `telling` has held back until it is known which of several processes tells it."""
+        with self._lock:
+            held, self._held = self._held, None
+            if held:
+                self._put("".join(held))
+
+    def silence(self) -> None:
+        """Write nothing: another process of the run does."""
+        self._ended = True
 
     @contextlib.contextmanager
     def telling(self, name_of: Callable[[str], str]) -> Iterator[None]:
         """The course of a command: its first line, what is written in the block, and its end.
 
-        Whatever else is printed goes to stderr. A line `stop` on stdin ends the command as SIGTERM does. name_of: how a
-        setting is called in the message of an error.
+        The first line waits for `begin`. Whatever else is printed goes to stderr. A line `stop` on stdin ends the
+        command as SIGTERM does. name_of: how a setting is called in the message of an error.
         """
+        self._held = []
         self.write(kind="started", work=self.command, program="ptycho-core", version=__version__, pid=os.getpid())
         threading.Thread(target=self._listen, daemon=True, name="stdin").start()
         with contextlib.redirect_stdout(sys.stderr):
@@ -124,6 +144,8 @@ class EventStream:
 
     def _end(self, kind: str, **more: Any) -> None:
         with contextlib.suppress(KeyboardInterrupt):
+            if not self._ended:
+                self.begin()
             self.write(kind=kind, work=self.command, **more)
         self._ended = True
 

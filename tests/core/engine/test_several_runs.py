@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -111,9 +112,23 @@ def test_an_error_of_another_process_than_the_first_says_which_one_it_is(
     done = run_here("train", tmp_path / "none.npz", "--devices", "3")
     assert (done.code, done.out) == (2, "")
     assert "devices must be 2 / num_nodes, as many as torchrun has started, or unset; got 3" in done.err
-    done = run_here("train", tmp_path / "none.npz", "--backend", "reference", "--architecture", "cnn")
+    done = run_here("train", tmp_path / "none.npz", "--backend", "reference", "--architecture", "cnn", "--events")
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("Error: process 2 of 2: ")
+
+
+def test_a_command_that_starts_its_processes_leaves_events_and_page_to_the_first_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*arguments: Any) -> None:
+        raise SystemExit(3)
+
+    command = ("train", tmp_path / "none.npz", "--backend", "reference", "--architecture", "cnn", "--devices", "2")
+    refused = run_here(*command, "--events")
+    assert [line["kind"] for line in map(json.loads, refused.out.splitlines())] == ["started", "failed"]
+    monkeypatch.setattr("ptycho_core.engine.launched.joined", started)
+    done = run_here(*command, "--events", "--serve")
+    assert (done.code, done.out, done.err) == (3, "", "")
 
 
 @pytest.fixture
