@@ -20,6 +20,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -50,6 +51,7 @@ from ptycho_core.solving import loop as solving
 N = 64
 PTYCHO = [sys.executable, "-m", "ptycho_core"]
 READY_SECONDS = 120
+SHOWN = re.compile(r"image of (\d+)")
 
 
 def prepared(folder: Path, frames: int, backend: str) -> tuple[Path, Path]:
@@ -243,8 +245,15 @@ def kill(folder: Path, kills: int) -> bool:
     return same and result.patterns == 1000
 
 
+def of_process(pid: int) -> tuple[float, float]:
+    """Processor seconds and MiB of a process."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    rows = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in line)
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), int(rows.split()[1]) / 1024
+
+
 def pages(count: int) -> bool:
-    """So many pages of a work that changes four times a second, fetched as a browser's script does."""
+    """So many pages of a work that changes four times a second, fetched as a browser's script does; then all leave."""
     from bokeh.client import pull_session
 
     from ptycho_core.live.reconstruction import LiveReport
@@ -257,21 +266,34 @@ def pages(count: int) -> bool:
             rng = np.random.default_rng()
             return np.exp(1j * rng.random((500, 500))).astype(np.complex64), np.ones((500, 500), bool)
 
-    page = LivePage(port=0)
-    before, sessions = time.process_time(), []
-    begun = time.monotonic()
-    for number in range(count * 4):
-        page(LiveReport(done=number, total=count * 4, rate=100.0, payload=SoFar()))
+    page, sessions, steps = LivePage(port=0), [], 4 * count
+    pid = page._process.pid or 0
+    for number in range(steps):
+        page(LiveReport(done=number, total=steps, rate=100.0, payload=SoFar()))
         if number < count:
             sessions.append(pull_session(url=page.url))
+        for each in sessions[number % 10 :: 10]:  # every browser reads now and then
+            each.force_roundtrip()
+        if number == count:
+            (before, _), begun = of_process(pid), time.monotonic()
         time.sleep(0.25)
-    spent = time.monotonic() - begun
-    last = [session.document.get_model_by_name("status").text for session in sessions]
+    (after, full), spent = of_process(pid), time.monotonic() - begun
+    for session in sessions:
+        session.pull()
+    shown = [int(SHOWN.search(session.document.get_model_by_name("status").text)[1]) for session in sessions]
     for session in sessions:
         session.close()
-    print(f"{count} pages: {(time.process_time() - before) / spent:.2f} processors, {len(sessions)} answered")
+    time.sleep(30)  # after which they are forgotten
+    (gone, left), begun = of_process(pid), time.monotonic()
+    late = pull_session(url=page.url).document.get_model_by_name("status").text
+    took = time.monotonic() - begun
+    print(
+        f"{count} pages: of step {steps - 1} they show {min(shown)} to {max(shown)}; the page's process takes "
+        f"{(after - before) / spent:.2f} processors, {full:.0f} MiB; all left: {gone - after:.1f} s, {left:.0f} MiB; "
+        f"another is answered within {took:.2f} s"
+    )
     page.close()
-    return all(last) and len(sessions) == count
+    return min(shown) > steps - 20 and "image of" in late
 
 
 REPORT = """

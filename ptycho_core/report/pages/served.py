@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import multiprocessing
 import signal
@@ -108,6 +109,7 @@ def _serve(host: str, port: int, orders: Connection, answer: Connection) -> None
     except PtychoError as error:
         answer.send(error)
         return
+    gc.freeze()  # Bokeh collects garbage twice for each browser that leaves: not among all that is loaded here
     answer.send(service.url)
     with contextlib.suppress(EOFError, OSError):
         while True:
