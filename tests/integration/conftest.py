@@ -13,8 +13,8 @@ from tests.command_line import Outcome, ptycho, run_apart
 
 ENGINES = sorted(registered_engines())
 REQUIRED = [name for name in os.environ.get("PTYCHO_REQUIRE_BACKENDS", "").split(",") if name]
-PATTERNS = 80
-SMALL = ("--architecture", "cnn", "--n-filters-scale", 1, "--nepochs", 4, "--batch-size", 8)
+PATTERNS = 48
+SMALL = ("--architecture", "cnn", "--n-filters-scale", 1, "--no-pad-object", "--nepochs", 4, "--batch-size", 4)
 
 
 INSTALLED = [name for name in ENGINES if is_installed(name)]

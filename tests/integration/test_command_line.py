@@ -95,7 +95,7 @@ def test_interrupt_keeps_the_best_weights_so_far_and_exits_with_130(
     scan_file: Path, backend: str, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-u", "-m", "ptycho_core", "train", str(scan_file), "--out", str(tmp_path)]
-    command += ["--backend", backend, "--architecture", "cnn", "--n-filters-scale", "1", "--nepochs", "500"]
+    command += ["--backend", backend, *map(str, SMALL), "--nepochs", "500", "--n-groups", "16"]
     process = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
