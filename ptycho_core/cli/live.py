@@ -17,6 +17,7 @@ from ptycho_core.cli.shared import (
     events_option,
     output_options,
     overwrite_option,
+    preview_option,
     serve_option,
     told_origin,
 )
@@ -36,6 +37,7 @@ from ptycho_core.settings.sources import Layers, build_config
 @click.option("--first", type=int, default=0, show_default=True, help="Number in the name of a folder's first frame.")
 @overwrite_option
 @events_option
+@preview_option
 @serve_option
 @output_options
 @config_options("inference", "execution", "reading", leave_out=("test_data_file",))

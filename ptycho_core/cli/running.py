@@ -28,6 +28,7 @@ from ptycho_core.cli.shared import (
     load_all,
     output_options,
     overwrite_option,
+    preview_option,
     serve_option,
     sharing,
     told_origin,
@@ -204,6 +205,7 @@ def _after_training(
 @write_option
 @overwrite_option
 @events_option
+@preview_option
 @serve_option
 @output_options
 @config_options("inference", "execution", "reading")

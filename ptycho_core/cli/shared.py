@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 IMAGE_FORMATS = ("tiff", "cxi", "ptychodus", "hdf5")
 """Names of `ptycho_core.reconstruction.writing`, which needs numpy."""
-EVENTS, SERVE = "--events", "--serve"
+EVENTS, SERVE, PREVIEW = "--events", "--serve", "--preview"
 HEADINGS = {
     "model": "Model",
     "training": "Training",
@@ -118,6 +118,17 @@ def serve_option(command: Command) -> Command:
     return click.option(SERVE, **settings, callback=_served, help=help)(command)
 
 
+def _previewed(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        context.meta[PREVIEW] = True
+
+
+def preview_option(command: Command) -> Command:
+    """`--preview`, for every command that has an object while it lasts."""
+    help = "Show the object so far in the terminal now and then, as a small picture."
+    return click.option(PREVIEW, is_flag=True, expose_value=False, callback=_previewed, help=help)(command)
+
+
 ALL = "ptycho_core.help_all"
 """Set in a context whose help is to show every setting."""
 
@@ -199,21 +210,27 @@ def console(quiet: bool, as_json: bool, execution: ExecutionConfig | None = None
     starts = execution is not None and place is None and execution.devices > 1
     if starts:
         context.meta.pop(SERVE, None)
+        context.meta.pop(PREVIEW, None)
     if place is not None and place.rank > 0:
         context.meta[FOLLOWER] = place.words
         if (unheard := context.meta.pop(EVENTS, None)) is not None:
             unheard.silence()
         context.meta.pop(SERVE, None)
+        context.meta.pop(PREVIEW, None)
         quiet, as_json = True, False
     stream = context.meta.get(EVENTS)
     if stream is not None and as_json:
         raise click.UsageError(f"--json and {EVENTS} both print on stdout; the last event has the summary.")
+    if PREVIEW in context.meta and (quiet or stream is not None):
+        raise click.UsageError(f"{PREVIEW} shows nothing with {'--quiet' if quiet else EVENTS}: leave one of them out.")
     if stream is not None and not starts:
         stream.begin()
     output = Output(quiet, as_json, execution is None or execution.enable_progress_bar, stream)
     output.take_log()
     if SERVE in context.meta:
         _serve(output, context)
+    if PREVIEW in context.meta:
+        _preview(output)
     warn_of_unknown_variables()
     return output
 
@@ -225,8 +242,17 @@ def _serve(output: Output, context: click.Context) -> None:
 
     page = LivePage(*address_of(context.meta[SERVE]))
     context.call_on_close(page.close)
-    output.page = page
+    output.watchers.append(page)
     output.say(f"page: {page.url}")
+
+
+def _preview(output: Output) -> None:
+    from ptycho_core.report.preview import Preview, greys_of
+
+    if greys := greys_of(sys.stderr):
+        output.watchers.append(Preview(greys))
+    else:
+        output.say(f"{PREVIEW} is left out: stderr is no terminal that has colours by its TERM or COLORTERM.")
 
 
 def told_origin(output: Output, layers: Layers) -> None:

@@ -21,6 +21,7 @@ from ptycho_core.cli.shared import (
     load,
     output_options,
     overwrite_option,
+    preview_option,
     serve_option,
     sharing,
     told_origin,
@@ -49,6 +50,7 @@ SECTIONS = ("solving", "execution", "reading")
 @write_option
 @overwrite_option
 @events_option
+@preview_option
 @serve_option
 @output_options
 @config_options(*SECTIONS, leave_out=("inference_batch_size",))

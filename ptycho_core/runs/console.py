@@ -33,7 +33,7 @@ class Output:
     """What a command says and how: `quiet` leaves nothing but errors and, with `as_json`, the result.
 
     stream: takes progress and result in place of the terminal. origin: where the run is from, for its record;
-    page: hears everything, too. `warnings`: what has been warned of so far.
+    watchers: hear everything, too. `warnings`: what has been warned of so far.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Output:
     ) -> None:
         self.quiet, self.as_json, self.progress_bar, self.stream = quiet, as_json, progress_bar, stream
         self.origin: Origin | None = None
-        self.page: Listener | None = None
+        self.watchers: list[Listener] = []
         self.warnings: list[str] = []
 
     def take_log(self) -> None:
@@ -92,8 +92,8 @@ class Output:
                         return  # what cannot be drawn here is said once, however many runs a command makes
                     self.warn(event.message)
                 shown(event)
-                if self.page is not None:
-                    self.page(event)
+                for watcher in self.watchers:
+                    watcher(event)
 
             yield tell
 

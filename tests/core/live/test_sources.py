@@ -281,5 +281,8 @@ def test_a_folder_of_frames_is_followed(scan: Scan, tmp_path: Path) -> None:
 def test_a_source_that_never_comes_is_said(tmp_path: Path, ptycho: Callable[..., Any]) -> None:
     outcome = ptycho("watch", tmp_path / "nowhere.h5", "--out", tmp_path / "out", "--patience", "0.1")
     assert outcome.code == 2 and "nowhere.h5: expected a scan file; received no such file" in outcome.err
-    outcome = ptycho("watch", "udp://there:1", "--out", tmp_path / "out")
+    outcome = ptycho("watch", "udp://there:1", "--out", tmp_path / "out", "--preview")
+    assert "--preview is left out: stderr is no terminal" in outcome.err
     assert outcome.code == 2 and "expected a stream, a file or a folder" in outcome.err
+    outcome = ptycho("watch", "udp://there:1", "--out", tmp_path / "out", "--preview", "--quiet")
+    assert outcome.code == 2 and "--preview shows nothing with --quiet" in outcome.err
