@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,12 @@ from ptycho_core.io.assembly import Pair, Stored, assemble
 from ptycho_core.io.places import by_number
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.reading import ReadOptions
+from ptycho_core.settings.words import frame_list
 from ptycho_core.storage.hdf5 import HDF5File, is_hdf5
 from ptycho_core.storage.source import FrameSource
 from ptycho_core.storage.stored import JoinedFrames
+
+log = logging.getLogger(__name__)
 
 ENTRIES = ("entry", "entry1", "entry_1")
 PARTS = "data_"
@@ -46,7 +51,8 @@ class NexusReader:
                 raise DataError(
                     path, expected=expected, received=received, remedy=remedy, state=("dataset", "positions", "probe")
                 )
-            frames, key = _frames(file, entry)
+            unwritten = options.drop_frames is not None and "unwritten" in frame_list(options.drop_frames)[1]
+            frames, key = _frames(file, entry, unwritten)
             detector = f"{entry}/{DETECTOR}"
             stored = Stored(
                 path=path,
@@ -79,8 +85,14 @@ def _parts(file: HDF5File, entry: str) -> list[str]:
     return [f"{entry}/data/{key}" for key in parts or [key for key in keys if key == "data"]]
 
 
-def _frames(file: HDF5File, entry: str) -> tuple[FrameSource, str]:
+def _frames(file: HDF5File, entry: str, unwritten: bool) -> tuple[FrameSource, str]:
+    """unwritten: a data file that is not there yet, and those after it, are left out."""
     parts = _parts(file, entry)
+    if unwritten:
+        there = list(itertools.takewhile(file.has_file, parts))
+        if 0 < len(there) < len(parts):
+            log.info("%s: %d of %d data files are there", file.path, len(there), len(parts))
+            parts = there
     sources = [file.frames(part) for part in parts]
     return (sources[0], parts[0]) if len(sources) == 1 else (JoinedFrames(sources), f"{entry}/data/{PARTS}*")
 

@@ -108,8 +108,10 @@ class FileSource:
         low = self._first_unknown()
         left_out = {"unplaced", "unwritten", *(self.reading.drop_frames or "").split(",")} - {""}
         options = attrs.evolve(self.reading, frames=f"{low}:{low + CHUNK}", drop_frames=",".join(sorted(left_out)))
-        level = logging.getLogger("ptycho_core.io").level
-        logging.getLogger("ptycho_core.io").setLevel(logging.WARNING)
+        talkers = [logging.getLogger(f"ptycho_core.{room}") for room in ("io", "formats")]
+        levels = [talker.level for talker in talkers]
+        for talker in talkers:  # the same each time
+            talker.setLevel(logging.WARNING)
         try:
             scan = load_scan(self.path, options)
         except DataError as error:
@@ -117,7 +119,8 @@ class FileSource:
                 return None, False
             raise
         finally:
-            logging.getLogger("ptycho_core.io").setLevel(level)
+            for talker, level in zip(talkers, levels, strict=True):
+                talker.setLevel(level)
         highest = int(_numbers_of(scan).max())
         return scan, highest == low + CHUNK - 1 and not set(range(low, low + CHUNK)) <= self._known
 

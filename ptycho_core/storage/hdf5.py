@@ -407,6 +407,15 @@ class HDF5File:
             item = item[part]
         return path, item
 
+    def has_file(self, name: str) -> bool:
+        """Whether the file that a link leads to is there; that of all else is this one."""
+        import h5py
+
+        link = self._files[self.path].get(name, getlink=True)
+        if not isinstance(link, h5py.ExternalLink):
+            return True
+        return self._beside(self.path, link.filename, must_exist=False).is_file()
+
     def _beside(self, path: Path, name: str, *, must_exist: bool = True) -> Path:
         """The file of a link: only one in the same folder. A full path stands for the file of that name beside."""
         plain = name.replace("\\", "/")

@@ -83,7 +83,8 @@ class Board:
 
     def _told(self, event: Event) -> dict[str, str]:
         told = dict(self.status)
-        told["state"] = visible(f"{event.work}: {event.kind}")
+        if event.work != "draw":  # of what has been done
+            told["state"] = visible(f"{event.work}: {event.kind}")
         if event.unit:
             told["done"] = f"{event.done} {event.unit}s" + ("" if event.total is None else f" of {event.total}")
         if event.message:

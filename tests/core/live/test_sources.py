@@ -248,19 +248,63 @@ def test_a_file_that_grows_is_followed(scan: Scan, tmp_path: Path, swmr: bool) -
     np.testing.assert_allclose(np.stack([found[n][1] for n in range(80)]), scan.positions_px)
 
 
-def test_a_folder_of_frames_is_followed(scan: Scan, tmp_path: Path) -> None:
+def test_a_master_is_followed_whose_data_files_come_one_after_another(scan: Scan, tmp_path: Path) -> None:
+    counts = np.square(np.asarray(scan.diffraction_amplitude)).round().astype(np.uint32)
+    np.save(tmp_path / "probe.npy", scan.probe[0])
+    np.save(tmp_path / "places.npy", scan.positions_px)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    names = [f"scan_data_{number:06d}.h5" for number in (1, 2, 3, 4)]
+    with h5py.File(raw / "scan_master.h5", "w") as file:
+        for name in names:
+            file[f"entry/data/{name[5:16]}"] = h5py.ExternalLink(name, "/entry/data/data")
+        file["entry/instrument/detector/pixel_mask"] = np.zeros((16, 16), np.uint32)
+    reading = ReadOptions(
+        positions=str(tmp_path / "places.npy"),
+        position_unit="px",
+        position_order="xy",
+        probe=str(tmp_path / "probe.npy"),
+        measurement="intensity",
+    )
+    source = source_of(str(raw), reading, 0.5)
+    assert isinstance(source, FileSource)
+
+    def measured() -> Iterator[Any]:
+        """Each file is written once what was in the ones before has come."""
+        items = source.items(lambda: False)
+        for name, part in zip(names, np.split(counts, 4), strict=True):
+            with h5py.File(raw / "begun.h5", "w") as file:
+                file["entry/data/data"] = part
+            (raw / "begun.h5").rename(raw / name)
+            while not isinstance(item := next(items), Arrived):
+                yield item
+            assert len(item.numbers) == 20
+            yield item
+        yield from items
+
+    found, setups = gathered(measured())
+    assert sorted(found) == list(range(80)) and len(setups) == 1
+    np.testing.assert_allclose(np.stack([found[n][0] for n in range(80)]) ** 2, counts, rtol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".tif"])
+def test_a_folder_of_frames_is_followed(scan: Scan, tmp_path: Path, suffix: str) -> None:
+    if suffix == ".tif":
+        write = pytest.importorskip("tifffile", reason="the extra tiff is not installed").imwrite
+    else:
+        write = np.save
     np.save(tmp_path / "probe.npy", scan.probe[0])
     table = "x,y\n" + "".join(f"{x},{y}\n" for x, y in scan.positions_px[:12].tolist())
     (tmp_path / "places.csv").write_text(table)
     folder = tmp_path / "frames"
     folder.mkdir()
 
-    def write() -> None:
+    def measure() -> None:
         for number in (3, 0, 2, 1, *range(4, 12)):
-            np.save(folder / f"frame_{number + 1:05d}.npy", scan.diffraction_amplitude[number])
+            write(folder / f"frame_{number + 1:05d}{suffix}", scan.diffraction_amplitude[number])
             (folder / "notes.txt").write_text("no frame")
 
-    thread = threading.Thread(target=write)
+    thread = threading.Thread(target=measure)
     thread.start()
     reading = ReadOptions(
         positions=str(tmp_path / "places.csv"),
