@@ -20,7 +20,7 @@ from ptycho_core.networks.ops import Layer
 from ptycho_core.networks.table import INPUT, Table
 from ptycho_core.published.members import opened
 from ptycho_core.storage.files import DAMAGED_HDF5
-from ptycho_core.storage.hdf5_guards import heaps_are_sound
+from ptycho_core.storage.hdf5_guards import is_sound
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 LONGEST_NAME = 1000
@@ -240,9 +240,11 @@ def read_weights(
     convs = [node.name for node in graph.values() if node.kind == "Conv2D"]
     groups = {name: f"conv2d_{number}" if number else "conv2d" for number, name in enumerate(convs)}
     weights: dict[str, NDArray[np.floating]] = {}
-    if not heaps_are_sound(content):  # or HDF5 would read the names in them without end
+    if not is_sound(content):  # or HDF5 would read the names in them without end
         received = "a damaged one"
-        raise ArchiveError(source, expected="whole heaps of HDF5", received=received, remedy="Copy the archive again.")
+        raise ArchiveError(
+            source, expected="whole heaps and trees of HDF5", received=received, remedy="Copy the archive again."
+        )
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             for layer in table.layers:

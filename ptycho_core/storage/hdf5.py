@@ -19,7 +19,7 @@ from ptycho_core.storage.files import DAMAGED_HDF5 as DAMAGED
 from ptycho_core.storage.files import LARGE_BYTES, LARGEST_RATIO
 from ptycho_core.storage.hdf5_frames import hdf5_frames
 from ptycho_core.storage.hdf5_guards import FILE_SIGNATURE as SIGNATURE
-from ptycho_core.storage.hdf5_guards import bursting_chunk, can_be_searched, file_heaps_are_sound, packings
+from ptycho_core.storage.hdf5_guards import bursting_chunk, can_be_searched, file_is_sound, packings
 from ptycho_core.storage.hdf5_opening import opened, remedy_of
 from ptycho_core.storage.source import FrameSource
 from ptycho_core.storage.units import factor_to
@@ -443,10 +443,10 @@ class HDF5File:
 
         if path not in self._files:
             with self.reading(None):
-                if can_be_searched(path) and not file_heaps_are_sound(path):
+                if can_be_searched(path) and not file_is_sound(path):
                     remedy = "It is damaged: copy it again."
                     received = "a damaged one"
-                    raise DataError(path, expected="whole heaps", received=received, remedy=remedy)
+                    raise DataError(path, expected="whole heaps and trees", received=received, remedy=remedy)
                 self._files[path] = opened(path)
         return self._files[path]
 

@@ -1,9 +1,9 @@
 """What in an HDF5 file would hurt the process that reads it (specs/data.md, HDF5).
 
 Chunks: HDF5 unpacks a deflated chunk to its end, however far that is, before it compares sizes: of a megabyte it can
-make a gigabyte. Global heaps, and the local ones that hold the names of groups: HDF5 loops for ever over some that are
-damaged. Virtual data sets: HDF5 decodes the description of their parts before it compares its checksum, and a damaged
-one can end the process.
+make a gigabyte. Global heaps, the local ones that hold the names of groups, and the trees of groups and chunks: HDF5
+loops for ever over some that are damaged, or ends the process. Virtual data sets: HDF5 decodes the description of their
+parts before it compares its checksum, and a damaged one can end the process.
 """
 
 from __future__ import annotations
@@ -85,6 +85,10 @@ NAMES, NAMES_HEADER = b"HEAP\x00", struct.Struct("<5s3xQQQ")
 """A local heap and its version; bytes of its data, the first free block among them, the address of the data."""
 FREE, LAST = struct.Struct("<QQ"), 1
 """A free block of it: where the next one is, and its own bytes; what is in place of a next one in the last."""
+TREE, TREE_HEADER, ADDRESS = b"TREE", struct.Struct("<4sBBHQQ"), struct.Struct("<Q")
+"""A node of a tree, version 1: what it is of, its level, its entries, its neighbours to the left and to the right."""
+OF_GROUPS, MOST_RANKS = 0, 32
+"""An entry is a key and the address of a child. A key of a group is an address; one of chunks has an offset an axis."""
 
 
 VIRTUAL = rb"\x03(%s)(.{4})"
@@ -93,10 +97,10 @@ VERSIONS = range(4, 16)
 """Of such a layout, in the byte before; not in the pattern, which a literal beginning makes ten times as fast."""
 
 
-def heaps_are_sound(data: bytes | mmap.mmap) -> bool:
-    """Whether the heaps in an HDF5 file are consistent, and the parts of virtual data sets whole."""
+def is_sound(data: bytes | mmap.mmap) -> bool:
+    """Whether heaps and trees in an HDF5 file are consistent, and the parts of virtual data sets whole."""
     base = max(0, data.find(FILE_SIGNATURE))  # addresses count from here
-    if not all(_free_blocks_end(data, place, base) for place in _places(data, NAMES)):
+    if not all(_free_blocks_end(data, place, base) for place in _places(data, NAMES)) or not _trees_end(data, base):
         return False
     heaps: dict[int, dict[int, slice]] = {}
     for place in _places(data, SIGNATURE):
@@ -112,7 +116,7 @@ def can_be_searched(path: Path) -> bool:
     return 0 < path.stat().st_size <= MOST_BYTES
 
 
-def file_heaps_are_sound(path: Path) -> bool:
+def file_is_sound(path: Path) -> bool:
     """The same of a file that can be searched. OSError."""
     facts = path.stat()
     return _searched(path, facts.st_size, facts.st_mtime_ns)
@@ -121,7 +125,7 @@ def file_heaps_are_sound(path: Path) -> bool:
 @functools.lru_cache(64)  # every reader opens a file to see whether it is its own
 def _searched(path: Path, size: int, modified: int) -> bool:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return heaps_are_sound(data)
+        return is_sound(data)
 
 
 def _places(data: bytes | mmap.mmap, signature: bytes) -> Iterator[int]:
@@ -146,6 +150,42 @@ def _free_blocks_end(data: bytes | mmap.mmap, place: int, base: int) -> bool:
             return True
         free = following
     return False
+
+
+def _trees_end(data: bytes | mmap.mmap, base: int) -> bool:
+    """Whether HDF5 comes to an end to the right of every node, and below it: children are of a lower level."""
+    nodes: dict[int, tuple[int, int, int, int]] = {}
+    for place in _places(data, TREE):
+        if place + TREE_HEADER.size <= len(data):
+            _, kind, level, entries, _, right = TREE_HEADER.unpack_from(data, place)
+            nodes[place - base] = kind, level, entries, right
+    ends: set[int] = set()
+    for node in nodes:
+        passed: set[int] = set()
+        while node in nodes and node not in ends:
+            if node in passed:
+                return False
+            passed.add(node)
+            node = nodes[node][-1]
+        ends |= passed
+    for node, (kind, level, entries, _) in nodes.items():
+        if level and any(nodes[child][1] >= level for child in _children(data, base + node, kind, entries, nodes)):
+            return False
+    return True
+
+
+def _children(
+    data: bytes | mmap.mmap, place: int, kind: int, entries: int, nodes: dict[int, tuple[int, int, int, int]]
+) -> list[int]:
+    """The nodes below one, of whose keys it is not known how long they are: as long as most are nodes."""
+    first = place + TREE_HEADER.size
+    found: list[int] = []
+    for words in (1,) if kind == OF_GROUPS else range(3, MOST_RANKS + 3):
+        step = (words + 1) * ADDRESS.size
+        places = range(first + words * ADDRESS.size, min(first + entries * step, len(data) - ADDRESS.size + 1), step)
+        children = [child for (child,) in (ADDRESS.unpack_from(data, each) for each in places) if child in nodes]
+        found = max(found, children, key=len)
+    return found
 
 
 def _objects(data: bytes | mmap.mmap, place: int) -> dict[int, slice] | None:

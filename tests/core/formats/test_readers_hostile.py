@@ -6,6 +6,7 @@ import bz2
 import gzip
 import logging
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from ptycho_core.io import packed
 from ptycho_core.io.readers import describe_contents
 from ptycho_core.storage import hdf5
 from ptycho_core.storage import hdf5_guards as chunks
-from ptycho_core.storage.hdf5_guards import heaps_are_sound, lookup3
+from ptycho_core.storage.hdf5_guards import is_sound, lookup3
 from tests.core import scan_files
 from tests.core.reading import load, put, refusal
 from tests.core.scan_files import COUNT, MAKERS, N, counts, spoil
@@ -269,7 +270,7 @@ def test_a_file_of_a_broken_heap_is_refused(tmp_path: Path, size: int) -> None:
     file = scan_files.ptychodus(tmp_path)
     assert load(file).metadata["name"] == "scan"
     break_heap(tmp_path / "product.h5", size)
-    assert "product.h5: expected whole heaps" in refusal(file)
+    assert "product.h5: expected whole heaps and trees" in refusal(file)
 
 
 @pytest.mark.parametrize("user_block", [0, 512])
@@ -279,16 +280,42 @@ def test_a_group_whose_free_names_never_end_is_refused(tmp_path: Path, user_bloc
     with h5py.File(path, "w", userblock_size=user_block) as file:
         file["entry/data"] = np.ones((4, 8, 8))
     content = bytearray(path.read_bytes())
-    assert heaps_are_sound(content)
+    assert is_sound(content)
     size, free, address = struct.unpack_from("<QQQ", content, content.index(b"HEAP\0") + 8)
     first = user_block + address + free
     assert struct.unpack_from("<QQ", content, first) == (1, size - free)
     for following, sound in ((free, False), (0, True), (size, True)):  # HDF5 itself refuses the others
         struct.pack_into("<Q", content, first, following)
-        assert heaps_are_sound(content) is sound
+        assert is_sound(content) is sound
     struct.pack_into("<Q", content, first, free)
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"scan\.h5: expected whole heaps"):
+    with pytest.raises(DataError, match=r"scan\.h5: expected whole heaps and trees"):
+        load_scan(path)
+
+
+@pytest.mark.parametrize("user_block", [0, 512])
+@pytest.mark.parametrize(("kind", "key"), [(0, 8), (1, 32)], ids=["names", "chunks"])
+def test_a_tree_that_leads_back_is_refused(tmp_path: Path, kind: int, key: int, user_block: int) -> None:
+    """HDF5 would follow nodes to the right without end, or end the process on its way down."""
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w", userblock_size=user_block) as file:
+        for number in range(300):
+            file[f"entry/{number}"] = number
+        file.create_dataset("frames", data=np.ones((20, 20)), chunks=(2, 2))
+    whole = path.read_bytes()
+    assert is_sound(whole)
+    starts = [found.start() for found in re.finditer(b"TREE" + bytes((kind,)), whole)]
+    leaves = [start for start in starts if whole[start + 5] == 0]
+    (top,) = (start for start in starts if whole[start + 5] == 1)
+    first = struct.unpack_from("<Q", whole, top + 24 + key)[0] + user_block
+    assert first in leaves
+    chained = struct.unpack_from("<Q", whole, first + 16)[0] + user_block
+    for place, target in ((first + 16, first), (chained + 16, first), (top + 24 + key, top)):
+        content = bytearray(whole)
+        struct.pack_into("<Q", content, place, target - user_block)
+        assert not is_sound(content)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"scan\.h5: expected whole heaps and trees"):
         load_scan(path)
 
 
@@ -296,7 +323,7 @@ def test_what_looks_like_a_heap_and_is_none_is_let_be(tmp_path: Path) -> None:
     """HDF5 itself refuses another version, or a length that cannot be."""
     for version, length in ((0, 4096), (1, 8), (1, 2**40)):
         content = b"GCOL" + bytes((version, 0, 0, 0)) + length.to_bytes(8, "little") + bytes(8192)
-        assert heaps_are_sound(content), (version, length)
+        assert is_sound(content), (version, length)
 
 
 def break_heap(path: Path, size: int = 0) -> None:
@@ -337,7 +364,7 @@ def test_a_virtual_data_set_of_a_broken_heap_is_refused(tmp_path: Path) -> None:
     """HDF5 reads where its parts are from a global heap, as soon as it is opened."""
     file = scan_files.mapped_virtual(tmp_path)
     break_heap(file.path)
-    assert "expected whole heaps" in outcome(file)[0]
+    assert "expected whole heaps and trees" in outcome(file)[0]
 
 
 @pytest.mark.parametrize("user_block", [0, 512])
@@ -351,7 +378,7 @@ def test_a_damaged_description_of_a_virtual_data_set_never_reaches_hdf5(tmp_path
         file.attrs["text"] = ["of", "variable", "length"]
         file.create_virtual_dataset("data", layout)
     content = bytearray(path.read_bytes())
-    assert heaps_are_sound(content)
+    assert is_sound(content)
     start = content.index(b"part0.h5") - 9  # its version, and how many parts there are
     stop = start + int.from_bytes(content[start - 8 : start], "little")
     message = content.index(b"\x04\x03")
@@ -360,7 +387,7 @@ def test_a_damaged_description_of_a_virtual_data_set_never_reaches_hdf5(tmp_path
     for place in (*range(start + 1, stop), message + 10):
         damaged = bytearray(content)
         damaged[place] ^= 1 << place % 8
-        assert not heaps_are_sound(damaged), place - start
+        assert not is_sound(damaged), place - start
     content[start] = 7
     path.write_bytes(content)
     with h5py.File(path) as file, pytest.raises((OSError, KeyError)):  # another version HDF5 itself refuses
@@ -372,7 +399,7 @@ def test_a_virtual_data_set_with_one_byte_changed_is_refused(tmp_path: Path) -> 
     content = bytearray(file.path.read_bytes())
     content[content.index(b"part1.h5") + 20] ^= 1
     file.path.write_bytes(content)
-    assert "expected whole heaps" in outcome(file)[0]
+    assert "expected whole heaps and trees" in outcome(file)[0]
 
 
 def test_a_damaged_tree_of_names_does_not_hold_the_process(tmp_path: Path) -> None:

@@ -399,7 +399,7 @@ ARCHIVES: dict[str, tuple[Callable[[], Members], str]] = {
     **{
         f"Keras: a broken heap: {size}": (
             partial(broken_heap, size),
-            "…model.weights.h5: expected whole heaps of HDF5…",
+            "…model.weights.h5: expected whole heaps and trees of HDF5…",
         )
         for size in (0, 8)
     },
