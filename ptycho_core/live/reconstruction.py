@@ -123,13 +123,7 @@ class LiveReconstruction:
         if isinstance(model, Model):
             self._table = build_table(model.config.model)
             self._engine = prepare(model, self.config)() if engine is None else engine
-            if not self._table.canvas and model.config.model.gridsize > 1:
-                received = f"gridsize = {model.config.model.gridsize}"
-                remedy = "Train with gridsize 1, or a canvas network."
-                expected = "a network of one frame or of a canvas: groups are not there before the scan is"
-                raise ConfigurationError(
-                    "LiveReconstruction", "model", expected=expected, received=received, remedy=remedy
-                )
+            check_model(model)
             if model.config.model.N != setup.N:
                 remedy = "Use a model of this size, or crop and bin the patterns."
                 received = f"{setup.N} x {setup.N}"
@@ -445,6 +439,18 @@ class LiveReconstruction:
         self.spool.close()
         if self._temporary is not None:
             self._temporary.cleanup()
+
+
+def check_model(model: Model | SolveConfig) -> None:
+    """Raises ConfigurationError for a network of groups: its patterns are neighbours, which have not all come."""
+    if isinstance(model, Model) and model.config.model.gridsize > 1 and not build_table(model.config.model).canvas:
+        raise ConfigurationError(
+            "LiveReconstruction",
+            "model",
+            expected="a network of one frame or of a canvas: groups are not there before the scan is",
+            received=f"gridsize = {model.config.model.gridsize}",
+            remedy="Train with gridsize 1, or a canvas network.",
+        )
 
 
 @attrs.frozen(eq=False, kw_only=True)

@@ -16,7 +16,7 @@ from ptycho_core.engine.registry import load_engine
 from ptycho_core.errors import DataError, PtychoError
 from ptycho_core.events import Event, Listener, told_ending, told_file
 from ptycho_core.live.messages import Arrived, Ended, Idle, Trouble
-from ptycho_core.live.reconstruction import WORK, LiveReconstruction
+from ptycho_core.live.reconstruction import WORK, LiveReconstruction, check_model
 from ptycho_core.live.setup import Setup
 from ptycho_core.live.sources import Source
 from ptycho_core.models.model import Model
@@ -154,6 +154,7 @@ def watch_into(
         output or Output(quiet=True),
     )
     state = folder / STATE
+    check_model(model)
 
     # before a source is asked: it waits for an answer
     engine = prepare(model, config)() if isinstance(model, Model) else load_engine(model.backend)

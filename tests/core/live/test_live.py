@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ptycho_core.physics.canvas import canvas_extent
 from ptycho_core.physics.illumination import Illumination
 from ptycho_core.quality.evaluation import evaluate
 from ptycho_core.quality.metrics import complex_correlation
+from ptycho_core.runs.watch import watch_into
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.solving import SolveConfig
@@ -152,7 +154,7 @@ def test_a_network_of_one_frame_gives_what_it_gives_offline(
     live.close()
 
 
-def test_what_does_not_fit_is_refused(scan: Scan, fake_engine: Any, tiny_architecture: None) -> None:
+def test_what_does_not_fit_is_refused(scan: Scan, fake_engine: Any, tiny_architecture: None, tmp_path: Path) -> None:
     live = LiveReconstruction(SolveConfig(**FAST), Setup.of(scan))
     good = np.ones((2, 16, 16), np.float32)
     places = np.zeros((2, 2))
@@ -176,3 +178,13 @@ def test_what_does_not_fit_is_refused(scan: Scan, fake_engine: Any, tiny_archite
     )
     with pytest.raises(ConfigurationError, match="gridsize"):
         LiveReconstruction(groups, Setup.of(simulate(N=32, positions=5)))
+    with pytest.raises(ConfigurationError, match="gridsize"):  # before a frame has come
+        watch_into(tmp_path / "out", Silent(), groups)
+    assert not (tmp_path / "out").exists()
+
+
+class Silent:
+    """A source that nobody should ask."""
+
+    def items(self, should_stop: Callable[[], bool]) -> Iterator[Any]:
+        raise AssertionError
