@@ -160,6 +160,7 @@ def test_references_and_missing_filters_are_refused(tmp_path: Path, monkeypatch:
         tmp_path, lambda file, name: file.create_dataset(name, (3, N, N), h5py.regionref_dtype) and None
     )
     file = scan_files.shelves(tmp_path)
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)  # or it would find its own filters there and register none
     monkeypatch.setattr(h5py.h5z, "filter_avail", lambda code: code != h5py.h5z.FILTER_DEFLATE)
     message = refusal(file)
     assert "expected filters that are installed; received filter 1 (deflate)" in message and "hdf5plugin" in message
