@@ -91,6 +91,10 @@ class Works:
         """The same, of one mode, with four times as many frames in a step."""
         return self.solving(processes, batches=8)
 
+    def solving_large_steps(self, processes: Processes) -> Seconds:
+        """Eight modes and four times as many frames in a step."""
+        return self.solving(processes, modes=8, batches=8)
+
     def reconstruction(self, processes: Processes) -> Seconds:
         """Prediction, canvas and evidence of all frames."""
         assert self.model is not None
@@ -104,7 +108,8 @@ class Works:
         return timed(again)
 
 
-WORKS = ("training", "solving", "solving_3_modes", "solving_8_modes", "solving_8_batches", "reconstruction")
+SOLVES = ("solving", "solving_3_modes", "solving_8_modes", "solving_8_batches", "solving_large_steps")
+WORKS = ("training", *SOLVES, "reconstruction")
 
 
 def work(backend: str, rounds: int, frames: int, groups: int, names: list[str], pinned: bool) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import time
 
@@ -85,11 +84,11 @@ def summing(processes: Processes, size: int) -> float:
     array = np.ones(size, np.float32)
     processes.sum(array)
     times = []
-    for _ in range(4 * STEPS):
+    for _ in range(6 * STEPS):
         begun = time.perf_counter()
         processes.sum(array)
         times.append(time.perf_counter() - begun)
-    return statistics.median(times)
+    return min(times)
 
 
 def steps(engine: object, processes: Processes, side: int = SIDE) -> float:
@@ -110,11 +109,11 @@ def steps(engine: object, processes: Processes, side: int = SIDE) -> float:
         held_out=np.zeros(FRAMES, np.int64)[own],
     )
     times = []
-    for _ in range(4 * STEPS):
+    for _ in range(6 * STEPS):
         begun = time.perf_counter()
         solver.step(frames, Rates(0.01, 0.01))
         times.append(time.perf_counter() - begun)
-    return statistics.median(times[STEPS:])
+    return min(times)
 
 
 def plan() -> str:
