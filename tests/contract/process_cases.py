@@ -12,12 +12,13 @@ import numpy as np
 from ptycho_core.engine.problem import Rates
 from ptycho_core.engine.processes import ALONE, Processes, for_several, gathered_facts
 from ptycho_core.engine.protocol import Engine
+from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.solving.loop import Solving, SweepReport
-from ptycho_core.training.fit import fit
+from ptycho_core.training.fit import Fit, fit
 from ptycho_core.vocabulary import Weights
 from tests.contract.cases import make_scan
 from tests.contract.solver_cases import part, solver_case
@@ -43,7 +44,9 @@ def found(engine: Engine) -> Iterator[None]:
         yield
 
 
-def trained(engine: Engine, precision: str, processes: Processes, model: ModelConfig, **settings: Any) -> Weights:
+def trained(
+    engine: Engine, precision: str, processes: Processes, model: ModelConfig, **settings: Any
+) -> tuple[Weights, Fit]:
     """Weights, optimiser and history of two epochs of batches of 2 and 1 groups, two batches a step at most."""
     scan = make_scan(model.N, 2, 2e4, True)
     config = TrainingConfig(model=model, nepochs=2, n_groups=3, batch_size=2, nphotons=2e4, **settings)
@@ -53,18 +56,24 @@ def trained(engine: Engine, precision: str, processes: Processes, model: ModelCo
     names = sorted(set(rows[0]) - {"seconds"})
     history = {f"history/{name}": np.array([row[name] for row in rows]) for name in names}
     best = {f"best/{name}": array for name, array in run.best[0].weights.items()}
-    return {**kept.weights, **kept.optimizer, **history, **best, "epoch": np.array(run.best[0].best_epoch)}
+    epoch = np.array(run.best[0].best_epoch)
+    return {**kept.weights, **kept.optimizer, **history, **best, "epoch": epoch}, run
 
 
 def cnn(engine: Engine, precision: str, processes: Processes) -> Weights:
+    """And what its model reconstructs, with the evidence."""
     model = ModelConfig(N=32, architecture="contract", n_filters_scale=1, gridsize=2)
-    return trained(engine, precision, processes, model, probe_trainable=True, accum_steps=2)
+    trained_to, run = trained(engine, precision, processes, model, probe_trainable=True, accum_steps=2)
+    result = reconstruct(make_scan(32, 2, 2e4, True), run.model, execution=execution(precision), processes=processes)
+    assert result.frame_R is not None
+    field = {"shown/real": result.object_field.real, "shown/imag": result.object_field.imag}
+    return {**trained_to, **field, "shown/overlap": result.overlap_count, "shown/frame_R": result.frame_R}
 
 
 def canvas(engine: Engine, precision: str, processes: Processes) -> Weights:
     """By gradient descent: Adam makes a step of any gradient that is there, rounding too."""
     model = ModelConfig(N=16, architecture="canvas", group_size=5, warm_sweeps=1, canvas_blocks=1)
-    return trained(engine, precision, processes, model, optimizer="sgd")
+    return trained(engine, precision, processes, model, optimizer="sgd")[0]
 
 
 def stepped(engine: Engine, precision: str, processes: Processes) -> Weights:
