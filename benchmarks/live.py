@@ -143,6 +143,13 @@ class Browser:
             opened.close()
 
 
+def sampled(child: subprocess.Popen[str], memory: list[float], stop: threading.Event) -> None:
+    """MiB of a process by time, twice a second."""
+    while not stop.is_set():
+        memory.append(of_process(child.pid)[1])
+        stop.wait(0.5)
+
+
 def lag(folder: Path, rate: float, seconds: float, backend: str, browser: bool) -> bool:
     frames = int(rate * seconds)
     scan, model = prepared(folder, frames, backend)
@@ -154,22 +161,22 @@ def lag(folder: Path, rate: float, seconds: float, backend: str, browser: bool) 
         looks = Browser(f"http://127.0.0.1:{page}/", stop) if browser else None
         if looks is not None:
             until(looks.ready.is_set, READY_SECONDS, "the browser")
-        sender = replaying(scan, address, rate)
+        sender, memory = replaying(scan, address, rate), []
+        threading.Thread(target=lambda: sampled(child, memory, stop), daemon=True).start()
         until(lambda: any("has ended" in event.get("message", "") for event in events), 600, "the end of the source")
         stop.set()
         if looks is not None:
             looks.thread.join()
-        peak = next(line for line in Path(f"/proc/{child.pid}/status").read_text().splitlines() if "VmHWM" in line)
         until(lambda: child.poll() is not None, 600, "the end")
         sender.wait()
     live = [event for event in events if event["kind"] == "batch" and event["work"] == "watch"]
     lags = [event["lag_s"] for event in live if event["received"] > 0]
     result = events[-1]["result"]["live"]
-    span = live[-1]["time"] - live[0]["time"]
+    span, step = live[-1]["time"] - live[0]["time"], len(memory) // 10 + 1
     print(
         f"{rate:g} frames/s for {seconds:g} s: lag median {statistics.median(lags):.2f} s, at most {max(lags):.2f} s; "
         f"placed {result['placed']} of {frames} in {span:.1f} s, {result['polished']} tiles polished; "
-        f"memory at most {int(peak.split()[1]) / 1024:.0f} MiB"
+        f"MiB of its own every {step / 2:g} s: {[round(each) for each in memory[::step]]}"
     )
     if looks is not None and looks.seen:
         times, received = [event["time"] for event in live], [event["received"] for event in live]
@@ -246,9 +253,9 @@ def kill(folder: Path, kills: int) -> bool:
 
 
 def of_process(pid: int) -> tuple[float, float]:
-    """Processor seconds and MiB of a process."""
+    """Processor seconds of a process, and MiB of its own: files that it maps are the system's to forget."""
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    rows = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in line)
+    rows = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "RssAnon" in line)
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), int(rows.split()[1]) / 1024
 
 
@@ -354,7 +361,7 @@ def main() -> int:
         folder = Path(place)
         if "lag" in asked.part:
             for rate in asked.rate or [500.0, 5000.0]:
-                held &= lag(folder, rate, asked.seconds if rate <= 1000 else 2.0, asked.backend, asked.browser)
+                held &= lag(folder, rate, asked.seconds * min(1, 1000 / rate), asked.backend, asked.browser)
         if "faults" in asked.part:
             held &= faults(folder, asked.frames, 500.0, asked.backend)
         if "kill" in asked.part:

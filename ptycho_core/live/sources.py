@@ -278,6 +278,7 @@ class StreamSource:
     _zmq: Any = attrs.field(default=None, init=False)
     _session: Any = attrs.field(default=None, init=False)
     _socket: Any = attrs.field(default=None, init=False)
+    _monitor: Any = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         zmq = self._zmq = load_zmq("a stream")
@@ -285,6 +286,8 @@ class StreamSource:
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)  # who sends more is cut off
         self._socket.setsockopt(zmq.RCVHWM, WAITING_MESSAGES)
+        strange = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+        self._monitor = self._socket.get_monitor_socket(strange | zmq.EVENT_DISCONNECTED)
         try:
             self._socket.bind(self.address)
         except zmq.ZMQError as error:
@@ -301,6 +304,7 @@ class StreamSource:
         came = time.monotonic()
         try:
             while not should_stop():
+                yield from self._gone()
                 if not self._socket.poll(int(1000 * POLL_SECONDS)):
                     yield Idle(time.monotonic() - came)
                     continue
@@ -325,7 +329,19 @@ class StreamSource:
                 finally:  # also where nobody asks for more after the end
                     self._answer(sender, {"taken": True}, number)
         finally:
+            self._socket.disable_monitor()
             self._socket.close()
+
+    def _gone(self) -> Iterator[Trouble]:
+        """What became of those who were connected, where that is amiss."""
+        from zmq.utils.monitor import recv_monitor_message
+
+        while self._monitor.poll(0):
+            if recv_monitor_message(self._monitor)["event"] == self._zmq.EVENT_DISCONNECTED:
+                most = MESSAGE_BYTES // 2**20
+                log.info("%s: a sender has left, or was cut off for a message of more than %d MiB", self.address, most)
+            else:
+                yield Trouble(f"{self.address}: somebody who does not speak ZeroMQ was turned away")
 
     def _answer(self, sender: bytes, answer: dict[str, Any], number: object) -> None:
         try:

@@ -110,6 +110,8 @@ def test_garbage_on_the_socket_is_said_and_nothing_dies(
     port = int(work.source.bound.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(range(256)) * 40)
+    with socket.create_connection(("127.0.0.1", port)) as stranger:  # of a kind of ZeroMQ that is not spoken here
+        stranger.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"OTHER".ljust(20, b"\0") + bytes(32))
     sender = Sender(work.source.bound)
     setup, frames = (
         setup_message(Setup.of(scan)),
@@ -143,7 +145,13 @@ def test_garbage_on_the_socket_is_said_and_nothing_dies(
     _, summary = work.outcome[0]
     assert summary["live"]["placed"] == 80
     said = "\n".join(work.output.warnings)
-    for words in ("expected scan, frames, positions or end", "as the header promises", "JSON object", "another scan"):
+    for words in (
+        "expected scan, frames, positions or end",
+        "as the header promises",
+        "JSON object",
+        "another scan",
+        "not speak ZeroMQ",
+    ):
         assert words in said, said
 
 
@@ -167,7 +175,9 @@ def test_a_message_that_does_not_fit_is_refused_by_its_key(change: dict[str, Any
         decoded(header_of([json.dumps({**json.loads(header), **change}).encode()]), [payload], None)
 
 
-def test_a_message_that_is_too_large_cuts_off_its_sender_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_is_too_large_cuts_off_its_sender_alone(
+    monkeypatch: pytest.MonkeyPatch, core_log: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("ptycho_core.live.sources.MESSAGE_BYTES", 100_000)
     source, found, stop = StreamSource(ANY), [], threading.Event()
     thread = threading.Thread(target=lambda: found.extend(source.items(stop.is_set)))
@@ -179,7 +189,7 @@ def test_a_message_that_is_too_large_cuts_off_its_sender_alone(monkeypatch: pyte
     flood.send_multipart([b"{}", bytes(1_000_000)])
     honest.send_multipart([json.dumps({"v": 1, "kind": "end", "id": 7}).encode()])
     assert honest.poll(5000) and json.loads(honest.recv()) == {"v": 1, "id": 7, "taken": True}
-    assert not flood.poll(50)
+    assert not flood.poll(50) and "cut off for a message of more than" in core_log.text
     stop.set()
     thread.join()
     assert [type(item) for item in found if not isinstance(item, Idle)] == [Ended]
