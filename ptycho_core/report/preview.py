@@ -20,7 +20,7 @@ from ptycho_core.report.plots.drawing import limits_of
 COLUMNS, LINES = 64, 20
 """Of a picture, at most."""
 FIRST_SECONDS, GROWTH = 2.0, 1.5
-"""When the first picture comes, and how many times later each other one does."""
+"""After the first object its first picture, and how many times later each other one."""
 UPPER, LOWER = "\u2580", "\u2584"
 
 
@@ -66,12 +66,17 @@ class Preview:
     """A listener that writes the object now and then, ever more seldom, and where it is done."""
 
     def __init__(self, greys: int) -> None:
-        self.greys, self._begun, self._due = greys, time.monotonic(), FIRST_SECONDS
+        self.greys, self._due = greys, FIRST_SECONDS
+        self._begun: float | None = None  # when the first object was there: a scan may be long in coming
 
     def __call__(self, event: Event) -> None:
         so_far: Any = event.payload
-        spent = time.monotonic() - self._begun
-        if not hasattr(so_far, "known_field") or (spent < self._due and event.done != event.total):
+        if not hasattr(so_far, "known_field"):
+            return
+        now = time.monotonic()
+        self._begun = now if self._begun is None else self._begun
+        spent = now - self._begun
+        if spent < self._due and event.done != event.total:
             return
         self._due = max(FIRST_SECONDS, GROWTH * spent)
         field, known = so_far.known_field()

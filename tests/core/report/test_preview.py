@@ -58,14 +58,14 @@ def test_a_large_object_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pictures_come_ever_more_seldom_and_the_last_one_surely(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = [0.0]
+    now = [1000.0]
     monkeypatch.setattr(preview.time, "monotonic", lambda: now[0])
     shows, seen = preview.Preview(24), []
     event: Any = Event(kind="sweep", work="solve", total=1000, unit="sweep", payload=SoFar())
+    shows(Event(kind="prepared", work="solve"))  # long before the first object
     for second in range(21):
-        now[0] = float(second)
+        now[0] = 5000.0 + second
         shows(event)
-        shows(Event(kind="epoch", work="train"))
         if capsys.readouterr().err:
             seen.append(second)
     assert seen == [2, 3, 5, 8, 12, 18]
