@@ -1,15 +1,18 @@
 """Measures `ptycho watch` as a beamline would use it: how far behind it is, what goes wrong, what a kill leaves.
 
     python benchmarks/live.py lag --rate 500 --rate 5000 --browser
+    python benchmarks/live.py memory --times 10 --times 25 --times 50
     python benchmarks/live.py faults
     python benchmarks/live.py kill --kills 20
     python benchmarks/live.py pages --pages 50
     python benchmarks/live.py report
 
 lag: a replay at each rate into a watch with a canvas model; its lag by its own events, and with --browser the time from
-a frame's coming to its place on the page of a headless Chromium. faults: 10,000 frames shuffled, 5 % twice, 2 % late by
-10 s, 1 % never. kill: a watch is killed again and again while a replay sends. pages: so many pages of one work at once.
-report: of an object of 2,000 x 2,000 pixels, in a process that has drawn nothing before.
+a frame's coming to its place on the page of a headless Chromium. memory: the same 2,000 positions are measured so many
+times, 5,000 frames a second, and what the watch and its page keep is looked at; its end is not waited for. faults:
+10,000 frames shuffled, 5 % twice, 2 % late by 10 s, 1 % never. kill: a watch is killed again and again while a replay
+sends. pages: so many pages of one work at once. report: of an object of 2,000 x 2,000 pixels, in a process that has
+drawn nothing before.
 The result of every watch is compared with an offline reconstruction of the same frames. Exit code 1 where they differ.
 """
 
@@ -39,6 +42,9 @@ import numpy as np
 from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core import load_model, load_scan, reconstruct, save_scan, simulate, solve, train
+from ptycho_core.live.messages import frames_message, positions_message, setup_message
+from ptycho_core.live.replay import Sender
+from ptycho_core.live.setup import Setup
 from ptycho_core.live.sources import StreamSource
 from ptycho_core.quality.metrics import complex_correlation
 from ptycho_core.reconstruction.result import load_reconstruction
@@ -48,7 +54,7 @@ from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.training import TrainingConfig
 from ptycho_core.solving import loop as solving
 
-N = 64
+N, AGAIN = 64, 2000
 PTYCHO = [sys.executable, "-m", "ptycho_core"]
 READY_SECONDS = 120
 SHOWN = re.compile(r"image of (\d+)")
@@ -186,6 +192,61 @@ def lag(folder: Path, rate: float, seconds: float, backend: str, browser: bool) 
             f"{max(delays):.2f} s, {len(delays)} images; first picture after {looks.first:.2f} s"
         )
     return held(out, scan, model, backend)
+
+
+def again_and_again(scan: Path, address: str, rate: float, times: int) -> None:
+    """The process that sends a scan so many times, each time under new numbers; no end."""
+    measured, sender, begun = load_scan(scan), Sender(address), time.monotonic()
+    amplitude, count = np.asarray(measured.diffraction_amplitude), len(measured)
+    sender.send(setup_message(Setup.of(measured, expected=count * times), session="again"))
+    for start in range(0, count * times, 16):
+        while (left := begun + start / rate - time.monotonic()) > 0:
+            sender.hear(left)
+        numbers = np.arange(start, min(start + 16, count * times))
+        sender.send(positions_message(numbers, measured.positions_px[numbers % count]))
+        sender.send(frames_message(numbers, amplitude[numbers % count], "amplitude"))
+    sender.settle()
+    sender.close()
+
+
+def memory(folder: Path, rate: float, times: int, backend: str) -> bool:
+    """Of a watch whose object stays the same while the frames become more and more."""
+    scan, model = prepared(folder, AGAIN, backend)
+    out, frames, kept = folder / f"memory_{times}", AGAIN * times, []
+    address = f"tcp://127.0.0.1:{random.randint(20_000, 60_000)}"
+    with watching(address, model, out, "--backend", backend, "--serve=0") as (child, events):
+        until(lambda: "listening" in (folder / f"{out.name}.log").read_text(), READY_SECONDS, "watch")
+        whose = multiprocessing.get_context("spawn")
+        sender = whose.Process(target=again_and_again, args=(scan, address, rate, times))
+        sender.start()
+        placed, lags, pages, begun = 0, [], [], time.monotonic()
+        while placed < frames:
+            if child.poll() is not None or time.monotonic() - begun > 600:
+                raise SystemExit(f"a watch that has placed {placed} of {frames} frames after 600 s, or has ended")
+            live = [event for event in events if event["kind"] == "batch" and event["work"] == "watch"]
+            placed, lags = (live[-1]["done"] if live else 0), [event["lag_s"] for event in live]
+            kept.append((placed, of_process(child.pid)[1]))
+            pages.append(sum(of_process(pid)[1] for pid in children(child.pid)))
+            time.sleep(0.25)
+        span = live[-1]["time"] - next(event["time"] for event in live if event["done"])
+        for _ in range(8):  # with nothing more to do
+            time.sleep(0.25)
+            kept.append((placed, of_process(child.pid)[1]))
+        sender.join()
+    at = {part: next(each for done, each in kept if done >= part * frames) for part in (0.1, 0.25, 0.5, 0.75, 1.0)}
+    print(
+        f"{frames} frames of {AGAIN} positions at {rate:g} a second: all placed in {span:.1f} s, lag at most "
+        f"{max(lags):.1f} s; MiB of its own after a part of the frames "
+        f"{ ({part: round(each) for part, each in at.items()}) }, at most {max(each for _, each in kept):.0f}, "
+        f"{kept[-1][1]:.0f} at rest; of the page {max(pages):.0f}"
+    )
+    shutil.rmtree(out)
+    return True
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(each) for task in tasks for each in task.read_text().split()]
 
 
 def held(out: Path, scan: Path, model: Path, backend: str) -> bool:
@@ -346,10 +407,11 @@ def report(folder: Path) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("part", choices=("lag", "faults", "kill", "pages", "report"), nargs="+")
+    parser.add_argument("part", choices=("lag", "memory", "faults", "kill", "pages", "report"), nargs="+")
     parser.add_argument("--rate", type=float, action="append", default=[])
     parser.add_argument("--seconds", type=float, default=20.0, help="of a replay")
     parser.add_argument("--frames", type=int, default=10_000)
+    parser.add_argument("--times", type=int, action="append", default=[], help="that a position is measured")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--pages", type=int, default=50)
     parser.add_argument("--backend", default="torch")
@@ -362,6 +424,9 @@ def main() -> int:
         if "lag" in asked.part:
             for rate in asked.rate or [500.0, 5000.0]:
                 held &= lag(folder, rate, asked.seconds * min(1, 1000 / rate), asked.backend, asked.browser)
+        if "memory" in asked.part:
+            for times in asked.times or [10, 25, 50]:
+                held &= memory(folder, max(asked.rate or [5000.0]), times, asked.backend)
         if "faults" in asked.part:
             held &= faults(folder, asked.frames, 500.0, asked.backend)
         if "kill" in asked.part:

@@ -24,7 +24,7 @@ from ptycho_core.events import Event, EventKind, Listener, told
 from ptycho_core.layouts import BHWC_TO_PATCHES
 from ptycho_core.live.mosaic import Mosaic
 from ptycho_core.live.setup import Setup
-from ptycho_core.live.spool import FRAMES, Spool
+from ptycho_core.live.spool import FRAMES, Grown, Spool
 from ptycho_core.models.canvas import WholeScan
 from ptycho_core.models.model import Model
 from ptycho_core.networks.registry import build_table
@@ -135,9 +135,10 @@ class LiveReconstruction:
             self._engine = load_engine(model.backend) if engine is None else engine
         self.spool = Spool(place, setup.N)
         self._lock = threading.RLock()
-        self._waiting: deque[tuple[int, float]] = deque((number, 0.0) for number in self.spool.paired().tolist())
-        self._placed: list[int] = []
-        self._places: list[tuple[float, float]] = []
+        self._waiting: deque[tuple[NDArray[np.int64], float]] = deque()  # that came together, and when
+        self._many_waiting = 0
+        self._wait(self.spool.paired(), 0.0)
+        self._placed, self._places = Grown("<i8"), Grown("<f8", 2)
         self._mosaic: Mosaic | None = None
         self._illumination: Illumination | None = None
         self._predict: Callable[[Scan], NDArray[np.complex64]] | None = None
@@ -146,7 +147,7 @@ class LiveReconstruction:
         self._have: dict[tuple[int, int], int] = {}
         self._rates: deque[tuple[float, int]] = deque(maxlen=200)
         self.polished = 0
-        self.latencies: deque[float] = deque(maxlen=100_000)
+        self.latencies: deque[float] = deque(maxlen=1000)
         """Seconds from the coming of each frame to its place, of the latest ones."""
 
     # -- in ------------------------------------------------------------------------------------------------------------
@@ -180,17 +181,35 @@ class LiveReconstruction:
         if first is None:
             return
         with self._lock:
-            begin = max(self.spool.row_of, default=-1) + 1 if frames is None else 0
+            begin = self.spool.next_number
             numbers = np.arange(begin, begin + len(first)) if frames is None else np.asarray(frames, np.int64)
             amplitude, places = self._checked(patterns, positions_px, numbers)
-            new: list[int] = []
-            if amplitude is not None:
-                new += [n for n in self.spool.add_frames(numbers, amplitude) if n in self.spool.place_of]
-            if places is not None:
-                placed = self.spool.add_positions(numbers, places)
-                new += [n for n in placed if n in self.spool.row_of]
             now = time.monotonic()
-            self._waiting.extend((number, now) for number in new)
+            if amplitude is not None:
+                new = self.spool.add_frames(numbers, amplitude)
+                self._wait(new[self.spool.has_positions(new)], now)
+            if places is not None:
+                new = self.spool.add_positions(numbers, places)
+                self._wait(new[self.spool.has_frames(new)], now)
+
+    def _wait(self, numbers: NDArray[np.int64], came: float) -> None:
+        if len(numbers):
+            self._waiting.append((numbers, came))
+            self._many_waiting += len(numbers)
+
+    def _taken(self, most: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """At most so many of those that wait, and when they came."""
+        numbers, came = [np.empty(0, np.int64)], [np.empty(0)]
+        while self._waiting and most:
+            together, when = self._waiting.popleft()
+            numbers.append(together[:most])
+            came.append(np.full(len(numbers[-1]), when))
+            if len(together) > most:
+                self._waiting.appendleft((together[most:], when))
+            most -= len(numbers[-1])
+        found = np.concatenate(numbers)
+        self._many_waiting -= len(found)
+        return found, np.concatenate(came)
 
     def _checked(
         self, patterns: Any, positions_px: Any, numbers: NDArray[np.int64]
@@ -224,12 +243,11 @@ class LiveReconstruction:
     def place(self, most: int = PLACED_AT_ONCE) -> int:
         """Place at most so many of the frames that wait; how many that were."""
         with self._lock:
-            if self._illumination is None and len(self._waiting) < self._first_frames:
+            if self._illumination is None and self._many_waiting < self._first_frames:
                 return 0
-            taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
-            if not taken:
+            numbers, came = self._taken(most)
+            if not len(numbers):
                 return 0
-            numbers = [number for number, _ in taken]
             positions = self.spool.positions_of(numbers)
             amplitude = self.spool.amplitude_of(numbers)
         if self._mosaic is None:
@@ -237,18 +255,18 @@ class LiveReconstruction:
         assert self._mosaic is not None and self._predict is not None
         lit = amplitude.any(axis=(1, 2))
         if lit.any():
-            scan = self.setup.scan(amplitude[lit], positions[lit], np.array(numbers)[lit])
+            scan = self.setup.scan(amplitude[lit], positions[lit], numbers[lit])
             self._mosaic.add(self._predict(scan), positions[lit])
         now = time.monotonic()
-        self.latencies.extend(now - came for _, came in taken if came)
+        self.latencies.extend((now - came[came > 0]).tolist())
         with self._lock:
-            self._rates.append((now, len(taken)))
-            self._placed += numbers
-            self._places += [(x, y) for x, y in positions.tolist()]
+            self._rates.append((now, len(numbers)))
+            self._placed.extend(numbers)
+            self._places.extend(positions)
             for tile in map(self._tile_of, positions.tolist()):
                 self._new[tile] = self._new.get(tile, 0) + 1
                 self._have[tile] = self._have.get(tile, 0) + 1
-        return len(taken)
+        return len(numbers)
 
     @property
     def _first_frames(self) -> int:
@@ -309,7 +327,7 @@ class LiveReconstruction:
     def behind(self) -> bool:
         """Whether polishing would keep frames waiting: many wait, or the last one has waited long."""
         last = self.latencies[-1] if self.latencies else 0.0
-        return len(self._waiting) >= PLACED_AT_ONCE or (last > SLOW_SECONDS and not self.ended)
+        return self._many_waiting >= PLACED_AT_ONCE or (last > SLOW_SECONDS and not self.ended)
 
     def polish(self) -> bool:
         """One pass over the tile with the most new frames; False where none has enough."""
@@ -320,17 +338,17 @@ class LiveReconstruction:
                 return False
             tile = max(worth, key=lambda each: worth[each])
             self._new[tile] = 0
-            places = np.array(self._places)
+            places, placed = self._places.rows, self._placed.rows
         low, high = np.array(tile, float) * side, (np.array(tile, float) + 1) * side
         beyond = np.maximum(np.maximum(low - places, places - high), 0).max(axis=1)  # pixels, to the tile
-        chosen = np.argsort(beyond, kind="stable")[:MOST_POLISHED]
-        chosen = np.sort(chosen[beyond[chosen] <= self.setup.N])
+        near = np.flatnonzero(beyond <= self.setup.N)
+        chosen = np.sort(near[np.argsort(beyond[near], kind="stable")[:MOST_POLISHED]])
+        numbers = placed[chosen]
         with self._lock:
-            numbers = [self._placed[index] for index in chosen]
             amplitude = self.spool.amplitude_of(numbers)
         if not amplitude.any():
             return False
-        field, origin, known = self._passed(self.setup.scan(amplitude, places[chosen], np.array(numbers)))
+        field, origin, known = self._passed(self.setup.scan(amplitude, places[chosen], numbers))
         left, top = (round(edge - begun) for edge, begun in zip(low.tolist(), origin, strict=True))
         inside = np.full((side, side), np.nan, np.complex64)
         rows = slice(max(0, top), min(field.shape[0], top + side))
@@ -383,17 +401,17 @@ class LiveReconstruction:
     @property
     def positions_px(self) -> NDArray[np.float64]:
         """(placed, 2), in the order in which frames were placed."""
-        return np.array(self._places, np.float64).reshape(-1, 2)
+        return self._places.rows
 
     def last_pattern(self) -> NDArray[np.float32] | None:
         """(N, N): the amplitude of the frame that was placed last."""
         with self._lock:
-            return None if not self._placed else self.spool.amplitude_of(self._placed[-1:])[0]
+            return None if not len(self._placed) else self.spool.amplitude_of(self._placed.rows[-1:])[0]
 
     def report(self) -> LiveReport:
         now = time.monotonic()
         with self._lock:
-            waiting, received = len(self._waiting), len(self.spool)
+            waiting, received = self._many_waiting, len(self.spool)
             came = next((came for _, came in self._waiting if came), now)
             unplaced = received - len(self._placed) - waiting
             duplicates = self.spool.duplicates
@@ -419,7 +437,7 @@ class LiveReconstruction:
                 remedy = "Let frames and their positions come."
                 expected = "a frame with a position"
                 raise DataError(self.setup.source, "frames", expected=expected, received="none", remedy=remedy)
-            rows = np.array([self.spool.row_of[int(number)] for number in numbers])
+            rows = self.spool.rows_of(numbers)
             shape = (len(self.spool), self.setup.N, self.setup.N)
             source = StoredFrames(self.spool.folder / FRAMES, 0, shape, "<f4")
             frames = in_memory(Frames(source, index=rows, name=self.setup.source))

@@ -35,6 +35,34 @@ NUMBER = re.compile(r"(\d+)$")
 PICTURES = (".npy", ".tif", ".tiff")
 
 
+class Known:
+    """Numbers of frames that have come from a file or a folder, a byte for each up to the highest."""
+
+    def __init__(self) -> None:
+        self._known = np.zeros(0, bool)
+        self.highest = -1
+
+    def __bool__(self) -> bool:
+        return self.highest >= 0
+
+    def __contains__(self, number: int) -> bool:
+        return 0 <= number <= self.highest and bool(self._known[number])
+
+    def among(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(k,): which of them have."""
+        found = np.zeros(len(numbers), bool)
+        inside = numbers <= self.highest
+        found[inside] = self._known[numbers[inside]]
+        return found
+
+    def add(self, numbers: NDArray[np.int64]) -> None:
+        self.highest = max(self.highest, int(numbers.max()))
+        if self.highest >= len(self._known):
+            more = max(self.highest + 1, len(self._known) * 3 // 2) - len(self._known)
+            self._known = np.concatenate([self._known, np.zeros(more, bool)])
+        self._known[numbers] = True
+
+
 class Source(Protocol):
     """Brings what a live reconstruction takes, in the order in which it comes."""
 
@@ -72,7 +100,7 @@ class FileSource:
     path: Path
     reading: ReadOptions
     patience: float
-    _known: set[int] = attrs.field(factory=set, init=False)
+    _known: Known = attrs.field(factory=Known, init=False)
 
     def items(self, should_stop: Callable[[], bool]) -> Iterator[Item]:
         told = trouble = None
@@ -122,22 +150,20 @@ class FileSource:
             for talker, level in zip(talkers, levels, strict=True):
                 talker.setLevel(level)
         highest = int(_numbers_of(scan).max())
-        return scan, highest == low + CHUNK - 1 and not set(range(low, low + CHUNK)) <= self._known
+        return scan, highest == low + CHUNK - 1 and not self._known.among(np.arange(low, low + CHUNK)).all()
 
     def _first_unknown(self) -> int:
-        if not self._known:
-            return 0
-        highest = max(self._known)
-        begin = max(0, highest - LOOKED_BACK)
-        return next((number for number in range(begin, highest) if number not in self._known), highest + 1)
+        begun = np.arange(max(0, self._known.highest - LOOKED_BACK), self._known.highest)
+        gaps = begun[~self._known.among(begun)]
+        return int(gaps[0]) if len(gaps) else self._known.highest + 1
 
     def _new(self, scan: Scan) -> Arrived | None:
         numbers = _numbers_of(scan)
         amplitude = np.asarray(scan.diffraction_amplitude)
-        chosen = amplitude.any(axis=(1, 2)) & np.array([number not in self._known for number in numbers.tolist()])
+        chosen = amplitude.any(axis=(1, 2)) & ~self._known.among(numbers)
         if not chosen.any():
             return None
-        self._known.update(numbers[chosen].tolist())
+        self._known.add(numbers[chosen])
         return Arrived(numbers=numbers[chosen], amplitude=amplitude[chosen], positions_px=scan.positions_px[chosen])
 
 
@@ -160,7 +186,7 @@ class FolderSource:
     reading: ReadOptions
     patience: float
     first: int = 0
-    _known: set[int] = attrs.field(factory=set, init=False)
+    _known: Known = attrs.field(factory=Known, init=False)
     _sizes: dict[Path, int] = attrs.field(factory=dict, init=False)
 
     def items(self, should_stop: Callable[[], bool]) -> Iterator[Item]:
@@ -243,7 +269,9 @@ class FolderSource:
                 noticed=None,
                 source=str(self.folder),
             )
-        self._known.update(numbers.tolist())
+        self._known.add(numbers)
+        for number in numbers.tolist():
+            del self._sizes[ready[number]]
         return scan
 
 

@@ -21,6 +21,8 @@ TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
 FRAME = 232
 """Pixels of an image on the page, each way."""
 CURVE_WIDTH, CURVE_HEIGHT = 430, 300
+LEGEND_COLUMNS, LEGEND_HEIGHT = 2, 22
+"""Names side by side above the curves, and pixels of each row of them."""
 MOST_POSITIONS = 20_000
 CURVES = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
 
@@ -188,7 +190,7 @@ def curves(
     kind = "log" if len(values) and (values > 0).all() and not linear else "linear"
     figure = plot.figure(
         width=CURVE_WIDTH,
-        height=CURVE_HEIGHT,
+        height=CURVE_HEIGHT + LEGEND_HEIGHT * -(-len(arrays) // LEGEND_COLUMNS),
         tools=f"{TOOLS},hover",
         active_scroll="wheel_zoom",
         tooltips=[("", "$name"), (x, "@x"), (y, "@y")],
@@ -208,8 +210,11 @@ def curves(
             figure.scatter("x", "y", source=source, name=name, color=colour, size=4)
     figure.toolbar.logo = None
     if arrays:
-        figure.legend.click_policy = "hide"
-        figure.legend.label_text_font_size = "11px"
+        (legend,) = figure.legend
+        legend.update(click_policy="hide", label_text_font_size="11px", orientation="horizontal", ncols=LEGEND_COLUMNS)
+        legend.update(location="left", border_line_color=None, padding=2, margin=2)
+        figure.center.remove(legend)
+        figure.add_layout(legend, "above")  # not over the curves
     return figure
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ptycho_core.errors import ConfigurationError
 from ptycho_core.report.pages.board import Board, Drawing
+from ptycho_core.report.pages.document import TEMPLATES
 from ptycho_core.report.pages.figures import FRAME, Maps, curves, plotting, positions
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,9 @@ class Service:
 
     def __init__(self, host: str = "127.0.0.1", port: int = PORT) -> None:
         plotting()
+        from jinja2 import Template
+
+        self._template = Template((TEMPLATES / "served.html.jinja").read_text(encoding="utf-8"), autoescape=True)
         self.board = Board()
         self._pages = 0
         self._lock = threading.Lock()
@@ -147,6 +151,8 @@ class Service:
 
         doc.title = "ptycho-core"
         doc.theme = None
+        doc.template = self._template
+        doc.config.notify_connection_status = False  # the template does
         with self._lock:
             many = self._pages >= MOST_PAGES
             self._pages += not many

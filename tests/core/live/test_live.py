@@ -13,7 +13,7 @@ from ptycho_core_reference import ReferenceEngine
 from ptycho_core import ModelConfig, TrainingConfig, simulate, solve
 from ptycho_core.errors import ConfigurationError, DataError
 from ptycho_core.live import LiveReconstruction, Setup
-from ptycho_core.live.spool import Spool
+from ptycho_core.live.spool import Numbers, Spool
 from ptycho_core.models.canvas import WholeScan
 from ptycho_core.models.model import Model
 from ptycho_core.physics.canvas import canvas_extent
@@ -134,9 +134,22 @@ def test_what_was_killed_goes_on_with_what_had_come(scan: Scan, tmp_path: Path) 
 def test_a_position_that_comes_otherwise_is_counted_and_the_first_one_stays(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 4)
     numbers = np.array([3, 4])
-    assert spool.add_positions(numbers, np.array([[1.0, 2], [3, 4]])) == [3, 4]
-    assert spool.add_positions(numbers, np.array([[1.0, 2], [3, 5]])) == []
-    assert spool.conflicts == 1 and spool.place_of[4] == (3, 4)
+    assert spool.add_positions(numbers, np.array([[1.0, 2], [3, 4]])).tolist() == [3, 4]
+    assert spool.add_positions(numbers, np.array([[1.0, 2], [3, 5]])).tolist() == []
+    assert spool.conflicts == 1 and spool.positions_of(numbers).tolist() == [[1, 2], [3, 4]]
+
+
+def test_numbers_in_any_order_have_the_rows_in_which_they_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptycho_core.live.spool.MERGED", 7)
+    numbers = np.random.default_rng(0).permutation(2**50 - np.arange(100) ** 2)
+    known = Numbers()
+    for part in np.split(numbers, [1, 1, 9, 30, 31, 70]):
+        known.add(part)
+        there = known.rows_of(numbers) >= 0
+        np.testing.assert_array_equal(np.flatnonzero(there), np.arange(len(known)))
+    np.testing.assert_array_equal(known.rows_of(numbers), np.arange(100))
+    assert known.rows_of(numbers[:3] + 2**51).tolist() == [-1, -1, -1] and known.next == 2**50 + 1
+    np.testing.assert_array_equal(known.all(), np.sort(numbers))
 
 
 def test_a_network_of_one_frame_gives_what_it_gives_offline(

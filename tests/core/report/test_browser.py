@@ -117,13 +117,15 @@ def test_a_mosaic_grows_on_the_page_while_frames_come(page: Any, monkeypatch: py
     go.set()
     last = until(lambda: (now := page.evaluate(size)) > first and now)
     zoomed(page)
-    text = until(lambda: "ended" in (now := page.evaluate(ALL_TEXT)) and now)
+    text = until(lambda: "watch: finished" in (now := page.evaluate(ALL_TEXT)) and now)
     work.join()
     until(lambda: page.evaluate(size) == live_height(live))
     assert last > first and "done: 90 frames of 90" in text and "image of" in text
     assert "onerror" in page.evaluate(ALL_TEXT)  # as text
     live.close()
     served.close()
+    assert until(lambda: page.inner_text("#connection")) == "The work has ended. The page stays as it was."
+    assert "onnection was lost" not in page.evaluate(ALL_TEXT)  # which Bokeh would say
 
 
 ALL_TEXT = """() => {
