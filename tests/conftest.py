@@ -3,6 +3,7 @@
 import gc
 import os
 
+import hypothesis
 import pytest
 
 # Before numpy or a framework is imported, here or in a process that a test starts: the arrays are small, and threads
@@ -12,6 +13,11 @@ for _library in ("OPENBLAS", "OMP", "MKL"):
 
 # Where both frameworks are loaded a full collection takes a fifth of a second, and ten times fewer are enough.
 gc.set_threshold(gc.get_threshold()[0], gc.get_threshold()[1], 100)
+
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ def numbered(*shape: int) -> NDArray[np.int64]:
     return np.arange(np.prod(shape)).reshape(shape)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes=sizes)
 @pytest.mark.parametrize(
     ("there", "back"),
@@ -30,7 +30,7 @@ def test_there_and_back_is_the_same_array(there: str, back: str, sizes: tuple[in
     np.testing.assert_array_equal(rearrange(rearrange(array, there), back), array)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes=sizes, data=st.data())
 def test_channels_move_behind_the_batch(sizes: tuple[int, ...], data: st.DataObject) -> None:
     b, h, w, c = (data.draw(st.integers(0, size - 1)) for size in sizes)
@@ -38,7 +38,7 @@ def test_channels_move_behind_the_batch(sizes: tuple[int, ...], data: st.DataObj
     assert rearrange(array, layouts.BHWC_TO_BCHW)[b, c, h, w] == array[b, h, w, c]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes=sizes, data=st.data())
 def test_kernels_are_turned_to_output_first(sizes: tuple[int, ...], data: st.DataObject) -> None:
     h, w, i, o = (data.draw(st.integers(0, size - 1)) for size in sizes)
@@ -46,7 +46,7 @@ def test_kernels_are_turned_to_output_first(sizes: tuple[int, ...], data: st.Dat
     assert rearrange(array, layouts.HWIO_TO_OIHW)[o, i, h, w] == array[h, w, i, o]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes=sizes)
 def test_frames_of_a_group_are_consecutive_in_a_batch_of_single_frames(sizes: tuple[int, ...]) -> None:
     batch, _, _, channels = sizes
@@ -58,7 +58,7 @@ def test_frames_of_a_group_are_consecutive_in_a_batch_of_single_frames(sizes: tu
             np.testing.assert_array_equal(frames[group * channels + channel, :, :, 0], array[group, :, :, channel])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes=sizes)
 def test_gathered_frames_become_the_channels_of_their_group(sizes: tuple[int, ...]) -> None:
     batch, channels, *_ = sizes
@@ -67,7 +67,7 @@ def test_gathered_frames_become_the_channels_of_their_group(sizes: tuple[int, ..
     np.testing.assert_array_equal(np.moveaxis(grouped, -1, 1).reshape(frames.shape), frames)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes=sizes)
 def test_single_frames_go_back_to_their_group_and_channel(sizes: tuple[int, ...]) -> None:
     array = numbered(*sizes)

@@ -69,7 +69,7 @@ def seeds_of(drawing: Drawing, seed: int = 0) -> NDArray[np.int64]:
 # -- drawing -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawing=drawings(), seed=st.integers(0, 2**32))
 def test_the_same_seed_draws_the_same_groups(drawing: Drawing, seed: int) -> None:
     first, second = drawn(drawing, seed), drawn(drawing, seed)
@@ -114,7 +114,7 @@ nearly = st.tuples(eighths, st.integers(-3, 3)).map(lambda value: value[0] / 4 +
 """Coordinates that differ by less than, or about, the unit in which distances are compared."""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     points=st.lists(st.tuples(nearly, nearly) | st.tuples(coordinates, coordinates), min_size=4, max_size=60),
     copies=st.integers(1, 9),
@@ -183,7 +183,7 @@ def test_another_seed_draws_other_groups() -> None:
     assert (drawn(drawing, 1).indices != drawn(drawing, 2).indices).any()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(drawing=drawings())
 def test_numpys_global_generator_is_neither_read_nor_moved(drawing: Drawing) -> None:
     np.random.seed(1)  # noqa: NPY002 - the global state is what is tested
@@ -193,7 +193,7 @@ def test_numpys_global_generator_is_neither_read_nor_moved(drawing: Drawing) -> 
     np.testing.assert_array_equal(drawn(drawing).indices, first.indices)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(drawing=drawings())
 def test_one_group_for_every_position_covers_every_position(drawing: Drawing) -> None:
     groups = drawn(drawing, n_groups=None)
@@ -201,7 +201,7 @@ def test_one_group_for_every_position_covers_every_position(drawing: Drawing) ->
     assert set(groups.indices.ravel()) == set(range(len(drawing[0])))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawing=drawings())
 def test_a_seed_belongs_to_its_group(drawing: Drawing) -> None:
     groups, seeds = drawn(drawing), seeds_of(drawing)
@@ -209,14 +209,14 @@ def test_a_seed_belongs_to_its_group(drawing: Drawing) -> None:
     assert (groups.indices == seeds[:, None]).any(axis=1).all(), (groups.indices, seeds)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawing=drawings(gridsizes=(2, 3)))
 def test_members_of_a_group_are_distinct(drawing: Drawing) -> None:
     members = np.sort(drawn(drawing).indices, axis=1)
     assert (np.diff(members, axis=1) > 0).all(), members
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawing=drawings(gridsizes=(2, 3)))
 def test_members_are_among_the_nearest_neighbours_of_the_seed(drawing: Drawing) -> None:
     positions = drawing[0]
@@ -225,7 +225,7 @@ def test_members_are_among_the_nearest_neighbours_of_the_seed(drawing: Drawing) 
         assert set(members) <= {seed, *nearest}, (seed, members, nearest)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawing=drawings(gridsizes=(2, 3)))
 def test_channels_are_rows_of_rising_y_and_in_a_row_of_rising_x(drawing: Drawing) -> None:
     gridsize = drawing[1]["gridsize"]
@@ -243,7 +243,7 @@ def test_a_raster_gives_its_own_square_in_reading_order() -> None:
     np.testing.assert_array_equal(groups.centres_px[0, 0, :, 0], [5, 4.5])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawing=drawings())
 def test_offsets_are_minus_position_less_centre_and_sum_to_zero(drawing: Drawing) -> None:
     groups = drawn(drawing)
@@ -255,7 +255,7 @@ def test_offsets_are_minus_position_less_centre_and_sum_to_zero(drawing: Drawing
     assert groups.centres_px.dtype == np.float64
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawing=drawings())
 def test_no_group_reaches_beyond_the_largest_reach(drawing: Drawing) -> None:
     positions, settings = drawing
@@ -296,7 +296,7 @@ def test_the_seed_is_kept_among_more_coincident_positions_than_neighbours() -> N
 # -- how many ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(drawing=drawings(gridsizes=(2, 3), oversampled=True))
 def test_every_position_seeds_as_often_as_any_other_to_within_one(drawing: Drawing) -> None:
     counts = np.bincount(seeds_of(drawing), minlength=len(drawing[0]))

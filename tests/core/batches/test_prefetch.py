@@ -38,7 +38,7 @@ def giving(items: Iterable[Any]) -> Iterator[Callable[[], Any]]:
     return (functools.partial(lambda item: item, item) for item in items)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(items=st.lists(st.none() | st.integers()), workers=st.integers(0, 4))
 def test_the_same_results_come_in_the_same_order(items: list[int | None], workers: int) -> None:
     assert list(prefetch(giving(items), workers)) == items

@@ -19,7 +19,7 @@ import attrs
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from ptycho_core import embedding, load_model, load_scan
 from ptycho_core.embedding import ObjectGrid, ScanArrays, ScanFile, describe_settings, make_config
@@ -181,7 +181,6 @@ def test_where_nothing_is_known_and_nothing_lies_beneath_the_object_is_1() -> No
     assert (placed == 1).all() and not inside.any()
 
 
-@settings(deadline=None)
 @given(left=st.floats(1, 50), top=st.floats(1, 40))
 def test_a_true_patch_gives_the_object_back_on_its_grid_to_the_pixel(left: float, top: float) -> None:
     """A field that is linear in x and y is its own bilinear interpolation: a shift of its place would show."""

@@ -72,7 +72,7 @@ def refused(path: Path, **changes: Any) -> str:
 # -- there and back ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     count=st.integers(1, 6),
     N=st.sampled_from([2, 8, 16]),
@@ -418,7 +418,7 @@ def test_an_empty_zip_file_holds_nothing(path: Path) -> None:
     assert "received no such key. The file holds: nothing. Name the parts" in refusal(path)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(kept=st.floats(0, 1, exclude_max=True), compressed=st.booleans())
 def test_a_truncated_file_is_refused(tmp_path_factory: pytest.TempPathFactory, kept: float, compressed: bool) -> None:
     path = tmp_path_factory.getbasetemp() / "short.npz"
@@ -428,7 +428,7 @@ def test_a_truncated_file_is_refused(tmp_path_factory: pytest.TempPathFactory, k
     refusal(path)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     place=st.floats(0, 1, exclude_max=True),
     bits=st.sampled_from([1, 2, 4, 8, 16, 32, 64, 128, 255]),

@@ -792,7 +792,7 @@ def test_positions_of_ptychoshelves(tmp_path: Path) -> None:
 # -- writers -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     kind=st.sampled_from(["ptychodus", "cxi", "npz"]),
     count=st.integers(1, 6),

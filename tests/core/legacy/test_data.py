@@ -144,7 +144,7 @@ def test_arrays_that_do_not_fit_are_refused_by_name(changes: dict[str, Any], mes
 # -- grouped arrays ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     gridsize=st.sampled_from((1, 2, 3)),
     nsamples=st.integers(1, COUNT),

@@ -153,7 +153,7 @@ def test_nothing_of_an_execution_reaches_a_dictionary() -> None:
 
 
 @pytest.mark.parametrize("section", ["model", "training", "inference"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_configuration_survives_its_dictionary(section: str, data: st.DataObject) -> None:
     config = data.draw(CONFIGURATIONS[section])
@@ -202,7 +202,7 @@ def weights_for(config: TrainingConfig) -> dict[str, np.ndarray[Any, Any]]:
     return {PROBE: np.ones((1, N, N, 2), np.float32), **scalars}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_configuration_survives_its_archive(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: pytest.MonkeyPatch, data: st.DataObject

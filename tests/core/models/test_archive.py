@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("tiny_architecture")
 # -- there and back ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 2**32 - 1),
     scale=st.integers(1, 5),
@@ -56,7 +56,7 @@ def test_a_model_survives_its_archive(
     assert_same(load_model(model.save(tmp_path_factory.getbasetemp() / "model.zip")), model)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     rows=st.lists(
         st.fixed_dictionaries(

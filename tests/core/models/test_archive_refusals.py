@@ -40,7 +40,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- damage --------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(place=st.floats(0, 1, exclude_max=True), bits=st.sampled_from([1, 2, 4, 8, 16, 32, 64, 128, 255]))
 def test_a_flipped_byte_is_refused_or_makes_no_difference(whole: bytes, damaged: Path, place: float, bits: int) -> None:
     """No difference: dates, attributes and such, which say nothing about the content."""
@@ -51,7 +51,7 @@ def test_a_flipped_byte_is_refused_or_makes_no_difference(whole: bytes, damaged:
         assert_same(load_model(damaged), tiny_model())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), name=st.sampled_from((MANIFEST, *MEMBERS)), bits=st.integers(1, 255))
 def test_a_flipped_byte_in_a_member_is_refused(
     whole: bytes, damaged: Path, data: st.DataObject, name: str, bits: int
@@ -63,7 +63,7 @@ def test_a_flipped_byte_in_a_member_is_refused(
     refusal(damaged)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(kept=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_archive_is_refused(whole: bytes, damaged: Path, kept: float) -> None:
     damaged.write_bytes(whole[: int(kept * len(whole))])
@@ -360,7 +360,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     name=st.sampled_from(["manifest", "config", "weights"]),
     content=st.binary() | json_values.map(lambda value: json.dumps(value).encode()),

@@ -44,7 +44,7 @@ def cut(canvas: ObjectCanvas, array: NDArray[Any]) -> NDArray[Any]:
     return array[y : y + height, x : x + width]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(positions=whole, N=sides, seed=st.integers(0, 99))
 def test_whole_positions_give_the_object_back_exactly(positions: Any, N: int, seed: int) -> None:
     weight = np.random.default_rng(seed).uniform(0.1, 1, (N, N))
@@ -53,7 +53,7 @@ def test_whole_positions_give_the_object_back_exactly(positions: Any, N: int, se
     np.testing.assert_allclose(canvas.object_field()[covered], cut(canvas, field(seed))[covered], rtol=2e-6, atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(positions=fractional, N=sides, seed=st.integers(0, 99))
 def test_a_bilinear_object_comes_back_at_any_positions_inside_every_patch(positions: Any, N: int, seed: int) -> None:
     """At the border of a patch one of the two pixels that a canvas pixel lies between is missing."""
@@ -76,7 +76,7 @@ def test_a_bilinear_object_comes_back_at_any_positions_inside_every_patch(positi
     np.testing.assert_allclose(canvas.object_field()[exact], cut(canvas, bilinear)[exact], rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(positions=fractional, N=sides, pieces=st.integers(2, 6), seed=st.integers(0, 99))
 def test_patches_added_in_pieces_are_patches_added_at_once(positions: Any, N: int, pieces: int, seed: int) -> None:
     weight = np.random.default_rng(seed).uniform(0, 1, (N, N))
@@ -85,7 +85,7 @@ def test_patches_added_in_pieces_are_patches_added_at_once(positions: Any, N: in
     np.testing.assert_array_equal(once.overlap_count, piecewise.overlap_count)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(positions=fractional, N=sides)
 @example(positions=np.array([[-1e-45, -1e-88]]), N=2)  # a fraction that is rounded to a whole pixel
 def test_a_constant_object_is_constant_wherever_there_is_weight(positions: Any, N: int) -> None:
@@ -98,7 +98,7 @@ def test_a_constant_object_is_constant_wherever_there_is_weight(positions: Any, 
         assert (result[y + 1 : y + N, x + 1 : x + N] != 0).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(positions=fractional, N=sides)
 def test_the_canvas_is_the_bounding_box_of_the_positions_and_n(positions: Any, N: int) -> None:
     canvas = ObjectCanvas(positions, np.ones((N, N)))
@@ -108,7 +108,7 @@ def test_the_canvas_is_the_bounding_box_of_the_positions_and_n(positions: Any, N
     np.testing.assert_array_equal((width, height), high - low + N + 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(positions=whole, N=sides)
 def test_overlap_count_is_the_number_of_patches_over_a_pixel(positions: Any, N: int) -> None:
     canvas = canvas_of(positions, np.ones((N, N)))
@@ -177,7 +177,7 @@ def test_adding_leaves_the_patches_as_they_are() -> None:
     np.testing.assert_array_equal(patches, before)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(positions=fractional, N=sides, seed=st.integers(0, 99))
 def test_the_summed_weight_is_the_sum_of_the_shifted_weights(positions: Any, N: int, seed: int) -> None:
     weight = np.random.default_rng(seed).uniform(0, 1, (N, N)).astype(np.float32)
@@ -248,7 +248,7 @@ def test_memory_is_the_canvas_and_one_batch() -> None:
 # -- in parts ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(positions=fractional, N=sides, own_box=st.booleans(), data=st.data(), seed=st.integers(0, 99))
 def test_merged_canvases_equal_the_whole_to_rounding_in_any_order_and_split(
     positions: Any, N: int, own_box: bool, data: st.DataObject, seed: int

@@ -36,7 +36,7 @@ def sampled_by_scipy(field: NDArray[Any], positions: NDArray[Any], N: int, origi
 coordinate = st.floats(-60, 60, allow_nan=False)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),
@@ -53,7 +53,7 @@ def test_patches_are_bilinear_samples_of_the_object_extended_by_zeros(
     np.testing.assert_allclose(extract_patches(field, centres, N, origin), reference, atol=2e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     x=st.floats(8, 21, allow_nan=False),
     y=st.floats(8, 31, allow_nan=False),

@@ -41,7 +41,7 @@ def test_scaled_frames_have_the_mean_power_of_a_quarter_n_squared() -> None:
     assert power.mean() == pytest.approx((N / 2) ** 2, rel=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(factor=st.floats(1e-6, 1e6))
 def test_scaled_frames_do_not_depend_on_the_unit_of_the_data(factor: float) -> None:
     one, other = scan(), scan(diffraction_amplitude=scan().diffraction_amplitude * factor)
@@ -175,7 +175,7 @@ def test_the_outer_mask_leaves_out_the_central_half(N: int) -> None:
 # -- smoothing -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sigma=st.floats(0.05, 8), N=st.sampled_from([16, 32]), seed=st.integers(0, 9))
 def test_smoothing_is_scipys_gaussian_with_zeros_outside(sigma: float, N: int, seed: int) -> None:
     field = np.random.default_rng(seed).normal(size=(N, N))

@@ -321,7 +321,7 @@ ambiguity = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(**ambiguity, seed=st.integers(0, 100))
 @example(shift=(0.0, 12.0), ramp=(0.0, 0.25), phase=0.0, scale=1.0, seed=0)  # a ramp breaks what comes round the border
 def test_align_recovers_what_was_done_to_a_periodic_field(
@@ -440,7 +440,7 @@ def test_align_of_unrelated_fields_stays_finite() -> None:
 # ---- everything together
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     shift=st.tuples(st.integers(-6, 6), st.integers(-6, 6)),
     ramp=ambiguity["ramp"],

@@ -146,7 +146,7 @@ def chains(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[Step, ...]]:
     return shape, tuple(steps)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     chain=chains(),
     measurement=st.sampled_from(["amplitude", "intensity"]),
@@ -423,7 +423,7 @@ def stored(path: Path, **changes: Any) -> StoredFrames:
 
 
 @pytest.mark.usefixtures("way")
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(index=st.lists(st.integers(0, COUNT - 1), max_size=40), count=st.integers(1, COUNT + 2))
 def test_stored_patterns_are_read_in_any_order(tmp_path_factory: Any, index: list[int], count: int) -> None:
     source = stored(tmp_path_factory.getbasetemp() / "patterns.bin")
@@ -566,7 +566,7 @@ def hdf5(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("dataset", ["contiguous", "big_endian", "leading", "frames", "blocks", "counts"])
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(index=st.lists(st.integers(0, COUNT - 1), max_size=40), count=st.integers(1, COUNT + 2))
 def test_hdf5_data_sets_are_read_in_any_order(hdf5: Path, dataset: str, index: list[int], count: int) -> None:
     source = hdf5_frames(hdf5, dataset)
@@ -672,7 +672,7 @@ def test_members_are_described_by_their_headers(tmp_path: Path) -> None:
 # -- statistics in parts -------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data(), seed=st.integers(0, 99))
 def test_merged_tallies_equal_the_whole_to_rounding_in_any_order_and_split(data: st.DataObject, seed: int) -> None:
     patterns = amplitudes(seed)

@@ -74,7 +74,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["toml", "yaml"])
 @pytest.mark.parametrize("section", SECTIONS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_any_configuration_survives_its_file(
     tmp_path_factory: pytest.TempPathFactory, section: str, ending: str, data: st.DataObject

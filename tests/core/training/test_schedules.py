@@ -51,7 +51,7 @@ def test_a_single_epoch_has_the_highest_rate(nepochs: int) -> None:
     assert rates(nepochs=nepochs, lr_warmup_epochs=nepochs - 1)[-1] == 0.01
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     nepochs=st.integers(1, 60),
     warmup=st.integers(0, 59),
@@ -133,7 +133,7 @@ def test_without_a_second_stage_the_physics_weight_jumps() -> None:
     assert weights(nepochs=4, stage_1_epochs=2, stage_2_epochs=0, stage_3_epochs=2) == [0, 0, 1, 1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(stages=st.tuples(*[st.integers(0, 9)] * 3).filter(any), schedule=st.sampled_from(["linear", "exponential"]))
 def test_the_physics_weight_never_falls(stages: tuple[int, int, int], schedule: str) -> None:
     one, two, three = stages
