@@ -162,6 +162,9 @@ class Service:
         page = _Page(self.board, Div, Row)
         for root in page.roots:
             doc.add_root(root)
+        pictures = [] if page.drawing is None else list(page.drawing.images.values())
+        doc.template_variables.update(pictures=pictures, side=FRAME)
+        doc.add_next_tick_callback(page.update)  # figures take longer, and come while the browser reads its scripts
         doc.add_periodic_callback(page.update, PERIOD_MS * (1 + self._pages // 8))
         doc.on_session_destroyed(self._left)
 
@@ -174,10 +177,12 @@ class _Page:
     """The models of one browser's page, brought up to date from the board.
 
     `roots`: what a browser lays out on its own, so that a line of text that changes does not lay out the figures again.
+    `drawing`: of the board when the page was asked for, whose pictures come with it.
     """
 
     def __init__(self, board: Board, div: Any, row: Any) -> None:
         self.board, self._version, self._drawn, self._due = board, -1, -1, 0.0
+        self.drawing = board.drawing
         self.status, self.warnings = (div(name=name, width=1400, disable_math=True) for name in ("status", "warnings"))
         self.pattern = div(name="pattern", width=FRAME + 20)
         self.maps_row, self.plots_row = row(div(width=0, height=0), name="maps"), row(self.pattern, name="plots")
@@ -186,7 +191,7 @@ class _Page:
         self.places: Any = None
         self.shown = 0
         self.plots: dict[tuple[str, ...], Any] = {}
-        self.update()
+        self._say()
 
     def update(self) -> None:
         board, version = self.board, self.board.version
@@ -196,12 +201,15 @@ class _Page:
         if version == self._version:
             return
         self._version = version
-        self.status.text = _status(board)
-        self.warnings.text = "".join(f"<p>{html.escape(warning)}</p>" for warning in board.warnings)
+        self._say()
         drawing = board.drawing
         if drawing is not None and drawing.number != self.shown:
             self.shown = drawing.number
             self._show(drawing)
+
+    def _say(self) -> None:
+        self.status.text = _status(self.board)
+        self.warnings.text = "".join(f"<p>{html.escape(warning)}</p>" for warning in self.board.warnings)
 
     def _show(self, drawing: Drawing) -> None:
         canvas = drawing.canvas

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -114,12 +115,15 @@ def test_a_mosaic_grows_on_the_page_while_frames_come(page: Any, monkeypatch: py
         return figure ? figure.renderers[0].data_source.data.h[0] : 0
     }"""
     first = until(lambda: page.evaluate(size))
+    with urlopen(served.url) as asked:  # by another browser, whose page comes with the picture so far
+        assert b'<div>amplitude<img alt="" width="232" height="232" src="data:image/webp;base64,' in asked.read()
     go.set()
     last = until(lambda: (now := page.evaluate(size)) > first and now)
     zoomed(page)
     text = until(lambda: "watch: finished" in (now := page.evaluate(ALL_TEXT)) and now)
     work.join()
     until(lambda: page.evaluate(size) == live_height(live))
+    until(lambda: page.query_selector("#first") is None)
     assert last > first and "done: 90 frames of 90" in text and "image of" in text
     assert "onerror" in page.evaluate(ALL_TEXT)  # as text
     live.close()
