@@ -104,6 +104,12 @@ class Sender:
                 return False
         return True
 
+    def check(self) -> None:
+        """Raises DataError where a message was refused."""
+        if self.refused:
+            remedy = "See what the other side says."
+            raise DataError(self._address, expected="messages that are taken", received=self.refused[0], remedy=remedy)
+
     def close(self) -> None:
         self._socket.close()
 
@@ -134,6 +140,8 @@ def replay(
     sender = Sender(address)
     try:
         sender.send(setup_message(Setup.of(scan, expected=len(sent)), session=secrets.token_hex(8)))
+        sender.settle()  # where another scan was expected, this one is not sent
+        sender.check()
         begun = time.monotonic()
         for start in range(0, len(numbers), AT_ONCE):
             part = numbers[start : start + AT_ONCE]
@@ -151,9 +159,7 @@ def replay(
             sender.settle()
             sender.send(end_message())
         sender.settle(END_SECONDS)  # whoever has ended may not answer any more
+        sender.check()
     finally:
         sender.close()
-    if sender.refused:
-        remedy = "See what the other side says."
-        raise DataError(address, expected="messages that are taken", received=sender.refused[0], remedy=remedy)
     return len(sent)

@@ -64,10 +64,18 @@ class Known:
 
 
 class Source(Protocol):
-    """Brings what a live reconstruction takes, in the order in which it comes."""
+    """Brings what a live reconstruction takes, in the order in which it comes.
+
+    origin: whose the item is that `items` has brought last; None where all is of one.
+    """
+
+    origin: bytes | None
 
     def items(self, should_stop: Callable[[], bool]) -> Iterator[Item]:
-        """Waits for what comes; at least twice a second an item, `Idle` where nothing came."""
+        """Waits for what comes; at least twice a second an item, `Idle` where nothing came.
+
+        Where this is a generator, what goes wrong with an item is thrown into it, for its sender to be told.
+        """
         ...
 
 
@@ -100,6 +108,7 @@ class FileSource:
     path: Path
     reading: ReadOptions
     patience: float
+    origin: bytes | None = attrs.field(default=None, init=False)
     _known: Known = attrs.field(factory=Known, init=False)
 
     def items(self, should_stop: Callable[[], bool]) -> Iterator[Item]:
@@ -186,6 +195,7 @@ class FolderSource:
     reading: ReadOptions
     patience: float
     first: int = 0
+    origin: bytes | None = attrs.field(default=None, init=False)
     _known: Known = attrs.field(factory=Known, init=False)
     _sizes: dict[Path, int] = attrs.field(factory=dict, init=False)
 
@@ -303,6 +313,7 @@ class StreamSource:
 
     address: str
     setup: Setup | None = None
+    origin: bytes | None = attrs.field(default=None, init=False)
     _zmq: Any = attrs.field(default=None, init=False)
     _session: Any = attrs.field(default=None, init=False)
     _socket: Any = attrs.field(default=None, init=False)
@@ -351,11 +362,17 @@ class StreamSource:
                 again = isinstance(item, Setup) and session is not None and session == self._session
                 if isinstance(item, Setup):
                     self.setup, self._session = self.setup or item, session
+                answer: dict[str, Any] | None = {"taken": True}
                 try:
+                    self.origin = sender
                     if not again:  # the same message, which was not answered in time
                         yield item
+                except Exception as error:  # of the one who takes it: frames that are not kept will be sent again
+                    answer = {"refused": str(error)} if isinstance(item, Setup) else None
+                    raise
                 finally:  # also where nobody asks for more after the end
-                    self._answer(sender, {"taken": True}, number)
+                    if answer is not None:
+                        self._answer(sender, answer, number)
         finally:
             self._socket.disable_monitor()
             self._socket.close()

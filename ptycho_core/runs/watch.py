@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
 import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +57,18 @@ class _Receiver:
     error: BaseException | None = None
     troubles: list[str] = attrs.field(factory=list)
     stopping: threading.Event = attrs.field(factory=threading.Event)
-    dropping: str | None = None
+    ours: set[bytes | None] = attrs.field(factory=set)
+    """Who has sent the setup of this scan."""
+    others: set[bytes | None] = attrs.field(factory=set)
+    """Whose latest setup is of another one."""
 
     def run(self) -> None:
         if self.ended is not None:
             return
         try:
             silent = False
-            for item in self.source.items(self.stopping.is_set):
+            items = self.source.items(self.stopping.is_set)
+            for item in items:
                 if isinstance(item, Idle):
                     if item.seconds > SAID_SECONDS and not silent and self.live is not None:
                         silent = True
@@ -70,11 +76,18 @@ class _Receiver:
                     continue
                 silent = False
                 if isinstance(item, Ended):
+                    if self.source.origin in self.others - self.ours:
+                        continue  # of a scan that was left out
                     if self.live is not None:
                         write_text(self.folder / ENDED, f"{item.reason}\n")  # before it is answered
                     self.ended = item.reason
                     return
-                self._take(item)
+                try:
+                    self._take(item)
+                except Exception as error:
+                    if isinstance(items, Generator):
+                        items.throw(error)
+                    raise
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             self.error = error
 
@@ -90,7 +103,7 @@ class _Receiver:
             self._say(item.message)
         elif isinstance(item, Setup):
             self._begin(item)
-        elif self.dropping is not None:
+        elif self.source.origin in self.others:
             return
         elif self.live is None:
             self._say("frames came before the setup of their scan, and are left out")
@@ -103,15 +116,19 @@ class _Receiver:
                 self._say(str(error))
 
     def _begin(self, setup: Setup) -> None:
+        origin = self.source.origin
         if self.live is None:
             self.live = self.make(setup)
             setup.save(self.folder / SETUP)
+            self.ours.add(origin)
             return
         other = self.live.setup.disagreement(setup)
-        self.dropping = other
         if other is None:
+            self.others.discard(origin)
+            self.ours.add(origin)
             self._say("the source began again; what is known already is left out")
         else:
+            self.others.add(origin)
             self._say(f"the source began another scan, {other}: its frames are left out")
 
 
@@ -190,6 +207,9 @@ def watch_into(
             receiver.stopping.set()
             for each in (thread, other):
                 each.join(PATIENCE_SECONDS)
+            if receiver.live is None:
+                with contextlib.suppress(OSError):  # not empty
+                    state.rmdir()
         assert receiver.live is not None
         live = receiver.live
         tell(Event(kind="started", work=WORK, message=f"{receiver.ended}: {live.report().done} frames are in"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -19,7 +20,16 @@ from ptycho_core_reference import ReferenceEngine
 from ptycho_core import simulate, solve
 from ptycho_core.errors import DataError
 from ptycho_core.live import LiveReconstruction
-from ptycho_core.live.messages import Arrived, Ended, Idle, decoded, frames_message, header_of, setup_message
+from ptycho_core.live.messages import (
+    Arrived,
+    Ended,
+    Idle,
+    decoded,
+    end_message,
+    frames_message,
+    header_of,
+    setup_message,
+)
 from ptycho_core.live.replay import Faults, Sender, replay
 from ptycho_core.live.setup import Setup
 from ptycho_core.live.sources import FileSource, FolderSource, StreamSource, source_of
@@ -30,6 +40,7 @@ from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.solving import loop
+from tests.core.archives import tiny_model
 from tests.core.live.test_live import FAST
 
 zmq = pytest.importorskip("zmq", reason="the extra stream is not installed")
@@ -103,6 +114,26 @@ def test_a_watch_that_was_killed_after_the_end_has_all_that_it_needs(scan: Scan,
     assert result.patterns == 80 and not (tmp_path / "live").exists()
 
 
+def test_a_first_scan_that_the_model_does_not_take_ends_both_sides_and_leaves_nothing(
+    tmp_path: Path, fake_engine: Any, tiny_architecture: None
+) -> None:
+    source, outcome = StreamSource(ANY), []
+
+    def watch() -> None:
+        with pytest.raises(DataError) as caught:
+            watch_into(tmp_path / "out", source, tiny_model())
+        outcome.append(str(caught.value))
+
+    bound = source.bound
+    thread = threading.Thread(target=watch)
+    thread.start()
+    words = r"N: expected patterns of 16 x 16 pixels, as the model was trained; received 20 x 20\. Use a model"
+    with pytest.raises(DataError, match=rf"tcp://.*expected messages that are taken; received .*{words}"):
+        replay(simulate(N=20, positions=5), bound, rate=1000)
+    thread.join(20)
+    assert re.search(words, outcome[0]) and list((tmp_path / "out").iterdir()) == []
+
+
 def test_garbage_on_the_socket_is_said_and_nothing_dies(
     scan: Scan, watching: tuple[Watching, threading.Thread]
 ) -> None:
@@ -132,6 +163,11 @@ def test_garbage_on_the_socket_is_said_and_nothing_dies(
     other = attrs.evolve(Setup.of(scan), probe=np.ones((1, 8, 8), np.complex64), bad_pixels=np.zeros((8, 8), bool))
     sender.send(setup_message(other))
     sender.send(frames)  # of the other scan: left out
+    stranger = Sender(work.source.bound)
+    for parts in (setup_message(other), end_message()):  # which ends nothing here
+        stranger.send(parts)
+    assert stranger.settle(5) and stranger.refused == []
+    stranger.close()
     sender.settle(5)
     assert [text.partition(":")[2].split(":")[0].strip() for text in sender.refused] == [
         "kind",
