@@ -242,13 +242,14 @@ def memory(folder: Path, rate: float, times: int, backend: str) -> bool:
         whose = multiprocessing.get_context("spawn")
         sender = whose.Process(target=again_and_again, args=(scan, address, rate, times))
         sender.start()
-        placed, lags, pages, begun = 0, [], [], time.monotonic()
+        placed, lags, pages, passes, begun = 0, [], [], [], time.monotonic()
         while placed < frames:
             if child.poll() is not None or time.monotonic() - begun > 600:
                 raise SystemExit(f"a watch that has placed {placed} of {frames} frames after 600 s, or has ended")
             live = [event for event in events if event["kind"] == "batch" and event["work"] == "watch"]
             placed, lags = (live[-1]["done"] if live else 0), [event["lag_s"] for event in live]
             kept.append((placed, of_process(child.pid)[1]))
+            passes.append((live[-1]["polished"] if live else 0, kept[-1][1]))
             pages.append(sum(of_process(pid)[1] for pid in children(child.pid)))
             time.sleep(0.25)
         span = live[-1]["time"] - next(event["time"] for event in live if event["done"])
@@ -261,7 +262,8 @@ def memory(folder: Path, rate: float, times: int, backend: str) -> bool:
         f"{frames} frames of {AGAIN} positions at {rate:g} a second: all placed in {span:.1f} s, lag at most "
         f"{max(lags):.1f} s; MiB of its own after a part of the frames "
         f"{ ({part: round(each) for part, each in at.items()}) }, at most {max(each for _, each in kept):.0f}, "
-        f"{kept[-1][1]:.0f} at rest; of the page {max(pages):.0f}"
+        f"{kept[-1][1]:.0f} at rest; of the page {max(pages):.0f}; by tiles that were polished: "
+        f"{ ({number: round(size) for number, size in passes}) }"
     )
     shutil.rmtree(out)
     return True
