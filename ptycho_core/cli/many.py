@@ -13,7 +13,6 @@ from ptycho_core.formats.convert import save_scan
 from ptycho_core.runs.console import Output
 from ptycho_core.simulation import simulate
 from ptycho_core.simulation.many import VARIED, varied
-from ptycho_core.storage.files import make_folder
 from ptycho_core.storage.keeping import check_folder_is_free, locked
 
 FLAGS_OF = {
@@ -40,7 +39,7 @@ def simulate_many(
     files = [f"scan-{number:0{digits}}.npz" for number in range(many)]
     check_folder_is_free(folder, files, overwrite=overwrite)
     first = next(scans)  # its errors come before a folder is made
-    with locked(make_folder(folder)):
+    with locked(folder):
         for number, name in enumerate(files):
             save_scan(folder / name, next(scans) if number else first)
             if (number + 1) % 20 == 0:

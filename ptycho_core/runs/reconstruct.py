@@ -37,7 +37,7 @@ from ptycho_core.settings.inference import InferenceConfig
 from ptycho_core.settings.reading import ReadOptions
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.solving.refinement import going_on
-from ptycho_core.storage.files import check_space, make_folder, write_text
+from ptycho_core.storage.files import check_space, write_text
 from ptycho_core.storage.keeping import locked
 
 
@@ -78,7 +78,7 @@ def reconstruct_into(
     check_pixel_known(folder, formats, Lengths.of(scan.metadata, scan.N))
     check_space(folder, RESULT_BYTES * canvas_pixels(scan.positions_px, scan.N))
     output = output or Output(quiet=True)
-    with locked(make_folder(folder)), leading(folder, processes), output.listening(folder) as tell:
+    with locked(folder), leading(folder, processes), output.listening(folder) as tell:
         with stoppable():
             result = told(steps, tell)
         path = folder / "reconstruction.npz"

@@ -41,7 +41,7 @@ from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.solving.checkpoint import SOLVING_NAME, SolveCheckpoint
 from ptycho_core.solving.loop import Solving, SweepReport
 from ptycho_core.solving.start import Start
-from ptycho_core.storage.files import check_space, make_folder, remove_partial, write_text
+from ptycho_core.storage.files import check_space, remove_partial, write_text
 from ptycho_core.storage.keeping import locked
 from ptycho_core.training.loggers import logger
 
@@ -102,7 +102,7 @@ def solve_into(
     stop: Stop | None = None
     result: Reconstruction | None = None
     summary: dict[str, Any] | None = None
-    with locked(make_folder(folder)), leading(folder, processes), output.listening(folder) as tell:
+    with locked(folder), leading(folder, processes), output.listening(folder) as tell:
         run = started()
         remove_partial(folder)
         file = folder / SOLVING_NAME

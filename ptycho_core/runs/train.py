@@ -102,7 +102,7 @@ def train_into(
         return Trained(run, None, None)
     output, reading = output or Output(quiet=True), rooted(reading or ReadOptions())
     stop: Stop | None = None
-    with locked(make_folder(folder)), leading(folder, processes), output.listening(folder) as tell:
+    with locked(folder), leading(folder, processes), output.listening(folder) as tell:
         run = started(on_batch=tell)
         check_space(folder, run.bytes_on_disk)
         if files:

@@ -64,7 +64,6 @@ def train_prior_into(
     for path in paths:
         _check(load_scan(path, reading), config)
     engine = load_engine(config.backend)
-    make_folder(folder)
     checkpoint = None
     if resume:
         checkpoint = load_teaching(folder / TEACHING_NAME) if (folder / TEACHING_NAME).exists() else None

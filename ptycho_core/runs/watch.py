@@ -179,7 +179,7 @@ def watch_into(
     def make(setup: Setup) -> LiveReconstruction:
         return LiveReconstruction(model, setup, folder=state, config=config, execution=execution, engine=engine)
 
-    with locked(make_folder(folder)), output.listening(folder) as tell:
+    with locked(folder), output.listening(folder) as tell:
         if overwrite and state.exists():
             shutil.rmtree(state)
         make_folder(state)

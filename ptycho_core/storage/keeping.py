@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ptycho_core.errors import DataError
-from ptycho_core.storage.files import PARTIAL
+from ptycho_core.storage.files import PARTIAL, make_folder
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +44,25 @@ def check_folder_is_free(folder: Path, results: Sequence[str], *, overwrite: boo
 
 @contextmanager
 def locked(folder: Path) -> Iterator[Path]:
-    """Hold the folder, which exists, while the block runs. DataError while another process holds it.
+    """Hold the folder, made if missing, while the block runs. DataError while another process holds it.
 
-    What a process left that is gone is recognised and taken over.
+    What a process left that is gone is recognised and taken over. Where the block fails before anything is in a folder
+    that was made for it, that folder goes too.
     """
-    file = folder / LOCK
-    _take(folder, file)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    file = make_folder(folder) / LOCK
     try:
-        yield folder
-    finally:
-        with suppress(OSError):
-            file.unlink()
+        _take(folder, file)
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):
+                file.unlink()
+    except BaseException:
+        with suppress(OSError):  # the first one that is not empty
+            for each in made:
+                each.rmdir()
+        raise
 
 
 def _take(folder: Path, file: Path) -> None:

@@ -109,6 +109,23 @@ def test_a_second_run_in_a_folder_is_refused(tmp_path: Path, fake_engine: Any, n
     assert not (tmp_path / LOCK).exists()
 
 
+def test_a_run_that_is_refused_leaves_no_folder_that_was_made_for_it(
+    tmp_path: Path, fake_engine: Any, numbered_scan: Any
+) -> None:
+    """Nor what lies above it; what is there, or holds anything, stays."""
+    config = TrainingConfig(model=cnn(N=64), nepochs=1)
+    with pytest.raises(DataError, match="N"):
+        train_into(tmp_path / "new" / "run", numbered_scan(9), config)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "old").mkdir()
+    for kept in ("old", "new/result"):
+        with pytest.raises(KeyError), locked(tmp_path / kept) as folder:
+            if kept != "old":
+                (folder / "result").touch()
+            raise KeyError
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "old", "result", "result"]
+
+
 @pytest.mark.parametrize("begun", [None, "1"])
 def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path, begun: str | None) -> None:
     """It has ended, or another process has its number now."""
