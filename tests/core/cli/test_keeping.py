@@ -118,12 +118,17 @@ def test_a_run_that_is_refused_leaves_no_folder_that_was_made_for_it(
         train_into(tmp_path / "new" / "run", numbered_scan(9), config)
     assert not list(tmp_path.iterdir())
     (tmp_path / "old").mkdir()
-    for kept in ("old", "new/result"):
-        with pytest.raises(KeyError), locked(tmp_path / kept) as folder:
-            if kept != "old":
-                (folder / "result").touch()
+
+    def fails(folder: Path, *files: str) -> None:
+        with locked(folder):
+            for name in files:
+                (folder / name).touch()
             raise KeyError
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "old", "result", "result"]
+
+    for kept, files in {"old": (), "new/run": ("result",)}.items():
+        with pytest.raises(KeyError):
+            fails(tmp_path / kept, *files)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "old", "result", "run"]
 
 
 @pytest.mark.parametrize("begun", [None, "1"])
