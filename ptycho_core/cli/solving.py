@@ -92,17 +92,20 @@ def solve(
     told_origin(output, layers)
     from ptycho_core.runs.solve import solve_into
 
-    done = solve_into(
-        settings.output_dir,
-        data,
-        settings,
-        execution=configs["execution"],
-        reading=reading,
-        output=output,
-        resume=checkpoint,
-        formats=formats,
-        **shared.settings,
-    )
+    try:
+        done = solve_into(
+            settings.output_dir,
+            data,
+            settings,
+            execution=configs["execution"],
+            reading=reading,
+            output=output,
+            resume=checkpoint,
+            formats=formats,
+            **shared.settings,
+        )
+    except KeyboardInterrupt as stop:  # while the result of the last sweep was made
+        raise shared.wish.reason(stop) from None
     if done.summary is None and not isinstance(done.stop, ProcessError):
         output.say("Stopped before the first sweep finished; nothing was written.")
     elif done.summary is not None:

@@ -122,7 +122,8 @@ def solve_into(
             stop = error
             told_ending(tell, "solve", stop)
         if run.history and has_others(processes, stop):
-            result = run.result()
+            with stoppable():
+                result = run.result()
             path = folder / "reconstruction.npz"
             rescued(result.save, path)
             told_file(tell, "solve", path)
@@ -164,5 +165,6 @@ def _followed(folder: Path, started: Callable[[], Solving], processes: Processes
                     pass
         except STOPS as error:
             stop = error
-        result = run.result() if run.history and has_others(processes, stop) else None
+        with stoppable():
+            result = run.result() if run.history and has_others(processes, stop) else None
     return Solved(run, stop, result, None)

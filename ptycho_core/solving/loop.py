@@ -19,7 +19,7 @@ from ptycho_core.engine.problem import FrameFacts
 from ptycho_core.engine.processes import ALONE, Processes, check_alike, check_asked, never
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.engine.registry import load_engine
-from ptycho_core.errors import BackendError, ConfigurationError, TrainingError
+from ptycho_core.errors import BackendError, Cancelled, ConfigurationError, TrainingError
 from ptycho_core.events import Event
 from ptycho_core.io import load_scan
 from ptycho_core.physics.illumination import mean_frame_intensity
@@ -208,7 +208,11 @@ class Solving:
         yield Event(kind="prepared", work=WORK, done=done, total=config.sweeps, unit="sweep", message=_described(run))
         while not self.ended:
             begun = time.perf_counter()
-            facts = run.sweep()
+            try:
+                facts = run.sweep()
+            except Cancelled:
+                self._should_stop = never  # it has been followed, and what is done can be had
+                raise
             report = self._report(facts, time.perf_counter() - begun)
             if self._diverges(report):
                 yield self._warning(

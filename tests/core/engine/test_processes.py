@@ -10,8 +10,12 @@ import pytest
 from ptycho_core_reference import ReferenceEngine
 
 from ptycho_core.engine.processes import Processes, agreed, check_alike
-from ptycho_core.errors import DataError
+from ptycho_core.errors import Cancelled, DataError
+from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.settings.solving import SolveConfig
+from ptycho_core.solving.loop import Solving
 from ptycho_core.vocabulary import Weights
+from tests.contract.cases import make_scan
 from tests.contract.process_cases import WORKS, alone, differences, found
 from tests.processes import together
 
@@ -67,6 +71,25 @@ def test_a_wish_to_stop_is_followed_by_all_at_one_point_and_points_that_come_fas
     assert other == (points, sums)
     assert points >= 3000
     assert sums < points / 10
+
+
+def test_a_solve_that_one_process_wishes_to_end_gives_all_of_them_its_last_whole_sweep() -> None:
+    engine = ReferenceEngine()
+    scan = make_scan(32, 2, 2e4, True).subset(slice(0, 6))
+    config = SolveConfig(sweeps=10**6, batches=2, refine="none", prior="none", nphotons=2e4, split_half=False)
+
+    def work(processes: Processes) -> tuple[int, np.ndarray]:
+        swept: list[object] = []
+        wishes = {"should_stop": lambda: len(swept) > 1 and processes.rank == 1, "processes": processes}
+        run = Solving(scan, config, execution=ExecutionConfig(), **wishes)  # type: ignore[arg-type]
+        with pytest.raises(Cancelled):
+            swept.extend(event for event in run if event.kind == "sweep")
+        return len(run.history), run.result().object_field
+
+    with found(engine):
+        (sweeps, field), (others, same) = together(2, work)
+    assert sweeps == others > 1
+    np.testing.assert_array_equal(field, same)
 
 
 def test_processes_that_have_other_scans_are_an_error_that_names_the_first_one_that_differs() -> None:

@@ -15,6 +15,7 @@ import pytest
 from ptycho_core.errors import BackendError, Cancelled, ConfigurationError, DataError, TrainingError
 from ptycho_core.events import Event
 from ptycho_core.reconstruction.result import load_reconstruction
+from ptycho_core.runs.solve import solve_into
 from ptycho_core.scans.scan import Scan
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.solving import SolveConfig
@@ -145,15 +146,22 @@ def test_a_wish_to_stop_is_granted_before_the_next_step_and_keeps_the_last_whole
     with pytest.raises(Cancelled, match="stopped in sweep 2, before batch 3 of 4"):
         for _ in run:
             pass
-    calls = -1000
     whole = solve(solved_scan, small(sweeps=3))
-    kept = run.result()
+    kept = run.result()  # though the wish is still there
     assert len(run.history) == len(kept.history) == 1
     assert kept.history[0]["R"] == whole.history[0]["R"]
     assert kept.R is not None and whole.R is not None
     assert kept.R > whole.R
     with pytest.raises(TrainingError, match="received a part of sweep 2"):
         run.checkpoint()
+
+
+def test_a_wish_to_stop_while_the_result_is_made_ends_a_run_as_ctrl_c_does(solved_scan: Scan, tmp_path: Path) -> None:
+    def stop() -> bool:
+        return (tmp_path / SOLVING_NAME).exists()
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after sweep 1"):
+        solve_into(tmp_path, solved_scan, small(sweeps=1), should_stop=stop)
 
 
 def test_stopped_before_the_first_sweep_there_is_no_result(solved_scan: Scan) -> None:
