@@ -2,9 +2,10 @@
 
 `python -m tests.contract.pair BACKEND FOLDER WORK:PRECISION …`
 
-A framework is imported once, before its two processes fork, and takes little trouble to compile what is small here. The
-engine's launcher starts two commands that import nothing: each hands its environment to one of the two, and ends as it
-does.
+A framework is imported once, before its two processes fork, and takes little trouble to compile what is small here: one
+process and two are compiled alike, and what is compared is how they share the work. With all its trouble, 2 and 4 of
+them differ from one as little (1e-15 to 1e-14 in float64, 1e-6 to 5e-6 in float32, of the worst array). The engine's
+launcher starts two commands that import nothing: each hands its environment to one of the two, and ends as it does.
 """
 
 from __future__ import annotations
