@@ -1,9 +1,8 @@
 """An unchanged Ptychodus, headless, with its own PtychoPINN library: export, train, save, load, reconstruct.
 
-`python drive_library.py FOLDER SETTINGS_JSON MODE WAY…`; the folder holds diffraction.h5 and product.h5, MODE is pinn
-or supervised, and a WAY is how a model comes to its reconstruction: trained (just now), saved (as a file, and loaded)
-or bundle (a zip file of its folder). A program of its own, because Ptychodus spawns processes, which need a main module
-that can be imported.
+`python drive_library.py FOLDER SETTINGS_JSON WAY…`; the folder holds diffraction.h5 and product.h5, and a WAY is how a
+model comes to its reconstruction: saved (as a file, and loaded) or bundle (a zip file of its folder). A program of its
+own, because Ptychodus spawns processes, which need a main module that can be imported.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 
-def main(folder: Path, settings: dict[str, dict[str, Any]], mode: str, ways: list[str]) -> None:
+def main(folder: Path, settings: dict[str, dict[str, Any]], ways: list[str]) -> None:
     from ptychodus.model import ModelCore  # the processes that it spawns import this file, and do without
 
-    algorithm = f"ptychopinn_{mode}"
+    algorithm = "ptychopinn_pinn"
     with ModelCore(log_level=20) as core:
         library = core.ptychopinn_reconstructor_library
         for group, values in settings.items():
@@ -50,4 +49,4 @@ def main(folder: Path, settings: dict[str, dict[str, Any]], mode: str, ways: lis
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:])

@@ -45,15 +45,14 @@ METRES = {"photon_energy_eV": 10000.0, "detector_distance_m": 2.0, "detector_pix
 WAYS = ("saved", "bundle")
 """How a model comes to its reconstruction."""
 
+CENTRE_M = (3e-7, -2e-7)
+"""Of the object, so that its place says something."""
+
 
 class Answers(list[tuple[str, Any]]):
     """In place of the queue of a child process to its parent."""
 
     put = list.append
-
-
-CENTRE_M = (3e-7, -2e-7)
-"""Of the object, so that its place says something."""
 
 
 def run(*command: object, timeout: float = 900, **environment: str) -> str:
@@ -91,7 +90,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         pytest.skip("no engine is installed")
     folder = tmp_path_factory.mktemp("ptychodus")
     write_input(folder)
-    log = run(DRIVE, folder, json.dumps(SETTINGS), "pinn", *WAYS, PTYCHO_BACKEND=ONE, PTYCHO_SEED=str(SEED))
+    log = run(DRIVE, folder, json.dumps(SETTINGS), *WAYS, PTYCHO_BACKEND=ONE, PTYCHO_SEED=str(SEED))
     return folder, log
 
 
