@@ -19,7 +19,7 @@ PIXEL_M = 10e-9
 
 def arrays() -> embedding.ScanArrays:
     """What a program has at hand: patterns as counts, positions of the patches' middles in metres, and a grid."""
-    scan = simulate(object="dead-leaves", N=32, positions=120, photons=1e6, seed=2)
+    scan = simulate(object="dead-leaves", N=32, positions=60, photons=1e6, seed=2)
     assert scan.object_field is not None
     height, width = scan.object_field.shape
     centre_px = np.array([(width - 1) / 2, (height - 1) / 2])
@@ -39,7 +39,7 @@ def main(backend: str = "auto") -> None:
 
     data = arrays()
     model = {"architecture": "cnn", "n_filters_scale": 1, "pad_object": False}
-    config = embedding.make_config("training", {"backend": backend, "nepochs": 100, "n_groups": 120, **model})
+    config = embedding.make_config("training", {"backend": backend, "nepochs": 100, "n_groups": 60, **model})
     for progress in embedding.train(data, "model.zip", config):
         print(f"epoch {progress.epoch} of {progress.goal}: loss {progress.train['total']:.4f}")
         if progress.epoch == 3:

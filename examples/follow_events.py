@@ -17,7 +17,7 @@ from ptycho_core import save_scan, simulate
 
 def main(backend: str = "auto", stop_after: int = 3) -> dict[str, Any]:
     """The last event of a training that is told to stop after so many epochs."""
-    save_scan("train.npz", simulate(object="dead-leaves", N=32, positions=120, photons=1e6, seed=2))
+    save_scan("train.npz", simulate(object="dead-leaves", N=32, positions=60, photons=1e6, seed=2))
     settings = ["--architecture", "cnn", "--n-filters-scale", "1", "--no-pad-object", "--nepochs", "100"]
     command = [sys.executable, "-m", "ptycho_core", "train", "train.npz", "--out", "run", "--backend", backend]
     event: dict[str, Any] = {}

@@ -22,11 +22,15 @@ hypothesis.settings.load_profile("untimed")
 
 @pytest.fixture(autouse=True)
 def no_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs leave an empty report: a page takes a third of a second, and few tests look at it. See `pages`."""
+    """Runs leave an empty report and figures of one byte: each takes a third of a second, and few tests look at them.
+
+    See `pages`.
+    """
     if "pages" not in request.fixturenames:
         monkeypatch.setattr("ptycho_core.runs.folder.write_report", lambda folder, path: path.write_bytes(b""))
+        monkeypatch.setattr("ptycho_core.report.plots.drawing.write", lambda figure, file: file.write(b"-"))
 
 
 @pytest.fixture
 def pages() -> None:
-    """The reports of runs are real."""
+    """The reports and figures of runs are real."""

@@ -69,7 +69,9 @@ def test_reconstruct_writes_object_on_its_grid_with_origin(reconstructed: Path, 
     assert facts["patterns_per_second"] == pytest.approx(PATTERNS / facts["seconds"]["total"])
 
 
-def test_evaluate_prints_and_writes_every_metric(reconstructed: Path, scan_file: Path, tmp_path: Path) -> None:
+def test_evaluate_prints_and_writes_every_metric(
+    reconstructed: Path, scan_file: Path, tmp_path: Path, pages: None
+) -> None:
     folder = shutil.copytree(reconstructed, tmp_path / "reconstructed")
     printed = json.loads(ptycho("evaluate", folder, "--truth", scan_file, "--json").out)
     written = json.loads((folder / "evaluation.json").read_text())
@@ -77,7 +79,7 @@ def test_evaluate_prints_and_writes_every_metric(reconstructed: Path, scan_file:
     for image in ("amplitude", "phase"):
         assert {"mae", "psnr_db", "data_range", "ssim", "frc_crossing"} <= set(printed[image])
         assert printed[image]["data_range"] > 0
-    assert (folder / "evaluation.png").stat().st_size > 0
+    assert (folder / "evaluation.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_same_seed_gives_the_same_archive_weights(

@@ -36,7 +36,7 @@ def raw(scan_file: Path) -> RawData:
 @pytest.fixture(scope="module")
 def config(backend: str) -> TrainingConfig:
     model = ModelConfig(N=32, n_filters_scale=1, architecture="cnn")
-    return TrainingConfig(model=model, backend=backend, nepochs=2, n_groups=40, batch_size=8, seed=3)
+    return TrainingConfig(model=model, backend=backend, nepochs=2, n_groups=24, batch_size=8, seed=3)
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def test_the_page_on_solving_solves(tmp_path: Path) -> None:
 
 
 @needs_an_engine
-def test_the_first_image_is_drawn(tmp_path: Path) -> None:
+def test_the_first_image_is_drawn(tmp_path: Path, pages: None) -> None:
     run_page(DOCS / "first_image.md")
     assert (tmp_path / "object.png").stat().st_size > 10_000
     assert (tmp_path / "run" / "reconstruction.npz").is_file()

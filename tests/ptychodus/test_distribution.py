@@ -34,10 +34,10 @@ DRIVE = Path(__file__).with_name("drive_library.py")
 SEED = 3
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"n_filters_scale": 1, "pad_object": False},
-    "training": {"batch_size": 4, "nepochs": 5},
+    "training": {"batch_size": 4, "nepochs": 3},
 }
 FLAGS: tuple[object, ...] = ("--architecture", "cnn", "--n-filters-scale", 1, "--no-pad-object", "--batch-size", 4)
-FLAGS += ("--nepochs", 5, "--nphotons", 1e6, "--n-groups", 90)
+FLAGS += ("--nepochs", 3, "--nphotons", 1e6, "--n-groups", 90)
 """The same on the command line; Ptychodus states 1e6 photons, and an epoch has at most one group for every frame."""
 NEIGHBOURS = ("--neighbor-count", 7)
 """Of Ptychodus, for reconstructions."""
@@ -105,8 +105,8 @@ def test_the_engine_that_the_environment_names_has_trained(flow: tuple[Path, str
     model = load_model(folder / "trained")
     assert model.engine.name == ONE
     assert (model.config.model.N, model.config.model.n_filters_scale, model.config.seed) == (32, 1, SEED)
-    assert (model.config.batch_size, model.config.nepochs, model.config.n_groups) == (4, 5, 90)
-    assert "epoch 5/5: loss" in log and f"in place of PtychoPINN: 5 epochs with {ONE}" in log
+    assert (model.config.batch_size, model.config.nepochs, model.config.n_groups) == (4, 3, 90)
+    assert "epoch 3/3: loss" in log and f"in place of PtychoPINN: 3 epochs with {ONE}" in log
 
 
 def test_the_object_is_on_the_grid_of_the_input(flow: tuple[Path, str]) -> None:

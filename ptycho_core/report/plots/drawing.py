@@ -52,7 +52,12 @@ def save(figure: Figure, path: StrPath) -> None:
     target = Path(path)
     make_folder(target.parent)
     with replacing(target) as file:
-        figure.savefig(file, format="png", dpi=DPI)
+        write(figure, file)
+
+
+def write(figure: Figure, file: Any) -> None:
+    """As a PNG; here all the time of a figure goes."""
+    figure.savefig(file, format="png", dpi=DPI)
 
 
 def save_image(values: Image, path: StrPath, color_map: str = AMPLITUDE_MAP) -> None:
