@@ -22,9 +22,9 @@ hypothesis.settings.load_profile("untimed")
 
 @pytest.fixture(autouse=True)
 def no_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs leave an empty report and figures of one byte: each takes a third of a second, and few tests look at them.
+    """Runs leave an empty report, and figures of one byte, unless a test asks for `pages`: few look at them.
 
-    See `pages`.
+    A real one takes a third of a second.
     """
     if "pages" not in request.fixturenames:
         monkeypatch.setattr("ptycho_core.runs.folder.write_report", lambda folder, path: path.write_bytes(b""))

@@ -56,7 +56,7 @@ def save(figure: Figure, path: StrPath) -> None:
 
 
 def write(figure: Figure, file: Any) -> None:
-    """As a PNG; here all the time of a figure goes."""
+    """Write a figure as a PNG, which takes most of the time that drawing it takes."""
     figure.savefig(file, format="png", dpi=DPI)
 
 
