@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,12 +17,11 @@ from tests.meta.faults import NOTICED_BY
 ROOT = Path(__file__).parents[2]
 
 
-def run_suite(*arguments: str, files: Iterable[str], **environment: str) -> tuple[int, str]:
-    """Exit status and output of the contract tests of some files, in a fresh interpreter."""
+def run_suite(*arguments: str, file: str = "", **environment: str) -> tuple[int, str]:
+    """Exit status and output of the contract tests, all or those of one file, in a fresh interpreter."""
     clean = {name: value for name, value in os.environ.items() if name not in (REQUIRE, "PYTEST_ADDOPTS")}
     threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    paths = [f"tests/contract/{file}.py" for file in files]
-    command = [sys.executable, "-m", "pytest", *paths, "-q", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", f"tests/contract/{file}", "-q", "-p", "no:cacheprovider", *arguments]
     run = subprocess.run(
         command, cwd=ROOT, env=clean | threads | environment, capture_output=True, text=True, check=False
     )
@@ -35,9 +33,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """The messages of the tests that fail, or cannot run, on a sound engine and on one for each fault, by its name."""
     report, engines = tmp_path_factory.mktemp("meta") / "report.xml", ("sound", *NOTICED_BY)
     arguments = [argument for name in engines for argument in ("--engine", f"tests.meta.faults:{name}")]
-    status, output = run_suite(
-        *arguments, "-p", "tests.meta.first_failures", f"--junitxml={report}", files=sorted(set(NOTICED_BY.values()))
-    )
+    status, output = run_suite(*arguments, "-p", "tests.meta.first_failures", f"--junitxml={report}")
     assert status == pytest.ExitCode.TESTS_FAILED, output
     found: dict[str, list[str]] = {}
     for test in ElementTree.parse(report).iterfind(".//testcase"):
@@ -54,13 +50,13 @@ def test_a_planted_fault_is_noticed(fault: str, failures: dict[str, list[str]]) 
     assert message.startswith("AssertionError: ")
 
 
-def test_a_sound_engine_passes_all_of_them(failures: dict[str, list[str]]) -> None:
+def test_a_sound_engine_passes_everything(failures: dict[str, list[str]]) -> None:
     assert failures["sound"] == []
 
 
 def test_an_absent_engine_is_skipped_visibly() -> None:
     arguments = ("-k", "test_describe and torch", "-p", "tests.meta.without_torch")
-    status, output = run_suite(*arguments, files=["test_protocol"])
+    status, output = run_suite(*arguments, file="test_protocol.py")
     assert status == pytest.ExitCode.OK, output
     assert re.search(r"SKIPPED .*'torch' package is not installed", output), output
 
@@ -70,7 +66,7 @@ def test_an_absent_engine_is_skipped_visibly() -> None:
 )
 def test_an_absent_engine_that_is_required_is_an_error(name: str, reason: str) -> None:
     arguments = ("-k", f"test_describe and {name}", "-p", "tests.meta.without_torch")
-    status, output = run_suite(*arguments, files=["test_protocol"], **{REQUIRE: name})
+    status, output = run_suite(*arguments, file="test_protocol.py", **{REQUIRE: name})
     assert status == pytest.ExitCode.TESTS_FAILED, output
     assert f"{REQUIRE} names {name!r}: " in output
     assert reason in output
@@ -82,7 +78,7 @@ def test_a_test_skipped_on_one_required_engine_fails_the_run(workers: list[str])
     engines = ("tests.meta.faults:sound", "tests.meta.faults:claims_float32")
     options = [argument for engine in engines for argument in ("--engine", engine)]
     status, output = run_suite(
-        *options, *workers, "-k", "test_weights_leave", files=["test_protocol"], **{REQUIRE: ",".join(engines)}
+        *options, *workers, "-k", "test_weights_leave", file="test_protocol.py", **{REQUIRE: ",".join(engines)}
     )
     assert status == pytest.ExitCode.TESTS_FAILED, output
     assert "test_weights_leave_in_the_precision_they_are_kept_in[32-true]: not on tests.meta.faults:sound" in output
