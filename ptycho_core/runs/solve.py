@@ -161,8 +161,9 @@ def _followed(folder: Path, started: Callable[[], Solving], processes: Processes
         run = started()
         try:
             with stoppable():
-                for _ in run:
-                    pass
+                for event in run:
+                    if isinstance(event, SweepReport) and run.execution.enable_checkpointing:
+                        run.checkpoint()  # the first one keeps it, of what each of them holds
         except STOPS as error:
             stop = error
         with stoppable():

@@ -84,26 +84,30 @@ class SweepReport(Event):
 
 @attrs.frozen(eq=False)
 class SolvedSoFar:
-    """The object of a run as it is when it is asked for; see `ptycho_core.events.ObjectSoFar`."""
+    """The object of a run after the last whole sweep when it is asked for; see `ptycho_core.events.ObjectSoFar`.
 
-    run: Run
+    Each process may ask for itself.
+    """
+
+    task: Task
+    kept: Callable[[], State]
 
     @property
     def origin_px(self) -> tuple[float, float]:
-        return self.run.task.origin_px
+        return self.task.origin_px
 
     def known_field(self) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
-        state = self.run.state
-        known = lit_pixels(self.run.task.light(state.probe, state.positions_px))
+        state = self.kept()
+        known = lit_pixels(self.task.light(state.probe, state.positions_px))
         return np.where(known, state.canvas, np.complex64(0)), known
 
     def places(self) -> NDArray[np.float64]:
         """(M, 2): where the frames lie, for a page."""
-        return self.run.positions_px.copy()
+        return self.kept().positions_px.copy()
 
     def photon_limit(self) -> NDArray[np.float32]:
         """(H, W): RMS error of the object that photons alone leave, by the light on a pixel."""
-        state, task = self.run.state, self.run.task
+        state, task = self.kept(), self.task
         counts = 2 * task.counts_per_intensity * task.light(state.probe, state.positions_px)
         with np.errstate(divide="ignore"):
             return np.asarray(1 / np.sqrt(np.maximum(counts, 0)), np.float32)
@@ -270,7 +274,7 @@ class Solving:
     def checkpoint(self) -> SolveCheckpoint:
         """What the run needs to go on after its last whole sweep: `Solving(scan, resume=checkpoint)`.
 
-        Raises TrainingError before the first sweep has ended, and in the middle of one.
+        Of several processes each holds a part of it, and all of them take it after the same sweep. Raises TrainingError before the first sweep has ended, and in the middle of one.
         """
         run = self._run
         if run is None or not self.history or run.done != len(self.history) or run.in_sweep:
@@ -329,7 +333,7 @@ class Solving:
     def _chosen(self, run: Run) -> dict[str, Any]:
         free = run.freedoms
         return {
-            "modes": len(run.solver.weights()[PROBE]),
+            "modes": run.modes,
             "refined": [name for name in ("probe", "positions", "intensity") if getattr(free, name)],
             "prior": free.prior_name,
             "prior_weight": free.prior_weight if free.prior is not None else None,
@@ -384,8 +388,12 @@ class Solving:
             moved_px=float(np.sqrt(np.square(moves).sum(axis=1).mean())),
             terms={"R": R, "H": H},
             message=f"R {R:.4g}, H {H:.4g}",
-            payload=SolvedSoFar(run),
+            payload=SolvedSoFar(run.task, self._last_state),
         )
+
+    def _last_state(self) -> State:
+        assert self._kept is not None
+        return self._kept
 
     def _diverges(self, report: SweepReport) -> bool:
         limit = DIVERGED * max(self._least, SMALL_R)
@@ -534,6 +542,6 @@ def _report_dose(task: Task, config: SolveConfig) -> None:
 def _described(run: Run) -> str:
     free = run.freedoms
     refined = [name for name in ("probe", "positions", "intensity") if getattr(free, name)]
-    modes = len(run.solver.weights()[PROBE])
+    modes = run.modes
     prior = "no prior" if free.prior is None else f"prior {free.prior_name} {free.prior_weight:g}"
     return f"{modes} mode{'s' * (modes > 1)}, refined: {', '.join(['object', *refined])}, {prior}"

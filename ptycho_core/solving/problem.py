@@ -107,9 +107,9 @@ class Task:
         return summed_weight(positions_px, weight, origin_px=self.origin_px, shape=self.shape)
 
 
-def cover_of(light: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(H, W) from 0 to 1: the part of a step that a pixel takes, by how much light fell on it."""
-    return np.asarray(light / (light + COVER_FLOOR * light.max()), np.float32)
+def cover_of(light: NDArray[np.float64], largest: float | None = None) -> NDArray[np.float32]:
+    """(H, W) from 0 to 1: the part of a step that a pixel takes, by how much light fell on it, and on any at most."""
+    return np.asarray(light / (light + COVER_FLOOR * (light.max() if largest is None else largest)), np.float32)
 
 
 def begun(scan: Scan, config: SolveConfig) -> Task:

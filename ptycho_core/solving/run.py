@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptycho_core.engine.problem import FrameFacts, Rates
-from ptycho_core.engine.processes import ALONE, Processes, agreed, for_several, gathered_facts, never
+from ptycho_core.engine.processes import ALONE, Processes, agreed, never
 from ptycho_core.engine.protocol import Engine, Solver
 from ptycho_core.errors import Cancelled
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.solving import positions as rules
+from ptycho_core.solving.bands import BandedSolver, Bands
 from ptycho_core.solving.features import smoothed
 from ptycho_core.solving.prior import Prior
 from ptycho_core.solving.problem import Task, batch_count, cover_of
@@ -87,14 +88,22 @@ class Run:
         """processes: those that take the steps together, each on its share of every batch."""
         self.task, self.freedoms, self.plan, self.execution, self.processes = task, freedoms, plan, execution, processes
         self.positions_px, self.intensity = state.positions_px.copy(), state.intensity.copy()
+        self.batches = batch_count(task.scan, plan.batches)
+        self.bands = Bands(task, len(task) / self.batches, processes)
         problem = task.problem(state.canvas, state.probe, plan.loss)
-        self.solver: Solver = engine.start_solver(problem, execution, **for_several(engine, processes))
+        self._own: Solver  # on this process's band of the canvas
+        self.solver: Solver
+        if processes.size == 1:
+            self.solver = self._own = engine.start_solver(problem, execution)
+        else:
+            self.solver = banded = BandedSolver(engine, problem, execution, self.bands)
+            self._own = banded.own
+        self.modes = len(state.probe)
         self.counts = float(np.square(np.abs(state.probe), dtype=np.float64).sum())
         self.done, self.in_sweep = 0, False
         self.before_prior: NDArray[np.complex64] | None = None
         self.unsuited: str | None = None
         self._apply = _nothing if freedoms.prior is None else freedoms.prior.on(engine, execution)
-        self.batches = batch_count(task.scan, plan.batches)
         self._should_stop = agreed(processes, should_stop)
         self._searches = rules.searches(plan.sweeps, plan.position_error_px) if freedoms.positions else {}
 
@@ -123,9 +132,9 @@ class Run:
         """One pass over the frames; the facts of each are those before its step, in the order of the frames."""
         sweep, freedoms, plan = self.done + 1, self.freedoms, self.plan
         self.in_sweep = True
-        probe = complex_of(self.solver.weights()[PROBE])
-        light = self.task.light(probe, self.positions_px)
-        self.solver.set_cover(cover_of(light))
+        probe = complex_of(self._own.weights()[PROBE])
+        light = self.bands.light(probe, self.positions_px)
+        self._own.set_cover(cover_of(light, self.bands.largest(light)))
         first = rules.FIRST_SWEEP_UNKNOWN_PROBE if plan.unknown_probe else rules.FIRST_SWEEP
         moving = freedoms.positions and sweep >= first
         batches = self._drawn(sweep)
@@ -154,15 +163,15 @@ class Run:
         if freedoms.probe:
             self.solver.rescale(self.counts)
         if freedoms.prior is not None:
-            self._draw_to(freedoms.prior, light * self.task.counts_per_intensity)
+            self._draw_to(freedoms.prior, light)
         self.done, self.in_sweep = sweep, False
         return facts
 
     def _drawn(self, sweep: int) -> list[NDArray[np.int64]]:
-        """The frames of each batch of a sweep, of which this process takes its share."""
+        """This process's frames of each batch of a sweep."""
         order = np.random.default_rng([self.plan.seed, sweep]).permutation(len(self.task))
         batches = (np.sort(batch) for batch in np.array_split(order, self.batches))
-        return [batch[self.processes.part.of(len(batch))] for batch in batches]
+        return [self.bands.share(batch) for batch in batches]
 
     def _put_together(self, index: NDArray[np.int64], parts: list[FrameFacts]) -> FrameFacts:
         """The facts of all frames in their order; positions and intensities that other processes have changed."""
@@ -174,13 +183,16 @@ class Run:
         self.positions_px, self.intensity = table[:, -3:-1].copy(), table[:, -1].copy()
         return FrameFacts.of_table(table[:, :-3])
 
-    def _draw_to(self, prior: Prior, counts: NDArray[np.float64]) -> None:
-        """Bring the object nearer to the prior, after every sweep or after the last one alone."""
+    def _draw_to(self, prior: Prior, light: NDArray[np.float64]) -> None:
+        """Bring the object nearer to the prior, after every sweep or after the last one alone. light: on the band."""
         sweep, last = self.done + 1, self.done + 1 == self.plan.sweeps
+        if not (last or prior.each_sweep):
+            return
+        counts = self.bands.whole(light) * self.task.counts_per_intensity
         if last:
             self.before_prior = complex_of(self.solver.weights()[OBJECT])
             self.unsuited = prior.suits(self.before_prior, counts)
-        if self.unsuited is not None or not (last or prior.each_sweep):
+        if self.unsuited is not None:
             return
         weight = self.freedoms.prior_weight
         if prior.each_sweep:
@@ -219,11 +231,11 @@ class Run:
 
     def measure(self, *, deviance: bool = True) -> FrameFacts:
         """The facts of every frame with everything as it is, in their order."""
-        return gathered_facts(self.processes, list(self._measured(self.positions_px, deviance=deviance)))
+        return self.bands.facts(list(self._measured(self.positions_px, deviance=deviance)))
 
     def _measured(self, positions_px: NDArray[np.float64], *, deviance: bool) -> Iterator[FrameFacts]:
         """Those of this process's share of the frames."""
-        own = np.arange(len(self.task))[self.processes.part.of(len(self.task))]
+        own = self.bands.frames
         pieces = [own[start : start + MEASURED_FRAMES] for start in range(0, len(own), MEASURED_FRAMES)]
         if self.processes.size > 1 and self._should_stop():  # once: shares may differ in their number of pieces
             raise Cancelled(f"stopped after sweep {self.done}")
@@ -256,7 +268,7 @@ class Run:
         least, places = np.full(len(begun), np.inf), self.positions_px.copy()
         for move in rules.circle(radius_px):
             tried = rules.confined(self.positions_px + move, begun, self._limit_px, centred=False)
-            error = gathered_facts(self.processes, list(self._measured(tried, deviance=False))).error
+            error = self.bands.facts(list(self._measured(tried, deviance=False))).error
             better = error < least
             least[better], places[better] = error[better], tried[better]
         self.positions_px = places

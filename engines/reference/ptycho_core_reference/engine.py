@@ -7,6 +7,7 @@ import numpy as np
 from ptycho_core.engine.problem import Problem
 from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.engine.protocol import EngineInfo
+from ptycho_core.engine.shared_rows import SharedRows
 from ptycho_core.errors import BackendError
 from ptycho_core.networks.table import Table
 from ptycho_core.settings.execution import ExecutionConfig
@@ -43,11 +44,15 @@ class ReferenceEngine:
         return network
 
     def start_solver(
-        self, problem: Problem, execution: ExecutionConfig, processes: Processes = ALONE
+        self,
+        problem: Problem,
+        execution: ExecutionConfig,
+        processes: Processes = ALONE,
+        shared: SharedRows | None = None,
     ) -> ReferenceSolver:
         _check_accelerator(execution)
         solver = self.solver(problem)
-        solver.processes = processes
+        solver.processes, solver.shared = processes, shared
         return solver
 
     def build_image_network(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ptycho_core.engine.checks import check_cover, check_optimizer_state, check_solver_weights, registered_step
 from ptycho_core.engine.problem import FrameFacts, Frames, Problem, Rates
 from ptycho_core.engine.processes import ALONE, Processes
+from ptycho_core.engine.shared_rows import SharedRows
 from ptycho_core.engine.steps import frame_facts
 from ptycho_core.physics.constants import (
     ADAM_EPSILON,
@@ -44,6 +45,8 @@ class ReferenceSolver:
 
     processes: Processes = ALONE
     """Those that take steps together, each on its share of the frames."""
+    shared: SharedRows | None = None
+    """The rows of the canvas that others of them hold, too; all of them where nothing is said."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -95,7 +98,10 @@ class ReferenceSolver:
             columns = SUMS + ("shift_x", "shift_y") * shifts
             facts = frame_facts(self.problem, frames, columns, np.zeros((len(columns), 0)))
             gradients = {name: np.zeros_like(to_pairs(field)) for name, field in self.fields.items()}
-        gradients = {name: self.processes.sum(gradients[name]) for name in self.fields}
+        if self.processes.size > 1:
+            rows = self.shared or SharedRows.all_of(self.problem.canvas.shape)
+            gradients[OBJECT] = rows.summed(gradients[OBJECT], self.processes.sum)
+            gradients[PROBE] = self.processes.sum(gradients[PROBE])
         probe = self.fields[PROBE]
         brightness = np.sqrt(np.mean(np.sum(np.abs(probe) ** 2, axis=0)))
         self._adam(OBJECT, gradients[OBJECT], rates.object * self.cover[..., None])

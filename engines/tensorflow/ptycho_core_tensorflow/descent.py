@@ -8,6 +8,7 @@ that is compiled already.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ptycho_core.engine.problem import SolverLoss
+from ptycho_core.engine.shared_rows import SharedRows
 from ptycho_core.physics.constants import (
     ADAM_EPSILON,
     INTENSITY_FLOOR,
@@ -111,23 +113,65 @@ def descend(
 
 
 def descend_alone(
-    loss: SolverLoss, names: tuple[str, ...], shifts: bool, fields: Fields, batch: Piece
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The gradients by what is named, real and imaginary parts in one vector, of the frames of this process; table."""
+    loss: SolverLoss, names: tuple[str, ...], shifts: bool, shared: SharedRows, fields: Fields, batch: Piece
+) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    """The gradients of the frames of this process; what is summed of them over all; table.
+
+    That is a vector of real and imaginary parts: those by the rows that are shared, then those by the probe.
+    """
     gradients, table = descent(loss, names, shifts, fields, batch)
-    return tf.concat([tf.reshape(to_pairs(gradients[name]), [-1]) for name in names], 0), table
+    gradients = {name: gradients[name] for name in names}
+    parts = gradients | ({OBJECT: shared_of(shared, gradients[OBJECT])} if OBJECT in names else {})
+    return gradients, tf.concat([tf.reshape(to_pairs(parts[name]), [-1]) for name in names], 0), table
 
 
 def take_step(
-    names: tuple[str, ...], state: dict[str, Trained], numbers: tf.Tensor, cover: tf.Tensor, flat: tf.Tensor
+    names: tuple[str, ...],
+    shared: SharedRows,
+    state: dict[str, Trained],
+    numbers: tf.Tensor,
+    cover: tf.Tensor,
+    gradients: dict[str, tf.Tensor],
+    message: tf.Tensor,
 ) -> dict[str, Trained]:
-    """The state after a step along a sum of what `descend_alone` gives."""
-    shapes = [state[name].field.shape for name in names]
-    parts = tf.split(flat, [2 * shape.num_elements() for shape in shapes])
-    pairs = zip(names, parts, shapes, strict=True)
-    return stepped(
-        names, state, {name: to_complex(tf.reshape(part, [*shape, 2])) for name, part, shape in pairs}, numbers, cover
-    )
+    """The state after a step along the gradients of `descend_alone`, with the sum of its messages in their place."""
+    shapes = message_shapes(names, shared, state)
+    parts = tf.split(message, [2 * math.prod(shape) for shape in shapes.values()])
+    summed = {
+        name: to_complex(tf.reshape(part, [*shape, 2]))
+        for part, (name, shape) in zip(parts, shapes.items(), strict=True)
+    }
+    if OBJECT in names:
+        summed[OBJECT] = with_shared(shared, gradients[OBJECT], summed[OBJECT])
+    return stepped(names, state, summed, numbers, cover)
+
+
+def message_shapes(names: tuple[str, ...], shared: SharedRows, state: dict[str, Trained]) -> dict[str, tuple[int, ...]]:
+    """Of the complex parts of a message, by name."""
+    shapes = {name: tuple(state[name].field.shape) for name in names}
+    return shapes | ({OBJECT: shared.message_shape(shapes[OBJECT])} if OBJECT in names else {})
+
+
+def shared_of(shared: SharedRows, field: tf.Tensor) -> tf.Tensor:
+    """The shared rows of a canvas, 0 where others hold them."""
+
+    def zeros(count: int) -> tf.Tensor:
+        return tf.zeros([count if axis == shared.axis else side for axis, side in enumerate(field.shape)], field.dtype)
+
+    parts, filled = [], 0
+    for (own, _), (start, stop, there) in zip(shared.places, shared.held, strict=True):
+        parts += [zeros(there - filled), field[own]]
+        filled = there + stop - start
+    return tf.concat([*parts, zeros(shared.count - filled)], shared.axis)
+
+
+def with_shared(shared: SharedRows, field: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """The canvas with the shared rows in their place."""
+    before, parts, done = (slice(None),) * shared.axis, [], 0
+    for (_, there), (start, stop, _) in zip(shared.places, shared.held, strict=True):
+        parts += [field[(*before, slice(done, start))], rows[there]]
+        done = stop
+    return tf.concat([*parts, field[(*before, slice(done, None))]], shared.axis)
 
 
 def descent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ptycho_core.engine.checks import check_cover, check_optimizer_state, check_solver_weights, registered_step
 from ptycho_core.engine.problem import FrameFacts, Frames, Problem, Rates
 from ptycho_core.engine.processes import ALONE, Processes
+from ptycho_core.engine.shared_rows import SharedRows
 from ptycho_core.engine.steps import frame_facts
 from ptycho_core.physics.constants import SOLVER_BETA1, SOLVER_BETA2
 from ptycho_core.vocabulary import OBJECT, PROBE, Weights
@@ -27,6 +29,7 @@ from ptycho_core_tensorflow.descent import (
     differentiate,
     graph,
     measure,
+    message_shapes,
     take_step,
     to_complex,
     to_pairs,
@@ -46,9 +49,21 @@ class TensorFlowSolver:
     Fourier transform has it, and no frame is ever shifted.
     """
 
-    def __init__(self, problem: Problem, *, device: str, precision: str, processes: Processes = ALONE) -> None:
-        """processes: those that take steps together, each on its share of the frames."""
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        device: str,
+        precision: str,
+        processes: Processes = ALONE,
+        shared: SharedRows | None = None,
+    ) -> None:
+        """processes: those that take steps together, each on its share of the frames.
+
+        shared: the rows of the canvas that others of them hold, too; None: all of them.
+        """
         self.problem, self.processes = problem, processes
+        self.shared = shared or SharedRows.all_of(problem.canvas.shape)
         self.device = device
         self.compiled = device == "/CPU:0"
         self.dtype = tf.float64 if precision == "64-true" else tf.float32
@@ -161,15 +176,19 @@ class TensorFlowSolver:
         with tf.device(self.device):
             numbers = self._constant(np.array([self._count(*item) for item in trained.items()]).reshape(-1, 2))
             if len(frames):
-                settings = self.problem.loss, names, shifts
-                flat, table = self._run(descend_alone, settings, self._fields(), self._pieces(frames))
+                settings = self.problem.loss, names, shifts, self.shared
+                gradients, message, table = self._run(descend_alone, settings, self._fields(), self._pieces(frames))
                 facts = self._facts(frames, table, SUMS + SHIFTS * shifts)
             else:
-                flat = tf.zeros([2 * sum(self.state[name].field.shape.num_elements() for name in names)], self.dtype)
+                gradients = {name: tf.zeros_like(self.state[name].field) for name in names}
+                shapes = message_shapes(names, self.shared, self.state).values()
+                message = tf.zeros([2 * sum(map(math.prod, shapes))], self.dtype)
                 columns = SUMS + SHIFTS * shifts
                 facts = frame_facts(self.problem, frames, columns, np.zeros((len(columns), 0)))
-            flat = reduced(self.processes, flat)
-            self.state = graph(take_step, self.compiled, names)(self.state, numbers, self.cover, flat)
+            if message.shape[0]:
+                message = reduced(self.processes, message)
+            taken = graph(take_step, self.compiled, names, self.shared)
+            self.state = taken(self.state, numbers, self.cover, gradients, message)
             return facts
 
     def _run(self, function: Callable[..., Any], settings: tuple[object, ...], *arguments: Any) -> Any:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptycho_core.engine.problem import Frames
-from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.physics.constants import (
     ADAM_EPSILON,
     POISSON_CHANCE,
@@ -28,7 +27,7 @@ from ptycho_core.physics.constants import (
 )
 from ptycho_core.vocabulary import OBJECT, PROBE
 from ptycho_core_torch.descent import SHIFTS, SUMS, Fields, Rule, Trained, gauss_newton
-from ptycho_core_torch.processes import reduced
+from ptycho_core_torch.processes import Message
 
 PIECE_PIXELS = 2**17
 """Pixels of the far fields that are worked on at a time: few enough to stay in a processor's cache."""
@@ -45,17 +44,17 @@ Table = NDArray[np.float64]
 class CompiledSteps:
     """The steps of a solver on its fields and moments, which stay where they are."""
 
-    def __init__(self, rule: Rule, fields: Fields, state: Mapping[str, Trained], processes: Processes = ALONE) -> None:
+    def __init__(
+        self, rule: Rule, fields: Fields, state: Mapping[str, Trained], message: Message | None = None
+    ) -> None:
+        """message: in which the gradients of several processes are summed."""
         self.poisson = rule.loss == "poisson"
         self.floor = (POISSON_FLOOR if self.poisson else rule.amplitude_floor) / rule.counts_per_intensity
         self.chance = POISSON_CHANCE / rule.counts_per_intensity
         self.canvas, self.probe, *self.masks = (x.numpy() for x in fields)
         self.flat = {name: [x.view(-1).numpy() for x in trained] for name, trained in state.items()}
-        both = np.empty(self.canvas.size + self.probe.size, self.canvas.dtype)  # side by side, to be summed at once
-        parts = np.split(both, [self.canvas.size])
-        self.gradients = {OBJECT: parts[0].reshape(self.canvas.shape), PROBE: parts[1].reshape(self.probe.shape)}
-        self.sums = {True: torch.from_numpy(both), False: torch.from_numpy(parts[0])}
-        self.processes, self.zero = processes, False
+        self.gradients = {OBJECT: np.empty_like(self.canvas), PROBE: np.empty_like(self.probe)}
+        self.message, self.zero = message, False
         self.number = self.masks[0].dtype
         self.same = np.ones(1, self.number)
         modes, N, _ = self.probe.shape
@@ -72,8 +71,9 @@ class CompiledSteps:
             table = self.descend(frames, PROBE in numbers, shifts)
         finally:
             torch.set_num_threads(threads)
-        if self.processes.size > 1:
-            reduced(self.processes, [self.sums[PROBE in numbers]])
+        if self.message is not None:
+            by_canvas, by_probe = (torch.from_numpy(self.gradients[name]) for name in (OBJECT, PROBE))
+            self.message.sum(by_canvas, by_probe if PROBE in numbers else None)
         brightness = math.sqrt(np.vdot(self.probe, self.probe).real) / self.probe.shape[-1]
         for name, (rate, correction) in numbers.items():
             factor, unit = (self.same, brightness) if name == PROBE else (cover.numpy().reshape(-1), 1.0)

@@ -13,6 +13,7 @@ from ptycho_core.engine.launched import Place
 from ptycho_core.engine.problem import Problem
 from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.engine.protocol import EngineInfo
+from ptycho_core.engine.shared_rows import SharedRows
 from ptycho_core.errors import BackendError
 from ptycho_core.networks.table import Table
 from ptycho_core.settings.execution import ExecutionConfig
@@ -47,9 +48,15 @@ class TorchEngine:
         device, precision = _prepare(execution), execution.precision
         return TorchNetwork(model, training, weights, device=device, precision=precision, processes=processes)
 
-    def start_solver(self, problem: Problem, execution: ExecutionConfig, processes: Processes = ALONE) -> TorchSolver:
+    def start_solver(
+        self,
+        problem: Problem,
+        execution: ExecutionConfig,
+        processes: Processes = ALONE,
+        shared: SharedRows | None = None,
+    ) -> TorchSolver:
         device, precision = _prepare(execution), execution.precision
-        return TorchSolver(problem, device=device, precision=precision, processes=processes)
+        return TorchSolver(problem, device=device, precision=precision, processes=processes, shared=shared)
 
     def join(self, place: Place, execution: ExecutionConfig) -> Processes:
         return joined(place, own_device(place, execution))

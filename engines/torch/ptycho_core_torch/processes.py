@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ptycho_core.engine.launched import Place
 from ptycho_core.engine.processes import Processes, reaching_others
+from ptycho_core.engine.shared_rows import SharedRows
 from ptycho_core.errors import ProcessError
 
 N = TypeVar("N", bound=np.number)
@@ -63,6 +65,34 @@ def reduced(processes: Processes, tensors: Iterable[Tensor]) -> None:
     if len(parts) > 1:
         for part, total in zip(parts, flat.split([x.numel() for x in parts]), strict=True):
             part.copy_(total.view_as(part))
+
+
+class Message:
+    """What is summed before a step of a solver: the gradient by the rows that are shared, and that by the probe."""
+
+    def __init__(self, processes: Processes, shared: SharedRows, canvas: Tensor, probe: Tensor) -> None:
+        self.processes, self.places, self.all_held = processes, shared.places, shared.all_held
+        shape = shared.message_shape(canvas.shape)
+        size = math.prod(shape)
+        self.both = canvas.new_zeros(size + probe.numel())
+        self.rows, self.by_probe = self.both[:size].view(shape), self.both[size:].view(probe.shape)
+
+    def sum(self, by_canvas: Tensor, by_probe: Tensor | None) -> None:
+        """In place, and at once."""
+        if not self.all_held:
+            self.rows.zero_()  # what others hold
+        for own, there in self.places:
+            self.rows[there] = by_canvas[own]
+        summed = self.both[: self.rows.numel()]
+        if by_probe is not None:
+            self.by_probe.copy_(by_probe)
+            summed = self.both
+        if summed.numel():
+            reduced(self.processes, [summed])
+        for own, there in self.places:
+            by_canvas[own] = self.rows[there]
+        if by_probe is not None:
+            by_probe.copy_(self.by_probe)
 
 
 def joined(place: Place, device: torch.device) -> TorchProcesses:

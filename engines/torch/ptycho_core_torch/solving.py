@@ -15,6 +15,7 @@ from torch import Tensor
 from ptycho_core.engine.checks import check_cover, check_optimizer_state, check_solver_weights, registered_step
 from ptycho_core.engine.problem import FrameFacts, Frames, Problem, Rates
 from ptycho_core.engine.processes import ALONE, Processes
+from ptycho_core.engine.shared_rows import SharedRows
 from ptycho_core.engine.steps import frame_facts, held_pixels
 from ptycho_core.physics.constants import SOLVER_BETA1, SOLVER_BETA2
 from ptycho_core.vocabulary import OBJECT, PROBE, Weights
@@ -31,7 +32,7 @@ from ptycho_core_torch.descent import (
     differentiate,
     measure,
 )
-from ptycho_core_torch.processes import reduced
+from ptycho_core_torch.processes import Message
 from ptycho_core_torch.proximal import PROXIMAL_STEPS
 
 log = logging.getLogger(__name__)
@@ -56,9 +57,14 @@ class TorchSolver:
         precision: str,
         compiled: bool | None = None,
         processes: Processes = ALONE,
+        shared: SharedRows | None = None,
     ) -> None:
-        """compiled: whether steps are compiled; None: where they can be. processes: those that take steps together."""
+        """compiled: whether steps are compiled; None: where they can be. processes: those that take steps together.
+
+        shared: the rows of the canvas that others of them hold, too; None: all of them.
+        """
         self.problem, self.processes = problem, processes
+        self.shared = shared or SharedRows.all_of(problem.canvas.shape)
         self.device = device
         self.dtype = torch.float64 if precision == "64-true" else torch.float32
         self.number = np.dtype(np.float64 if precision == "64-true" else np.float32)
@@ -102,11 +108,15 @@ class TorchSolver:
             for name, field in pairs.items()
         }
         self.steps = dict.fromkeys(self.state, 0)
+        fields = self._fields()
+        self.message = None
+        if self.processes.size > 1:
+            self.message = Message(self.processes, self.shared, fields.canvas, fields.probe)
         self.compiled, self.proximal_steps = None, PROXIMAL_STEPS
         if self.compiles:
             from ptycho_core_torch import compiled  # here, because Numba takes a second to import
 
-            self.compiled = compiled.CompiledSteps(self.rule, self._fields(), self.state, self.processes)
+            self.compiled = compiled.CompiledSteps(self.rule, fields, self.state, self.message)
             self.proximal_steps = PROXIMAL_STEPS | compiled.PROXIMAL_STEPS
 
     def _to_array(self, name: str, pairs: Tensor) -> NDArray[np.floating]:
@@ -177,8 +187,8 @@ class TorchSolver:
         fields = self._fields()
         pieces = self._pieces(frames, shared=self.processes.size > 1)
         gradients, table = descend(self.rule, PROBE in numbers, shifts, fields, pieces)
-        if self.processes.size > 1:
-            reduced(self.processes, gradients.values())
+        if self.message is not None:
+            self.message.sum(gradients[OBJECT], gradients.get(PROBE))
         brightness = torch.linalg.vector_norm(torch.view_as_real(fields.probe)) / self.problem.N
         factors = {OBJECT: self.cover, PROBE: brightness}
         for name, (rate, correction) in numbers.items():
