@@ -2,10 +2,11 @@
 
     python benchmarks/distributed.py --backend torch --backend tensorflow --rounds 3
 
-The same two processes do all of it: in every round the first one works alone while the others wait, and then all of
-them work together, so that whatever else the machine does meets both. `wall` is the ratio of the shortest times, which
-needs as many free cores as processes; `cpu` that of the processor seconds of the one process to the most that one of
-the several has taken: what the ratio is where nothing else runs and no message takes time.
+The same two processes do all of it: in every round the first one works alone while the others wait, then all of them
+do the whole work each for itself at once, and then they work together, so that whatever else the machine does meets
+all three. `wall` is the ratio of the shortest times of one and of several, which needs as many free cores as processes;
+`ceiling` what it would be if the several had nothing to do with one another, which the machine's memory decides; `cpu`
+the ratio of the processor seconds of the one process to the most that one of the several has taken.
 """
 
 from __future__ import annotations
@@ -122,18 +123,20 @@ def work(backend: str, rounds: int, frames: int, groups: int, names: list[str], 
     processes: Processes = load_engine(backend).join(place, CPU)  # type: ignore[attr-defined]
     works = Works(backend, frames, groups)
     for name in names:
-        alone, together = [], []
+        rows: dict[str, list[Seconds]] = {"one": [], "apart": [], "several": []}
         for _ in range(rounds):
             own = getattr(works, name)(ALONE) if processes.first else (0.0, 0.0)
-            alone.append(processes.tell(own))
-            processes.barrier()
-            all_of_them = processes.told_by_all(getattr(works, name)(processes))
-            together.append([max(each) for each in zip(*all_of_them, strict=True)])
+            rows["one"].append(processes.tell(own))
+            for row, those in (("apart", ALONE), ("several", processes)):
+                processes.barrier()
+                all_of_them = processes.told_by_all(getattr(works, name)(those))
+                rows[row].append(tuple(max(each) for each in zip(*all_of_them, strict=True)))
         if processes.first:
-            (wall, cpu), (shared_wall, shared_cpu) = ([min(x) for x in zip(*s, strict=True)] for s in (alone, together))
-            row = {"backend": backend, "work": name, "one_s": wall, "several_s": shared_wall}
-            row |= {"wall": wall / shared_wall, "cpu": cpu / shared_cpu, "load": os.getloadavg()[0]}
-            print(json.dumps(row), flush=True)
+            wall, cpu = ({row: min(each[kind] for each in times) for row, times in rows.items()} for kind in (0, 1))
+            told = {"backend": backend, "work": name, "frames": frames, "one_s": wall["one"]}
+            told |= {"several_s": wall["several"], "wall": wall["one"] / wall["several"]}
+            told |= {"ceiling": processes.size * wall["one"] / wall["apart"], "cpu": cpu["one"] / cpu["several"]}
+            print(json.dumps({**told, "load": os.getloadavg()[0]}), flush=True)
 
 
 def main() -> None:

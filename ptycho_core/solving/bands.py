@@ -7,7 +7,9 @@ frames touch. Everything else of a run sees a solver of the whole canvas.
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import attrs
@@ -57,7 +59,7 @@ def bands_of(task: Task, batch: float, size: int) -> tuple[int, NDArray[np.int64
     cuts = [len(task) * rank // size for rank in range(size + 1)]
     frames = [
         (min(max(cut - spare, 0), len(task) - 1), min(max(after + spare, cut + 1), len(task)))
-        for cut, after in zip(cuts, cuts[1:], strict=False)
+        for cut, after in itertools.pairwise(cuts)
     ]
     rows = []
     for first, last in frames:
@@ -157,6 +159,18 @@ def shared_rows(bands: list[Band], rank: int, axis: int, length: int) -> SharedR
     return SharedRows(axis, int(there.sum()), pieces)
 
 
+def started(engine: Engine, problem: Problem, execution: ExecutionConfig, bands: Bands) -> tuple[Solver, Solver]:
+    """A solver of the whole canvas, and that of this process's band of it; of a process alone twice the same.
+
+    problem: on the whole canvas. BackendError for an engine that works alone, where there are several processes.
+    """
+    if bands.processes.size == 1:
+        solver = engine.start_solver(problem, execution)
+        return solver, solver
+    banded = BandedSolver(engine, problem, execution, bands)
+    return banded, banded.own
+
+
 class BandedSolver:
     """A solver of the whole canvas, of which each process holds a band; frames are those of this process.
 
@@ -171,7 +185,7 @@ class BandedSolver:
         several: dict[str, Any] = {"processes": bands.processes, "shared": bands.shared}
         band = attrs.evolve(problem, canvas=bands.cut(problem.canvas))
         self.own: Solver = engine.start_solver(band, execution, **several)
-        self._alone = lambda: engine.start_solver(problem, execution)
+        self._alone: Callable[[], Solver] = lambda: engine.start_solver(problem, execution)
 
     def step(self, frames: Frames, rates: Rates, *, shifts: bool = False) -> FrameFacts:
         return self.own.step(self._placed(frames), rates, shifts=shifts)

@@ -274,7 +274,8 @@ class Solving:
     def checkpoint(self) -> SolveCheckpoint:
         """What the run needs to go on after its last whole sweep: `Solving(scan, resume=checkpoint)`.
 
-        Of several processes each holds a part of it, and all of them take it after the same sweep. Raises TrainingError before the first sweep has ended, and in the middle of one.
+        Of several processes each holds a part of it, and all of them take it after the same sweep. Raises TrainingError
+        before the first sweep has ended, and in the middle of one.
         """
         run = self._run
         if run is None or not self.history or run.done != len(self.history) or run.in_sweep:

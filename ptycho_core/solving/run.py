@@ -21,7 +21,7 @@ from ptycho_core.engine.protocol import Engine, Solver
 from ptycho_core.errors import Cancelled
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.solving import positions as rules
-from ptycho_core.solving.bands import BandedSolver, Bands
+from ptycho_core.solving.bands import Bands, started
 from ptycho_core.solving.features import smoothed
 from ptycho_core.solving.prior import Prior
 from ptycho_core.solving.problem import Task, batch_count, cover_of
@@ -91,13 +91,7 @@ class Run:
         self.batches = batch_count(task.scan, plan.batches)
         self.bands = Bands(task, len(task) / self.batches, processes)
         problem = task.problem(state.canvas, state.probe, plan.loss)
-        self._own: Solver  # on this process's band of the canvas
-        self.solver: Solver
-        if processes.size == 1:
-            self.solver = self._own = engine.start_solver(problem, execution)
-        else:
-            self.solver = banded = BandedSolver(engine, problem, execution, self.bands)
-            self._own = banded.own
+        self.solver, self._own = started(engine, problem, execution, self.bands)
         self.modes = len(state.probe)
         self.counts = float(np.square(np.abs(state.probe), dtype=np.float64).sum())
         self.done, self.in_sweep = 0, False

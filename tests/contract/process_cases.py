@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import attrs
 import numpy as np
 
-from ptycho_core.engine.problem import Rates
-from ptycho_core.engine.processes import ALONE, Processes, for_several, gathered_facts
+from ptycho_core.engine.problem import FrameFacts, Rates
+from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.engine.protocol import Engine
 from ptycho_core.reconstruction.predict import reconstruct
 from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.solving.bands import Bands, started
 from ptycho_core.solving.loop import Solving, SweepReport
+from ptycho_core.solving.problem import begun, scaled
 from ptycho_core.training.fit import Fit, fit
 from ptycho_core.vocabulary import Weights
 from tests.contract.cases import make_scan
-from tests.contract.solver_cases import part, solver_case
 
 RTOL = {"64-true": 1e-12, "32-true": 1e-5}
 DIES = 7
@@ -77,14 +80,24 @@ def canvas(engine: Engine, precision: str, processes: Processes) -> Weights:
 
 
 def stepped(engine: Engine, precision: str, processes: Processes) -> Weights:
-    """Three steps of a solver on object and probe, with shifts, on 4 frames and on 1."""
-    case = solver_case("one_mode")
-    solver = engine.start_solver(case.problem, execution(precision), **for_several(engine, processes))
+    """Three steps of a solver on object and probe, with shifts, on 7 frames and on 1 of a wide scan.
+
+    Of two processes each holds two thirds of the canvas, and the second one alone has a frame in the second step.
+    """
+    scan = make_scan(16, 2, 2e4, True).subset(slice(0, 7))
+    scan = attrs.evolve(scan, positions_px=scan.positions_px * (8, 1))
+    task = begun(scan, SolveConfig(nphotons=2e4))
+    bands = Bands(task, 3.5, processes)
+    canvas = np.exp(1j * np.linspace(0, 9, math.prod(task.shape))).reshape(task.shape).astype(np.complex64)
+    problem = task.problem(canvas, scaled(scan, scan.probe), "poisson")
+    solver, _ = started(engine, problem, execution(precision), bands)
     facts = {}
-    for number, count in enumerate((4, 1, 4)):
-        own = part(case.frames, processes.part.of(count))
-        found = gathered_facts(processes, [solver.step(own, Rates(0.1, 0.05), shifts=True)])
-        facts |= {f"facts/{number}": np.nan_to_num(found.table())}
+    for number, batch in enumerate((np.arange(7), np.array([3]), np.arange(7))):
+        own = bands.share(batch)
+        frames = task.frames(own, scan.diffraction_amplitude[own], scan.positions_px[own], np.ones(len(own)))
+        found = solver.step(frames, Rates(0.1, 0.05), shifts=True)
+        table = processes.joined([(own, found.table())], np.empty((7, FrameFacts.columns())))
+        facts[f"facts/{number}"] = np.nan_to_num(table)
     return {**solver.weights(), **solver.optimizer_state(), **facts}
 
 
