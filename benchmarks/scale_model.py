@@ -26,6 +26,7 @@ from ptycho_core.engine.problem import Frames, Problem, Rates
 from ptycho_core.engine.processes import ALONE, Processes, for_several
 from ptycho_core.engine.registry import load_engine
 from ptycho_core.settings.execution import ExecutionConfig
+from ptycho_core.solving.bands import SPARE
 
 CPU = ExecutionConfig(accelerator="cpu")
 N, FRAMES, SIDE, STEPS = 128, 64, 512, 5
@@ -120,43 +121,52 @@ def plan() -> str:
     """The rows of docs/scale.md."""
     counts = PATTERNS * PLAN_N**2 * 4
     own = PATTERNS / GPUS
-    canvas = CANVAS * COMPLEX_BYTES
+    canvas, side = CANVAS * COMPLEX_BYTES, CANVAS**0.5
     sweep = own * PATTERN_S
     reduced = STEPS_PER_SWEEP * 2 * canvas
-    # Tiles: a GPU holds its part of the canvas, and a border of one probe of it is exchanged.
-    tile = (CANVAS / GPUS) ** 0.5
-    halo = 4 * tile * PLAN_N * COMPLEX_BYTES
+    rows_of_two = border(side)
+    band = (side / GPUS + rows_of_two) * side * COMPLEX_BYTES
+    message = (GPUS - 1) * rows_of_two * side * COMPLEX_BYTES
+    neighbours = STEPS_PER_SWEEP * 2 * rows_of_two * side * COMPLEX_BYTES
+    summed = STEPS_PER_SWEEP * 2 * message
     rows = [
         ("patterns, float32", f"{counts / 1e12:.1f} TB", f"{counts / GPUS / 1e12:.2f} TB", ""),
         ("read once", f"{counts / 1e12:.1f} TB", "", f"{counts / STORAGE_BYTES_PER_S / 60:.1f} min"),
         ("patterns of a sweep", f"{PATTERNS:.0e}", f"{own:.2e}", f"{sweep:.0f} s"),
-        ("object, complex64", f"{canvas / 1e9:.0f} GB", "the same", ""),
-        ("object, gradient, both moments", f"{4 * canvas / 1e9:.0f} GB", "the same", ""),
-        ("summed in a sweep, whole object", "", f"{reduced / 1e12:.2f} TB", f"{reduced / NETWORK_BYTES_PER_S:.0f} s"),
-        ("tile of a GPU", "", f"{tile:.0f} px, {4 * canvas / GPUS / 1e9:.1f} GB", ""),
+        ("object, gradient, both moments", f"{4 * canvas / 1e9:.0f} GB", f"{4 * band / 1e9:.1f} GB", ""),
+        ("rows of two bands, in one message", "", f"{message / 1e9:.1f} GB", ""),
+        ("summed in a sweep", "", f"{summed / 1e12:.2f} TB", f"{summed / NETWORK_BYTES_PER_S:.0f} s"),
         (
-            "exchanged in a sweep, tiles",
+            "if the whole object were summed",
             "",
-            f"{STEPS_PER_SWEEP * halo / 1e9:.2f} GB",
-            f"{STEPS_PER_SWEEP * halo / NETWORK_BYTES_PER_S:.2f} s",
+            f"{reduced / 1e12:.2f} TB",
+            f"{reduced / NETWORK_BYTES_PER_S:.0f} s",
+        ),
+        (
+            "if neighbours alone exchanged",
+            "",
+            f"{neighbours / 1e9:.1f} GB",
+            f"{neighbours / NETWORK_BYTES_PER_S:.1f} s",
         ),
     ]
-    pixels = third_of_a_step()
+    widest = third_of_a_step()
     lines = ["| what | all | a GPU | time |", "| --- | --- | --- | --- |"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Summing passes a third of a step at {pixels:.2e} pixels of the object ({pixels**0.5:.0f} squared).",
-        ]
-    )
+    told = f"Summing passes a third of a step where the object is {widest:.0f} pixels wide."
+    return "\n".join([*lines, "", told])
+
+
+def border(side: float) -> float:
+    """Rows that two neighbours have: those of one pattern, and of the frames to spare (specs/solving.md)."""
+    spare = SPARE * PATTERNS / (2 * (PATTERNS / STEPS_PER_SWEEP) ** 0.5)
+    return PLAN_N + 2 * spare / PATTERNS * side
 
 
 def third_of_a_step() -> float:
-    """Pixels of the object from which its sum takes more than a third of a step, at the patterns of the plan."""
+    """Width of the object from which its sum takes more than a third of a step, at the patterns of the plan."""
     step = PATTERNS / GPUS / STEPS_PER_SWEEP * PATTERN_S
-    return step / 2 * NETWORK_BYTES_PER_S / (2 * COMPLEX_BYTES)
+    pixels = step / 2 * NETWORK_BYTES_PER_S / (2 * COMPLEX_BYTES)
+    return pixels / ((GPUS - 1) * border(CANVAS**0.5))
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import h5py
 import numpy as np
 import pytest
@@ -27,10 +28,12 @@ from ptycho_core.scans.steps import Blank
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.training import TrainingConfig
+from ptycho_core.solving.checkpoint import SolveCheckpoint
+from ptycho_core.solving.loop import Solving
 from ptycho_core.storage.hdf5_frames import HDF5Frames
 from tests.command_line import run_here
 from tests.contract.cases import make_scan
-from tests.contract.process_cases import found
+from tests.contract.process_cases import execution, found
 from tests.processes import together
 
 SCAN = make_scan(32, 1, 2e4, True)
@@ -65,6 +68,29 @@ def test_a_training_of_two_goes_on_with_one_and_then_with_three(tmp_path: Path) 
     assert len(ours.history) == len(theirs.history) == 3
     for name, array in theirs.weights.items():
         np.testing.assert_allclose(ours.weights[name], array, atol=1e-12 * np.abs(array).max(), err_msg=name)
+
+
+def test_a_solve_of_two_goes_on_with_one_and_then_with_three_under_a_prior(tmp_path: Path) -> None:
+    """Each of several applies the prior to the whole object, of which it holds a band; all frames are in one row."""
+    scan = attrs.evolve(SCAN, positions_px=SCAN.positions_px * (8, 1))
+    settings = {"batches": 4, "refine": "probe,positions", "prior": "tv", "prior_weight": 0.01, "split_half": False}
+    config = SolveConfig(sweeps=6, nphotons=2e4, **settings)  # type: ignore[arg-type]
+
+    def solved(processes: Processes, sweeps: int, resume: SolveCheckpoint | None = None) -> SolveCheckpoint:
+        run = Solving(scan, config, execution=execution("64-true"), resume=resume, processes=processes)
+        swept = (event for event in run if event.kind == "sweep")
+        for _ in range(sweeps):
+            next(swept)
+        return run.checkpoint()
+
+    kept = together(2, lambda processes: solved(processes, 2))[0]
+    kept = solved(ALONE, 2, kept)
+    kept = together(3, lambda processes: solved(processes, 1, kept))[2]
+    whole = solved(ALONE, 5)
+    for ours, theirs in ((kept.weights, whole.weights), (kept.optimizer, whole.optimizer)):
+        for name, array in theirs.items():
+            np.testing.assert_allclose(ours[name], array, atol=1e-11 * np.abs(array).max(), err_msg=name)
+    np.testing.assert_allclose(kept.positions_px, whole.positions_px, atol=1e-10)
 
 
 def test_a_wish_to_stop_of_one_ends_the_training_of_all_with_what_is_done(
