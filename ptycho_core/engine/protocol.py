@@ -107,8 +107,9 @@ class Solver(Protocol):
     def measure(self, frames: Frames, *, deviance: bool = True) -> FrameFacts:
         """The facts with everything as it is; without deviances, which cost a third of it, where not asked for."""
 
-    def gradients(self, frames: Frames) -> Weights:
-        """Of the loss that `step` descends: "object/field", "probe/field", and "positions" (B, 2), [x, y]."""
+    def gradients(self, frames: Frames, *, object_only: bool = False) -> Weights:
+        """Of the loss that `step` descends: "object/field" and, unless that is all that is wanted, "probe/field", and
+        "positions" (B, 2), [x, y]."""
 
     def set_cover(self, cover: NDArray[np.floating]) -> None:
         """(H, W), from 0 to 1: a factor on the object's step, so that pixels without light stay as they are."""

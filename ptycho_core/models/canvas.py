@@ -155,7 +155,7 @@ class WholeScan:
         self._load(canvas)
         summed = np.zeros((*self.shape, 2), np.float32)
         for frames in self._frames():
-            summed -= self._solver.gradients(frames)[OBJECT]
+            summed -= self._solver.gradients(frames, object_only=True)[OBJECT]
         summed = self.processes.sum(summed)
         damped = (self.light + epsilon * self._lit.max()).astype(np.float32)
         return np.asarray((summed[..., 0] + 1j * summed[..., 1]) / damped, np.complex64)

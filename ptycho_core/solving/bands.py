@@ -193,12 +193,12 @@ class BandedSolver:
     def measure(self, frames: Frames, *, deviance: bool = True) -> FrameFacts:
         return self.own.measure(self._placed(frames), deviance=deviance)
 
-    def gradients(self, frames: Frames) -> Weights:
+    def gradients(self, frames: Frames, *, object_only: bool = False) -> Weights:
         """Of the frames of all processes by object and probe, of its own by the positions."""
-        found = self.own.gradients(self._placed(frames))
+        found = self.own.gradients(self._placed(frames), object_only=object_only)
         total = self.bands.processes.sum
-        summed = {OBJECT: self.bands.whole(self.bands.shared.summed(found[OBJECT], total)), PROBE: total(found[PROBE])}
-        return {**found, **summed}
+        found[OBJECT] = self.bands.whole(self.bands.shared.summed(found[OBJECT], total))
+        return found if object_only else {**found, PROBE: total(found[PROBE])}
 
     def set_cover(self, cover: NDArray[np.floating]) -> None:
         self.own.set_cover(self.bands.cut(cover))

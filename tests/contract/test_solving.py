@@ -51,6 +51,8 @@ def test_gradients_are_the_references(engine: Engine, name: str, precision: str)
         expected = reference.gradients(frames)
         assert set(expected) == {OBJECT, PROBE, "positions"}
         assert_arrays_close(solver.gradients(frames), expected, GRADIENT_RTOL[precision])
+        by_object = {OBJECT: expected[OBJECT]}
+        assert_arrays_close(solver.gradients(frames, object_only=True), by_object, GRADIENT_RTOL[precision])
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ class ReferenceSolver:
         frames.check(self.problem)
         return self._facts(frames, self.forward(frames), deviance=deviance)
 
-    def gradients(self, frames: Frames) -> dict[str, Array]:
+    def gradients(self, frames: Frames, *, object_only: bool = False) -> dict[str, Array]:
         frames.check(self.problem)
         result = self.forward(frames)
         c = self.residual(frames, result)
@@ -122,7 +122,8 @@ class ReferenceSolver:
         slopes = self.slopes(frames)
         by_positions = np.stack([np.sum((np.conj(s) * by_patches).real, axis=(1, 2)) for s in slopes], axis=1)
         by_canvas = self.place(by_patches, frames.corners_px)
-        return {OBJECT: to_pairs(by_canvas), PROBE: to_pairs(by_probe), "positions": by_positions}
+        others = {} if object_only else {PROBE: to_pairs(by_probe), "positions": by_positions}
+        return {OBJECT: to_pairs(by_canvas), **others}
 
     def set_cover(self, cover: NDArray[np.floating]) -> None:
         check_cover(cover, self.cover.shape)

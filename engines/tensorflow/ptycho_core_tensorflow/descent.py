@@ -207,15 +207,16 @@ def stepped(
     return state
 
 
-def differentiate(loss: SolverLoss, fields: Fields, batch: Piece) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Gradients by object and probe; table (pieces, 2, B) of those by the positions."""
+def differentiate(loss: SolverLoss, fields: Fields, batch: Piece) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """Gradients by name; table (pieces, 2, B) of those by the positions."""
 
     def work(piece: Piece, by_canvas: tf.Tensor, by_probe: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         result = forward(fields, piece)
         by_canvas, by_probe, by_patches = add_gradients(loss, True, fields, piece, result, by_canvas, by_probe)
         return by_canvas, by_probe, [dot(slope, by_patches) for slope in slopes(result.window, piece.fraction)]
 
-    return over_pieces(work, 2, fields, batch)
+    by_canvas, by_probe, table = over_pieces(work, 2, fields, batch)
+    return {OBJECT: by_canvas, PROBE: by_probe}, table
 
 
 def measure(deviance: bool, fields: Fields, batch: Piece) -> tf.Tensor:

@@ -26,6 +26,7 @@ from ptycho_core_tensorflow.descent import (
     Trained,
     descend,
     descend_alone,
+    descent,
     differentiate,
     graph,
     measure,
@@ -143,12 +144,15 @@ class TensorFlowSolver:
             table = self._run(measure, (deviance,), self._fields(), self._pieces(frames))
             return self._facts(frames, table, SUMS + DEVIANCES * deviance)
 
-    def gradients(self, frames: Frames) -> Weights:
+    def gradients(self, frames: Frames, *, object_only: bool = False) -> Weights:
+        loss, fields, pieces = self.problem.loss, self._fields(), self._pieces(frames)
         with tf.device(self.device):
-            settings = (self.problem.loss,)
-            by_canvas, by_probe, table = self._run(differentiate, settings, self._fields(), self._pieces(frames))
-            found = {OBJECT: self._to_array(OBJECT, by_canvas), PROBE: self._to_array(PROBE, by_probe)}
-            return {**found, "positions": _by_frame(table)[: len(frames)]}
+            if object_only:
+                found, _ = self._run(descent, (loss, (OBJECT,), False), fields, pieces)
+                return {OBJECT: self._to_array(OBJECT, found[OBJECT])}
+            found, table = self._run(differentiate, (loss,), fields, pieces)
+            arrays = {name: self._to_array(name, gradient) for name, gradient in found.items()}
+            return {**arrays, "positions": _by_frame(table)[: len(frames)]}
 
     def set_cover(self, cover: NDArray[np.floating]) -> None:
         check_cover(cover, self.problem.canvas.shape)

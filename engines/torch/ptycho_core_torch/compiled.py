@@ -65,12 +65,7 @@ class CompiledSteps:
 
     def step(self, frames: Frames, numbers: Mapping[str, tuple[float, float]], cover: Tensor, shifts: bool) -> Table:
         """A step of Adam on what is named, with the numbers of `descent.adam_step`; the table of `descent.descend`."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # others, which short transforms leave waiting, get in the way of what lies between
-        try:
-            table = self.descend(frames, PROBE in numbers, shifts)
-        finally:
-            torch.set_num_threads(threads)
+        table = self.descend(frames, PROBE in numbers, shifts)
         if self.message is not None:
             by_canvas, by_probe = (torch.from_numpy(self.gradients[name]) for name in (OBJECT, PROBE))
             self.message.sum(by_canvas, by_probe if PROBE in numbers else None)
@@ -81,8 +76,21 @@ class CompiledSteps:
         self.zero = OBJECT in numbers  # `adam` leaves 0 behind, which spares the next step a pass
         return table
 
+    def by_object(self, frames: Frames) -> Tensor:
+        """The gradient by the object, until the next one is asked for."""
+        self.descend(frames, False, False)
+        return torch.from_numpy(self.gradients[OBJECT])
+
     def descend(self, frames: Frames, with_probe: bool, shifts: bool) -> Table:
         """Sum the gradients, that by the probe only where asked for; table (columns, frames) of SUMS and SHIFTS."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # others, which short transforms leave waiting, get in the way of what lies between
+        try:
+            return self._descend(frames, with_probe, shifts)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _descend(self, frames: Frames, with_probe: bool, shifts: bool) -> Table:
         patches, exit_waves = self.patches, self.exit_waves
         size, N, _ = patches.shape
         amplitude = np.ascontiguousarray(frames.diffraction_amplitude, self.number)

@@ -104,15 +104,15 @@ def descend(
     return {OBJECT: by_canvas} | ({} if by_probe is None else {PROBE: by_probe}), torch.cat(tables, dim=1)
 
 
-def differentiate(rule: Rule, fields: Fields, batch: Sequence[Piece]) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients by object and probe; table (2, frames) of those by the positions."""
+def differentiate(rule: Rule, fields: Fields, batch: Sequence[Piece]) -> tuple[dict[str, Tensor], Tensor]:
+    """Gradients by name; table (2, frames) of those by the positions."""
     by_canvas, by_probe, tables = torch.zeros_like(fields.canvas), torch.zeros_like(fields.probe), []
     for piece in batch:
         result = forward(fields, piece)
         by_patches = add_gradients(rule, fields, piece, result, by_canvas, by_probe)
         along = slopes(result.window, piece.fraction)
         tables.append(torch.stack([dot(slope, by_patches) for slope in along]))
-    return by_canvas, by_probe, torch.cat(tables, dim=1)
+    return {OBJECT: by_canvas, PROBE: by_probe}, torch.cat(tables, dim=1)
 
 
 def measure(rule: Rule, deviance: bool, fields: Fields, batch: Sequence[Piece]) -> Tensor:

@@ -150,11 +150,16 @@ class TorchSolver:
         return self._facts(frames, table.cpu().numpy(), SUMS + DEVIANCES * deviance)
 
     @torch.no_grad()
-    def gradients(self, frames: Frames) -> Weights:
-        by_canvas, by_probe, table = differentiate(self.rule, self._fields(), self._pieces(frames))
-        found = {OBJECT: by_canvas, PROBE: by_probe}
+    def gradients(self, frames: Frames, *, object_only: bool = False) -> Weights:
+        if object_only and self.compiled is not None:
+            frames.check(self.problem)
+            return {OBJECT: self._to_array(OBJECT, torch.view_as_real(self.compiled.by_object(frames)))}
+        if object_only:
+            found, table = descend(self.rule, False, False, self._fields(), self._pieces(frames))
+        else:
+            found, table = differentiate(self.rule, self._fields(), self._pieces(frames))
         arrays = {name: self._to_array(name, torch.view_as_real(gradient)) for name, gradient in found.items()}
-        return {**arrays, "positions": table.T.cpu().numpy()}
+        return arrays if object_only else {**arrays, "positions": table.T.cpu().numpy()}
 
     def set_cover(self, cover: NDArray[np.floating]) -> None:
         check_cover(cover, self.problem.canvas.shape)
