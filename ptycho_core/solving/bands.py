@@ -197,8 +197,8 @@ class BandedSolver:
         """Of the frames of all processes by object and probe, of its own by the positions."""
         found = self.own.gradients(self._placed(frames), object_only=object_only)
         total = self.bands.processes.sum
-        found[OBJECT] = self.bands.whole(self.bands.shared.summed(found[OBJECT], total))
-        return found if object_only else {**found, PROBE: total(found[PROBE])}
+        by_object = self.bands.whole(self.bands.shared.summed(found[OBJECT], total))
+        return {**found, OBJECT: by_object} | ({} if object_only else {PROBE: total(found[PROBE])})
 
     def set_cover(self, cover: NDArray[np.floating]) -> None:
         self.own.set_cover(self.bands.cut(cover))

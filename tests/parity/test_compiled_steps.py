@@ -43,6 +43,8 @@ def test_a_compiled_step_in_every_precision(name: str, precision: str) -> None:
     facts, expected = (each.step(frames, Rates(0.05, 0.03), shifts=True) for each in (compiled, plain))
     assert_facts_close(facts, expected, GRADIENT_RTOL[precision])
     assert_arrays_close(compiled.optimizer_state(), plain.optimizer_state(), GRADIENT_RTOL[precision], "optimiser")
+    by_object, expected = (each.gradients(frames, object_only=True) for each in (compiled, plain))
+    assert_arrays_close(by_object, expected, GRADIENT_RTOL[precision])
 
 
 @pytest.mark.parametrize(("weight", "iterations"), [(0.3, 30), (0.02, 7), (0.3, 0), (0.0, 30)])

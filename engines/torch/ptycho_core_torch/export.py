@@ -21,8 +21,8 @@ from ptycho_core.physics.illumination import Illumination
 from ptycho_core.physics.weights import canvas_border, probe_mask
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.vocabulary import INPUT_SCALE, Weights
-from ptycho_core_torch import physics
 from ptycho_core_torch.ops import run_table
+from ptycho_core_torch.placement import Matrices
 from ptycho_core_torch.steps import Scene
 from ptycho_core_torch.weights import to_tensor
 
@@ -77,7 +77,7 @@ class CanvasProgram(Weighted):
         N = self.model.N
         reach = torch.ceil(relative_offsets_px.abs().max()).long().item()
         torch._check(reach >= 0)  # which the tracer cannot know
-        placement = physics.placement_matrices(relative_offsets_px, N, canvas_border(N, reach, self.table.block))
+        placement = Matrices.of(relative_offsets_px, N, canvas_border(N, reach, self.table.block))
         if self.model.probe_mask:
             probe = probe * torch.from_numpy(probe_mask(N).astype(np.float32))[..., None]
         scene = Scene.of(
@@ -90,7 +90,7 @@ class CanvasProgram(Weighted):
             counts_per_intensity=counts_per_intensity,
         )
         (canvas,) = run_table(self.table, self.tensors, scene.empty(), scene)
-        real, imaginary = physics.extract_patches(canvas.movedim(1, 0), placement)
+        real, imaginary = placement.extract(canvas.movedim(1, 0))
         return rearrange(real, BCHW_TO_BHWC), rearrange(imaginary, BCHW_TO_BHWC)
 
 

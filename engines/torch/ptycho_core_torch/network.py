@@ -39,6 +39,7 @@ from ptycho_core_torch import losses, physics
 from ptycho_core_torch.arrays import XP
 from ptycho_core_torch.ops import ENGINE, OPS, run_table
 from ptycho_core_torch.optimizer import Optimizer
+from ptycho_core_torch.placement import placement_at
 from ptycho_core_torch.processes import reduced
 from ptycho_core_torch.steps import Scene
 from ptycho_core_torch.weights import to_arrays, to_tensors
@@ -187,7 +188,7 @@ class TorchNetwork:
         check_border(batch)
         seen, light = batch.seen, self._light(batch.illumination)
         border = canvas_border(self.model.N, batch.canvas_padding_px, self.table.block)
-        placement = physics.placement_matrices(self._constant(seen.relative_offsets_px), self.model.N, border)
+        placement = placement_at(self._constant(seen.relative_offsets_px), self.model.N, border)
         scene = Scene.of(
             placement,
             amplitude=self._amplitude(seen),
@@ -202,8 +203,8 @@ class TorchNetwork:
         compared = batch.compared
         if compared is not seen:
             offsets = self._constant(compared.relative_offsets_px)
-            placement = physics.placement_matrices(offsets, self.model.N, border)
-        return physics.extract_patches(canvas.to(self.dtype).movedim(1, 0), placement)
+            placement = placement_at(offsets, self.model.N, border)
+        return placement.extract(canvas.to(self.dtype).movedim(1, 0))
 
     def _loss_terms(self, batch: Batch, physics_weight: float) -> dict[str, Tensor]:
         assert self.objective is not None
@@ -218,10 +219,10 @@ class TorchNetwork:
         if self.model.merges and not self.table.canvas:
             check_border(batch)
             offsets = self._constant(batch.relative_offsets_px)
-            placement = physics.placement_matrices(offsets, self.model.N, batch.canvas_padding_px)
+            placement = placement_at(offsets, self.model.N, batch.canvas_padding_px)
             epsilon = MERGE_EPSILON[self.model.merge_weights]
             canvas = physics.merge_group(patches, light.merge_weight, placement, epsilon)
-            patches = physics.extract_patches(canvas, placement)
+            patches = placement.extract(canvas)
         compared = Compared(xp=XP, patches=patches, lit=light.lit if self.table.canvas else None)
         if self.objective.compares("truth"):
             parts = rearrange(batch.object_patches, BHWC_TO_BCHW)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
-from ptycho_core.layouts import OFFSETS_TO_XY
+from ptycho_core_torch.placement import Placement
 
 
 class Light(NamedTuple):
@@ -34,51 +33,9 @@ def polar_to_field(amplitude: Tensor, phase: Tensor) -> Tensor:
     return torch.stack([amplitude * torch.cos(phase), amplitude * torch.sin(phase)])
 
 
-def placement_matrices(relative_offsets_px: Tensor, N: int, padding: int) -> Tensor:
-    """(2, B, C, N + 2 padding, N) for x and y: bilinear weight of patch pixel j in canvas pixel i.
-
-    A patch pixel j lies at canvas coordinate j + padding - relative offset (specs/physics.md, Groups).
-    """
-    offsets = rearrange(relative_offsets_px, OFFSETS_TO_XY)[..., None, None]
-    canvas = torch.arange(N + 2 * padding, dtype=offsets.dtype, device=offsets.device)[:, None]
-    pixel = torch.arange(N, dtype=offsets.dtype, device=offsets.device)
-    return torch.relu(1 - torch.abs(canvas - padding - pixel + offsets))
-
-
-def merge_group(patches: Tensor, weight: Tensor, placement: Tensor, epsilon: float) -> Tensor:
+def merge_group(patches: Tensor, weight: Tensor, placement: Placement, epsilon: float) -> Tensor:
     """Weighted mean of the patches (2, B, C, N, N) of each group on one canvas (2, B, M, M); weight (N, N)."""
-    placed = place_patches(patches * weight, placement)
-    return placed / (place_alike(weight, placement) + epsilon)
-
-
-def place_patches(patches: Tensor, placement: Tensor) -> Tensor:
-    """The sum of the patches (2, B, C, N, N) of each group on its canvas (2, B, M, M).
-
-    Two large products, of both parts side by side and summed over C in the second: half the time of small ones.
-    """
-    x, y = placement
-    parts, B, C, N, _ = patches.shape
-    M = x.shape[2]
-    rows = patches.permute(1, 2, 3, 0, 4).reshape(B * C, N * parts, N)
-    wide = torch.bmm(rows, x.mT.reshape(B * C, N, M)).view(B, C * N, parts * M)
-    placed = torch.bmm(y.transpose(2, 3).reshape(B, C * N, M).mT, wide)
-    return placed.view(B, M, parts, M).permute(2, 0, 1, 3)
-
-
-def place_alike(image: Tensor, placement: Tensor) -> Tensor:
-    """The same image (N, N) at every position of each group, summed: (B, M, M)."""
-    x, y = placement
-    return torch.matmul(torch.matmul(y, image), x.mT).sum(dim=1)
-
-
-def extract_patches(canvas: Tensor, placement: Tensor) -> Tensor:
-    """The canvas (2, B, M, M) seen from each position: (2, B, C, N, N). The adjoint of the placement in a merge."""
-    x, y = placement
-    parts, B, M, _ = canvas.shape
-    C, N = x.shape[1], x.shape[3]
-    wide = torch.cat(canvas.unbind(), dim=2)  # both parts side by side, as in `place_patches`
-    seen = torch.bmm(y.mT.reshape(B, C * N, M), wide).view(B * C, N * parts, M)
-    return torch.bmm(seen, x.reshape(B * C, M, N)).view(B, C, N, parts, N).permute(3, 0, 1, 2, 4)
+    return placement.place(patches * weight) / (placement.place_alike(weight) + epsilon)
 
 
 def far_field_intensity(patches: Tensor, probe: Tensor, smoothing: Tensor | None) -> Tensor:

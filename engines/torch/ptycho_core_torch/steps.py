@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from ptycho_core.physics.constants import DATA_STEP_FLOOR, NOISE_LEVEL
-from ptycho_core_torch import physics
+from ptycho_core_torch.placement import Placement
 
 
 class Scene(NamedTuple):
     """What data steps see of a batch.
 
-    placement: (2, B, C, Q, N). amplitude: (B, C, N, N), and good: (N, N), 1 or 0, DC at [0, 0]. probe: complex
+    amplitude: (B, C, N, N), and good: (N, N), 1 or 0, DC at [0, 0]. probe: complex
     (modes, N, N). light: S (B, 1, Q, Q). brightest: p₀. floor: added to the predicted intensity. noise: of a
     canvas, log₁₀, where the brightest pixel of the probe fell once.
     """
 
-    placement: Tensor
+    placement: Placement
     amplitude: Tensor
     good: Tensor
     probe: Tensor
@@ -35,7 +35,7 @@ class Scene(NamedTuple):
     @classmethod
     def of(
         cls,
-        placement: Tensor,
+        placement: Placement,
         *,
         amplitude: Tensor,
         good: Tensor,
@@ -51,7 +51,7 @@ class Scene(NamedTuple):
             amplitude=torch.fft.ifftshift(amplitude, dim=(-2, -1)),
             good=torch.fft.ifftshift(good),
             probe=torch.complex(*probe.unbind(-1)),
-            light=physics.place_alike(lit, placement)[:, None],
+            light=placement.place_alike(lit)[:, None],
             brightest=brightest,
             floor=DATA_STEP_FLOOR * mean_intensity,
             noise=NOISE_LEVEL - torch.log10(2 * counts_per_intensity * brightest) / 2,
@@ -63,13 +63,13 @@ class Scene(NamedTuple):
 
     def correction(self, canvas: Tensor) -> Tensor:
         """Σ_c W_y q_c W_xᵀ, (B, 2, Q, Q)."""
-        patches = torch.complex(*physics.extract_patches(canvas.movedim(1, 0), self.placement))
+        patches = torch.complex(*self.placement.extract(canvas.movedim(1, 0)))
         far_field = torch.fft.fft2(patches[:, :, None] * self.probe, norm="ortho")
         intensity = (far_field.real.square() + far_field.imag.square()).sum(dim=2) + self.floor
         ratio = self.good * (self.amplitude * torch.rsqrt(intensity) - 1)
         residual = torch.fft.ifft2(far_field * ratio[:, :, None], norm="ortho")
         change = (self.probe.conj() * residual).sum(dim=2)
-        return physics.place_patches(torch.stack([change.real, change.imag]), self.placement).movedim(0, 1)
+        return self.placement.place(torch.stack([change.real, change.imag])).movedim(0, 1)
 
     def damped(self, epsilon: float) -> Tensor:
         """S + ε p₀."""
