@@ -148,11 +148,13 @@ def launched(command: Sequence[str], count: int) -> int:
         with _handlers_kept():
             elastic_launch(config, program)(*arguments)
     except ChildFailedError as error:
-        for rank, failure in sorted(error.failures.items()):
-            if failure.exitcode < 0:
-                name = signal.Signals(-failure.exitcode).name
+        first, failure = error.get_first_failure()
+        for rank, each in sorted(error.failures.items()):
+            by_launcher = each.exitcode == -signal.SIGTERM and rank != first
+            if each.exitcode < 0 and not by_launcher:
+                name = signal.Signals(-each.exitcode).name
                 print(f"Error: process {rank + 1} of {count} was ended by {name}.", file=sys.stderr)
-        code = error.get_first_failure()[1].exitcode
+        code = failure.exitcode
         return code if code >= 0 else 128 - code
     except SignalException as error:
         return 128 + int(error.sigval)
