@@ -90,7 +90,8 @@ def solves(scan: Scan, held: NDArray[np.bool_], backend: str) -> Iterator[Reache
         run = Solving(used, SolveConfig(backend=backend, sweeps=sweeps, refine="probe", modes="1", prior="none"))
         sweep = [event for event in run if event.kind == "sweep"][-1]
         solved = sweep.payload  # with the faintly lit rim, which a result marks as not known
-        R, H = judged(scan, held, solved.run.state.canvas, solved.run.state.probe[0], solved.origin_px)
+        state = solved.kept()
+        R, H = judged(scan, held, state.canvas, state.probe[0], solved.origin_px)
         yield Reached(backend, sweeps, sum(row["seconds"] for row in run.history), R, H if sweeps > 1 else np.inf)
 
 

@@ -43,6 +43,8 @@ CHANGES: Mapping[int, tuple[str, ...]] = {
         "`FrameFacts.intensity` is the sum of I; `intensity_ratio` follows from it and is no field any more",
         "loss terms are by scan as well where `Batch.scan` says which: `LossMeans.add(len(batch), terms, batch.scan)`",
         "`Problem.amplitude_floor` is the floor of the amplitude loss, in counts",
+        "a solver's `gradients(frames, object_only=True)` is that by the object alone",
+        "in several processes `start_solver(…, processes, shared)` is given the rows that other processes hold, too",
     )
 }
 """Version → what an engine written for the version before it must change."""

@@ -104,6 +104,7 @@ def solve_into(
     summary: dict[str, Any] | None = None
     with locked(folder), leading(folder, processes), output.listening(folder) as tell:
         run = started()
+        keeps = processes.tell(run.execution.enable_checkpointing)
         remove_partial(folder)
         file = folder / SOLVING_NAME
         if resume is None and file.exists():
@@ -113,7 +114,7 @@ def solve_into(
             with stoppable(), logger(run.execution.logger, folder, run) as log:
                 for event in run:
                     if isinstance(event, SweepReport):
-                        if run.execution.enable_checkpointing:
+                        if keeps:
                             kept = attrs.evolve(run.checkpoint(), reading=reading)
                             told_file(tell, "solve", kept.save(file), "checkpoint")
                         log(event)
@@ -159,10 +160,11 @@ def _followed(folder: Path, started: Callable[[], Solving], processes: Processes
     stop: Stop | None = None
     with following(folder, processes):
         run = started()
+        keeps = processes.tell(False)  # as the first one says
         try:
             with stoppable():
                 for event in run:
-                    if isinstance(event, SweepReport) and run.execution.enable_checkpointing:
+                    if isinstance(event, SweepReport) and keeps:
                         run.checkpoint()  # the first one keeps it, of what each of them holds
         except STOPS as error:
             stop = error

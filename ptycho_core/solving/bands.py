@@ -115,10 +115,13 @@ class Bands:
         """The array of the canvas, of the rows that are each process's own; the same bits in all of them."""
         if self.processes.size == 1:
             return array
-        low, start, stop = self.own.low, self.own.start, self.own.stop
         total = np.zeros((*self.task.shape, *array.shape[2:]), array.dtype)
-        total[self._along(start, stop)] = array[self._along(start - low, stop - low)]
-        return self.processes.sum(total)
+        for band in self.bands:  # one after the other: a device holds no more than a band
+            rows = self._along(band.start, band.stop)
+            if band is self.own:
+                total[rows] = array[self._along(band.start - band.low, band.stop - band.low)]
+            total[rows] = self.processes.sum(total[rows])
+        return total
 
     def light(self, probe: NDArray[np.complex64], positions_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """`Task.light` on the band: each process adds up its own frames, and what lies in two bands is summed."""
@@ -235,7 +238,12 @@ class BandedSolver:
         return attrs.evolve(frames, corners_px=frames.corners_px - self.bands.offset_px)
 
     def _whole(self, arrays: Weights) -> Weights:
-        return {name: self.bands.whole(array) if _of_object(name, array) else array for name, array in arrays.items()}
+        """The same bits in all processes: in the last of the probe's they may differ."""
+        found = {}
+        for name, array in arrays.items():
+            tell = self.bands.whole if _of_object(name, array) else self.bands.processes.broadcast
+            found[name] = tell(array) if array.ndim else array  # steps are counted alike
+        return found
 
     def _like(self, arrays: Weights) -> Weights:
         """Arrays of the shapes of `_whole`."""

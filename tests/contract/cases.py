@@ -107,6 +107,9 @@ CASES: dict[str, dict[str, Any]] = {
     "cnn_one_frame": {"architecture": "cnn", "gridsize": 1, "groups": 1, "pad_object": False, "training": ALL_TERMS},
 }
 """Every switch of the forward model and the losses, by name: arguments of `make_case`. "short" has few layers."""
+SINGLE = ("merged", "nine_frames", "amplitude_loss", "everything", "cbam", "supervised", "cnn", "canvas", "ffno")
+"""Of these also in single precision, where only rounding is new: of merges, losses and every kind of network."""
+IN_PRECISION = [(name, "64-true") for name in CASES] + [(name, "32-true") for name in SINGLE]
 SEEDS = {
     "merged": 7,
     "nine_frames": 10,

@@ -12,8 +12,8 @@ from ptycho_core.engine.protocol import Engine
 from ptycho_core.vocabulary import LOG_SCALE, PROBE
 from tests.contract.cases import (
     ATTENTION,
-    CASES,
     GRADIENT_RTOL,
+    IN_PRECISION,
     assert_arrays_close,
     build,
     build_reference,
@@ -23,8 +23,7 @@ from tests.contract.cases import (
 )
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("precision", GRADIENT_RTOL)
+@pytest.mark.parametrize(("name", "precision"), IN_PRECISION)
 def test_gradients_equal_the_reference(engine: Engine, precision: str, name: str) -> None:
     case = named_case(name)
     assert_arrays_close(

@@ -15,8 +15,8 @@ from ptycho_core.engine.protocol import Engine
 from ptycho_core.vocabulary import LOG_SCALE, PROBE
 from tests.contract.cases import (
     ALL_TERMS,
-    CASES,
     FORWARD_RTOL,
+    IN_PRECISION,
     Case,
     assert_arrays_close,
     assert_terms_close,
@@ -44,8 +44,7 @@ def given(case: Case, probe: NDArray[Any]) -> Case:
     return attrs.evolve(case.lit_by(probe=probe), training=training, weights=weights)
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("precision", FORWARD_RTOL)
+@pytest.mark.parametrize(("name", "precision"), IN_PRECISION)
 def test_loss_terms_equal_the_reference(engine: Engine, precision: str, name: str) -> None:
     case = named_case(name)
     terms = build(engine, case, precision).evaluate([case.batch])

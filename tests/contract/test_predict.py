@@ -13,6 +13,7 @@ from tests.contract.cases import (
     ATTENTION,
     CASES,
     FORWARD_RTOL,
+    IN_PRECISION,
     Case,
     assert_field_close,
     build,
@@ -37,6 +38,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "N128_centre_only": {"N": 128, "gridsize": 2, "probe_big": False},
     "N256": {"N": 256, "gridsize": 1},
 }
+SINGLE_SIZES = ("N64_wider", "N96_nine_frames")
+"""Of these also in single precision, where only rounding is new."""
 
 
 def assert_predicts(engine: Engine, case: Case, precision: str, patches: Any) -> None:
@@ -48,8 +51,7 @@ def assert_predicts(engine: Engine, case: Case, precision: str, patches: Any) ->
         assert_field_close(actual, patches, FORWARD_RTOL[precision], "patches")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("precision", FORWARD_RTOL)
+@pytest.mark.parametrize(("name", "precision"), [each for each in IN_PRECISION if each[0] in NETWORKS])
 def test_predict_equals_the_reference(engine: Engine, precision: str, name: str) -> None:
     assert_predicts(engine, named_case(name), precision, expected(name).patches)
 
@@ -58,7 +60,7 @@ def test_predict_equals_the_reference(engine: Engine, precision: str, name: str)
 def test_cnn_of_every_size_predicts_as_the_reference(engine: Engine, name: str) -> None:
     case = make_case(architecture="cnn", groups=1, **SIZES[name])
     patches = build_reference(case).predict(case.batch)
-    for precision in FORWARD_RTOL:
+    for precision in FORWARD_RTOL if name in SINGLE_SIZES else ("64-true",):
         assert_predicts(engine, case, precision, patches)
 
 

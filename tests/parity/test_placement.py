@@ -31,6 +31,17 @@ def test_windows_are_the_matrices_with_their_gradients_up_to_the_border() -> Non
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-13)
 
 
+def test_windows_are_as_exact_as_matrices_on_a_wide_canvas_in_single_precision() -> None:
+    rng, padding = torch.Generator().manual_seed(0), 300
+    offsets = torch.rand(1, 1, 2, 9, generator=rng).sub(0.5).mul(2 * padding)
+    side = N + 2 * padding
+    canvas = torch.randn(2, 1, side, side, generator=rng)
+    exact = Matrices.of(offsets.double(), N, padding).extract(canvas.double())
+    for kind in (Matrices.of, Corners):
+        actual = kind(offsets, N, padding).extract(canvas).double()
+        torch.testing.assert_close(actual, exact, rtol=0, atol=1e-6 * float(exact.abs().max()))
+
+
 def test_a_processor_has_windows_and_another_device_matrices() -> None:
     offsets = torch.zeros(1, 1, 2, 1)
     assert isinstance(placement_at(offsets, N, PADDING), Corners)

@@ -65,10 +65,10 @@ class Corners:
         offsets = rearrange(relative_offsets_px, OFFSETS_TO_XY)
         _, self.B, self.C = offsets.shape
         self.N, self.M = N, N + 2 * padding
-        corner = (padding - offsets).clamp(0, 2 * padding)  # of which rounding might take one out of the canvas
+        corner = -offsets  # in the middle of the canvas: a sum with the padding would be rounded
         whole = corner.floor()
         self.fraction = (corner - whole).reshape(2, -1, 1, 1, 1)
-        self.whole = whole.long().reshape(2, -1).T.contiguous()
+        self.whole = (whole.long() + padding).reshape(2, -1).T.contiguous()
         self.whole[:, 1] += torch.arange(self.B, device=offsets.device).repeat_interleave(self.C) * (self.M + 1)
 
     def place(self, patches: Tensor) -> Tensor:

@@ -21,10 +21,11 @@ from ptycho_core.engine.processes import ALONE, Processes
 from ptycho_core.models.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
 from ptycho_core.models.model import load_model
 from ptycho_core.runs.reconstruct import reconstruct_into
-from ptycho_core.runs.solve import solve_into
+from ptycho_core.runs.solve import Solved, solve_into
 from ptycho_core.runs.train import Trained, train_into
 from ptycho_core.scans.frames import Frames
 from ptycho_core.scans.steps import Blank
+from ptycho_core.settings.execution import ExecutionConfig
 from ptycho_core.settings.model import ModelConfig
 from ptycho_core.settings.solving import SolveConfig
 from ptycho_core.settings.training import TrainingConfig
@@ -117,7 +118,13 @@ def test_a_wish_to_stop_of_one_ends_the_training_of_all_with_what_is_done(
 def test_the_first_process_writes_what_several_solve_and_reconstruct(tmp_path: Path) -> None:
     solve, predict = tmp_path / "solve", tmp_path / "predict"
     config = SolveConfig(sweeps=1, batches=4, refine="none", prior="none", nphotons=2e4, split_half=False)
-    runs = together(2, lambda processes: solve_into(solve, SCAN, config, processes=processes))
+
+    def solved(processes: Processes) -> Solved:
+        """Only the first one is asked for checkpoints, of which each holds a part."""
+        asked = ExecutionConfig(enable_checkpointing=processes.first)
+        return solve_into(solve, SCAN, config, execution=asked, processes=processes)
+
+    runs = together(2, solved)
     assert [run.summary is None for run in runs] == [False, True]
     assert runs[0].result is not None and runs[1].result is not None
     np.testing.assert_array_equal(runs[0].result.object_field, runs[1].result.object_field)
