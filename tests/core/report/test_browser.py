@@ -119,11 +119,11 @@ def test_a_mosaic_grows_on_the_page_while_frames_come(page: Any, monkeypatch: py
         assert b'<div>amplitude<img alt="" width="232" height="232" src="data:image/webp;base64,' in asked.read()
     go.set()
     last = until(lambda: (now := page.evaluate(size)) > first and now)
-    zoomed(page)
     text = until(lambda: "watch: finished" in (now := page.evaluate(ALL_TEXT)) and now)
     work.join()
     until(lambda: page.evaluate(size) == live_height(live))
     until(lambda: page.query_selector("#first") is None)
+    zoomed(page)  # of what has grown to its end: a mosaic that grows is shown as a whole again
     assert last > first and "done: 90 frames of 90" in text and "image of" in text
     assert "onerror" in page.evaluate(ALL_TEXT)  # as text
     live.close()
